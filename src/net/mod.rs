@@ -1,1 +1,24 @@
-//! (being built)
+//! F3: the loop and its drivers. The only place that names mio; never opens a mail file.
+//!
+//! | file        | what it is                                                              |
+//! |-------------|-------------------------------------------------------------------------|
+//! | `turn.rs`   | the loop's parts: slots, readiness, deadlines, the run queue             |
+//! | `stream.rs` | the one generic driver: runs any machine over any byte stream            |
+//! | `wire.rs`   | plain or TLS under the driver                                            |
+//! | `tls.rs`    | certificates and keys, and what follows from them                        |
+//! | `listen.rs` | listening sockets                                                        |
+//! | `child.rs`  | child processes and their three pipes                                    |
+//! | `signal.rs` | signals as bytes in a pipe                                               |
+//! | `jobs.rs`   | the one other place where work happens: a small pool of threads          |
+
+pub mod child;
+pub mod jobs;
+pub mod listen;
+pub mod signal;
+pub mod stream;
+pub mod tls;
+pub mod turn;
+mod wire;
+
+pub use mio::Registry;
+pub use mio::net::{TcpStream, UnixStream};

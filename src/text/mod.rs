@@ -3,3 +3,4 @@
 pub mod bytes;
 pub mod fault;
 pub mod number;
+pub mod secret;

@@ -1,0 +1,196 @@
+//! A child process and its three pipes.
+//!
+//! It is started by a job, because starting one takes a millisecond; with descriptors 0 to 2 and no others, an
+//! environment of two words, and a session of its own, so that killing it kills what it started.
+//!
+//! Its end is noticed by SIGCHLD, and what it wrote before is still read: an exit is reported when the pipe is empty.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use mio::unix::pipe::{Receiver, Sender};
+use mio::{Interest, Registry, Token};
+
+use super::stream::Readiness;
+use crate::sys::process;
+
+/// Bytes read from a child in one turn.
+const BATCH: usize = 16 * 1024;
+/// A line of its standard error, for the log.
+const ERROR_LINE: usize = 512;
+/// Bytes of standard error that are read at all in one turn; a flood is dropped.
+const ERROR_BATCH: usize = 8 * 1024;
+
+/// What to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// An absolute path.
+    pub path: PathBuf,
+    /// Arguments after the name.
+    pub args: Vec<String>,
+    /// Its working directory.
+    pub directory: PathBuf,
+}
+
+/// A process that was started and is not yet watched.
+#[derive(Debug)]
+pub struct Started(std::process::Child);
+
+/// Starts a program. Blocks for about a millisecond: for a job.
+pub fn start(program: &Program) -> io::Result<Started> {
+    let mut command = Command::new(&program.path);
+    command.args(&program.args).current_dir(&program.directory);
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    process::new_session(&mut command);
+    command.spawn().map(Started)
+}
+
+/// A process and its pipes, in the loop.
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    stdin: Sender,
+    stdout: Receiver,
+    stderr: Receiver,
+    readable: bool,
+    errors: bool,
+    complaint: Vec<u8>,
+    over: bool,
+}
+
+/// The lanes of its pipes.
+const STDIN: usize = 0;
+const STDOUT: usize = 1;
+const STDERR: usize = 2;
+
+impl Child {
+    /// Takes the pipes of a process that was started.
+    pub fn new(started: Started) -> io::Result<Child> {
+        let mut process = started.0;
+        let missing = || io::Error::other("a pipe of a child is missing");
+        let stdin = Sender::from(process.stdin.take().ok_or_else(missing)?);
+        let stdout = Receiver::from(process.stdout.take().ok_or_else(missing)?);
+        let stderr = Receiver::from(process.stderr.take().ok_or_else(missing)?);
+        // Pipes made by the standard library block, and one slow child would stop everybody.
+        stdin.set_nonblocking(true)?;
+        stdout.set_nonblocking(true)?;
+        stderr.set_nonblocking(true)?;
+        let complaint = Vec::new();
+        Ok(Child { process, stdin, stdout, stderr, readable: true, errors: true, complaint, over: false })
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Registers the pipes.
+    pub fn register(&mut self, registry: &Registry, token: &dyn Fn(usize) -> Token) -> io::Result<()> {
+        registry.register(&mut self.stdin, token(STDIN), Interest::WRITABLE)?;
+        registry.register(&mut self.stdout, token(STDOUT), Interest::READABLE)?;
+        registry.register(&mut self.stderr, token(STDERR), Interest::READABLE)
+    }
+
+    /// Takes them away again. Errors mean that they are gone already.
+    pub fn deregister(&mut self, registry: &Registry) {
+        let _ = registry.deregister(&mut self.stdin);
+        let _ = registry.deregister(&mut self.stdout);
+        let _ = registry.deregister(&mut self.stderr);
+    }
+
+    /// The kernel says something about a pipe.
+    pub fn mark(&mut self, lane: usize, _ready: Readiness) {
+        match lane {
+            STDOUT => self.readable = true,
+            STDERR => self.errors = true,
+            _ => {}
+        }
+    }
+
+    /// Sends one request. It is atomic while it fits the pipe; a child that does not read is as good as dead.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.stdin.write(bytes) {
+            Ok(count) if count == bytes.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What it said since the last call, at most so much; empty when there is nothing now.
+    pub fn receive(&mut self) -> Vec<u8> {
+        if !self.readable {
+            return Vec::new();
+        }
+        let mut bytes = vec![0; BATCH];
+        match self.stdout.read(&mut bytes) {
+            Ok(0) => self.readable = false,
+            Ok(count) => {
+                bytes.truncate(count);
+                return bytes;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.readable = false,
+        }
+        Vec::new()
+    }
+
+    /// Whether it has said everything there is for now.
+    pub fn is_quiet(&self) -> bool {
+        !self.readable
+    }
+
+    /// A line of its standard error for the log, cut to what is sane; `None` when there is none now.
+    pub fn complaint(&mut self) -> Option<Vec<u8>> {
+        let mut dropped = 0;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.complaint) {
+                let rest = self.complaint.split_off(at + 1);
+                let mut line = std::mem::replace(&mut self.complaint, rest);
+                line.truncate(at);
+                return Some(line);
+            }
+            if self.complaint.len() >= ERROR_LINE {
+                return Some(std::mem::take(&mut self.complaint));
+            }
+            if !self.errors || dropped > ERROR_BATCH {
+                return None;
+            }
+            let mut bytes = [0; ERROR_LINE];
+            match self.stderr.read(&mut bytes) {
+                Ok(0) => self.errors = false,
+                Ok(count) => {
+                    dropped += count;
+                    self.complaint.extend_from_slice(&bytes[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.errors = false,
+            }
+        }
+    }
+
+    /// Ends it and all it started.
+    pub fn kill(&mut self) {
+        if !self.over {
+            process::kill_session(self.process.id());
+        }
+    }
+
+    /// Whether it has ended; then it is no zombie any more.
+    pub fn reap(&mut self) -> bool {
+        // An error means that there is no such child to wait for.
+        self.over = self.over || !matches!(self.process.try_wait(), Ok(None));
+        self.over
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.over {
+            process::kill_session(self.process.id());
+            // It was sent SIGKILL, so this is short; without it a zombie would stay.
+            let _ = self.process.wait();
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Listening sockets.
+//!
+//! Made with socket2: mio's own bind asks for a backlog of 128, and a full backlog costs each client a second. At most
+//! [`BATCH`] connections are accepted a turn. When accepting fails for want of descriptors, or the cap of connections is
+//! reached, a listener stops until somebody leaves or [`PAUSE`] is over: the queue of the kernel waits, nothing spins.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that may wait to be accepted.
+pub const BACKLOG: i32 = 4096;
+/// Connections accepted in one turn.
+pub const BATCH: usize = 64;
+/// How long a listener rests after an accept that failed.
+pub const PAUSE: Duration = Duration::from_millis(100);
+/// A peer that vanished is noticed after 60 s + 3 x 10 s.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
+/// What the kernel may hold unsent for a slow peer, so that a long reply does not pile up there.
+const UNSENT: u32 = 128 * 1024;
+
+/// Binds and listens. Refuses with what the system said.
+pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // 0.0.0.0 is bound beside it.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Listens at a path, with nobody else allowed to connect.
+pub fn unix(path: &std::path::Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(64)?;
+    let listener: std::os::unix::net::UnixListener = socket.into();
+    Ok(UnixListener::from_std(listener))
+}
+
+/// A listening socket that knows when to rest.
+#[derive(Debug)]
+pub struct Listener<L> {
+    /// The socket itself.
+    pub socket: L,
+    ready: bool,
+    until: Option<Instant>,
+}
+
+/// Something that connections come from.
+pub trait Accept {
+    /// What comes.
+    type Stream;
+    /// The next one.
+    fn accept_one(&self) -> io::Result<Self::Stream>;
+}
+
+impl Accept for TcpListener {
+    type Stream = (TcpStream, SocketAddr);
+
+    fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.accept()?;
+        let sock = SockRef::from(&stream);
+        let (idle, interval, probes) = KEEPALIVE;
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
+        // A socket that is gone already refuses these; the first read will tell.
+        let _ = sock.set_tcp_nodelay(true);
+        let _ = sock.set_tcp_keepalive(&keepalive);
+        let _ = sock.set_tcp_notsent_lowat(UNSENT);
+        Ok((stream, peer))
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    fn accept_one(&self) -> io::Result<UnixStream> {
+        self.accept().map(|(stream, _)| stream)
+    }
+}
+
+/// What came of accepting.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Accepted<S> {
+    /// A connection.
+    Stream(S),
+    /// None left: an event will tell of the next.
+    Empty,
+    /// No descriptor for it; resting.
+    Short,
+}
+
+impl<L: Accept> Listener<L> {
+    /// A listener that has not looked yet.
+    pub fn new(socket: L) -> Listener<L> {
+        Listener { socket, ready: true, until: None }
+    }
+
+    /// There may be connections.
+    pub fn mark(&mut self) {
+        self.ready = true;
+    }
+
+    /// Stops until [`resume`](Listener::resume), or until the pause is over. Readiness is remembered.
+    pub fn rest(&mut self, now: Instant) {
+        self.until = Some(now + PAUSE);
+    }
+
+    /// Somebody left: there may be room.
+    pub fn resume(&mut self) {
+        self.until = None;
+    }
+
+    /// When a rest is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.until.filter(|_| self.ready)
+    }
+
+    /// Whether it makes sense to call [`accept`](Listener::accept).
+    pub fn can_accept(&self) -> bool {
+        self.ready && self.until.is_none()
+    }
+
+    /// The next connection.
+    pub fn accept(&mut self, now: Instant) -> Accepted<L::Stream> {
+        loop {
+            match self.socket.accept_one() {
+                Ok(stream) => return Accepted::Stream(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ready = false;
+                    return Accepted::Empty;
+                }
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                // EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays queued and no new edge will come for it.
+                Err(_) => {
+                    self.rest(now);
+                    return Accepted::Short;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! The driver: runs any machine over any byte stream, and keeps every bound while it does.
+//!
+//! One call of [`Stream::turn`] tries every act that is possible and stops when none is (`Idle`), when it has moved
+//! [`BUDGET`] bytes (`Again`: to the back of the queue) or when the conversation is over (`Closed`). `Idle` is returned
+//! only when nothing can move, so under edge triggering no readiness is lost.
+//!
+//! | it is    | what moves                                                       | it leaves by                        |
+//! |----------|-------------------------------------------------------------------|-------------------------------------|
+//! | Free     | output to the socket, input to the machine                         | an ask, a close                     |
+//! | Owed     | output                                                             | `answer`; a dead peer ends it       |
+//! | Answered | the answer to the machine                                          | at once                             |
+//! | Body     | the body to the output, slice by slice                             | its end, its fault                  |
+//! | Upgrade  | output, until all is in the socket; then input is forgotten        | TLS begins                          |
+//! | Closing  | output, then close_notify, then our half is shut                   | all flushed, or no progress         |
+//! | Draining | input, to be dropped, so that our last words are not lost to a reset | end of file, [`DRAIN`], its bound |
+//!
+//! In any of them the host may *hold* the stream: then nothing is read and no machine is called until
+//! [`release`](Stream::release). A peer that takes less than [`FLOOR_OCTETS`] in [`FLOOR_TIME`] of what it is owed, or
+//! gives less while it is sending data, is closed.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ServerConfig;
+
+use super::wire::{Cipher, Got, Wire};
+use crate::protocol::{End, Machine, Want};
+use crate::text::bytes::{Input, Output};
+
+/// Bytes moved in one turn before others have theirs.
+pub const BUDGET: usize = 64 * 1024;
+/// A slice of a body.
+pub const SLICE: usize = 32 * 1024;
+/// What a peer must at least take of what it is owed, or give of what it is sending, ...
+pub const FLOOR_OCTETS: u32 = 4096;
+/// ... in this time.
+pub const FLOOR_TIME: Duration = Duration::from_secs(60);
+/// How long a TLS handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long we read, and how much, after our last words.
+pub const DRAIN: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
+
+/// A byte stream that can be half closed.
+pub trait Socket: Read + Write {
+    /// We have said all we will.
+    fn shut_write(&self) -> io::Result<()>;
+}
+
+impl Socket for mio::net::TcpStream {
+    fn shut_write(&self) -> io::Result<()> {
+        self.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+impl Socket for mio::net::UnixStream {
+    fn shut_write(&self) -> io::Result<()> {
+        self.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+/// The buffers of the whole loop. A connection that has nothing half-done owns none of its own.
+pub struct Scratch {
+    input: Input,
+    output: Output,
+    slice: Box<[u8]>,
+    cipher: Cipher,
+    partial: usize,
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            input: Input::default(),
+            output: Output::default(),
+            slice: vec![0; SLICE].into_boxed_slice(),
+            cipher: Cipher::default(),
+            partial: 0,
+        }
+    }
+}
+
+impl Scratch {
+    /// Bytes of half-received TLS records held by all connections together.
+    pub fn partial_bytes(&self) -> usize {
+        self.partial
+    }
+
+    /// What it holds on to.
+    pub fn capacity(&self) -> usize {
+        self.output.capacity()
+    }
+
+    /// After a panic: nothing of the conversation that caused it may reach the next one.
+    pub(super) fn clear(&mut self) {
+        self.input.clear();
+        self.output.clear();
+        self.cipher.clear();
+    }
+}
+
+/// A long reply, pulled by the driver whenever there is room.
+pub trait Body {
+    /// Appends its next part, made of at most `scratch.len()` bytes of its source.
+    fn pull(&mut self, scratch: &mut [u8], out: &mut Output) -> Pull;
+}
+
+/// What came of pulling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pull {
+    /// There is more.
+    More,
+    /// That was the last of it.
+    Last,
+    /// It would have had to wait for the disk: the host is asked to fetch, and releases the stream when it has.
+    Cold,
+    /// It cannot go on; what was sent must not look whole, so the connection ends here.
+    Broken,
+}
+
+/// A service, seen from one conversation. Its fields are its rights.
+pub trait Host<M: Machine> {
+    /// What long replies are made of.
+    type Body: Body;
+
+    /// Does what the machine asks, or begins to.
+    fn perform(&mut self, now: Instant, ask: M::Ask) -> Done<M::Answer, Self::Body>;
+
+    /// Takes bytes of a message. A fault is kept and becomes the answer of the commit; it is never a hang-up.
+    fn data(&mut self, _now: Instant, _bytes: &[u8]) -> Flow {
+        Flow::More
+    }
+
+    /// The body said `Cold`: fetch what it needs, supply it and release the stream.
+    fn fetch(&mut self, now: Instant, body: &mut Self::Body);
+}
+
+/// What a host says to an ask.
+pub enum Done<A, B> {
+    /// Here is the answer.
+    Now(A),
+    /// It will come through [`Stream::answer`].
+    Later,
+    /// A long reply: an answer to begin with, the body, an answer when it has been handed over whole.
+    Send(A, Box<B>, A),
+    /// TLS begins once everything said so far is in the socket; then this answer.
+    StartTls(Arc<ServerConfig>, A),
+}
+
+/// What a host says to data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    More,
+    /// No more until [`Stream::release`].
+    Hold,
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing can move until something happens.
+    Idle,
+    /// There is more to do, and others come first.
+    Again,
+    /// It is over: remove it.
+    Closed,
+}
+
+enum Doing<A, B> {
+    Free,
+    Owed,
+    Answered(Box<A>),
+    Body(Box<B>, Box<A>),
+    Upgrade(Arc<ServerConfig>, Box<A>),
+    Closing,
+    Draining(u32),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Ready {
+    read: bool,
+    write: bool,
+    /// The peer has shut its half: there is an end of file to be read, whatever a short read seems to say.
+    ends: bool,
+    /// Both directions are gone: an error or a full hang-up.
+    dead: bool,
+}
+
+/// What the kernel says about a socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Readiness {
+    /// There may be something to read.
+    pub read: bool,
+    /// There may be room to write.
+    pub write: bool,
+    /// The peer has shut its half.
+    pub ends: bool,
+    /// An error or a full hang-up.
+    pub dead: bool,
+}
+
+/// One conversation over one byte stream.
+pub struct Stream<S, M: Machine, B> {
+    sock: S,
+    machine: M,
+    wire: Wire,
+    doing: Doing<M::Answer, B>,
+    /// Received and not understood, between turns.
+    input: Vec<u8>,
+    /// Owed to the peer, between turns.
+    output: Vec<u8>,
+    ready: Ready,
+    eof: bool,
+    held: bool,
+    /// The peer sends data: the floor holds for what it gives.
+    giving: bool,
+    ending: Option<End>,
+    /// No progress, or no right to any: over without a word.
+    aborted: bool,
+    /// Octets moved since `since`, for the floor.
+    moved: u32,
+    since: Instant,
+}
+
+impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
+    /// A conversation that begins now; `tls` from the first byte where given. Its first turn writes the greeting.
+    pub fn open(now: Instant, sock: S, mut machine: M, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
+        let wire = match tls {
+            Some(config) => Wire::tls(config)?,
+            None => Wire::Plain,
+        };
+        let mut greeting = Output::default();
+        machine.open(now, &mut greeting);
+        Ok(Stream {
+            sock,
+            machine,
+            wire,
+            doing: Doing::Free,
+            input: Vec::new(),
+            output: greeting.bytes().to_vec(),
+            // The socket is new: nothing is known, so both are tried.
+            ready: Ready { read: true, write: true, ..Ready::default() },
+            eof: false,
+            held: false,
+            giving: false,
+            ending: None,
+            aborted: false,
+            moved: 0,
+            since: now,
+        })
+    }
+
+    /// The kernel says something new about the socket.
+    pub fn mark(&mut self, ready: Readiness) {
+        self.ready.read |= ready.read || ready.ends;
+        self.ready.write |= ready.write;
+        self.ready.ends |= ready.ends;
+        self.ready.dead |= ready.dead;
+    }
+
+    /// Ends the conversation at its next turn, without a word.
+    pub fn abort(&mut self) {
+        self.aborted = true;
+    }
+
+    /// The answer to the ask that was answered `Later`. Whoever keeps tickets makes sure that it is owed.
+    pub fn answer(&mut self, answer: M::Answer) {
+        if matches!(self.doing, Doing::Owed) {
+            self.doing = Doing::Answered(Box::new(answer));
+        }
+    }
+
+    /// Whether an answer is owed.
+    pub fn is_owed(&self) -> bool {
+        matches!(self.doing, Doing::Owed)
+    }
+
+    /// The body being sent, for the host to supply.
+    pub fn body(&mut self) -> Option<&mut B> {
+        match &mut self.doing {
+            Doing::Body(body, _) => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Ends a hold.
+    pub fn release(&mut self) {
+        self.held = false;
+    }
+
+    /// Ends the conversation at its next turn.
+    pub fn end(&mut self, why: End) {
+        self.ending.get_or_insert(why);
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// The socket.
+    pub fn sock(&self) -> &S {
+        &self.sock
+    }
+
+    /// The socket, to deregister it.
+    pub fn sock_mut(&mut self) -> &mut S {
+        &mut self.sock
+    }
+
+    /// When [`expire`](Stream::expire) has to be called. Nothing is due while an answer is owed: then the patience of
+    /// whoever owes it runs, with its own name and number.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.doing {
+            Doing::Draining(_) => Some(self.since + DRAIN.0),
+            _ if self.wire.is_shaking_hands() => Some(self.since + HANDSHAKE),
+            Doing::Owed | Doing::Answered(_) => None,
+            _ if self.held => None,
+            _ if self.is_behind() || self.giving => Some(self.since + FLOOR_TIME),
+            _ => Some(self.machine.deadline()),
+        }
+    }
+
+    /// The deadline is over: the conversation is too, unless the peer kept above the floor.
+    pub fn expire(&mut self, now: Instant) {
+        let floor = (self.is_behind() || self.giving) && !self.wire.is_shaking_hands();
+        if floor && !matches!(self.doing, Doing::Draining(_)) && self.moved >= FLOOR_OCTETS {
+            self.moved = 0;
+            self.since = now;
+            return;
+        }
+        let polite = matches!(self.doing, Doing::Free) && !floor && !self.wire.is_shaking_hands();
+        if polite { self.end(End::Silence) } else { self.abort() }
+    }
+
+    /// The peer is owed something that it does not take.
+    fn is_behind(&self) -> bool {
+        !self.output.is_empty() || matches!(self.doing, Doing::Body(..) | Doing::Closing | Doing::Upgrade(..))
+    }
+
+    /// Does what can be done now.
+    pub fn turn<H>(&mut self, now: Instant, scratch: &mut Scratch, host: &mut H) -> Turn
+    where
+        H: Host<M, Body = B>,
+    {
+        let before = self.wire.partial_bytes();
+        let was_behind = self.is_behind() || self.giving;
+        scratch.input.load(&mut self.input);
+        scratch.output.load(&mut self.output);
+        let turn = self.run(now, scratch, host).unwrap_or_else(|_| {
+            // The peer's end of the line is broken: nothing of ours to log, nothing left to say.
+            self.wire.last_words(&mut self.sock);
+            Turn::Closed
+        });
+        if turn == Turn::Closed {
+            scratch.input.clear();
+            scratch.output.clear();
+            self.wire = Wire::Plain;
+        }
+        scratch.input.save(&mut self.input);
+        scratch.output.save(&mut self.output);
+        scratch.partial = (scratch.partial + self.wire.partial_bytes()).saturating_sub(before);
+        if !was_behind && (self.is_behind() || self.giving) {
+            self.since = now;
+            self.moved = 0;
+        }
+        turn
+    }
+
+    fn run<H>(&mut self, now: Instant, scratch: &mut Scratch, host: &mut H) -> io::Result<Turn>
+    where
+        H: Host<M, Body = B>,
+    {
+        let mut budget = BUDGET as isize;
+        loop {
+            // A dead peer is noticed by reading, and ends what does not read.
+            if self.aborted || self.ready.dead && (self.held || !matches!(self.doing, Doing::Free | Doing::Closing)) {
+                return Ok(Turn::Closed);
+            }
+            let mut moved = false;
+            if let Some(why) = self.ending.take() {
+                self.finish(now, why, &mut scratch.output);
+                moved = true;
+            }
+            let may = !self.held && !scratch.output.is_high();
+            match &mut self.doing {
+                Doing::Free if may => moved |= self.step(now, scratch, host, &mut budget)?,
+                Doing::Answered(_) if may => {
+                    let Doing::Answered(answer) = self.take() else { unreachable!("matched above") };
+                    self.machine.answer(now, *answer, &mut scratch.output);
+                    moved = true;
+                }
+                // Only for a socket that can take it: what is pulled for one that cannot would be held for it.
+                Doing::Body(body, _) if may && self.ready.write => {
+                    let before = scratch.output.len();
+                    let pulled = body.pull(&mut scratch.slice, &mut scratch.output);
+                    budget -= (scratch.output.len() - before) as isize;
+                    moved = true;
+                    match pulled {
+                        Pull::More => {}
+                        Pull::Last => {
+                            let Doing::Body(_, after) = self.take() else { unreachable!("matched above") };
+                            self.machine.answer(now, *after, &mut scratch.output);
+                        }
+                        Pull::Cold => {
+                            self.held = true;
+                            host.fetch(now, body);
+                        }
+                        Pull::Broken => {
+                            self.doing = Doing::Closing;
+                            self.wire.close();
+                        }
+                    }
+                }
+                Doing::Upgrade(..) if self.wire.is_flushed(&scratch.output) => {
+                    let Doing::Upgrade(config, after) = self.take() else { unreachable!("matched above") };
+                    // What came before the handshake was not protected: it is forgotten, not obeyed.
+                    scratch.input.clear();
+                    self.wire = Wire::tls(config)?;
+                    self.since = now;
+                    self.machine.answer(now, *after, &mut scratch.output);
+                    moved = true;
+                }
+                Doing::Closing if self.wire.is_flushed(&scratch.output) => {
+                    self.sock.shut_write()?;
+                    self.doing = Doing::Draining(0);
+                    self.since = now;
+                    moved = true;
+                }
+                Doing::Draining(_) if self.eof => return Ok(Turn::Closed),
+                Doing::Draining(dropped) if self.ready.read => {
+                    let room = scratch.slice.len();
+                    match self.sock.read(&mut scratch.slice[..room]) {
+                        Ok(0) => return Ok(Turn::Closed),
+                        Ok(count) => {
+                            *dropped += count as u32;
+                            if *dropped as usize > DRAIN.1 {
+                                return Ok(Turn::Closed);
+                            }
+                            budget -= count as isize;
+                            moved = true;
+                        }
+                        Err(error) => moved |= self.stalled(error, |ready| &mut ready.read)?,
+                    }
+                }
+                _ => {}
+            }
+            // Replies leave together: when nothing else can move, or when they have become many.
+            if (!moved || scratch.output.is_high()) && !self.write(scratch, &mut budget)? && !moved {
+                return Ok(Turn::Idle);
+            }
+            if budget <= 0 {
+                return Ok(Turn::Again);
+            }
+        }
+    }
+
+    /// One step of the machine.
+    fn step<H>(&mut self, now: Instant, scratch: &mut Scratch, host: &mut H, budget: &mut isize) -> io::Result<bool>
+    where
+        H: Host<M, Body = B>,
+    {
+        self.giving = false;
+        match self.machine.step(now, &mut scratch.input, &mut scratch.output) {
+            Want::Again => {}
+            Want::Close => {
+                self.doing = Doing::Closing;
+                self.wire.close();
+            }
+            Want::Data(bytes) => {
+                self.giving = true;
+                *budget -= bytes.len() as isize;
+                self.moved = self.moved.saturating_add(bytes.len() as u32);
+                self.held = host.data(now, bytes) == Flow::Hold;
+            }
+            Want::Ask(ask) => match host.perform(now, ask) {
+                Done::Now(answer) => self.machine.answer(now, answer, &mut scratch.output),
+                Done::Later => self.doing = Doing::Owed,
+                Done::Send(begin, body, end) => {
+                    self.machine.answer(now, begin, &mut scratch.output);
+                    self.doing = Doing::Body(body, Box::new(end));
+                }
+                Done::StartTls(config, after) => self.doing = Doing::Upgrade(config, Box::new(after)),
+            },
+            // Half closed: it got its replies, and will say nothing more.
+            Want::Input if self.eof => {
+                self.doing = Doing::Closing;
+                self.wire.close();
+            }
+            // What is owed goes first: the peer may be waiting for it.
+            Want::Input if self.ready.write && self.wire.has_to_write(&scratch.output) => return Ok(false),
+            Want::Input if self.ready.read => {
+                match self.wire.read(&mut self.sock, &mut scratch.input, &mut scratch.output, &mut scratch.cipher) {
+                    Ok(Got::Eof) => self.eof = true,
+                    Ok(Got::Bytes(count)) => *budget -= count as isize,
+                    // epoll(7): on a stream, a read that got less than it asked for has emptied it; what comes later
+                    // is a new edge. Not so the end of file, which may have come with the same one.
+                    Ok(Got::Drained(count)) => {
+                        *budget -= count as isize;
+                        self.ready.read = self.ready.ends;
+                    }
+                    Err(error) => return self.stalled(error, |ready| &mut ready.read),
+                }
+            }
+            Want::Input => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn write(&mut self, scratch: &mut Scratch, budget: &mut isize) -> io::Result<bool> {
+        if !self.ready.write || !self.wire.has_to_write(&scratch.output) {
+            return Ok(false);
+        }
+        match self.wire.write(&mut self.sock, &mut scratch.input, &mut scratch.output, &mut scratch.cipher) {
+            Ok(count) => {
+                *budget -= count as isize;
+                self.moved = self.moved.saturating_add(count as u32);
+                Ok(count > 0)
+            }
+            Err(error) => self.stalled(error, |ready| &mut ready.write),
+        }
+    }
+
+    /// An error of the socket: `WouldBlock` clears the readiness, an interruption is tried again, the rest is the end.
+    fn stalled(&mut self, error: io::Error, which: fn(&mut Ready) -> &mut bool) -> io::Result<bool> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                *which(&mut self.ready) = false;
+                Ok(false)
+            }
+            io::ErrorKind::Interrupted => Ok(true),
+            _ => Err(error),
+        }
+    }
+
+    fn take(&mut self) -> Doing<M::Answer, B> {
+        std::mem::replace(&mut self.doing, Doing::Free)
+    }
+
+    /// Not the peer's wish: a last line if one fits where we are, then the polite way out.
+    fn finish(&mut self, now: Instant, why: End, out: &mut Output) {
+        if matches!(self.doing, Doing::Closing | Doing::Draining(_)) {
+            return;
+        }
+        // In the midst of a message a line of ours would be taken for a line of it.
+        if matches!(self.doing, Doing::Free | Doing::Owed | Doing::Answered(_)) {
+            self.machine.end(now, why, out);
+        }
+        self.held = false;
+        self.doing = Doing::Closing;
+        self.wire.close();
+    }
+}

@@ -1,0 +1,353 @@
+//! Plain or TLS under the driver. A machine cannot tell the difference.
+//!
+//! TLS is rustls's unbuffered API: records are decrypted out of one scratch buffer of the whole loop and encrypted into
+//! another. A connection owns only what is left over: the front of a record not yet whole, and ciphertext the socket
+//! would not take. Never more is read than the plaintext buffer has room for, so a whole record is never left over and
+//! the connection can always be written to.
+//!
+//! What a handshake has to say and the first reply after it leave in one write: parted, Nagle and a delayed ACK would
+//! cost 40 ms each.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+
+use crate::text::bytes::{INPUT_ROOM, Input, Output};
+
+/// Plaintext of one record.
+const RECORD: usize = 16 * 1024;
+/// A record's plaintext plus what encryption adds, generously.
+const SEALED: usize = RECORD + 512;
+
+/// What came of reading.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Got {
+    /// So many bytes came from the socket; how many of them the machine can see is another matter.
+    Bytes(usize),
+    /// As `Bytes`, and fewer than there was room for.
+    Drained(usize),
+    /// The peer will send nothing more.
+    Eof,
+}
+
+impl Got {
+    fn of(count: usize, asked: usize) -> Got {
+        match count {
+            0 => Got::Eof,
+            count if count < asked => Got::Drained(count),
+            count => Got::Bytes(count),
+        }
+    }
+}
+
+/// The loop's buffers for ciphertext.
+pub(super) struct Cipher {
+    incoming: Box<[u8]>,
+    outgoing: Output,
+}
+
+impl Default for Cipher {
+    fn default() -> Cipher {
+        Cipher { incoming: vec![0; INPUT_ROOM].into_boxed_slice(), outgoing: Output::default() }
+    }
+}
+
+impl Cipher {
+    pub(super) fn clear(&mut self) {
+        self.outgoing.clear();
+    }
+}
+
+/// What lies between the socket and the machine.
+pub(super) enum Wire {
+    Plain,
+    Tls(Box<Tls>),
+}
+
+/// The state of one TLS connection.
+pub(super) struct Tls {
+    conn: UnbufferedServerConnection,
+    /// The front of a record that is not whole yet. Shorter than one record.
+    partial: Vec<u8>,
+    /// Ciphertext that the socket would not take.
+    unsent: Vec<u8>,
+    established: bool,
+    peer_closed: bool,
+    close: Close,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Close {
+    Open,
+    Wanted,
+    Said,
+}
+
+impl Wire {
+    /// TLS from here on.
+    pub(super) fn tls(config: Arc<ServerConfig>) -> io::Result<Wire> {
+        let conn = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        Ok(Wire::Tls(Box::new(Tls {
+            conn,
+            partial: Vec::new(),
+            unsent: Vec::new(),
+            established: false,
+            peer_closed: false,
+            close: Close::Open,
+        })))
+    }
+
+    /// Reads once.
+    pub(super) fn read(
+        &mut self,
+        sock: &mut impl Read,
+        input: &mut Input,
+        output: &mut Output,
+        cipher: &mut Cipher,
+    ) -> io::Result<Got> {
+        match self {
+            Wire::Plain => {
+                let room = input.room();
+                let (count, asked) = (sock.read(room)?, room.len());
+                input.filled(count);
+                Ok(Got::of(count, asked))
+            }
+            Wire::Tls(tls) => tls.read(sock, input, output, cipher),
+        }
+    }
+
+    /// Writes once; says how much left us. Zero: there was nothing that could be sent.
+    pub(super) fn write(
+        &mut self,
+        sock: &mut impl Write,
+        input: &mut Input,
+        output: &mut Output,
+        cipher: &mut Cipher,
+    ) -> io::Result<usize> {
+        match self {
+            Wire::Plain => {
+                let count = sock.write(output.bytes())?;
+                if count == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                output.sent(count);
+                Ok(count)
+            }
+            Wire::Tls(tls) => tls.write(sock, input, output, cipher),
+        }
+    }
+
+    /// Whether a write would have something to do, given what the machine wrote.
+    pub(super) fn has_to_write(&self, output: &Output) -> bool {
+        match self {
+            Wire::Plain => !output.is_empty(),
+            Wire::Tls(tls) => {
+                !tls.unsent.is_empty() || tls.established && (!output.is_empty() || tls.close == Close::Wanted)
+            }
+        }
+    }
+
+    /// Whether everything the machine wrote is in the socket.
+    pub(super) fn is_flushed(&self, output: &Output) -> bool {
+        match self {
+            Wire::Plain => output.is_empty(),
+            Wire::Tls(tls) => output.is_empty() && tls.unsent.is_empty() && tls.close != Close::Wanted,
+        }
+    }
+
+    /// Says goodbye in the layer below the machine's.
+    pub(super) fn close(&mut self) {
+        if let Wire::Tls(tls) = self
+            && tls.established
+            && tls.close == Close::Open
+        {
+            tls.close = Close::Wanted;
+        }
+    }
+
+    /// Whether a handshake is under way.
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        matches!(self, Wire::Tls(tls) if !tls.established)
+    }
+
+    /// Bytes of records not yet whole that this connection holds.
+    pub(super) fn partial_bytes(&self) -> usize {
+        match self {
+            Wire::Plain => 0,
+            Wire::Tls(tls) => tls.partial.len(),
+        }
+    }
+}
+
+impl Tls {
+    fn read(
+        &mut self,
+        sock: &mut impl Read,
+        input: &mut Input,
+        output: &mut Output,
+        cipher: &mut Cipher,
+    ) -> io::Result<Got> {
+        if self.peer_closed {
+            return Ok(Got::Eof);
+        }
+        let kept = self.partial.len();
+        let limit = input.room().len().min(cipher.incoming.len());
+        assert!(limit > kept, "a line and a record's front fit side by side");
+        let count = sock.read(&mut cipher.incoming[kept..limit])?;
+        if count == 0 {
+            return Ok(Got::Eof);
+        }
+        cipher.incoming[..kept].copy_from_slice(&self.partial);
+        self.partial = Vec::new();
+        let Cipher { incoming, outgoing } = cipher;
+        outgoing.load(&mut self.unsent);
+        let records = &mut incoming[..kept + count];
+        let outcome = self.pump(records, input, output, outgoing);
+        let outcome = outcome.map(|consumed| self.partial = records[consumed..].to_vec());
+        if outcome.is_err() {
+            // The alert that explains it: once, and without waiting.
+            self.unsent = outgoing.bytes().to_vec();
+            outgoing.clear();
+        }
+        outgoing.save(&mut self.unsent);
+        outcome.map(|()| Got::of(count, limit - kept))
+    }
+
+    fn write(
+        &mut self,
+        sock: &mut impl Write,
+        input: &mut Input,
+        output: &mut Output,
+        cipher: &mut Cipher,
+    ) -> io::Result<usize> {
+        let outgoing = &mut cipher.outgoing;
+        outgoing.load(&mut self.unsent);
+        if outgoing.is_empty() {
+            let mut partial = std::mem::take(&mut self.partial);
+            let consumed = self.pump(&mut partial, input, output, outgoing)?;
+            partial.drain(..consumed);
+            self.partial = partial;
+        }
+        if outgoing.is_empty() {
+            return Ok(0);
+        }
+        let outcome = sock.write(outgoing.bytes());
+        if let Ok(count) = outcome {
+            outgoing.sent(count);
+        }
+        outgoing.save(&mut self.unsent);
+        match outcome? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            count => Ok(count),
+        }
+    }
+
+    /// Runs the connection as far as these records carry it: plaintext to `input`, what it has to say and up to four
+    /// records of `output` to `outgoing`. Gives how many bytes of `records` are done with.
+    fn pump(
+        &mut self,
+        records: &mut [u8],
+        input: &mut Input,
+        output: &mut Output,
+        outgoing: &mut Output,
+    ) -> io::Result<usize> {
+        let (mut done, mut failure) = (0, None);
+        loop {
+            let UnbufferedStatus { mut discard, state, .. } = self.conn.process_tls_records(&mut records[done..]);
+            let mut stop = false;
+            match state {
+                // The second time round says the same; in between it gives us the alert to send.
+                Err(error) => match failure {
+                    None => failure = Some(error),
+                    Some(first) => return Err(io::Error::new(io::ErrorKind::InvalidData, first)),
+                },
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(io::Error::other)?;
+                        discard += record.discard;
+                        let taken = input.push(record.payload);
+                        assert_eq!(taken, record.payload.len(), "no more was read than there is room for");
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    seal(outgoing, |buffer| {
+                        data.encode(buffer).map_err(|error| match error {
+                            EncodeError::InsufficientSize(size) => Some(size.required_size),
+                            EncodeError::AlreadyEncoded => None,
+                        })
+                    })?;
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    self.established = true;
+                    let size = |error| match error {
+                        EncryptError::InsufficientSize(size) => Some(size.required_size),
+                        EncryptError::EncryptExhausted => None,
+                    };
+                    while !output.is_empty() && !outgoing.is_high() {
+                        let plain = &output.bytes()[..output.len().min(RECORD)];
+                        seal(outgoing, |buffer| traffic.encrypt(plain, buffer).map_err(size))?;
+                        let count = plain.len();
+                        output.sent(count);
+                    }
+                    if self.close == Close::Wanted && output.is_empty() {
+                        seal(outgoing, |buffer| traffic.queue_close_notify(buffer).map_err(size))?;
+                        self.close = Close::Said;
+                    }
+                    stop = true;
+                }
+                Ok(ConnectionState::PeerClosed) => self.peer_closed = true,
+                Ok(_) => stop = true,
+            }
+            done += discard;
+            if stop {
+                return match failure {
+                    None => Ok(done),
+                    Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                };
+            }
+        }
+    }
+
+    /// One last try to send what explains a failure.
+    fn last_words(&mut self, sock: &mut impl Write) {
+        if !self.unsent.is_empty() {
+            // Nothing depends on it: the connection is lost either way.
+            let _ = sock.write(&self.unsent);
+            self.unsent = Vec::new();
+        }
+    }
+}
+
+impl Wire {
+    /// After an error: one last try to send the alert that explains it.
+    pub(super) fn last_words(&mut self, sock: &mut impl Write) {
+        if let Wire::Tls(tls) = self {
+            tls.last_words(sock);
+        }
+    }
+}
+
+/// Lets `write` append to `outgoing`: it gets a buffer, and says what it wrote or how much it needs.
+fn seal(outgoing: &mut Output, mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>) -> io::Result<()> {
+    let bytes = outgoing.tail(SEALED);
+    let start = bytes.len();
+    let mut size = SEALED;
+    loop {
+        bytes.resize(start + size, 0);
+        match write(&mut bytes[start..]) {
+            Ok(written) => {
+                bytes.truncate(start + written);
+                return Ok(());
+            }
+            Err(Some(needed)) if needed > size => size = needed,
+            Err(_) => {
+                bytes.truncate(start);
+                return Err(io::Error::other("this TLS connection can seal no more"));
+            }
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! The pool of external authenticators: who is asked what, until when, and what becomes of the answer. No I/O and no
+//! processes in here: calls in carry `now`; what is to be done comes out of [`Pool::poll`], drained to `None`.
+//!
+//! | a copy is | it gets here by                       | it leaves by                                              |
+//! |-----------|---------------------------------------|-----------------------------------------------------------|
+//! | Down      | start, its end                        | its back-off is over: `Act::Spawn`                        |
+//! | Starting  | `Spawn`                               | `spawned`, or its end                                     |
+//! | Greeting  | `spawned` of a copy that is asked for its version | the answer, or [`VERSION_PATIENCE`]          |
+//! | Idle      | `spawned`, an answer                  | a request: `Act::Write`                                   |
+//! | Busy      | a request                             | its answer; or silence, garbage, death                    |
+//! | Dying     | `Act::Kill`                           | its end                                                   |
+//!
+//! Promises: every ticket is answered exactly once, by its deadline. A copy that was silent past the deadline, spoke
+//! unasked or answered garbage is killed, so that a late answer can never reach the next request. A request whose copy
+//! died or babbled is tried once more with another copy, if there is time. Silence, death, garbage and `-DEAD` are all
+//! *unavailable*, never *refused*. A copy that ends without a single good answer is started again after a back-off that
+//! doubles; while all copies are held back so, requests are answered at once.
+//!
+//! The line protocol is the manual's: `check user password ip`, `lookup user`; `+OK user path|config [uid [info]]`,
+//! `-ERR reason`, `-DEAD reason`. Its words cannot hold blanks, so such a request is refused here, before the pipe. A
+//! helper that answers `version` with `version 2` gets words percent-escaped instead and may be sent anything. The
+//! first copy is asked once; a helper that does not know the word (or says nothing) is started anew and left alone.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::text::secret::Secret;
+
+/// Longest answer, line end included. Longer is garbage.
+pub const ANSWER_LIMIT: usize = 4096;
+/// Longest request: one write of at most this is atomic on a pipe (pipe(7)).
+pub const REQUEST_LIMIT: usize = 4096;
+/// Requests waiting for a free copy; one more is answered `Unavailable` at once.
+pub const QUEUE_LIMIT: usize = 4096;
+/// How long the first copy may take to say which version it speaks. Passed once in the life of a server.
+pub const VERSION_PATIENCE: Duration = Duration::from_secs(2);
+/// Back-off of a copy that ended without a good answer: the first, and the longest.
+pub const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// What an administrator decides about helpers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How many copies run.
+    pub copies: usize,
+    /// How long a request may wait for a copy, and a copy take for its answer.
+    pub timeout: Duration,
+}
+
+/// Something to ask a helper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// Do name and password fit? With the client's address.
+    Check {
+        /// The name, `@domain` included where that is wanted.
+        user: Vec<u8>,
+        /// As the client sent it.
+        password: Secret,
+        /// Where the client is.
+        from: std::net::IpAddr,
+    },
+    /// Where is this user's mail?
+    Lookup {
+        /// The name, `@domain` included where that is wanted.
+        user: Vec<u8>,
+    },
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Name and password fit, or the user exists.
+    Accepted(Account),
+    /// They do not, or he does not.
+    Refused,
+    /// Nobody can tell just now. Never to be taken for a wrong password.
+    Unavailable,
+}
+
+/// What a helper says about a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The user's name as the helper has it.
+    pub user: Vec<u8>,
+    /// The drop file's full path; `None` for `config`: the path follows from the settings.
+    pub path: Option<Vec<u8>>,
+    /// Who owns the drop file: a number or a name; `None` for nothing, blank or 0.
+    pub uid: Option<Vec<u8>>,
+    /// The rest of the line: a bare forward address, or `name="value"` pairs.
+    pub info: Vec<u8>,
+}
+
+/// What the owner of the processes has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Act<T> {
+    /// Start this copy; say [`spawned`](Pool::spawned) or [`ended`](Pool::ended).
+    Spawn(usize),
+    /// Write these bytes to this copy in one go; say [`ended`](Pool::ended) when that fails.
+    Write(usize, Secret),
+    /// Kill this copy; say [`ended`](Pool::ended) when it is gone.
+    Kill(usize),
+    /// This ticket's answer.
+    Done(T, Verdict),
+    /// For the operator's log.
+    Note(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// The first copy has not been asked yet, or not answered.
+    Unknown,
+    One,
+    Two,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Down { until: Option<Instant> },
+    Starting,
+    Greeting { until: Instant },
+    Idle,
+    Busy { request: Request<T>, until: Instant },
+    Dying,
+}
+
+#[derive(Debug)]
+struct Copy<T> {
+    state: State<T>,
+    line: Vec<u8>,
+    /// Ends in a row without a good answer in between.
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Request<T> {
+    ticket: T,
+    question: Question,
+    until: Instant,
+    retried: bool,
+}
+
+/// How the pool is doing, for `tellpop status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Health {
+    /// Copies that can be asked.
+    pub alive: usize,
+    /// Of those, copies that are working on an answer.
+    pub busy: usize,
+    /// Requests waiting for a copy.
+    pub waiting: usize,
+    /// Answers so far.
+    pub answered: u64,
+    /// Requests that nobody could answer so far.
+    pub unavailable: u64,
+    /// Times a copy ended or was killed.
+    pub ended: u64,
+}
+
+/// The pool. `T` says whose question it is.
+#[derive(Debug)]
+pub struct Pool<T> {
+    rules: Rules,
+    copies: Vec<Copy<T>>,
+    queue: VecDeque<Request<T>>,
+    acts: VecDeque<Act<T>>,
+    version: Version,
+    stopping: bool,
+    health: Health,
+}
+
+impl<T> Pool<T> {
+    /// A pool whose copies are started by the first [`poll`](Pool::poll).
+    pub fn new(rules: Rules) -> Pool<T> {
+        let mut pool = Pool {
+            rules,
+            copies: Vec::new(),
+            queue: VecDeque::new(),
+            acts: VecDeque::new(),
+            version: Version::Unknown,
+            stopping: false,
+            health: Health::default(),
+        };
+        pool.copies.resize_with(rules.copies.max(1), Copy::default);
+        pool
+    }
+
+    /// Asks. The answer comes out of [`poll`](Pool::poll) as `Done`, at once or later.
+    pub fn submit(&mut self, now: Instant, ticket: T, question: Question) {
+        if self.queue.len() >= QUEUE_LIMIT || self.stopping || self.is_held_back(now) {
+            return self.done(ticket, Verdict::Unavailable);
+        }
+        let until = now + self.rules.timeout;
+        self.queue.push_back(Request { ticket, question, until, retried: false });
+    }
+
+    /// The copy was started.
+    pub fn spawned(&mut self, now: Instant, copy: usize) {
+        let asked = self.version != Version::One;
+        let copy_ = &mut self.copies[copy];
+        if !matches!(copy_.state, State::Starting) {
+            return;
+        }
+        copy_.line.clear();
+        if asked {
+            copy_.state = State::Greeting { until: now + VERSION_PATIENCE };
+            self.acts.push_back(Act::Write(copy, Secret::new(b"version\n".to_vec())));
+        } else {
+            copy_.state = State::Idle;
+        }
+    }
+
+    /// The copy said something.
+    pub fn output(&mut self, now: Instant, copy: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let line = &mut self.copies[copy].line;
+            let end = memchr::memchr(b'\n', bytes);
+            let part = &bytes[..end.map_or(bytes.len(), |at| at + 1)];
+            bytes = &bytes[part.len()..];
+            if line.len() + part.len() > ANSWER_LIMIT {
+                return self.give_up(now, copy, "answered with more than 4096 bytes");
+            }
+            line.extend_from_slice(part);
+            if end.is_some() {
+                let line = std::mem::take(line);
+                let text = line.strip_suffix(b"\n").unwrap_or(&line);
+                self.answered(now, copy, text.strip_suffix(b"\r").unwrap_or(text));
+            }
+        }
+    }
+
+    /// The copy is gone, or could not be started.
+    pub fn ended(&mut self, now: Instant, copy: usize) {
+        let version = self.version;
+        let state = std::mem::replace(&mut self.copies[copy].state, State::Down { until: None });
+        self.copies[copy].line.clear();
+        if self.stopping {
+            return;
+        }
+        let expected = matches!(state, State::Dying | State::Down { .. });
+        if matches!(state, State::Greeting { .. }) && version == Version::Unknown {
+            // It ended because it did not know the word: an answer, in its way.
+            self.version = Version::One;
+            return;
+        }
+        if !expected {
+            self.health.ended += 1;
+            self.copies[copy].failures += 1;
+            self.acts.push_back(Act::Note(format!("authenticator {copy} ended")));
+        }
+        if self.copies[copy].failures > 0 {
+            let wait = BACK_OFF.0.saturating_mul(1 << (self.copies[copy].failures - 1).min(16)).min(BACK_OFF.1);
+            self.copies[copy].state = State::Down { until: Some(now + wait) };
+        }
+        if let State::Busy { request, .. } = state {
+            self.again(now, request);
+        }
+    }
+
+    /// Time passed: call when [`deadline`](Pool::deadline) is over.
+    pub fn expire(&mut self, now: Instant) {
+        for copy in 0..self.copies.len() {
+            match self.copies[copy].state {
+                State::Greeting { until } if until <= now => {
+                    if self.version == Version::Unknown {
+                        self.version = Version::One;
+                        self.kill(copy);
+                    } else {
+                        self.give_up(now, copy, "did not say its version");
+                    }
+                }
+                State::Busy { until, .. } if until <= now => {
+                    self.give_up(now, copy, "gave no answer in time");
+                }
+                _ => {}
+            }
+        }
+        while self.queue.front().is_some_and(|request| request.until <= now) {
+            let request = self.queue.pop_front().expect("the line above saw it");
+            self.done(request.ticket, Verdict::Unavailable);
+        }
+    }
+
+    /// When [`expire`](Pool::expire) or [`poll`](Pool::poll) will next have something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let of_copies = self.copies.iter().filter_map(|copy| match copy.state {
+            State::Down { until } => until,
+            State::Greeting { until } | State::Busy { until, .. } => Some(until),
+            State::Starting | State::Idle | State::Dying => None,
+        });
+        of_copies.chain(self.queue.front().map(|request| request.until)).min()
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll(&mut self, now: Instant) -> Option<Act<T>> {
+        if let Some(act) = self.acts.pop_front() {
+            return Some(act);
+        }
+        if self.stopping {
+            return None;
+        }
+        // Until the first copy has told which version it speaks, it is the only one.
+        let startable = if self.version == Version::Unknown { 1 } else { self.copies.len() };
+        for copy in 0..startable {
+            if let State::Down { until } = self.copies[copy].state
+                && until.is_none_or(|until| until <= now)
+            {
+                self.copies[copy].state = State::Starting;
+                return Some(Act::Spawn(copy));
+            }
+        }
+        while !self.queue.is_empty()
+            && let Some(copy) = self.copies.iter().position(|copy| matches!(copy.state, State::Idle))
+        {
+            let request = self.queue.pop_front().expect("not empty, says the line above");
+            let Some(line) = encode(&request.question, self.version == Version::Two) else {
+                return Some(self.judged(request.ticket, Verdict::Refused));
+            };
+            self.copies[copy].state = State::Busy { request, until: now + self.rules.timeout };
+            return Some(Act::Write(copy, line));
+        }
+        None
+    }
+
+    /// Nothing is started or asked any more; what waits is answered `Unavailable`, idle copies are told to exit.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for copy in 0..self.copies.len() {
+            match std::mem::replace(&mut self.copies[copy].state, State::Dying) {
+                State::Idle => self.acts.push_back(Act::Write(copy, Secret::new(b"exit\n".to_vec()))),
+                State::Busy { request, .. } => {
+                    self.done(request.ticket, Verdict::Unavailable);
+                    self.acts.push_back(Act::Kill(copy));
+                }
+                State::Greeting { .. } | State::Starting => self.acts.push_back(Act::Kill(copy)),
+                State::Down { .. } => self.copies[copy].state = State::Down { until: None },
+                State::Dying => {}
+            }
+        }
+        for request in std::mem::take(&mut self.queue) {
+            self.done(request.ticket, Verdict::Unavailable);
+        }
+    }
+
+    /// Takes over requests that wait in another pool: the old one's, at a reload.
+    pub fn adopt(&mut self, now: Instant, old: &mut Pool<T>) {
+        for request in std::mem::take(&mut old.queue) {
+            self.submit(now, request.ticket, request.question);
+        }
+    }
+
+    /// Whether every copy is gone.
+    pub fn is_down(&self) -> bool {
+        self.copies.iter().all(|copy| matches!(copy.state, State::Down { .. }))
+    }
+
+    /// How it is doing.
+    pub fn health(&self) -> Health {
+        let busy = self.copies.iter().filter(|copy| matches!(copy.state, State::Busy { .. })).count();
+        let idle = self.copies.iter().filter(|copy| matches!(copy.state, State::Idle)).count();
+        Health { alive: busy + idle, busy, waiting: self.queue.len(), ..self.health }
+    }
+
+    /// All copies are waiting out a back-off, so nobody will answer soon.
+    fn is_held_back(&self, now: Instant) -> bool {
+        self.copies.iter().all(|copy| {
+            copy.failures > 2 && matches!(copy.state, State::Down { until: Some(until) } if until > now)
+        })
+    }
+
+    fn judged(&mut self, ticket: T, verdict: Verdict) -> Act<T> {
+        match verdict {
+            Verdict::Unavailable => self.health.unavailable += 1,
+            _ => self.health.answered += 1,
+        }
+        Act::Done(ticket, verdict)
+    }
+
+    fn done(&mut self, ticket: T, verdict: Verdict) {
+        let act = self.judged(ticket, verdict);
+        self.acts.push_back(act);
+    }
+
+    fn kill(&mut self, copy: usize) {
+        self.copies[copy].state = State::Dying;
+        self.acts.push_back(Act::Kill(copy));
+    }
+
+    /// A copy that cannot be trusted any more goes; what it was asked is asked elsewhere, if there is time.
+    fn give_up(&mut self, now: Instant, copy: usize, why: &str) {
+        self.health.ended += 1;
+        self.acts.push_back(Act::Note(format!("authenticator {copy} {why}; killed")));
+        self.copies[copy].line.clear();
+        self.copies[copy].failures += 1;
+        let state = std::mem::replace(&mut self.copies[copy].state, State::Dying);
+        self.acts.push_back(Act::Kill(copy));
+        if let State::Busy { request, .. } = state {
+            self.again(now, request);
+        }
+    }
+
+    fn again(&mut self, now: Instant, mut request: Request<T>) {
+        if request.retried || request.until <= now || self.is_held_back(now) {
+            return self.done(request.ticket, Verdict::Unavailable);
+        }
+        request.retried = true;
+        self.queue.push_front(request);
+    }
+
+    fn answered(&mut self, now: Instant, copy: usize, line: &[u8]) {
+        match std::mem::replace(&mut self.copies[copy].state, State::Idle) {
+            State::Greeting { until } => {
+                let second = line.strip_prefix(b"+OK ").unwrap_or(line).starts_with(b"version 2");
+                if second {
+                    self.version = Version::Two;
+                } else if self.version == Version::Unknown {
+                    // Whatever that word made it do, it does not do it twice: version 1 copies start clean.
+                    self.version = Version::One;
+                    self.kill(copy);
+                } else {
+                    self.copies[copy].state = State::Greeting { until };
+                    self.give_up(now, copy, "does not speak version 2 any more");
+                }
+            }
+            State::Busy { request, until } => match decode(line, &request.question, self.version == Version::Two) {
+                Ok(verdict) => {
+                    self.copies[copy].failures = 0;
+                    if verdict == Verdict::Unavailable {
+                        self.acts.push_back(Act::Note(format!("authenticator {copy}: {}", printable(line))));
+                    }
+                    self.done(request.ticket, verdict);
+                }
+                Err(why) => {
+                    self.copies[copy].state = State::Busy { request, until };
+                    self.give_up(now, copy, why);
+                }
+            },
+            State::Idle => self.give_up(now, copy, "spoke unasked"),
+            state => self.copies[copy].state = state,
+        }
+    }
+}
+
+impl<T> Default for Copy<T> {
+    fn default() -> Copy<T> {
+        Copy { state: State::Down { until: None }, line: Vec::new(), failures: 0 }
+    }
+}
+
+/// The request line, or `None` when it cannot be sent as the words of a line.
+fn encode(question: &Question, escaped: bool) -> Option<Secret> {
+    let address;
+    let (verb, words): (&str, Vec<&[u8]>) = match question {
+        Question::Check { user, password, from } => {
+            address = from.to_string();
+            ("check", vec![user, password.expose(), address.as_bytes()])
+        }
+        Question::Lookup { user } => ("lookup", vec![user]),
+    };
+    // Made at its full size, so that no growing leaves copies of a password behind.
+    let mut line = Vec::with_capacity(REQUEST_LIMIT);
+    line.extend_from_slice(verb.as_bytes());
+    for word in words {
+        line.push(b' ');
+        if escaped {
+            if word.len() * 3 > REQUEST_LIMIT - line.len() - 1 {
+                return None;
+            }
+            escape(word, &mut line);
+        } else {
+            let sendable = word.iter().all(|&byte| byte > b' ' && byte != 0x7f) && !word.is_empty();
+            if !sendable || word.len() > REQUEST_LIMIT - line.len() - 1 {
+                return None;
+            }
+            line.extend_from_slice(word);
+        }
+    }
+    line.push(b'\n');
+    Some(Secret::new(line))
+}
+
+/// Percent-escapes what is not printable ASCII, and `%`.
+pub fn escape(word: &[u8], line: &mut Vec<u8>) {
+    for &byte in word {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            line.push(byte);
+        } else {
+            line.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
+fn unescape(word: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word.iter();
+    while let Some(&byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(*rest.next()?).to_digit(16);
+        bytes.push((digit()? * 16 + digit()?) as u8);
+    }
+    Some(bytes)
+}
+
+/// What an answer line means, or why it is garbage.
+fn decode(line: &[u8], question: &Question, escaped: bool) -> Result<Verdict, &'static str> {
+    let (verdict, rest) = match memchr::memchr(b' ', line) {
+        Some(at) => (&line[..at], &line[at + 1..]),
+        None => (line, &b""[..]),
+    };
+    match verdict {
+        b"-ERR" => return Ok(Verdict::Refused),
+        b"-DEAD" => return Ok(Verdict::Unavailable),
+        b"+OK" => {}
+        _ => return Err("answered neither +OK, -ERR nor -DEAD"),
+    }
+    let mut rest = rest.trim_ascii();
+    let mut word = || -> Result<Vec<u8>, &'static str> {
+        let at = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(at);
+        rest = after.trim_ascii_start();
+        if escaped { unescape(word).ok_or("answered with a bad escape") } else { Ok(word.to_vec()) }
+    };
+    let (user, path, uid) = (word()?, word()?, word()?);
+    let info = rest.to_vec();
+    let asked = match question {
+        Question::Check { user, .. } | Question::Lookup { user } => user,
+    };
+    if !same_user(&user, asked) {
+        return Err("answered for another user");
+    }
+    if path.is_empty() {
+        return Err("answered +OK without a drop file");
+    }
+    if user.iter().chain(&path).chain(&uid).any(|byte| byte.is_ascii_control()) {
+        return Err("answered with control characters");
+    }
+    Ok(Verdict::Accepted(Account {
+        user,
+        path: (!path.eq_ignore_ascii_case(b"config")).then_some(path),
+        uid: (!uid.is_empty() && uid != b"0").then_some(uid),
+        info,
+    }))
+}
+
+/// Names are compared case-blind, and a helper may leave the domain away or add it.
+fn same_user(answered: &[u8], asked: &[u8]) -> bool {
+    fn local(name: &[u8]) -> &[u8] {
+        &name[..memchr::memrchr(b'@', name).unwrap_or(name.len())]
+    }
+    let both = answered.contains(&b'@') && asked.contains(&b'@');
+    if both { answered.eq_ignore_ascii_case(asked) } else { local(answered).eq_ignore_ascii_case(local(asked)) }
+}
+
+/// At most a hundred characters of what somebody sent, safe in a log.
+pub fn printable(bytes: &[u8]) -> String {
+    let mut text: String = String::from_utf8_lossy(&bytes[..bytes.len().min(100)])
+        .chars()
+        .map(|c| if c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c) { '?' } else { c })
+        .collect();
+    if bytes.len() > 100 {
+        text.push_str("...");
+    }
+    text
+}

@@ -1,0 +1,437 @@
+//! POP3, the server's side (RFC 1939, 2449, 2595, 3206, 5034). No I/O: see [`Machine`].
+//!
+//! | state       | verbs                                                | leaves by               |
+//! |-------------|------------------------------------------------------|-------------------------|
+//! | Authorising | USER PASS AUTH CAPA STLS NOOP QUIT                   | a good password, QUIT   |
+//! | Sasl        | none: a response, or `*`                             | the response            |
+//! | Checking    | none: name and password are being checked            | Welcome, a refusal      |
+//! | Opening     | none: the maildrop is being locked and read          | Opened, a refusal       |
+//! | Transaction | STAT LIST UIDL RETR TOP DELE RSET NOOP LAST CAPA QUIT | QUIT                   |
+//! | Asking      | none: an answer about a message is owed              | the answer              |
+//! | Listing     | none: rows of LIST or UIDL are being written         | the last row            |
+//! | Sending     | none: a message is being sent                        | Sent, Changed           |
+//! | Updating    | none: deletions are being committed                  | Committed, NotCommitted |
+//! | Over        | none                                                 |                         |
+//!
+//! Deleted messages stay until `Committed`; a lost connection deletes nothing. The verbs are a table in `verbs.rs`;
+//! every text we say is in `reply.rs`. Input is taken one line a step and none while an answer is owed, so PIPELINING is
+//! a true queue.
+
+pub mod reply;
+mod verbs;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::mail::identity::Uid;
+use crate::protocol::{End, Line, Lines, Machine, Want};
+use crate::text::bytes::{Input, Output};
+use crate::text::secret::Secret;
+use reply::{Refusal, line, say};
+use verbs::Next;
+
+/// A command line's octets, CRLF included (RFC 2449 §4).
+pub const LINE_LIMIT: usize = 255;
+/// A SASL response's octets, CRLF included (RFC 5034 §4 gives 12,288 as what is in use).
+pub const SASL_LIMIT: usize = 12_288;
+/// Refused passwords after which a connection is closed.
+pub const MAX_DENIED: u8 = 3;
+/// Rows of LIST and UIDL asked for at a time: one page of the index.
+pub const PAGE: u32 = 64;
+
+/// What an administrator decides about POP3 conversations.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How long a logged-in client may be silent.
+    pub idle: Duration,
+    /// The time a client has in all until it is logged in.
+    pub login: Duration,
+    /// Nonsense lines in a row after which a client is closed.
+    pub max_errors: u32,
+    /// Keep name and version of the program to ourselves.
+    pub hide_version: bool,
+}
+
+/// What this connection is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Link {
+    /// TLS is on.
+    pub tls: bool,
+    /// STLS can be offered.
+    pub can_tls: bool,
+    /// Passwords may be sent in clear on it.
+    pub plain_ok: bool,
+}
+
+/// What a POP3 conversation asks of its host.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Begin TLS once the reply has left. Answered `TlsStarted`.
+    StartTls,
+    /// Do name and password fit? Answered `Welcome` or a refusal.
+    Login(Box<Login>),
+    /// Lock and read the maildrop of who was welcomed. Answered `Opened` or a refusal.
+    Open,
+    /// Messages not marked and their octets. Answered `Totals`.
+    Stat,
+    /// Up to [`PAGE`] rows from this number on. Answered `Rows` (empty: no more) or `Refused`.
+    Rows(u32),
+    /// One row. Answered `Rows` with one unmarked row, or `Refused`.
+    Row(u32),
+    /// Mark one message. Answered `Done` or `Refused`.
+    Delete(u32),
+    /// Forget all marks. Answered `Totals`.
+    Undelete,
+    /// Send a message: all of it, or its header and so many lines. Answered `Sending`, the body, `Sent`; or `Refused`.
+    Retrieve(u32, Option<u64>),
+    /// Make the marked deletions durable. Answered `Committed` or `Refused(NotCommitted)`.
+    Commit,
+}
+
+/// A name and a password.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Login {
+    /// As the client sent it.
+    pub user: Vec<u8>,
+    /// As the client sent it.
+    pub password: Secret,
+}
+
+/// What a host answers.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// TLS has begun.
+    TlsStarted,
+    /// Name and password fit.
+    Welcome,
+    /// The maildrop is open and locked.
+    Opened(Totals),
+    /// Messages and octets.
+    Totals(Totals),
+    /// Rows in the order of their numbers, marked ones too.
+    Rows(Vec<Row>),
+    /// It is done.
+    Done,
+    /// A body of so many octets follows.
+    Sending(u64),
+    /// The body has been sent.
+    Sent,
+    /// So many messages are gone for good; so many remain.
+    Committed {
+        /// Messages deleted by this session.
+        deleted: u32,
+    },
+    /// It cannot be done.
+    Refused(Refusal),
+}
+
+/// Messages not marked as deleted, and their size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// How many.
+    pub messages: u32,
+    /// Their octets.
+    pub octets: u64,
+    /// The highest number that an earlier session had read (the reply to LAST).
+    pub last_read: u32,
+}
+
+/// One message as LIST and UIDL show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its number, from 1.
+    pub number: u32,
+    /// What RETR would send, before dot-stuffing.
+    pub octets: u64,
+    /// Its unique id.
+    pub uid: Uid,
+    /// Whether it is marked.
+    pub deleted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mechanism {
+    Plain,
+    LoginName,
+    LoginPassword,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rowed {
+    List,
+    Uidl,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Authorising,
+    Sasl(Mechanism),
+    Checking,
+    Opening,
+    Transaction,
+    /// Asking about one message or about totals: what to say when the answer comes.
+    Asking(Asked),
+    Listing {
+        what: Rowed,
+        next: u32,
+    },
+    Sending(u32),
+    Updating,
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stat,
+    Row(Rowed),
+    ListHeading,
+    Delete(u32),
+    Undelete,
+    Tls,
+}
+
+/// The server's side of one POP3 conversation.
+#[derive(Debug)]
+pub struct Pop3 {
+    state: State,
+    rules: Arc<Rules>,
+    link: Link,
+    lines: Lines,
+    denied: u8,
+    nonsense: u32,
+    /// The name given by USER, AUTH LOGIN or, once welcomed, the one logged in with. Boxed: most of the time it is short.
+    user: Option<Box<[u8]>>,
+    /// The reply to LAST: the highest number retrieved, by this session or an earlier one.
+    last: u32,
+    /// LAST as RSET restores it.
+    last_at_login: u32,
+    deadline: Instant,
+}
+
+impl Pop3 {
+    /// A conversation on a connection of this kind. `now` starts the time to log in.
+    pub fn new(now: Instant, rules: Arc<Rules>, link: Link) -> Pop3 {
+        let deadline = now + rules.login;
+        Pop3 {
+            state: State::Authorising,
+            rules,
+            link,
+            lines: Lines::default(),
+            denied: 0,
+            nonsense: 0,
+            user: None,
+            last: 0,
+            last_at_login: 0,
+            deadline,
+        }
+    }
+
+    /// Whether somebody is logged in; until then this is the kind of connection to lose when something runs short.
+    pub fn is_logged_in(&self) -> bool {
+        !matches!(self.state, State::Authorising | State::Sasl(_) | State::Checking | State::Asking(Asked::Tls))
+    }
+
+    fn may_send_password(&self) -> bool {
+        self.link.tls || self.link.plain_ok
+    }
+
+    fn refuse(&mut self, refusal: Refusal, out: &mut Output) {
+        line(out, refusal.text());
+        if refusal.is_nonsense() {
+            self.nonsense += 1;
+        }
+    }
+
+    fn ask(&mut self, state: State, ask: Ask) -> Next {
+        self.state = state;
+        Next::Ask(ask)
+    }
+
+    fn login(&mut self, user: Vec<u8>, password: Secret) -> Next {
+        self.ask(State::Checking, Ask::Login(Box::new(Login { user, password })))
+    }
+
+    /// A refused login leaves the client where it was, without its name.
+    fn not_welcome(&mut self, refusal: Refusal, out: &mut Output) {
+        line(out, refusal.text());
+        self.user = None;
+        self.denied += 1;
+        self.state = if self.denied >= MAX_DENIED { State::Over } else { State::Authorising };
+    }
+
+    /// Writes rows until the page is used up; the next step asks for the next page.
+    fn rows(&mut self, what: Rowed, mut next: u32, rows: &[Row], out: &mut Output) {
+        if rows.is_empty() {
+            out.push(b".\r\n");
+            self.state = State::Transaction;
+            return;
+        }
+        for row in rows {
+            next = row.number + 1;
+            if !row.deleted {
+                match what {
+                    Rowed::List => say!(out, "{} {}", row.number, row.octets),
+                    Rowed::Uidl => say!(out, "{} {}", row.number, row.uid),
+                }
+            }
+        }
+        self.state = State::Listing { what, next };
+    }
+
+    fn asked(&mut self, asked: Asked, answer: Answer, out: &mut Output) {
+        self.state = State::Transaction;
+        match (asked, answer) {
+            (Asked::Tls, Answer::TlsStarted) => {
+                // RFC 2595 §4: everything said before TLS is forgotten.
+                self.link.tls = true;
+                self.user = None;
+                self.lines = Lines::default();
+                self.state = State::Authorising;
+            }
+            (Asked::Stat, Answer::Totals(totals)) => say!(out, "+OK {} {}", totals.messages, totals.octets),
+            (Asked::ListHeading, Answer::Totals(totals)) => {
+                say!(out, "+OK {} messages ({} octets)", totals.messages, totals.octets);
+                self.state = State::Listing { what: Rowed::List, next: 1 };
+            }
+            (Asked::Undelete, Answer::Totals(totals)) => {
+                self.last = self.last_at_login;
+                say!(out, "+OK {} messages ({} octets)", totals.messages, totals.octets);
+            }
+            (Asked::Row(what), Answer::Rows(rows)) => match (what, rows.first()) {
+                (_, None) => self.refuse(Refusal::NoSuchMessage, out),
+                (Rowed::List, Some(row)) => say!(out, "+OK {} {}", row.number, row.octets),
+                (Rowed::Uidl, Some(row)) => say!(out, "+OK {} {}", row.number, row.uid),
+            },
+            (Asked::Delete(number), Answer::Done) => {
+                self.last = self.last.max(number);
+                line(out, "+OK Marked");
+            }
+            (_, Answer::Refused(refusal)) => self.refused(refusal, out),
+            (asked, answer) => unreachable!("{answer:?} is no answer to {asked:?}"),
+        }
+    }
+
+    /// A refusal in Transaction; one that means we cannot vouch for the numbers any more ends the session.
+    fn refused(&mut self, refusal: Refusal, out: &mut Output) {
+        self.refuse(refusal, out);
+        self.state = if refusal == Refusal::Changed { State::Over } else { State::Transaction };
+    }
+}
+
+impl Machine for Pop3 {
+    type Ask = Ask;
+    type Answer = Answer;
+
+    fn open(&mut self, _now: Instant, out: &mut Output) {
+        if self.rules.hide_version {
+            line(out, "+OK DPOP ready");
+        } else {
+            say!(out, "+OK DPOP Version {} ready", env!("CARGO_PKG_VERSION"));
+        }
+    }
+
+    fn step<'i>(&mut self, now: Instant, input: &'i mut Input, out: &mut Output) -> Want<'i, Ask> {
+        match self.state {
+            State::Over => return Want::Close,
+            State::Listing { next, .. } => return Want::Ask(Ask::Rows(next)),
+            State::Opening => return Want::Ask(Ask::Open),
+            _ => {}
+        }
+        let limit = if matches!(self.state, State::Sasl(_)) { SASL_LIMIT } else { LINE_LIMIT };
+        let before = self.nonsense;
+        let next = match self.lines.next(input, limit) {
+            Line::Partial => return Want::Input,
+            Line::TooLong => {
+                if matches!(self.state, State::Sasl(_)) {
+                    self.state = State::Authorising;
+                }
+                Next::Refuse(Refusal::LineTooLong)
+            }
+            Line::Whole(text) => match self.state {
+                State::Sasl(mechanism) => self.sasl(mechanism, text, out),
+                _ => self.verb(text, out),
+            },
+        };
+        if self.is_logged_in() {
+            self.deadline = now + self.rules.idle;
+        }
+        if let Next::Refuse(refusal) = next {
+            self.refuse(refusal, out);
+        }
+        if self.nonsense == before {
+            self.nonsense = 0;
+        } else if self.nonsense >= self.rules.max_errors {
+            self.state = State::Over;
+        }
+        match next {
+            Next::Said | Next::Refuse(_) => Want::Again,
+            Next::Ask(ask) => Want::Ask(ask),
+            Next::Close => {
+                self.state = State::Over;
+                Want::Close
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Instant, answer: Answer, out: &mut Output) {
+        match (self.state, answer) {
+            // The next step asks to open; the time to log in is over with that.
+            (State::Checking, Answer::Welcome) => self.state = State::Opening,
+            (State::Checking, Answer::Refused(refusal)) => self.not_welcome(refusal, out),
+            (State::Opening, Answer::Opened(totals)) => {
+                self.last = totals.last_read;
+                self.last_at_login = totals.last_read;
+                self.user = None;
+                say!(out, "+OK {} messages ({} octets)", totals.messages, totals.octets);
+                self.state = State::Transaction;
+            }
+            // RFC 1939 §4: a server may stay open after a lock it could not get; the client may try again.
+            (State::Opening, Answer::Refused(refusal)) => self.not_welcome(refusal, out),
+            (State::Asking(asked), answer) => self.asked(asked, answer, out),
+            (State::Listing { what, next }, Answer::Rows(rows)) => self.rows(what, next, &rows, out),
+            // The heading has been said, so an -ERR would be taken for a row: end without the final dot.
+            (State::Listing { .. }, Answer::Refused(_)) => self.state = State::Over,
+            (State::Sending(_), Answer::Sending(octets)) => say!(out, "+OK {octets} octets"),
+            (State::Sending(number), Answer::Sent) => {
+                self.last = self.last.max(number);
+                self.state = State::Transaction;
+            }
+            (State::Sending(_), Answer::Refused(refusal)) => self.refused(refusal, out),
+            (State::Updating, Answer::Committed { deleted: 0 }) => self.farewell("+OK Bye", out),
+            (State::Updating, Answer::Committed { deleted }) => {
+                say!(out, "+OK Bye, {deleted} deleted");
+                self.state = State::Over;
+            }
+            (State::Updating, Answer::Refused(refusal)) => self.farewell(refusal.text(), out),
+            (state, answer) => unreachable!("{answer:?} is no answer in {state:?}"),
+        }
+        if self.is_logged_in() {
+            self.deadline = now + self.rules.idle;
+        }
+    }
+
+    fn end(&mut self, _now: Instant, why: End, out: &mut Output) {
+        self.state = State::Over;
+        match why {
+            // RFC 1939 §3: an autologout sends nothing and removes nothing.
+            End::Silence => {}
+            End::Replaced | End::Kicked => line(out, Refusal::Ended.text()),
+            End::Shutdown => line(out, Refusal::Stopping.text()),
+            End::Overload => line(out, Refusal::Unavailable.text()),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+impl Pop3 {
+    fn farewell(&mut self, text: &str, out: &mut Output) {
+        line(out, text);
+        self.state = State::Over;
+    }
+}

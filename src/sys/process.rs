@@ -1,0 +1,174 @@
+//! Processes, signals, limits and memory.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// The child will lead a session of its own (setsid(2)), so that one signal reaches all it starts.
+pub fn new_session(command: &mut Command) {
+    // SAFETY: setsid is async-signal-safe, takes nothing, and touches no memory shared with the parent.
+    unsafe {
+        command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+    }
+}
+
+/// Sends SIGKILL to a session that [`new_session`] made, leader and all.
+pub fn kill_session(leader: u32) {
+    let Ok(leader) = libc::pid_t::try_from(leader) else { return };
+    if leader > 1 {
+        // SAFETY: kill takes two numbers; a negative one names the group of a child that is not reaped yet.
+        unsafe { libc::kill(-leader, libc::SIGKILL) };
+    }
+}
+
+/// SIGTERM, SIGINT, SIGHUP and SIGCHLD will each write one byte to `pipe`, which is non-blocking and stays open.
+pub fn write_signals_to(pipe: RawFd) -> io::Result<()> {
+    SIGNAL_PIPE.store(pipe, Ordering::SeqCst);
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
+        // SAFETY: the action is fully initialised below; the handler only makes async-signal-safe calls.
+        let result = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+            libc::sigemptyset(&mut action.sa_mask);
+            libc::sigaction(signal, &action, std::ptr::null_mut())
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn on_signal(signal: libc::c_int) {
+    let byte = signal as u8;
+    // SAFETY: write and errno are async-signal-safe; the byte lives through the call. A full pipe already holds news.
+    unsafe {
+        let errno = libc::__errno_location();
+        let saved = *errno;
+        libc::write(SIGNAL_PIPE.load(Ordering::SeqCst), (&raw const byte).cast(), 1);
+        *errno = saved;
+    }
+}
+
+/// The name of a signal as written by the handler.
+pub fn signal_name(byte: u8) -> &'static str {
+    match libc::c_int::from(byte) {
+        libc::SIGTERM => "TERM",
+        libc::SIGINT => "INT",
+        libc::SIGHUP => "HUP",
+        libc::SIGCHLD => "CHLD",
+        _ => "?",
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one, and gives it.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is ours and initialised.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Gives freed memory back to the system (malloc_trim(3)); true when some was.
+pub fn trim_memory() -> bool {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and malloc's own locks.
+    return unsafe { libc::malloc_trim(0) } == 1;
+    #[cfg(not(target_env = "gnu"))]
+    false
+}
+
+/// One arena for all threads: a thread that works on one job must not bring an arena of its own (mallopt(3)).
+pub fn one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two numbers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// The user at the other end of a unix socket.
+pub fn peer_uid(socket: &impl AsRawFd) -> io::Result<u32> {
+    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the pointers are to our own struct and its size; the descriptor is borrowed from a live socket.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(credentials.uid) }
+}
+
+/// Who we act as.
+pub fn own_uid() -> u32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Files we make are for us alone unless we say otherwise.
+pub fn private_umask() {
+    // SAFETY: takes a number, cannot fail.
+    unsafe { libc::umask(0o077) };
+}
+
+/// The number of a user by name (getpwnam_r(3)); `None` when there is no such user. May wait for a name service: for a
+/// job.
+pub fn uid_of(name: &str) -> io::Result<Option<u32>> {
+    let Ok(name) = std::ffi::CString::new(name) else { return Ok(None) };
+    let mut buffer = vec![0 as libc::c_char; 16 * 1024];
+    // SAFETY: passwd is plain data, filled by the call below; name and buffer live through it, the length is right.
+    let (result, found, entry) = unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut found = std::ptr::null_mut();
+        let result = libc::getpwnam_r(name.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found);
+        (result, found, entry)
+    };
+    match result {
+        0 if found.is_null() => Ok(None),
+        0 => Ok(Some(entry.pw_uid)),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_answers() {
+        assert!(raise_descriptor_limit().unwrap() >= 64);
+        assert_eq!(uid_of("root").unwrap(), Some(0));
+        assert_eq!(uid_of("no such user").unwrap(), None);
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer_uid(&one).unwrap(), own_uid());
+        trim_memory();
+        assert_eq!(signal_name(15), "TERM");
+    }
+
+    #[test]
+    fn a_session_dies_whole() {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg("sleep 60 & wait");
+        new_session(&mut command);
+        let mut child = command.spawn().unwrap();
+        kill_session(child.id());
+        assert!(!child.wait().unwrap().success());
+    }
+}
