@@ -1,1 +1,5 @@
-//! (being built)
+//! F1: what a message is, over bytes. No file, no socket, no clock, no log.
+
+pub mod dots;
+pub mod identity;
+pub mod mbox;
