@@ -20,5 +20,10 @@ pub mod tls;
 pub mod turn;
 mod wire;
 
-pub use mio::Registry;
-pub use mio::net::{TcpStream, UnixStream};
+pub use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+pub use mio::{Registry, Token};
+
+/// Registers a socket once, for both directions and for life: a change of mind costs no system call later.
+pub fn watch(registry: &Registry, source: &mut impl mio::event::Source, token: Token) -> std::io::Result<()> {
+    registry.register(source, token, mio::Interest::READABLE | mio::Interest::WRITABLE)
+}

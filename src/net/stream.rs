@@ -131,6 +131,9 @@ pub trait Host<M: Machine> {
         Flow::More
     }
 
+    /// A body was handed over whole, or ended before.
+    fn over(&mut self, _body: &Self::Body, _whole: bool) {}
+
     /// The body said `Cold`: fetch what it needs, supply it and release the stream.
     fn fetch(&mut self, now: Instant, body: &mut Self::Body);
 }
@@ -170,7 +173,7 @@ pub enum Turn {
 enum Doing<A, B> {
     Free,
     Owed,
-    Answered(Box<A>),
+    Answered(Box<Done<A, B>>),
     Body(Box<B>, Box<A>),
     Upgrade(Arc<ServerConfig>, Box<A>),
     Closing,
@@ -264,10 +267,11 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         self.aborted = true;
     }
 
-    /// The answer to the ask that was answered `Later`. Whoever keeps tickets makes sure that it is owed.
-    pub fn answer(&mut self, answer: M::Answer) {
+    /// What became of the ask that was answered `Later`. Whoever keeps tickets makes sure that it is owed; if it is not,
+    /// nothing happens.
+    pub fn answer(&mut self, done: Done<M::Answer, B>) {
         if matches!(self.doing, Doing::Owed) {
-            self.doing = Doing::Answered(Box::new(answer));
+            self.doing = Doing::Answered(Box::new(done));
         }
     }
 
@@ -387,8 +391,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             match &mut self.doing {
                 Doing::Free if may => moved |= self.step(now, scratch, host, &mut budget)?,
                 Doing::Answered(_) if may => {
-                    let Doing::Answered(answer) = self.take() else { unreachable!("matched above") };
-                    self.machine.answer(now, *answer, &mut scratch.output);
+                    let Doing::Answered(done) = self.take() else { unreachable!("matched above") };
+                    self.settle(now, *done, &mut scratch.output);
                     moved = true;
                 }
                 // Only for a socket that can take it: what is pulled for one that cannot would be held for it.
@@ -400,6 +404,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                     match pulled {
                         Pull::More => {}
                         Pull::Last => {
+                            host.over(body, true);
                             let Doing::Body(_, after) = self.take() else { unreachable!("matched above") };
                             self.machine.answer(now, *after, &mut scratch.output);
                         }
@@ -408,6 +413,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                             host.fetch(now, body);
                         }
                         Pull::Broken => {
+                            host.over(body, false);
                             self.doing = Doing::Closing;
                             self.wire.close();
                         }
@@ -474,15 +480,10 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 self.moved = self.moved.saturating_add(bytes.len() as u32);
                 self.held = host.data(now, bytes) == Flow::Hold;
             }
-            Want::Ask(ask) => match host.perform(now, ask) {
-                Done::Now(answer) => self.machine.answer(now, answer, &mut scratch.output),
-                Done::Later => self.doing = Doing::Owed,
-                Done::Send(begin, body, end) => {
-                    self.machine.answer(now, begin, &mut scratch.output);
-                    self.doing = Doing::Body(body, Box::new(end));
-                }
-                Done::StartTls(config, after) => self.doing = Doing::Upgrade(config, Box::new(after)),
-            },
+            Want::Ask(ask) => {
+                let done = host.perform(now, ask);
+                self.settle(now, done, &mut scratch.output);
+            }
             // Half closed: it got its replies, and will say nothing more.
             Want::Input if self.eof => {
                 self.doing = Doing::Closing;
@@ -506,6 +507,19 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             Want::Input => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// What the host says to an ask, at once or later.
+    fn settle(&mut self, now: Instant, done: Done<M::Answer, B>, out: &mut Output) {
+        match done {
+            Done::Now(answer) => self.machine.answer(now, answer, out),
+            Done::Later => self.doing = Doing::Owed,
+            Done::Send(begin, body, end) => {
+                self.machine.answer(now, begin, out);
+                self.doing = Doing::Body(body, Box::new(end));
+            }
+            Done::StartTls(config, after) => self.doing = Doing::Upgrade(config, Box::new(after)),
+        }
     }
 
     fn write(&mut self, scratch: &mut Scratch, budget: &mut isize) -> io::Result<bool> {

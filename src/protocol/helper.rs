@@ -24,6 +24,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::text::printable::printable;
 use crate::text::secret::Secret;
 
 /// Longest answer, line end included. Longer is garbage.
@@ -550,16 +551,4 @@ fn same_user(answered: &[u8], asked: &[u8]) -> bool {
     }
     let both = answered.contains(&b'@') && asked.contains(&b'@');
     if both { answered.eq_ignore_ascii_case(asked) } else { local(answered).eq_ignore_ascii_case(local(asked)) }
-}
-
-/// At most a hundred characters of what somebody sent, safe in a log.
-pub fn printable(bytes: &[u8]) -> String {
-    let mut text: String = String::from_utf8_lossy(&bytes[..bytes.len().min(100)])
-        .chars()
-        .map(|c| if c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c) { '?' } else { c })
-        .collect();
-    if bytes.len() > 100 {
-        text.push_str("...");
-    }
-    text
 }

@@ -1,1 +1,233 @@
-//! (being built)
+//! F5: where files meet sockets. Each service is the host of one kind of conversation; what they share is [`Shared`].
+//!
+//! | file         | what it is                                                                         |
+//! |--------------|--------------------------------------------------------------------------------------|
+//! | `pop3.rs`    | one client's session: who it is, its maildrop, what it costs                         |
+//! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
+//! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
+//! | `helpers.rs` | the authenticators' processes                                                        |
+//! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
+
+pub mod account;
+pub mod cache;
+pub mod control;
+pub mod helpers;
+pub mod pop3;
+
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::net::child::Started;
+use crate::net::jobs::{self, Kind};
+use crate::net::tls::Tls;
+use crate::net::turn::Ticket;
+use crate::net::{TcpStream, UnixStream};
+use crate::protocol::helper::Verdict;
+use crate::protocol::pop3::Rules;
+use crate::settings::{PlainAuth, Settings};
+use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
+use crate::text::fault::Fault;
+
+/// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// How often it tries.
+pub const LOCK_RETRY: Duration = Duration::from_millis(250);
+
+/// What comes back to a conversation that was told `Later`, or to the server.
+pub enum Outcome {
+    /// An authenticator's answer.
+    Verdict(Verdict),
+    /// A maildrop was opened, or not.
+    Opened(Result<Box<Maildrop>, Refused>),
+    /// A page of the index that was not in memory.
+    Rows(Result<Vec<Row>, Miss>),
+    /// A message that was not in memory is ready to be sent.
+    Reader(Result<Box<MessageReader>, Miss>),
+    /// The next part of a message that was not in memory.
+    Fetched(Result<Fetched, Miss>),
+    /// Deletions are durable, or not. The maildrop comes along, to be compacted.
+    Committed(Option<Box<Maildrop>>, Result<Commit, Fault>),
+    /// A maildrop was compacted, or not; it is closed now.
+    Compacted(PathBuf, Result<(), Refused>),
+    /// A copy of an authenticator was started, or not. With the generation of its pool.
+    Spawned(u32, usize, std::io::Result<Started>),
+    /// It is time to try once more.
+    TryAgain,
+    /// The job that would have answered ended by a fault of ours.
+    Lost,
+}
+
+impl jobs::Lost for Outcome {
+    fn lost() -> Outcome {
+        Outcome::Lost
+    }
+}
+
+/// A connection that was accepted and has no entry yet.
+pub enum Newborn {
+    /// A POP3 client.
+    Pop3 {
+        /// Its socket.
+        stream: TcpStream,
+        /// Where it is.
+        peer: SocketAddr,
+        /// TLS from the first byte.
+        tls: bool,
+    },
+    /// Somebody with orders.
+    Control(UnixStream),
+    /// A copy of an authenticator.
+    Helper(helpers::Copy),
+}
+
+/// What has happened since the server started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections turned away at the cap.
+    pub refused: u64,
+    /// Good logins.
+    pub logins: u64,
+    /// Wrong names or passwords.
+    pub denied: u64,
+    /// Logins that could not be served just now.
+    pub unavailable: u64,
+    /// Messages sent whole.
+    pub retrieved: u64,
+    /// Octets of messages sent.
+    pub octets: u64,
+    /// Messages deleted for good.
+    pub deleted: u64,
+    /// Answers that came for a conversation that was gone.
+    pub late: u64,
+    /// Messages in a drop that another program changed under us, and other such ends of a session.
+    pub changed: u64,
+}
+
+/// What all conversations share.
+pub struct Shared {
+    /// The configuration in force; conversations keep the one they were born with.
+    pub settings: Arc<Settings>,
+    /// What follows from it for POP3.
+    pub pop3: Arc<Rules>,
+    /// Certificates.
+    pub tls: Option<Tls>,
+    /// The authenticators, newest generation last; older ones only finish.
+    pub helpers: Vec<helpers::Helpers>,
+    /// Their remembered answers.
+    pub cache: cache::Cache,
+    /// Threads for what may wait on a disk.
+    pub jobs: jobs::Pool<Outcome>,
+    /// Answers for conversations, delivered at the beginning of the next turn.
+    pub post: VecDeque<(Ticket, Outcome)>,
+    /// Where drops lie, and the volume of each such place. Longest path first.
+    pub volumes: Vec<(PathBuf, u64)>,
+    /// Accepted, without an entry.
+    pub newborn: Vec<Newborn>,
+    /// Conversations that will try again, the first one first: all wait equally long.
+    pub parked: VecDeque<(Instant, Ticket)>,
+    /// Drops being compacted: a login to one of them waits a while instead of being refused.
+    pub compacting: HashSet<PathBuf>,
+    /// Orders, to be carried out between turns.
+    pub orders: VecDeque<(Ticket, Vec<String>)>,
+    /// What happened.
+    pub counts: Counts,
+    /// Conversations that are open now.
+    pub open: usize,
+    /// Most that may be.
+    pub cap: usize,
+    /// No new connections.
+    pub stopping: bool,
+    /// When we started.
+    pub started: SystemTime,
+}
+
+impl Shared {
+    /// What follows from settings for POP3 conversations.
+    pub fn pop3_rules(settings: &Settings) -> Arc<Rules> {
+        Arc::new(Rules {
+            idle: Duration::from_secs(settings.pop3_idle_secs),
+            login: Duration::from_secs(settings.pop3_login_secs),
+            max_errors: settings.max_errors,
+            hide_version: settings.hide_version,
+        })
+    }
+
+    /// Whether a client there may send a password in clear.
+    pub fn plain_ok(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        match self.settings.plain_auth {
+            PlainAuth::Always => true,
+            PlainAuth::Local if ip.is_loopback() => true,
+            PlainAuth::Local | PlainAuth::Never => self.settings.plain_networks.contains(ip),
+        }
+    }
+
+    /// The volume (st_dev) that jobs on this drop wait for.
+    pub fn volume_of(&self, drop: &Path) -> u64 {
+        let found = self.volumes.iter().find(|(root, _)| drop.starts_with(root));
+        found.map_or(0, |(_, volume)| *volume)
+    }
+
+    /// When something shared is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        let parked = self.parked.front().map(|(at, _)| *at);
+        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(parked).min()
+    }
+
+    /// Sends those who waited long enough to try again.
+    pub fn unpark(&mut self, now: Instant) {
+        while self.parked.front().is_some_and(|(at, _)| *at <= now) {
+            let (_, ticket) = self.parked.pop_front().expect("the line above saw it");
+            self.post.push_back((ticket, Outcome::TryAgain));
+        }
+    }
+
+    /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
+    pub fn collected(&mut self, ticket: Option<Ticket>, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Committed(Some(maildrop), result) => {
+                if matches!(&result, Ok(commit) if commit.wants_compaction) {
+                    self.compact(maildrop);
+                }
+                Outcome::Committed(None, result)
+            }
+            Outcome::Compacted(path, result) => {
+                self.compacting.remove(&path);
+                match result {
+                    Ok(()) => log::debug!("compacted {}", path.display()),
+                    // The deletions are in the ledger: the next session that deletes tries again.
+                    Err(Refused::InUse | Refused::Locked) => {
+                        log::debug!("{}: compaction put off, another program has the drop", path.display());
+                    }
+                    Err(Refused::Unsafe(fault) | Refused::Fault(fault)) => log::warn!("compaction put off: {fault}"),
+                }
+                return;
+            }
+            outcome => outcome,
+        };
+        if let Some(ticket) = ticket {
+            self.post.push_back((ticket, outcome));
+        }
+    }
+
+    /// Takes the dead bytes out of a drop, with the lock that the session had.
+    fn compact(&mut self, maildrop: Box<Maildrop>) {
+        let (path, volume) = (maildrop.path().to_owned(), maildrop.volume());
+        let drop_path = path.clone();
+        let submitted = self.jobs.submit(None, Kind::Bulk, volume, move |pulse| {
+            let mut keep_going = || {
+                pulse.beat();
+                true
+            };
+            Outcome::Compacted(drop_path, maildrop.compact(&mut keep_going).map(|_| ()))
+        });
+        if submitted.is_ok() {
+            self.compacting.insert(path);
+        }
+    }
+}

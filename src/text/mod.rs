@@ -3,4 +3,5 @@
 pub mod bytes;
 pub mod fault;
 pub mod number;
+pub mod printable;
 pub mod secret;

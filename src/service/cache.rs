@@ -1,0 +1,166 @@
+//! Good answers of authenticators, remembered for a while.
+//!
+//! An entry is found by a keyed hash (HMAC-SHA-256, a key made at start) of service, name and password: the table holds no
+//! password and none can be tried against a copy of it elsewhere. Failures are never kept, so a changed password works at
+//! once; the old one goes on working until its entry ends, which `authent_cache_hours` bounds and a flush cuts short.
+//! At its bound the table forgets whoever has not been asked for since the hand of the clock last came round.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use ring::hmac;
+use ring::rand::SystemRandom;
+
+use crate::protocol::helper::Account;
+use crate::text::secret::Secret;
+
+/// What an entry is found by.
+pub type Key = [u8; 16];
+
+struct Entry {
+    account: Account,
+    until: Instant,
+    asked: bool,
+}
+
+/// The table.
+pub struct Cache {
+    key: hmac::Key,
+    limit: usize,
+    life: Duration,
+    entries: HashMap<Key, Entry>,
+    /// Keys in the order of the clock's hand. As many as there are entries, or a little more after a flush.
+    hand: VecDeque<Key>,
+    /// Answers given from the table.
+    pub hits: u64,
+    /// Questions it could not answer.
+    pub misses: u64,
+}
+
+impl Cache {
+    /// An empty table of at most `limit` entries that each live for `life`; either may be zero.
+    pub fn new(limit: usize, life: Duration) -> Cache {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random numbers");
+        let limit = if life.is_zero() { 0 } else { limit };
+        Cache { key, limit, life, entries: HashMap::new(), hand: VecDeque::new(), hits: 0, misses: 0 }
+    }
+
+    /// What an entry for these is found by. The lengths go in, so that no two pairs read the same.
+    pub fn key(&self, service: &str, user: &[u8], password: &Secret) -> Key {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [service.as_bytes(), user, password.expose()] {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part);
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&context.sign().as_ref()[..16]);
+        key
+    }
+
+    /// The remembered answer, if there is one and it still holds.
+    pub fn get(&mut self, now: Instant, key: &Key) -> Option<Account> {
+        let entry = self.entries.get_mut(key).filter(|entry| entry.until > now);
+        match entry {
+            Some(entry) => {
+                entry.asked = true;
+                self.hits += 1;
+                Some(entry.account.clone())
+            }
+            None => {
+                self.misses += u64::from(self.limit > 0);
+                None
+            }
+        }
+    }
+
+    /// Remembers a good answer.
+    pub fn put(&mut self, now: Instant, key: Key, account: Account) {
+        if self.limit == 0 {
+            return;
+        }
+        if !self.entries.contains_key(&key) {
+            while self.entries.len() >= self.limit {
+                self.forget_one(now);
+            }
+            self.hand.push_back(key);
+        }
+        self.entries.insert(key, Entry { account, until: now + self.life, asked: false });
+    }
+
+    fn forget_one(&mut self, now: Instant) {
+        let Some(key) = self.hand.pop_front() else { return };
+        if let Some(entry) = self.entries.get_mut(&key) {
+            if entry.asked && entry.until > now {
+                entry.asked = false;
+                self.hand.push_back(key);
+            } else {
+                self.entries.remove(&key);
+            }
+        }
+    }
+
+    /// Forgets everything, and takes other bounds.
+    pub fn reset(&mut self, limit: usize, life: Duration) {
+        *self = Cache { hits: self.hits, misses: self.misses, ..Cache::new(limit, life) };
+    }
+
+    /// Entries now, and at most.
+    pub fn len(&self) -> (usize, usize) {
+        (self.entries.len(), self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(user: &str) -> Account {
+        Account { user: user.into(), path: None, uid: None, info: Vec::new() }
+    }
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.into())
+    }
+
+    #[test]
+    fn only_the_same_service_name_and_password_find_an_answer_and_only_for_its_life() {
+        let now = Instant::now();
+        let mut cache = Cache::new(10, Duration::from_secs(60));
+        let key = cache.key("pop3", b"ann", &secret("x"));
+        cache.put(now, key, account("ann"));
+        assert!(cache.get(now, &key).is_some());
+        for (service, user, password) in
+            [("smtp", "ann", "x"), ("pop3", "an", "nx"), ("pop3", "annx", ""), ("pop3", "ann", "X"), ("pop3a", "nn", "x")]
+        {
+            let other = cache.key(service, user.as_bytes(), &secret(password));
+            assert!(cache.get(now, &other).is_none(), "{service} {user} {password}");
+        }
+        assert!(cache.get(now + Duration::from_secs(60), &key).is_none());
+    }
+
+    #[test]
+    fn the_bound_holds_and_who_is_asked_for_stays() {
+        let now = Instant::now();
+        let mut cache = Cache::new(100, Duration::from_secs(60));
+        let regular = cache.key("pop3", b"regular", &secret("x"));
+        cache.put(now, regular, account("regular"));
+        for index in 0..1000 {
+            let key = cache.key("pop3", format!("user{index}").as_bytes(), &secret("x"));
+            cache.put(now, key, account("user"));
+            assert!(cache.get(now, &regular).is_some(), "after {index}");
+            assert!(cache.len().0 <= 100);
+            assert!(cache.hand.len() <= 101);
+        }
+    }
+
+    #[test]
+    fn no_room_or_no_life_means_no_memory() {
+        let now = Instant::now();
+        for mut cache in [Cache::new(0, Duration::from_secs(9)), Cache::new(9, Duration::ZERO)] {
+            let key = cache.key("pop3", b"ann", &secret("x"));
+            cache.put(now, key, account("ann"));
+            assert!(cache.get(now, &key).is_none());
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What strangers sent, made fit for a log line or a terminal.
+
+/// Characters shown; what is longer ends in `...`.
+pub const SHOWN: usize = 100;
+
+/// At most [`SHOWN`] characters: no controls, nothing that changes the direction of the text around it.
+pub fn printable(bytes: &[u8]) -> String {
+    let invisible = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
+    let mut shown: String = text.chars().map(|c| if invisible(c) { '?' } else { c }).collect();
+    if bytes.len() > SHOWN {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_stays_one_line_and_reads_left_to_right() {
+        assert_eq!(printable(b"ann"), "ann");
+        assert_eq!(printable(b"a\r\nb\x1b[2J\0%n"), "a??b?[2J?%n");
+        assert_eq!(printable("a\u{202e}b\u{2028}".as_bytes()), "a?b?");
+        assert_eq!(printable(b"\xff"), "\u{fffd}");
+        assert_eq!(printable(&[b'x'; 200]).len(), SHOWN + 3);
+    }
+}
