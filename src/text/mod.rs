@@ -2,4 +2,6 @@
 
 pub mod bytes;
 pub mod fault;
+pub mod nearest;
 pub mod number;
+pub mod pattern;
