@@ -89,7 +89,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("dmail.conf:6:1: note: bulletin_path is known but not used by this version"), "{text}");
-        assert!(text.contains("dmail.conf:7:1: note: allow_dds is needed no more"), "{text}");
+        assert!(
+            text.contains("dmail.conf:7:1: note: allow_dds is known but not used by this version: names with"),
+            "{text}"
+        );
         assert!(text.ends_with("1 warning, 3 notes\n"), "{text}");
     }
 

@@ -119,7 +119,7 @@ impl Value<'_> {
         let Kind::Number { unit, min, max } = *self.kind else { unreachable!("a number's row has a number's kind") };
         match decimal(word.text.as_bytes()) {
             Some(value) if (min..=max).contains(&value) => Ok(value),
-            _ => self.refuse(word, &format!("it takes {} from {min} to {max}", unit.to_lowercase())),
+            _ => self.refuse(word, &format!("{unit} is a number from {min} to {max}")),
         }
     }
 

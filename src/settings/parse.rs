@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
-use super::rows::{self, GONE, LATER, ROWS, Row, Unused};
+use super::rows::{self, ROWS, Row, Unused};
 use super::words::{Manner, Trouble, Word, is_blank, words};
 use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
 use crate::sys::access;
@@ -166,13 +166,9 @@ impl Reader {
         if let Some(row) = rows::find(name) {
             return self.setting(row, place, line, behind);
         }
-        let is = |unused: &&Unused| unused.name.eq_ignore_ascii_case(name);
-        if let Some(later) = LATER.iter().find(is) {
-            self.unused(later, &place, "is known but not used by this version");
-        } else if let Some(gone) = GONE.iter().find(is) {
-            self.unused(gone, &place, "is needed no more");
-        } else {
-            self.unknown(name, &place);
+        match rows::unused(name) {
+            Some((name, unused)) => self.unused(name, unused, &place),
+            None => self.unknown(name, &place),
         }
         Ok(())
     }
@@ -211,13 +207,13 @@ impl Reader {
         Ok(())
     }
 
-    fn unused(&mut self, unused: &'static Unused, place: &Place, is: &str) {
-        if self.spoken.contains(&unused.name) {
+    fn unused(&mut self, name: &'static str, unused: &'static Unused, place: &Place) {
+        if self.spoken.contains(&name) {
             return;
         }
-        self.spoken.push(unused.name);
+        self.spoken.push(name);
         let level = if unused.matters { Level::Warning } else { Level::Note };
-        self.complain(level, place, format!("{} {is}: {}", unused.name, unused.why));
+        self.complain(level, place, format!("{name} is known but not used by this version: {}", unused.why));
     }
 
     fn unknown(&mut self, name: &str, place: &Place) {
@@ -267,7 +263,7 @@ impl Reader {
 }
 
 /// Settings in which nothing is set, not even by default.
-fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
+pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
     Settings {
         file,
         named,

@@ -19,10 +19,11 @@ pub fn reference() -> String {
         text.push_str(&entry(row));
         text.push('\n');
     }
-    for (title, unused) in [("Known, not used by this version", LATER), ("Known, needed no more", GONE)] {
+    for (title, all) in [("Known, not used by this version", LATER), ("Known, needed no more", GONE)] {
         let _ = writeln!(text, "{title}\n{}\n", "=".repeat(title.len()));
-        for unused in unused {
-            let _ = writeln!(text, "{:<26} {}", unused.name, unused.why);
+        for unused in all {
+            fill(&mut text, "", &unused.names.join(", "));
+            fill(&mut text, "    ", &format!("{}.", unused.why));
         }
         text.push('\n');
     }

@@ -311,120 +311,86 @@ pub fn find(name: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.name.eq_ignore_ascii_case(name))
 }
 
-/// A name from the manual of the original that this version does not use.
+/// Names from the manual of the original, or promised for later, that this version does not use.
 pub struct Unused {
-    /// The name.
-    pub name: &'static str,
+    /// The names.
+    pub names: &'static [&'static str],
     /// What happens instead.
     pub why: &'static str,
-    /// Whether somebody may rely on it for his safety, or for where mail lies: said as a warning, not as a note.
+    /// Whether somebody may rely on them for his safety, or for where mail lies: said as a warning, not as a note.
     pub matters: bool,
 }
 
-const fn note(name: &'static str, why: &'static str) -> Unused {
-    Unused { name, why, matters: false }
+const fn note(names: &'static [&'static str], why: &'static str) -> Unused {
+    Unused { names, why, matters: false }
 }
 
-const fn warn(name: &'static str, why: &'static str) -> Unused {
-    Unused { name, why, matters: true }
+const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
+    Unused { names, why, matters: true }
 }
 
 /// Known, and for a later version.
+#[rustfmt::skip]
 pub static LATER: &[Unused] = &[
-    // Both servers.
-    warn("vdomain", "there are no virtual domains yet; an authenticator can keep users apart with authent_domain true"),
-    note("vdomain_separator", "there are no virtual domains yet"),
-    note("drop_prefix", "there are no virtual domains yet"),
-    warn("alt_drop_path", "all drop files lie below drop_path, or where the authenticator says"),
-    warn("lock_id", "do not let several machines serve one spool yet"),
-    warn("run_as", "the server stays the user it was started as"),
-    note("control_group", "root and the server's own user may control it"),
-    // POP3.
-    warn("user_ip_address", "clients may come from anywhere; close the port to others with a packet filter meanwhile"),
-    warn("valid_users", "every user the authenticator knows may log in"),
-    warn("allow_ip", "clients may come from anywhere"),
-    note("add_status", "messages are sent without a Status line of ours"),
-    note("bin_pfull", "a drop file is compacted when its user quits"),
-    note("hash_bindir", "the directories under bin_path are laid out by us"),
-    warn("min_space", "free space is not watched"),
-    note("bulletin_path", "there are no bulletins yet"),
-    note("bulletin_from", "there are no bulletins yet"),
-    note("hide_old_bulls", "there are no bulletins yet"),
-    note("stats_path", "there are no statistics files yet; each session has its line in the log"),
-    note("oneline_stats", "there are no statistics files yet"),
-    // SMTP.
-    note("sysadmin", "there is no SMTP server yet"),
-    note("smtp_port", "there is no SMTP server yet"),
-    note("submission_port", "there is no SMTP server yet"),
-    note("smtps_port", "there is no SMTP server yet"),
-    note("admin_port", "there is no web administration yet"),
-    note("dns_host", "there is no SMTP server yet"),
-    note("dns_timeout", "there is no SMTP server yet"),
-    note("drop_max", "there is no SMTP server yet"),
-    note("allowdup", "there is no SMTP server yet"),
-    note("alias", "there is no SMTP server yet"),
-    note("alias_file", "there is no SMTP server yet"),
-    note("alias_file_domain", "there is no SMTP server yet"),
-    note("alias_fallthrough", "there is no SMTP server yet"),
-    note("forward", "there is no SMTP server yet"),
-    note("forward_cc", "there is no SMTP server yet"),
-    note("no_dotforward", "there is no SMTP server yet"),
-    note("add_footer", "there is no SMTP server yet"),
-    note("forward_from_ip", "there is no SMTP server yet"),
-    note("forward_from", "there is no SMTP server yet"),
-    note("forward_user", "there is no SMTP server yet"),
-    note("relay_to", "there is no SMTP server yet"),
-    note("hide_auth", "there is no SMTP server yet"),
-    note("fromip_max", "there is no SMTP server yet"),
-    note("fromip_nolimit", "there is no SMTP server yet"),
-    note("max_rcpts", "there is no SMTP server yet"),
-    note("ban_ip", "there is no SMTP server yet"),
-    note("ban_ip_except", "there is no SMTP server yet"),
-    note("ban_mailfrom", "there is no SMTP server yet"),
-    note("ban_rcptto", "there is no SMTP server yet"),
-    note("msg_filter", "there is no SMTP server yet"),
-    note("mail_filter", "there is no SMTP server yet"),
-    note("filter_file", "there is no SMTP server yet"),
-    note("bomb_max", "there is no SMTP server yet"),
-    note("bomb_dec", "there is no SMTP server yet"),
-    note("bomb_entries", "there is no SMTP server yet"),
-    note("bomb_dir", "there is no SMTP server yet"),
-    note("bomb_exception_from", "there is no SMTP server yet"),
-    note("bomb_exception_ip", "there is no SMTP server yet"),
-    note("bomb_exception_to", "there is no SMTP server yet"),
-    note("bounce_body", "there is no SMTP server yet"),
-    note("archive_batch", "there is no SMTP server yet"),
-    note("log_data", "there is no SMTP server yet"),
-    // Lists.
-    note("dlist_path", "there is no list server yet"),
-    note("dlist_domain", "there is no list server yet"),
-    note("dlist_loglvl", "there is no list server yet"),
-    note("dlist_rotate", "there is no list server yet"),
-    note("dlist_smtp_host", "there is no list server yet"),
-    note("dlist_accept_from_request", "there is no list server yet"),
-    note("dlist_names", "there is no list server yet"),
-    note("dlist_web_abs", "there is no list server yet"),
+    warn(&["vdomain"], "there are no virtual domains yet; an authenticator can keep users apart with authent_domain true"),
+    note(&["vdomain_separator", "drop_prefix"], "there are no virtual domains yet"),
+    warn(&["alt_drop_path"], "all drop files lie below drop_path, or where the authenticator says"),
+    warn(&["lock_id"], "do not let several machines serve one spool yet"),
+    warn(&["run_as"], "the server stays the user it was started as"),
+    note(&["control_group"], "root and the server's own user may control it"),
+    warn(&["user_ip_address", "allow_ip"], "clients may come from anywhere; close the port to others with a packet filter"),
+    warn(&["valid_users"], "every user the authenticator knows may log in"),
+    warn(&["min_space"], "free space is not watched"),
+    note(&["add_status"], "messages are sent without a Status line of ours"),
+    note(&["bin_pfull"], "a drop file is compacted when its user quits"),
+    note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
+    note(&["bulletin_path", "bulletin_from", "hide_old_bulls"], "there are no bulletins yet"),
+    note(&["stats_path", "oneline_stats"], "there are no statistics files yet; each session has its line in the log"),
+    note(&["admin_port"], "there is no web administration yet"),
+    note(
+        &[
+            "add_footer", "alias", "alias_fallthrough", "alias_file", "alias_file_domain", "allowdup", "archive_batch",
+            "ban_ip", "ban_ip_except", "ban_mailfrom", "ban_rcptto", "bomb_dec", "bomb_dir", "bomb_entries",
+            "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to", "bomb_max", "bounce_body", "dns_host",
+            "dns_timeout", "drop_max", "filter_file", "forward", "forward_cc", "forward_from", "forward_from_ip",
+            "forward_user", "fromip_max", "fromip_nolimit", "hide_auth", "log_data", "mail_filter", "max_rcpts",
+            "msg_filter", "no_dotforward", "relay_to", "smtp_port", "smtps_port", "submission_port", "sysadmin",
+        ],
+        "there is no SMTP server yet",
+    ),
+    note(
+        &[
+            "dlist_accept_from_request", "dlist_domain", "dlist_loglvl", "dlist_names", "dlist_path", "dlist_rotate",
+            "dlist_smtp_host", "dlist_web_abs",
+        ],
+        "there is no list server yet",
+    ),
 ];
 
 /// Known, and needed no more.
+#[rustfmt::skip]
 pub static GONE: &[Unused] = &[
-    note("allow_dds", "names with ../ in them are never users"),
-    note("apop_enable", "APOP is offered when the authenticator can do it"),
-    note("dpop_host", "tellpop reaches the server through a socket in work_path"),
-    note("dpop_path", "one file holds all programs; nothing is looked for beside it"),
-    note("dsmtp_path", "one file holds all programs; nothing is looked for beside it"),
-    note("dwatch_path", "the system's own supervision watches over the server, systemd for one"),
-    note("exit_files", "the server is stopped with SIGTERM"),
-    note("key", "no licence key is needed"),
-    warn("lookup_names", "names of clients are not looked up: name their addresses instead"),
-    note("manager_ip_address", "no port takes commands of managers: tellpop uses a socket in work_path"),
-    note("manager_ip_name", "no port takes commands of managers: tellpop uses a socket in work_path"),
-    note("manager_password", "who may use the socket in work_path may control the server; take the password out"),
-    note("use_drop", "drop files stay the mbox files they are"),
+    note(&["allow_dds"], "names with ../ in them are never users"),
+    note(&["apop_enable"], "APOP is offered when the authenticator can do it"),
+    note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
+    note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
+    note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
+    note(&["exit_files"], "the server is stopped with SIGTERM"),
+    note(&["key"], "no licence key is needed"),
+    warn(&["lookup_names"], "names of clients are not looked up: name their addresses instead"),
+    note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
+    note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
+    note(&["use_drop"], "drop files stay the mbox files they are"),
 ];
+
+/// Whether and why `name`, in any case, is not used: with the name as we write it.
+pub fn unused(name: &str) -> Option<(&'static str, &'static Unused)> {
+    let all = LATER.iter().chain(GONE).flat_map(|unused| unused.names.iter().map(move |name| (*name, unused)));
+    all.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name))
+}
 
 /// Every name there is, for suggestions.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let unused = LATER.iter().chain(GONE).map(|unused| unused.name);
+    let unused = LATER.iter().chain(GONE).flat_map(|unused| unused.names.iter().copied());
     ROWS.iter().map(|row| row.name).chain(unused)
 }

@@ -123,8 +123,10 @@ mod tests {
 
     use super::*;
 
+    type Words = Option<&'static [&'static str]>;
+
     /// Line, its words in the plain manner, its words as a command; `None` = refused.
-    const TABLE: &[(&str, Option<&[&str]>, Option<&[&str]>)] = &[
+    const TABLE: &[(&str, Words, Words)] = &[
         ("a", Some(&["a"]), Some(&["a"])),
         ("", Some(&[]), Some(&[])),
         ("  a \t b  ", Some(&["a", "b"]), Some(&["a", "b"])),
