@@ -1,1 +1,267 @@
-//! (being built)
+//! F4: dmail.conf. Rows, parser, snapshot, diff.
+//!
+//! | file         | what it is                                                                              |
+//! |--------------|-----------------------------------------------------------------------------------------|
+//! | `rows`       | the table: one row a setting. To add a setting, add a row there and a field here        |
+//! | `kind`       | what a setting can hold: text of the file on one side, typed field on the other         |
+//! | `words`      | one line into words: blanks, quotes, comments                                           |
+//! | `parse`      | files into a [`Settings`], with a complaint for each thing that is wrong                |
+//! | `judge`      | does what the settings name exist, and can we use it                                    |
+//! | `reference`  | the manual, its JSON, and conf/dmail.conf, out of the rows                              |
+//!
+//! The file: one `name value...` a line; a line that starts with `#` is a comment, except `#include FILE` (relative to the file
+//! it stands in, 8 deep). A blank and `#` end a value, quotes keep both. Names and words of ours may be in any case. A setting
+//! that is not repeatable stands once. Relative paths start from the directory of the main file, also in included files.
+//!
+//! [`load`] is all or nothing: with any error there are no settings, and whoever reloads keeps what he had. Nothing here
+//! writes a file.
+
+pub mod complaint;
+pub mod judge;
+pub mod kind;
+pub mod parse;
+pub mod reference;
+pub mod rows;
+pub mod words;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use complaint::{Complaint, Level, Place};
+pub use judge::judge;
+pub use parse::{Loaded, load};
+pub use reference::{reference, reference_json, sample};
+pub use rows::{ROWS, Row, TakesEffect};
+
+use crate::text::pattern::AddressList;
+
+/// A configuration as one value: read once, never changed; a reload makes another. What each field means is in its row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The file it was read from, absolute.
+    pub file: PathBuf,
+    /// The same as it was named to us, for sentences.
+    named: Arc<Path>,
+    /// Where each setting that was written stands; what has its default is not here.
+    pub places: BTreeMap<&'static str, Vec<Place>>,
+
+    /// Domains of ours, in lower case; the first is the main domain. Never empty.
+    pub host_domain: Vec<String>,
+    /// Base directory of the drop files.
+    pub drop_path: PathBuf,
+    /// Paths from an authenticator must lie below one of these. Never empty.
+    pub drop_root: Vec<PathBuf>,
+    /// How drop files are spread over directories: 0 to 3.
+    pub hash_spool: u8,
+    /// Where bins lie; `None` = beside the drop files.
+    pub bin_path: Option<PathBuf>,
+    /// The locks taken on a drop file, in this order.
+    pub lock_method: Vec<LockMethod>,
+    /// The least uid that an authenticator may name.
+    pub min_uid: u32,
+
+    /// Work files.
+    pub work_path: PathBuf,
+    /// Log files.
+    pub log_path: PathBuf,
+    /// What is logged.
+    pub log_level: LogLevel,
+
+    /// How users prove who they are.
+    pub authent_method: Method,
+    /// The authenticator.
+    pub authent_process: Command,
+    /// How many copies of it run.
+    pub authent_number: usize,
+    /// Seconds to wait for an answer of it.
+    pub authent_timeout: u64,
+    /// Whether it is told `user@domain`.
+    pub authent_domain: bool,
+    /// How many good answers are remembered.
+    pub authent_cache: usize,
+    /// For how many hours; 0 = none are.
+    pub authent_cache_hours: u64,
+    /// Whether none are remembered.
+    pub auth_nocache: bool,
+
+    /// Addresses to listen on. Never empty.
+    pub bind_address: Vec<IpAddr>,
+    /// Port of POP3; 0 = off.
+    pub pop_port: u16,
+    /// Port of POP3 within TLS; 0 = off.
+    pub pops_port: u16,
+    /// Certificates, as written. Use [`tls_pairs`](Settings::tls_pairs).
+    pub tls_cert: Vec<TlsFile>,
+    /// Their keys, as written.
+    pub tls_key: Vec<TlsFile>,
+    /// Who may send a password that is not encrypted.
+    pub plain_auth: PlainAuth,
+    /// Who may, besides.
+    pub plain_networks: AddressList,
+    /// Whether banners keep quiet about the version.
+    pub hide_version: bool,
+    /// Seconds a POP3 client may be silent once logged in.
+    pub pop3_idle_secs: u64,
+    /// Seconds a POP3 client has to log in.
+    pub pop3_login_secs: u64,
+    /// Most connections at a time; 0 = as many as there are descriptors for.
+    pub max_connections: usize,
+    /// Bad commands after which a session is closed.
+    pub max_errors: u32,
+}
+
+kind::choice! {
+    /// What is logged: this and all before it.
+    LogLevel {
+        /// Mail may be late because of us.
+        Error = "error",
+        /// Someone should look.
+        Warn = "warn",
+        /// One line a conversation.
+        Info = "info",
+        /// Everything.
+        Debug = "debug",
+    }
+}
+
+kind::choice! {
+    /// A lock on a drop file.
+    LockMethod {
+        /// A file `NAME.lock` beside it.
+        Dotlock = "dotlock",
+        /// A POSIX record lock on it.
+        Fcntl = "fcntl",
+        /// A BSD lock on it.
+        Flock = "flock",
+    }
+}
+
+kind::choice! {
+    /// Who may send a password that is not encrypted.
+    PlainAuth {
+        /// Nobody.
+        Never = "never",
+        /// Clients on this machine, and those in `plain_networks`.
+        Local = "local",
+        /// Everybody.
+        Always = "always",
+    }
+}
+
+/// How users prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A program is asked: `authent_process`.
+    External,
+}
+
+/// A program and its arguments. Nothing is expanded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// The words as written; the first names the program.
+    pub words: Vec<String>,
+    /// The program: the first word, from the directory of the configuration when it is relative.
+    pub program: PathBuf,
+}
+
+impl Command {
+    /// What the program is given after its name.
+    pub fn arguments(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
+}
+
+/// A file with PEM in it, and the domain it is for; none = for all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The domain a client must ask for (SNI), in lower case.
+    pub domain: Option<String>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsPair<'a> {
+    /// The domain it is for; `None` = for clients that name no other.
+    pub domain: Option<&'a str>,
+    /// The certificate chain, PEM.
+    pub cert: &'a Path,
+    /// The private key, PEM.
+    pub key: &'a Path,
+}
+
+impl Settings {
+    /// The main domain.
+    pub fn main_domain(&self) -> &str {
+        &self.host_domain[0]
+    }
+
+    /// Certificates with their keys: same domain, and among those same order. Loaded settings have a key for each.
+    pub fn tls_pairs(&self) -> Vec<TlsPair<'_>> {
+        let mut keys: Vec<&TlsFile> = self.tls_key.iter().collect();
+        let mut pairs = Vec::new();
+        for cert in &self.tls_cert {
+            if let Some(at) = keys.iter().position(|key| key.domain == cert.domain) {
+                let key = keys.remove(at);
+                pairs.push(TlsPair { domain: cert.domain.as_deref(), cert: &cert.path, key: &key.path });
+            }
+        }
+        pairs
+    }
+
+    /// The directory that relative paths start from.
+    pub fn folder(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Where the setting `name` was written (the last time, when it is repeatable); the file as a whole when it was not.
+    pub fn place(&self, name: &str) -> Place {
+        match self.places.get(name).and_then(|places| places.last()) {
+            Some(place) => place.clone(),
+            None => Place { file: self.named.clone(), line: 0, column: 0 },
+        }
+    }
+
+    /// Defaults, with every directory below `dir` (none is made) and an authenticator that is not there: for tests.
+    pub fn for_tests(dir: &Path) -> Settings {
+        let text = b"host_domain example.test\ndrop_path drop\nwork_path work\nauthent_process nwauth\n";
+        let loaded = parse::load_text(&dir.join("dmail.conf"), text);
+        loaded.settings.unwrap_or_else(|| panic!("the settings for tests are right: {:?}", loaded.complaints))
+    }
+}
+
+/// A setting that differs between two configurations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub name: &'static str,
+    /// What it was, as it is written in the file; empty when unset.
+    pub old: String,
+    /// What it is now.
+    pub new: String,
+    /// When the running server follows.
+    pub takes_effect: TakesEffect,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_unset = |value: &str| if value.is_empty() { "(unset)".to_owned() } else { value.to_owned() };
+        write!(f, "{}: {} -> {} ({})", self.name, or_unset(&self.old), or_unset(&self.new), self.takes_effect)
+    }
+}
+
+/// The settings that differ, in the order of the rows.
+pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
+    let change = |row: &Row| {
+        let (old, new) = ((row.show)(old).join(", "), (row.show)(new).join(", "));
+        (old != new).then_some(Change { name: row.name, old, new, takes_effect: row.takes_effect })
+    };
+    ROWS.iter().filter_map(change).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 pub mod bytes;
 pub mod fault;
+pub mod nearest;
 pub mod number;
+pub mod pattern;
 pub mod printable;
 pub mod secret;

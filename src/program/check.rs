@@ -1,0 +1,116 @@
+//! `dmail check`: judges a configuration, with file, line and column, and touches nothing.
+//!
+//! Exit code: 0 when a server could run with it (warnings and notes or not), 1 when not, 2 for wrong options.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::options::{self, DONE, FAILED, USAGE};
+use crate::settings::{self, Complaint, Level, complaint};
+
+const USAGE_TEXT: &str = "dmail check [-i FILE]
+
+Reads dmail.conf and what it includes, looks whether what it names is there and can be used, and says what is wrong and
+what to do. Nothing is changed. Exit code 1: a server could not run with it.";
+
+/// Runs the program; gives its exit code.
+pub fn run(args: &[String]) -> u8 {
+    let (common, matches) = match options::read(args, USAGE_TEXT, |_| {}) {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
+    if let [word, ..] = &matches.free[..] {
+        eprintln!("dmail check takes no `{word}`: name a configuration with -i FILE");
+        return USAGE;
+    }
+    let (text, code) = report(&common.config);
+    options::print(&text);
+    code
+}
+
+/// What is printed about the configuration `path`, and the exit code.
+pub fn report(path: &Path) -> (String, u8) {
+    let complaints = complaints(path);
+    let mut text = String::new();
+    for complaint in &complaints {
+        let _ = writeln!(text, "{complaint}");
+    }
+    let _ = writeln!(text, "{}: {}", path.display(), complaint::summary(&complaints));
+    let failed = complaint::worst(&complaints) == Some(Level::Error);
+    (text, if failed { FAILED } else { DONE })
+}
+
+/// Everything there is to say about the configuration `path` and the world around it.
+fn complaints(path: &Path) -> Vec<Complaint> {
+    let mut loaded = settings::load(path);
+    if let Some(settings) = &loaded.settings {
+        loaded.complaints.extend(settings::judge(settings));
+    }
+    loaded.complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn written(lines: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["work", "drop"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        fs::write(dir.path().join("auth"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(dir.path().join("auth"), fs::Permissions::from_mode(0o700)).unwrap();
+        let path = dir.path().join("dmail.conf");
+        let text = format!("host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n{lines}");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_good_configuration_is_ok_and_says_who_can_log_in() {
+        let (_dir, path) = written("");
+        let (text, code) = report(&path);
+        assert_eq!(code, DONE, "{text}");
+        assert!(text.contains("note: without a certificate only clients on this machine can log in"), "{text}");
+        assert!(text.ends_with("dmail.conf: ok, 1 note\n"), "{text}");
+    }
+
+    #[test]
+    fn unknown_names_warn_and_later_ones_are_noted_but_both_pass() {
+        let (_dir, path) = written("pop_prot 110\nbulletin_path /tmp\nallow_dds false\n");
+        let (text, code) = report(&path);
+        assert_eq!(code, DONE, "{text}");
+        assert!(
+            text.contains("dmail.conf:5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
+            "{text}"
+        );
+        assert!(text.contains("dmail.conf:6:1: note: bulletin_path is known but not used by this version"), "{text}");
+        assert!(
+            text.contains("dmail.conf:7:1: note: allow_dds is known but not used by this version: names with"),
+            "{text}"
+        );
+        assert!(text.ends_with("1 warning, 3 notes\n"), "{text}");
+    }
+
+    #[test]
+    fn errors_fail_with_their_place() {
+        let (_dir, path) = written("pop_port 70000\n");
+        let (text, code) = report(&path);
+        assert_eq!(code, FAILED);
+        assert!(text.contains("dmail.conf:5:10: error: pop_port cannot be `70000`"), "{text}");
+        assert!(text.ends_with("dmail.conf: 1 error\n"), "{text}");
+        let (text, code) = report(Path::new("/nowhere/dmail.conf"));
+        assert_eq!(code, FAILED);
+        assert!(text.contains("/nowhere/dmail.conf: error: this file cannot be read"), "{text}");
+    }
+
+    #[test]
+    fn wrong_options_are_a_usage_error() {
+        assert_eq!(run(&["stray".to_owned()]), USAGE);
+        assert_eq!(run(&["-x".to_owned()]), USAGE);
+    }
+}

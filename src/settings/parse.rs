@@ -1,0 +1,351 @@
+//! Files into [`Settings`], with a complaint for each thing that is wrong.
+//!
+//! Lines are taken as they come; what is not written gets its default at the end, then settings that must agree are compared.
+//! A file never hangs or floods us: files, their size and depth, and complaints are bounded.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::complaint::{Complaint, Level, Place, worst};
+use super::kind::{Value, short};
+use super::rows::{self, ROWS, Row, Unused};
+use super::words::{Manner, Trouble, Word, is_blank, words};
+use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
+use crate::sys::access;
+use crate::text::nearest::nearest;
+
+/// A configuration is read into memory; a larger file is something else.
+const FILE_BYTES: u64 = 1 << 20;
+/// How deep `#include` may go: deep enough for any arrangement, shallow enough to be followed by a person.
+const DEPTH: usize = 8;
+/// How many files may be read in all: files that each include several could otherwise multiply at each level.
+const FILES: usize = 256;
+/// After that many complaints reading ends: this is no configuration.
+const COMPLAINTS: usize = 100;
+
+/// What came of reading a configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings; `None` when there is an error among the complaints.
+    pub settings: Option<Settings>,
+    /// Everything there is to say, in the order of the file.
+    pub complaints: Vec<Complaint>,
+}
+
+/// Reads the configuration `path` and what it includes. Reads nothing else: see [`judge`](super::judge()) for what it names.
+pub fn load(path: &Path) -> Loaded {
+    let mut reader = Reader::new(path);
+    let whole = reader.settings.place("");
+    let read = reader.file(path, &whole, 0);
+    reader.settle(read)
+}
+
+/// The same for a text that would stand in the file `path`.
+pub fn load_text(path: &Path, text: &[u8]) -> Loaded {
+    let mut reader = Reader::new(path);
+    reader.text(&Arc::from(path), text, 0);
+    reader.settle(true)
+}
+
+struct Reader {
+    settings: Settings,
+    /// The directory that relative paths start from.
+    base: PathBuf,
+    complaints: Vec<Complaint>,
+    /// Device and inode of the files we are inside of, the main file first.
+    inside: Vec<(u64, u64)>,
+    /// How many files were read.
+    files: usize,
+    /// Names of [`Unused`] that were spoken of.
+    spoken: Vec<&'static str>,
+}
+
+impl Reader {
+    fn new(path: &Path) -> Reader {
+        // Only a missing current directory or an empty name make this fail; opening the file says so better than we can.
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let (complaints, inside, spoken) = (Vec::new(), Vec::new(), Vec::new());
+        Reader { settings: blank(file, path.into()), base, complaints, inside, files: 0, spoken }
+    }
+
+    fn complain(&mut self, level: Level, place: &Place, text: impl Into<String>) {
+        self.complaints.push(Complaint { level, place: place.clone(), text: text.into() });
+    }
+
+    fn is_full(&self) -> bool {
+        self.complaints.len() >= COMPLAINTS
+    }
+
+    /// Reads one file, and says whether it could; `named` is where it was named.
+    fn file(&mut self, path: &Path, named: &Place, depth: usize) -> bool {
+        let refuse = |reader: &mut Reader, why: String| {
+            reader.complain(Level::Error, named, why);
+            false
+        };
+        let what = if depth == 0 { "this file".to_owned() } else { path.display().to_string() };
+        self.files += 1;
+        if self.files > FILES {
+            return refuse(self, format!("this would be the {}th file: include fewer", self.files));
+        }
+        let about = match fs::metadata(path) {
+            Ok(about) if about.is_file() => about,
+            Ok(_) => return refuse(self, format!("{what} is not a regular file: name a file")),
+            Err(error) => {
+                let remedy = if depth == 0 { "; `dmail settings --sample` prints one to begin with" } else { "" };
+                return refuse(self, format!("{what} cannot be read: {error}{remedy}"));
+            }
+        };
+        if about.len() > FILE_BYTES {
+            return refuse(self, format!("{what} has more than {FILE_BYTES} bytes: is it a configuration?"));
+        }
+        let itself = (about.dev(), about.ino());
+        if self.inside.contains(&itself) {
+            return refuse(self, format!("{what} includes itself: take this line out"));
+        }
+        let mut bytes = Vec::new();
+        if let Err(error) = File::open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes)) {
+            return refuse(self, format!("{what} cannot be read: {error}"));
+        }
+        let file: Arc<Path> = path.into();
+        if about.permissions().mode() & 0o002 != 0 {
+            // Who can write it chooses the programs we run.
+            let level = if access::is_root() { Level::Error } else { Level::Warning };
+            let whole = Place { file: file.clone(), line: 0, column: 0 };
+            self.complain(level, &whole, format!("everybody may write to it: `chmod o-w {}`", path.display()));
+        }
+        self.inside.push(itself);
+        self.text(&file, &bytes, depth);
+        self.inside.pop();
+        true
+    }
+
+    fn text(&mut self, file: &Arc<Path>, text: &[u8], depth: usize) {
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            if self.is_full() {
+                let place = Place { file: file.clone(), line: index + 1, column: 0 };
+                if self.complaints.len() == COMPLAINTS {
+                    self.complain(Level::Error, &place, "that is enough: nothing was read from here on");
+                }
+                return;
+            }
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if let Err(Trouble { column, text }) = self.line(file, index + 1, line, depth) {
+                let place = Place { file: file.clone(), line: index + 1, column };
+                self.complain(Level::Error, &place, text);
+            }
+        }
+    }
+
+    fn line(&mut self, file: &Arc<Path>, number: usize, line: &[u8], depth: usize) -> Result<(), Trouble> {
+        let line = match std::str::from_utf8(line) {
+            Ok(line) => line,
+            Err(error) => {
+                let good = String::from_utf8_lossy(&line[..error.valid_up_to()]);
+                return Err(Trouble::at(good.chars().count() + 1, "this is not UTF-8: save the file as UTF-8"));
+            }
+        };
+        if let Some(at) = line.chars().position(|c| c.is_control() && c != '\t') {
+            return Err(Trouble::at(at + 1, "a control character: take it out"));
+        }
+        let indent = line.chars().take_while(|&c| is_blank(c)).count();
+        let bare = &line[indent..]; // blanks are one byte each
+        let name = bare.split(is_blank).next().unwrap_or_default();
+        let place = Place { file: file.clone(), line: number, column: indent + 1 };
+        let behind = indent + name.chars().count() + 1;
+        if name == "#include" {
+            return self.include(&place, &words(line, behind, Manner::Plain)?, depth);
+        }
+        if name.is_empty() || name.starts_with('#') {
+            return Ok(());
+        }
+        if let Some(row) = rows::find(name) {
+            return self.setting(row, place, line, behind);
+        }
+        match rows::unused(name) {
+            Some((name, unused)) => self.unused(name, unused, &place),
+            None => self.unknown(name, &place),
+        }
+        Ok(())
+    }
+
+    fn setting(&mut self, row: &'static Row, place: Place, line: &str, behind: usize) -> Result<(), Trouble> {
+        let places = self.settings.places.entry(row.name).or_default();
+        if let Some(first) = places.first()
+            && !row.repeatable
+        {
+            let first = if first.file == place.file {
+                format!("in line {}", first.line)
+            } else {
+                format!("at {}:{}", first.file.display(), first.line)
+            };
+            return Err(Trouble::at(place.column, format!("{} is set already {first}: keep one of them", row.name)));
+        }
+        places.push(place);
+        let words = words(line, behind, row.kind.manner())?;
+        let value = Value { name: row.name, kind: &row.kind, column: behind, words: &words, base: &self.base };
+        (row.set)(&mut self.settings, &value)
+    }
+
+    fn include(&mut self, place: &Place, words: &[Word], depth: usize) -> Result<(), Trouble> {
+        let [word] = words else {
+            let text = "#include takes one file, in quotes when blanks belong to its name; a comment would begin with `# include`";
+            return Err(Trouble::at(place.column, text));
+        };
+        if depth == DEPTH {
+            return Err(Trouble::at(
+                place.column,
+                format!("#include goes {DEPTH} deep and no deeper: name the file further up"),
+            ));
+        }
+        let path = place.file.parent().unwrap_or(Path::new("")).join(&word.text);
+        self.file(&path, &Place { column: word.column, ..place.clone() }, depth + 1);
+        Ok(())
+    }
+
+    fn unused(&mut self, name: &'static str, unused: &'static Unused, place: &Place) {
+        if self.spoken.contains(&name) {
+            return;
+        }
+        self.spoken.push(name);
+        let level = if unused.matters { Level::Warning } else { Level::Note };
+        self.complain(level, place, format!("{name} is known but not used by this version: {}", unused.why));
+    }
+
+    fn unknown(&mut self, name: &str, place: &Place) {
+        let shown = short(name);
+        let text = match name.split_once(['=', ':']) {
+            Some((before, _)) if rows::find(before).is_some() => {
+                format!("`{shown}` is not known and ignored: a blank parts name and value, write `{before} ...`")
+            }
+            _ => match nearest(name, rows::names()) {
+                Some(meant) => format!("`{shown}` is not known and ignored: did you mean {meant}?"),
+                None => format!("`{shown}` is not known and ignored: `dmail settings` lists what is"),
+            },
+        };
+        self.complain(Level::Warning, place, text);
+    }
+
+    /// Gives what is not written its default, and compares what must agree. `read` tells whether there was a file at all.
+    fn settle(mut self, read: bool) -> Loaded {
+        let whole = self.settings.place("");
+        for row in ROWS {
+            if self.settings.places.contains_key(row.name) {
+                continue;
+            }
+            if row.required && read {
+                let text = format!("{} is missing: add a line like `{0} {}`", row.name, row.example);
+                self.complain(Level::Error, &whole, text);
+            }
+            let defaults = match row.follows {
+                Some(other) => (rows::find(other).expect("a test looks for each").show)(&self.settings),
+                None if row.default.is_empty() => continue,
+                None => vec![row.default.to_owned()],
+            };
+            for default in defaults {
+                let words =
+                    words(&default, 1, row.kind.manner()).expect("a default is written well: a test reads each");
+                let value = Value { name: row.name, kind: &row.kind, column: 1, words: &words, base: &self.base };
+                // Only a path that is still blank, because its own setting was refused, is refused here.
+                let _ = (row.set)(&mut self.settings, &value);
+            }
+        }
+        if worst(&self.complaints) != Some(Level::Error) {
+            agree(&self.settings, &mut self.complaints);
+        }
+        let settings = (worst(&self.complaints) != Some(Level::Error)).then_some(self.settings);
+        Loaded { settings, complaints: self.complaints }
+    }
+}
+
+/// Settings in which nothing is set, not even by default.
+pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
+    Settings {
+        file,
+        named,
+        places: Default::default(),
+        host_domain: Vec::new(),
+        drop_path: PathBuf::new(),
+        drop_root: Vec::new(),
+        hash_spool: 0,
+        bin_path: None,
+        lock_method: Vec::new(),
+        min_uid: 0,
+        work_path: PathBuf::new(),
+        log_path: PathBuf::new(),
+        log_level: LogLevel::Info,
+        authent_method: Method::External,
+        authent_process: Command::default(),
+        authent_number: 0,
+        authent_timeout: 0,
+        authent_domain: false,
+        authent_cache: 0,
+        authent_cache_hours: 0,
+        auth_nocache: false,
+        bind_address: Vec::new(),
+        pop_port: 0,
+        pops_port: 0,
+        tls_cert: Vec::new(),
+        tls_key: Vec::new(),
+        plain_auth: PlainAuth::Local,
+        plain_networks: Default::default(),
+        hide_version: false,
+        pop3_idle_secs: 0,
+        pop3_login_secs: 0,
+        max_connections: 0,
+        max_errors: 0,
+    }
+}
+
+/// What must agree between settings that are right each for itself.
+fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
+    let mut complain = |level, name: &str, text: String| {
+        complaints.push(Complaint { level, place: settings.place(name), text });
+    };
+    let ports = [("pop_port", settings.pop_port), ("pops_port", settings.pops_port)];
+    for (index, (name, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port && *port != 0) {
+            complain(Level::Error, name, format!("{name} and {other} are both {port}: change one, or set one to 0"));
+        }
+    }
+    for address in &settings.bind_address {
+        let all = settings.bind_address.iter().find(|all| all.is_unspecified() && all.is_ipv4() == address.is_ipv4());
+        if let Some(all) = all.filter(|all| *all != address) {
+            let text = format!("bind_address {all} covers {address}: take one of them out");
+            complain(Level::Error, "bind_address", text);
+        }
+    }
+    let alone = |of: &[TlsFile], partners: &[TlsFile]| {
+        let same = |file: &TlsFile, other: &&TlsFile| file.domain == other.domain;
+        let count = |files: &[TlsFile], file: &TlsFile| files.iter().filter(|other| same(file, other)).count();
+        of.iter().find(|file| count(of, file) > count(partners, file)).cloned()
+    };
+    for (name, of, partner, partners) in [
+        ("tls_cert", &settings.tls_cert, "tls_key", &settings.tls_key),
+        ("tls_key", &settings.tls_key, "tls_cert", &settings.tls_cert),
+    ] {
+        if let Some(file) = alone(of, partners) {
+            let domain = file.domain.map(|domain| format!(" {domain}")).unwrap_or_default();
+            let text = format!(
+                "{name} {}{domain} has no {partner}: add `{partner} FILE{domain}`, the same file when it holds both",
+                file.path.display()
+            );
+            complain(Level::Error, name, text);
+        }
+    }
+    if !settings.drop_root.iter().any(|root| settings.drop_path.starts_with(root)) {
+        let text = format!(
+            "no drop_root covers {}: add `drop_root` lines for all spools in use",
+            settings.drop_path.display()
+        );
+        complain(Level::Warning, "drop_root", text);
+    }
+    if !settings.plain_networks.is_empty() && settings.plain_auth != PlainAuth::Local {
+        let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());
+        complain(Level::Warning, "plain_networks", text);
+    }
+}

@@ -1,0 +1,396 @@
+//! The table of settings: one row each. A row gives the parser, the default, `dmail settings`, conf/dmail.conf and the diff.
+//!
+//! To add one: a row here, a field of the same name in [`Settings`], `dmail settings --sample > conf/dmail.conf`.
+
+use std::fmt;
+
+use super::kind::{Field, Kind, Value};
+use super::words::Trouble;
+use super::{LockMethod, LogLevel, PlainAuth, Settings};
+use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf};
+use TakesEffect::{NewConnections, Now, Restart};
+
+/// One setting.
+pub struct Row {
+    /// Its name in the file; also the name of its field.
+    pub name: &'static str,
+    /// When not empty, a new part of the manual begins here.
+    pub part: &'static str,
+    /// How its value is written, and its bounds.
+    pub kind: Kind,
+    /// What it is when not written, as one would write it; empty = unset.
+    pub default: &'static str,
+    /// The setting whose value it has when not written.
+    pub follows: Option<&'static str>,
+    /// Whether it must be written.
+    pub required: bool,
+    /// Whether it may be written several times.
+    pub repeatable: bool,
+    /// When a changed value takes effect in a running server.
+    pub takes_effect: TakesEffect,
+    /// A value for the sample file; empty = the default.
+    pub example: &'static str,
+    /// What the operator should know.
+    pub why: &'static str,
+    /// Takes a value into the field.
+    pub set: fn(&mut Settings, &Value<'_>) -> Result<(), Trouble>,
+    /// The values one would write to have the field as it is.
+    pub show: fn(&Settings) -> Vec<String>,
+}
+
+/// When a changed value takes effect in a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakesEffect {
+    /// At the reload.
+    Now,
+    /// For connections made after the reload.
+    NewConnections,
+    /// When the server is started again.
+    Restart,
+}
+
+impl fmt::Display for TakesEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Now => "at once",
+            NewConnections => "for new connections",
+            Restart => "at the next start",
+        })
+    }
+}
+
+/// What most rows are.
+const USUAL: Row = Row {
+    name: "",
+    part: "",
+    kind: Flag,
+    default: "",
+    follows: None,
+    required: false,
+    repeatable: false,
+    takes_effect: Restart,
+    example: "",
+    why: "",
+    set: |_, _| Ok(()),
+    show: |_| Vec::new(),
+};
+
+/// The row of the field `$name`.
+macro_rules! row {
+    ($name:ident { $($key:ident: $value:expr),* $(,)? }) => {
+        Row {
+            name: stringify!($name),
+            set: |settings, value| Field::take(&mut settings.$name, value),
+            show: |settings| Field::show(&settings.$name),
+            $($key: $value,)*
+            ..USUAL
+        }
+    };
+}
+
+const fn number(unit: &'static str, min: u64, max: u64) -> Kind {
+    Number { unit, min, max }
+}
+
+/// All settings of this version, in the order of the manual.
+pub static ROWS: &[Row] = &[
+    row!(host_domain {
+        part: "Who we are",
+        kind: Domain,
+        required: true,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "example.com",
+        why: "A domain of this machine's users. The first is the main domain; each further line names another for the same \
+              users, so that ann@DOMAIN logs in as ann.",
+    }),
+    row!(work_path {
+        kind: Folder,
+        required: true,
+        takes_effect: Restart,
+        example: "/var/lib/dmail",
+        why: "Directory for work files: the run lock, the control socket, and logs unless log_path is set. One server to a \
+              work_path.",
+    }),
+    row!(log_path {
+        kind: Folder,
+        follows: Some("work_path"),
+        takes_effect: Restart,
+        example: "/var/log/dmail",
+        why: "Directory for dpop.log and the other logs.",
+    }),
+    row!(log_level {
+        kind: OneOf(LogLevel::NAMES),
+        default: "info",
+        takes_effect: Now,
+        why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
+    }),
+    row!(drop_path {
+        part: "The spool",
+        kind: Folder,
+        required: true,
+        takes_effect: NewConnections,
+        example: "/var/mail",
+        why: "Base directory of the drop files, one mbox file a user. Used where the authenticator answers `config`.",
+    }),
+    row!(hash_spool {
+        kind: number("METHOD", 0, 3),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "How drop files are spread over directories below drop_path: 0 not at all; 1 and 2 as qpopper does, so its spool \
+              is used in place; 3 evenly over 1024. `nwauth drop_path METHOD BASE USER` prints where a drop file lies.",
+    }),
+    row!(drop_root {
+        kind: Folder,
+        follows: Some("drop_path"),
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "/home/mail",
+        why: "Drop files that the authenticator names must lie below one of these directories. Setting it replaces the \
+              default, so name drop_path again when it is still in use.",
+    }),
+    row!(bin_path {
+        kind: Folder,
+        takes_effect: NewConnections,
+        example: "/var/lib/dmail/bin",
+        why: "Directory for the bins, where indexes and deletions are kept. Unset, a bin lies beside its drop file, as \
+              .NAME.bin. Set it where others may write to the directory of the drop files.",
+    }),
+    row!(lock_method {
+        kind: SomeOf(LockMethod::NAMES),
+        default: "dotlock,fcntl",
+        takes_effect: NewConnections,
+        why: "How a drop file is locked against other programs, taken in this order; `none` when no other program touches \
+              the spool. It must be what procmail, mutt and the delivering program use.",
+    }),
+    row!(min_uid {
+        kind: number("UID", 1, 4_294_967_294),
+        default: "100",
+        takes_effect: NewConnections,
+        why: "The least uid that the authenticator may name as owner of a drop file: keeps root and the system's own \
+              accounts out of reach of a wrong answer.",
+    }),
+    row!(authent_method {
+        part: "Who a user is",
+        kind: OneOf(&["external"]),
+        default: "external",
+        takes_effect: Restart,
+        why: "How users prove who they are: external asks the program of authent_process.",
+    }),
+    row!(authent_process {
+        kind: Command,
+        required: true,
+        takes_effect: Restart,
+        example: "/usr/local/bin/nwauth -path /var/lib/dmail",
+        why: "The authenticator and its arguments. A relative program starts from the directory of this file. The words are \
+              split as a shell would, without a shell: quotes work, nothing is expanded.",
+    }),
+    row!(authent_number {
+        kind: number("COPIES", 1, 64),
+        default: "2",
+        takes_effect: Restart,
+        why: "How many copies of the authenticator run; requests queue for them.",
+    }),
+    row!(authent_timeout {
+        kind: number("SECONDS", 1, 300),
+        default: "10",
+        takes_effect: Now,
+        why: "How long to wait for the authenticator. After that the client is told to try later, never that its password \
+              is wrong.",
+    }),
+    row!(authent_domain {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether the authenticator is told user@domain instead of user.",
+    }),
+    row!(authent_cache {
+        kind: number("ENTRIES", 0, 10_000_000),
+        default: "1000",
+        takes_effect: Now,
+        why: "How many good answers are remembered, at about 100 bytes each; 0 = none. A password that does not match a \
+              remembered answer is always asked again, so a new one works at once.",
+    }),
+    row!(authent_cache_hours {
+        kind: number("HOURS", 0, 168),
+        default: "12",
+        takes_effect: Now,
+        why: "For how long; an old password may work that long after it was changed behind our back. 0 = nothing is \
+              remembered.",
+    }),
+    row!(auth_nocache {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "true: remember no answer, whatever authent_cache says.",
+    }),
+    row!(bind_address {
+        part: "The network",
+        kind: Addresses,
+        default: "*",
+        repeatable: true,
+        takes_effect: Restart,
+        example: "192.0.2.1,2001:db8::1",
+        why: "The addresses to listen on; * = all this machine has, IPv6 and IPv4.",
+    }),
+    row!(pop_port {
+        kind: number("PORT", 0, 65_535),
+        default: "110",
+        takes_effect: Restart,
+        why: "The port for POP3; 0 = off. TLS begins with STLS.",
+    }),
+    row!(pops_port {
+        kind: number("PORT", 0, 65_535),
+        default: "995",
+        takes_effect: Restart,
+        why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(tls_cert {
+        kind: Pem,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "/etc/dmail/example.com.crt",
+        why: "The certificate and its chain, PEM. With a domain it is for clients that ask for that domain; one without is \
+              for all others. Files are read again when they change.",
+    }),
+    row!(tls_key {
+        kind: Pem,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "/etc/dmail/example.com.key",
+        why: "The private key of a tls_cert, PEM: the one with the same domain. Nobody but its owner should be able to read \
+              it.",
+    }),
+    row!(plain_auth {
+        kind: OneOf(PlainAuth::NAMES),
+        default: "local",
+        takes_effect: NewConnections,
+        why: "Who may send a password without TLS: nobody, clients on this machine and in plain_networks, or everybody.",
+    }),
+    row!(plain_networks {
+        kind: Networks,
+        takes_effect: NewConnections,
+        example: "192.168.0.0/16,10.1.2.*,!10.1.2.66",
+        why: "For old devices: addresses that may send a password without TLS while plain_auth is local. ! excludes, \
+              wherever in the list it stands.",
+    }),
+    row!(hide_version {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether the greeting keeps the version to itself.",
+    }),
+    row!(pop3_idle_secs {
+        kind: number("SECONDS", 600, 86_400),
+        default: "600",
+        takes_effect: NewConnections,
+        why: "How long a POP3 client may be silent. RFC 1939 asks for at least ten minutes.",
+    }),
+    row!(pop3_login_secs {
+        kind: number("SECONDS", 30, 3_600),
+        default: "180",
+        takes_effect: NewConnections,
+        why: "How long a POP3 client has, in all, until it is logged in.",
+    }),
+    row!(max_connections {
+        kind: number("CONNECTIONS", 0, 1_000_000),
+        default: "0",
+        takes_effect: Restart,
+        why: "Most connections at a time; 0 = as many as the limit on open files allows.",
+    }),
+    row!(max_errors {
+        kind: number("COMMANDS", 1, 1_000),
+        default: "10",
+        takes_effect: NewConnections,
+        why: "A session with that many bad commands is closed.",
+    }),
+];
+
+/// The row of `name`, in any case.
+pub fn find(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name.eq_ignore_ascii_case(name))
+}
+
+/// Names from the manual of the original, or promised for later, that this version does not use.
+pub struct Unused {
+    /// The names.
+    pub names: &'static [&'static str],
+    /// What happens instead.
+    pub why: &'static str,
+    /// Whether somebody may rely on them for his safety, or for where mail lies: said as a warning, not as a note.
+    pub matters: bool,
+}
+
+const fn note(names: &'static [&'static str], why: &'static str) -> Unused {
+    Unused { names, why, matters: false }
+}
+
+const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
+    Unused { names, why, matters: true }
+}
+
+/// Known, and for a later version.
+#[rustfmt::skip]
+pub static LATER: &[Unused] = &[
+    warn(&["vdomain"], "there are no virtual domains yet; an authenticator can keep users apart with authent_domain true"),
+    note(&["vdomain_separator", "drop_prefix"], "there are no virtual domains yet"),
+    warn(&["alt_drop_path"], "all drop files lie below drop_path, or where the authenticator says"),
+    warn(&["lock_id"], "do not let several machines serve one spool yet"),
+    warn(&["run_as"], "the server stays the user it was started as"),
+    note(&["control_group"], "root and the server's own user may control it"),
+    warn(&["user_ip_address", "allow_ip"], "clients may come from anywhere; close the port to others with a packet filter"),
+    warn(&["valid_users"], "every user the authenticator knows may log in"),
+    warn(&["min_space"], "free space is not watched"),
+    note(&["add_status"], "messages are sent without a Status line of ours"),
+    note(&["bin_pfull"], "a drop file is compacted when its user quits"),
+    note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
+    note(&["bulletin_path", "bulletin_from", "hide_old_bulls"], "there are no bulletins yet"),
+    note(&["stats_path", "oneline_stats"], "there are no statistics files yet; each session has its line in the log"),
+    note(&["admin_port"], "there is no web administration yet"),
+    note(
+        &[
+            "add_footer", "alias", "alias_fallthrough", "alias_file", "alias_file_domain", "allowdup", "archive_batch",
+            "ban_ip", "ban_ip_except", "ban_mailfrom", "ban_rcptto", "bomb_dec", "bomb_dir", "bomb_entries",
+            "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to", "bomb_max", "bounce_body", "dns_host",
+            "dns_timeout", "drop_max", "filter_file", "forward", "forward_cc", "forward_from", "forward_from_ip",
+            "forward_user", "fromip_max", "fromip_nolimit", "hide_auth", "log_data", "mail_filter", "max_rcpts",
+            "msg_filter", "no_dotforward", "relay_to", "smtp_port", "smtps_port", "submission_port", "sysadmin",
+        ],
+        "there is no SMTP server yet",
+    ),
+    note(
+        &[
+            "dlist_accept_from_request", "dlist_domain", "dlist_loglvl", "dlist_names", "dlist_path", "dlist_rotate",
+            "dlist_smtp_host", "dlist_web_abs",
+        ],
+        "there is no list server yet",
+    ),
+];
+
+/// Known, and needed no more.
+#[rustfmt::skip]
+pub static GONE: &[Unused] = &[
+    note(&["allow_dds"], "names with ../ in them are never users"),
+    note(&["apop_enable"], "APOP is offered when the authenticator can do it"),
+    note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
+    note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
+    note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
+    note(&["exit_files"], "the server is stopped with SIGTERM"),
+    note(&["key"], "no licence key is needed"),
+    warn(&["lookup_names"], "names of clients are not looked up: name their addresses instead"),
+    note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
+    note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
+    note(&["use_drop"], "drop files stay the mbox files they are"),
+];
+
+/// Whether and why `name`, in any case, is not used: with the name as we write it.
+pub fn unused(name: &str) -> Option<(&'static str, &'static Unused)> {
+    let all = LATER.iter().chain(GONE).flat_map(|unused| unused.names.iter().map(move |name| (*name, unused)));
+    all.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name))
+}
+
+/// Every name there is, for suggestions.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let unused = LATER.iter().chain(GONE).flat_map(|unused| unused.names.iter().copied());
+    ROWS.iter().map(|row| row.name).chain(unused)
+}

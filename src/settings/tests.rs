@@ -1,0 +1,586 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use proptest::prelude::*;
+
+use super::kind::{Kind, Value};
+use super::rows::{GONE, LATER};
+use super::words::{quote, words};
+use super::*;
+
+const CONF: &str = "/conf/dmail.conf";
+/// The compulsory settings, in lines 1 to 4.
+const NEEDED: &str = "host_domain example.com\nwork_path /w\ndrop_path /d\nauthent_process /a\n";
+
+fn read(text: &str) -> Loaded {
+    parse::load_text(Path::new(CONF), text.as_bytes())
+}
+
+/// The settings of the compulsory lines and `more`, which begins in line 5.
+fn good(more: &str) -> Settings {
+    let loaded = read(&format!("{NEEDED}{more}"));
+    loaded.settings.unwrap_or_else(|| panic!("{more}: {:?}", loaded.complaints))
+}
+
+/// The complaints about the compulsory lines and `more`, as printed, without the file.
+fn said(more: &str) -> Vec<String> {
+    let loaded = read(&format!("{NEEDED}{more}"));
+    loaded.complaints.iter().map(|c| c.to_string().trim_start_matches(CONF).to_owned()).collect()
+}
+
+/// The only complaint there is.
+fn only(more: &str) -> String {
+    let said = said(more);
+    assert_eq!(said.len(), 1, "{more}: {said:?}");
+    said.into_iter().next().unwrap()
+}
+
+fn value_of(row: &Row, text: &str) -> Result<Settings, String> {
+    let mut settings = parse::blank(CONF.into(), Path::new(CONF).into());
+    let words = words(text, 1, row.kind.manner()).map_err(|trouble| trouble.text)?;
+    let value = Value { name: row.name, kind: &row.kind, column: 1, words: &words, base: Path::new("/conf") };
+    (row.set)(&mut settings, &value).map_err(|trouble| trouble.text)?;
+    Ok(settings)
+}
+
+#[test]
+fn every_row_is_complete_and_its_default_shows_back_to_itself() {
+    let mut names: Vec<&str> = rows::names().collect();
+    for row in ROWS {
+        assert!(!row.why.is_empty() && row.why.ends_with('.'), "{}", row.name);
+        assert!(!row.required || !row.example.is_empty(), "{} needs an example", row.name);
+        assert!(!row.example.is_empty() || !row.default.is_empty(), "{} has nothing to show in the sample", row.name);
+        assert!(row.follows.is_none_or(|other| rows::find(other).is_some() && row.default.is_empty()), "{}", row.name);
+        let optional = !row.required && row.follows.is_none();
+        assert!(optional || row.default.is_empty(), "{} needs no default", row.name);
+        for text in [row.default, row.example] {
+            if !text.is_empty() {
+                let settings = value_of(row, text).unwrap_or_else(|why| panic!("{} {text}: {why}", row.name));
+                let shown = (row.show)(&settings);
+                if text == row.default {
+                    assert_eq!(shown, [text], "{}", row.name);
+                }
+                // What is shown reads as the same again.
+                let again: String = shown.iter().map(|line| format!("{} {line}\n", row.name)).collect();
+                let again = read(&again).complaints;
+                assert!(again.iter().all(|c| c.text.contains("is missing")), "{}: {again:?}", row.name);
+            }
+        }
+        // Unset shows nothing, or what an empty list is called; and never panics.
+        let _ = (row.show)(&parse::blank(CONF.into(), Path::new(CONF).into()));
+    }
+    names.sort_unstable();
+    let all = names.len();
+    names.dedup();
+    assert_eq!(names.len(), all, "a name stands in two tables");
+    assert!(LATER.iter().chain(GONE).all(|unused| !unused.why.is_empty()));
+}
+
+#[test]
+fn numbers_fit_their_fields_to_the_bound_and_are_refused_beyond_it() {
+    let mut numbers = 0;
+    for row in ROWS {
+        let Kind::Number { min, max, .. } = row.kind else { continue };
+        numbers += 1;
+        for value in [min, max] {
+            assert_eq!((row.show)(&value_of(row, &value.to_string()).unwrap()), [value.to_string()], "{}", row.name);
+        }
+        let mut bad = vec![(max + 1).to_string(), "x".to_owned(), "-1".to_owned(), "1.5".to_owned(), "9".repeat(40)];
+        bad.extend(min.checked_sub(1).map(|less| less.to_string()));
+        for text in bad {
+            let why = value_of(row, &text).map(|_| ()).unwrap_err();
+            assert!(why.contains(&format!("from {min} to {max}")), "{} {text}: {why}", row.name);
+        }
+    }
+    assert!(numbers > 10);
+}
+
+#[test]
+fn the_defaults_are_what_the_manual_says() {
+    let settings = good("");
+    assert_eq!(settings.main_domain(), "example.com");
+    assert_eq!(settings.authent_number, 2);
+    assert_eq!(settings.authent_timeout, 10);
+    assert_eq!(settings.authent_cache, 1000);
+    assert_eq!(settings.authent_cache_hours, 12);
+    assert!(!settings.authent_domain && !settings.auth_nocache && !settings.hide_version);
+    assert_eq!(settings.log_level, LogLevel::Info);
+    assert_eq!(settings.log_path, Path::new("/w"));
+    assert_eq!(settings.drop_root, [Path::new("/d")]);
+    assert_eq!(settings.lock_method, [LockMethod::Dotlock, LockMethod::Fcntl]);
+    assert_eq!(settings.plain_auth, PlainAuth::Local);
+    assert!(settings.plain_networks.is_empty());
+    assert_eq!((settings.pop_port, settings.pops_port), (110, 995));
+    assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
+    assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
+    assert_eq!((settings.pop3_idle_secs, settings.pop3_login_secs), (600, 180));
+    assert_eq!((settings.max_connections, settings.max_errors, settings.min_uid), (0, 10, 100));
+}
+
+#[test]
+fn values_of_each_kind_are_read() {
+    let settings = good(
+        "  HOST_DOMAIN\tMail.Example.COM. # an alias\r\n\
+         log_level WARN\n\
+         authent_method External  # as in the manual\n\
+         authent_domain TRUE\n\
+         bin_path \"my bins\"\n\
+         lock_method flock, dotlock\n\
+         drop_root /d\ndrop_root /home\n\
+         bind_address 127.0.0.1, ::1\nbind_address 192.0.2.1\n\
+         plain_networks 10.0.0.0/8 192.168.*,!10.0.0.1\n\
+         tls_cert a.pem\ntls_cert b.pem B.example\ntls_key bk.pem b.example\ntls_key /k/ak.pem\n",
+    );
+    assert_eq!(settings.host_domain, ["example.com", "mail.example.com"]);
+    assert_eq!(settings.log_level, LogLevel::Warn);
+    assert!(settings.authent_domain);
+    assert_eq!(settings.bin_path.as_deref(), Some(Path::new("/conf/my bins")));
+    assert_eq!(settings.lock_method, [LockMethod::Flock, LockMethod::Dotlock]);
+    assert_eq!(settings.drop_root, [Path::new("/d"), Path::new("/home")]);
+    let addresses: Vec<_> = settings.bind_address.iter().map(IpAddr::to_string).collect();
+    assert_eq!(addresses, ["127.0.0.1", "::1", "192.0.2.1"]);
+    assert!(settings.plain_networks.contains("10.9.9.9".parse().unwrap()));
+    assert!(!settings.plain_networks.contains("10.0.0.1".parse().unwrap()));
+    let pairs = settings.tls_pairs();
+    let path = Path::new;
+    assert_eq!(pairs[0], TlsPair { domain: None, cert: path("/conf/a.pem"), key: path("/k/ak.pem") });
+    assert_eq!(pairs[1], TlsPair { domain: Some("b.example"), cert: path("/conf/b.pem"), key: path("/conf/bk.pem") });
+    assert_eq!(good("lock_method none").lock_method, []);
+}
+
+#[test]
+fn the_authenticator_is_a_command_line_without_a_shell() {
+    let text = NEEDED.replace("/a", "bin/nwauth -path '/var/d m' \"-x=#1\" # stock");
+    let settings = read(&text).settings.unwrap();
+    assert_eq!(settings.authent_process.program, Path::new("/conf/bin/nwauth"));
+    assert_eq!(settings.authent_process.words, ["bin/nwauth", "-path", "/var/d m", "-x=#1"]);
+    assert_eq!(settings.authent_process.arguments(), ["-path", "/var/d m", "-x=#1"]);
+}
+
+#[test]
+fn a_bad_line_is_told_with_its_line_column_and_remedy() {
+    for (line, says) in [
+        ("pop_port 70000", ":5:10: error: pop_port cannot be `70000`: PORT is a number from 0 to 65535"),
+        ("  pop_port   11x # no", ":5:14: error: pop_port cannot be `11x`"),
+        ("pop_port", ":5:9: error: pop_port says nothing: write `pop_port PORT`"),
+        ("pop_port #110", ":5:9: error: pop_port says nothing"),
+        ("pop_port 110 # ok\npop_port 111", ":6:1: error: pop_port is set already in line 5: keep one of them"),
+        ("DROP_PATH /e", ":5:1: error: drop_path is set already in line 3"),
+        (
+            "bin_path /a b",
+            ":5:13: error: bin_path takes one value, and `b` is a second: put a value with blanks in quotes",
+        ),
+        ("bin_path \"/a b", ":5:10: error: a \" without its partner"),
+        ("bin_path ~/x", ":5:10: error: bin_path cannot be `~/x`: nothing is expanded"),
+        ("bin_path \"\"", ":5:9: error: bin_path says nothing"),
+        ("hide_version yes", ":5:14: error: hide_version cannot be `yes`: it is either true or false"),
+        (
+            "log_level wran",
+            ":5:11: error: log_level cannot be `wran`: it takes error, warn, info, debug (did you mean warn?)",
+        ),
+        ("host_domain a..b", ":5:13: error: host_domain cannot be `a..b`: each part"),
+        ("host_domain münchen.de", ":5:13: error: host_domain cannot be `münchen.de`: write the domain's xn-- form"),
+        ("host_domain EXAMPLE.com", ":5:13: error: host_domain cannot be `EXAMPLE.com`: it is named twice"),
+        ("authent_method unix_user", ":5:16: error: authent_method cannot be `unix_user`: system users come with"),
+        ("authent_method NT_user", ":5:16: error: authent_method cannot be `NT_user`: this version asks a program"),
+        ("lock_method dotlock,none", ":5:13: error: lock_method cannot be `dotlock,none`: none stands alone"),
+        ("lock_method fcntl fcntl", ":5:19: error: lock_method cannot be `fcntl`: fcntl is there twice"),
+        ("bind_address localhost", ":5:14: error: bind_address cannot be `localhost`: it takes addresses"),
+        ("bind_address *,0.0.0.0", ":5:14: error: bind_address cannot be `*,0.0.0.0`: 0.0.0.0 is there twice"),
+        ("bind_address *\nbind_address 127.0.0.1", ":6:1: error: bind_address 0.0.0.0 covers 127.0.0.1"),
+        ("plain_networks 10.0.0.0/40", ":5:16: error: plain_networks: `10.0.0.0/40` has more than 32 bits"),
+        ("plain_networks !10.1.1.1", ":5:16: error: plain_networks: `!10.1.1.1` only excludes"),
+        ("tls_cert a b c", ":5:14: error: tls_cert takes a file and at most one domain"),
+        ("tls_cert a.pem", ":5:1: error: tls_cert /conf/a.pem has no tls_key: add `tls_key FILE`"),
+        (
+            "tls_key a.pem x.example",
+            ":5:1: error: tls_key /conf/a.pem x.example has no tls_cert: add `tls_cert FILE x.example`",
+        ),
+        ("pops_port 110", ":5:1: error: pops_port and pop_port are both 110"),
+        ("drop_root /elsewhere", ":5:1: warning: no drop_root covers /d"),
+        (
+            "plain_auth never\nplain_networks ::1",
+            ":6:1: warning: plain_networks means nothing while plain_auth is never",
+        ),
+        ("#include", ":5:1: error: #include takes one file"),
+        ("#include a b", ":5:1: error: #include takes one file"),
+        ("hide\u{7}version", ":5:5: error: a control character"),
+        ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
+        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: there is no SMTP"),
+        ("user_ip_address 1.2.3.*", ":5:1: warning: user_ip_address is known but not used"),
+        ("pop_prot 110", ":5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
+        ("pop_port=110", ":5:1: warning: `pop_port=110` is not known and ignored: a blank parts name and value"),
+        ("bananas", ":5:1: warning: `bananas` is not known and ignored: `dmail settings` lists what is"),
+    ] {
+        let complaint = only(line);
+        assert!(complaint.starts_with(says), "{line}\n     is: {complaint}\nshould: {says}");
+    }
+    let shell = read(&NEEDED.replace("/a", "/a | tee log")).complaints;
+    assert!(shell[0].to_string().contains(":4:20: error: `|` is nothing special here"), "{shell:?}");
+}
+
+#[test]
+fn what_is_missing_is_named_with_a_line_to_add() {
+    let complaints = read("# nothing here\n").complaints;
+    let said: Vec<_> = complaints.iter().map(Complaint::to_string).collect();
+    assert_eq!(said.len(), 4);
+    assert_eq!(said[0], "/conf/dmail.conf: error: host_domain is missing: add a line like `host_domain example.com`");
+    // One that is there but wrong is not missing too.
+    assert_eq!(read(&NEEDED.replace("/w", "")).complaints.len(), 1);
+}
+
+#[test]
+fn comments_blank_lines_and_windows_line_ends_are_nothing() {
+    assert_eq!(said("\n   \n# pop_port x\n#pop_port x\n\t# x\n#included x\n\r\n"), [""; 0]);
+    assert_eq!(read(&format!("\u{feff}{NEEDED}")).complaints, []);
+    assert_eq!(read(&NEEDED.replace('\n', "\r\n")).complaints, []);
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_told_with_their_place() {
+    let loaded = parse::load_text(Path::new(CONF), &[NEEDED.as_bytes(), b"# \xc3\xa9\xff\n"].concat());
+    assert_eq!(loaded.complaints.len(), 1);
+    assert!(loaded.complaints[0].to_string().contains(":5:4: error: this is not UTF-8"), "{:?}", loaded.complaints);
+    assert!(loaded.settings.is_none());
+}
+
+#[test]
+fn a_file_full_of_nonsense_ends_after_a_hundred_complaints() {
+    let complaints = read(&"nonsense\n".repeat(100_000)).complaints;
+    assert!(complaints.len() < 110, "{}", complaints.len());
+    assert!(complaints[100].text.contains("that is enough"), "{}", complaints[100]);
+    assert!(read(&"x".repeat(1 << 20)).complaints[0].to_string().len() < 200);
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        self.mode(name, 0o600);
+        path
+    }
+
+    fn mode(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn load(&self) -> Loaded {
+        load(&self.path("dmail.conf"))
+    }
+
+    fn complaint(&self) -> String {
+        let complaints = self.load().complaints;
+        assert!(!complaints.is_empty());
+        complaints[0].to_string().replace(self.0.path().to_str().unwrap(), "")
+    }
+}
+
+#[test]
+fn an_include_is_read_in_place_and_relative_to_its_own_file() {
+    let folder = Folder::new();
+    folder.write("dmail.conf", &format!("{NEEDED}#include sub/one.conf # more\nmax_errors 9\n"));
+    folder.write("sub/one.conf", "bin_path bins\n#include \"two 2.conf\"\n");
+    folder.write("sub/two 2.conf", "pop_port 1100\n");
+    let settings = folder.load().settings.unwrap();
+    assert_eq!(settings.pop_port, 1100);
+    assert_eq!(settings.max_errors, 9);
+    // A relative path of a setting starts from the main file's directory wherever it stands.
+    assert_eq!(settings.bin_path, Some(folder.path("bins")));
+    let place = settings.place("pop_port");
+    assert_eq!((&*place.file, place.line, place.column), (&*folder.path("sub/two 2.conf"), 1, 1));
+    assert_eq!(settings.place("max_errors").line, 6);
+    assert_eq!(
+        (&*settings.place("pops_port").file, settings.place("pops_port").line),
+        (&*folder.path("dmail.conf"), 0)
+    );
+
+    folder.write("sub/two 2.conf", "\nmax_errors 8\n");
+    assert_eq!(
+        folder.complaint(),
+        "/dmail.conf:6:1: error: max_errors is set already at /sub/two 2.conf:2: keep one of them"
+    );
+}
+
+#[test]
+fn includes_that_cannot_be_followed_are_told_where_they_are_named() {
+    let folder = Folder::new();
+    folder.write("dmail.conf", "#include absent.conf\n");
+    assert!(folder.complaint().starts_with("/dmail.conf:1:10: error: /absent.conf cannot be read: No such file"));
+    folder.write("dmail.conf", "  #include .\n");
+    assert!(folder.complaint().starts_with("/dmail.conf:1:12: error: /. is not a regular file"));
+    folder.write("dmail.conf", "#include a.conf\n");
+    folder.write("a.conf", "\n#include dmail.conf\n");
+    assert!(folder.complaint().starts_with("/a.conf:2:10: error: /dmail.conf includes itself"));
+    folder.write("dmail.conf", "#include 1.conf\n");
+    for depth in 1..9 {
+        folder.write(&format!("{depth}.conf"), &format!("#include {}.conf\n", depth + 1));
+    }
+    folder.write("8.conf", "#include 9.conf\n");
+    folder.write("9.conf", "");
+    assert_eq!(folder.complaint(), "/8.conf:1:1: error: #include goes 8 deep and no deeper: name the file further up");
+    folder.write("8.conf", NEEDED);
+    assert!(folder.load().settings.is_some());
+    // Files that each include several multiply.
+    for depth in 1..8 {
+        folder.write(&format!("{depth}.conf"), &format!("#include {}.conf\n", depth + 1).repeat(10));
+    }
+    folder.write("8.conf", "");
+    assert!(folder.complaint().contains("this would be the 257th file"), "{}", folder.complaint());
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_refused_in_one_sentence() {
+    let folder = Folder::new();
+    assert!(folder.complaint().starts_with("/dmail.conf: error: this file cannot be read: No such file"));
+    assert_eq!(folder.load().complaints.len(), 1);
+    folder.write("dmail.conf", &"#\n".repeat(1 << 19));
+    assert_eq!(folder.load().complaints.len(), 4, "just fits");
+    folder.write("dmail.conf", &"#\n".repeat((1 << 19) + 1));
+    assert!(folder.complaint().starts_with("/dmail.conf: error: this file has more than 1048576 bytes"));
+    assert_eq!(load(folder.0.path()).complaints.len(), 1);
+    assert_eq!(load(Path::new("")).complaints.len(), 1);
+}
+
+#[test]
+fn a_file_that_everybody_may_write_is_not_trusted() {
+    let folder = Folder::new();
+    folder.write("dmail.conf", NEEDED);
+    folder.mode("dmail.conf", 0o666);
+    let level = if crate::sys::access::is_root() { "error" } else { "warning" };
+    assert!(folder.complaint().starts_with(&format!("/dmail.conf: {level}: everybody may write to it: `chmod o-w ")));
+}
+
+#[test]
+fn the_difference_names_each_row_and_when_it_takes_effect() {
+    let old = good("tls_cert a\ntls_key b\n");
+    let new = good("pop_port 1100\nlog_level debug\nbin_path \"/b b\"\nhost_domain two.example\n");
+    let changes: Vec<_> = diff(&old, &new).iter().map(Change::to_string).collect();
+    assert_eq!(
+        changes,
+        [
+            "host_domain: example.com -> example.com, two.example (for new connections)",
+            "log_level: info -> debug (at once)",
+            "bin_path: (unset) -> \"/b b\" (for new connections)",
+            "pop_port: 110 -> 1100 (at the next start)",
+            "tls_cert: /conf/a -> (unset) (for new connections)",
+            "tls_key: /conf/b -> (unset) (for new connections)",
+        ]
+    );
+    // Where and how a line is written is no difference.
+    assert_eq!(diff(&good(""), &good("\npop_port \"110\" # same\nlock_method dotlock fcntl\n")), []);
+}
+
+#[test]
+fn the_sample_shows_every_row_and_can_be_read() {
+    let sample = sample();
+    for row in ROWS {
+        let off = if row.required { "" } else { "#" };
+        let line = format!("\n{off}{} ", row.name);
+        assert_eq!(sample.matches(&line).count(), 1, "{}", row.name);
+        assert!(reference().contains(&format!("{} {}", row.name, row.kind.form())), "{}", row.name);
+    }
+    assert!(sample.lines().all(|line| line.chars().count() <= 110), "a line is too long");
+    assert_eq!(read(&sample).complaints, []);
+    // With every setting in it taken out of its comment it still can be.
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(char::is_alphabetic) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let all: String = sample.lines().map(|line| on(line) + "\n").collect();
+    let complaints = read(&all).complaints;
+    assert!(complaints.iter().all(|c| c.text.starts_with("no drop_root covers")), "{complaints:?}");
+    assert_eq!(read(&all).settings.unwrap().places.len(), ROWS.len());
+}
+
+#[test]
+fn the_sample_in_conf_is_the_one_the_rows_give() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/dmail.conf");
+    let there = fs::read_to_string(path).unwrap_or_default();
+    assert!(there == sample(), "conf/dmail.conf is old: `dmail settings --sample > conf/dmail.conf`");
+}
+
+#[test]
+fn the_reference_as_json_has_every_row() {
+    let json: serde_json::Value = serde_json::from_str(&reference_json()).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), ROWS.len());
+    for (entry, row) in json.as_array().unwrap().iter().zip(ROWS) {
+        assert_eq!(entry["name"], row.name);
+        assert_eq!(entry["why"], row.why);
+    }
+}
+
+#[test]
+fn settings_for_tests_are_the_defaults_below_a_directory() {
+    let settings = Settings::for_tests(Path::new("/t"));
+    assert_eq!(settings.drop_path, Path::new("/t/drop"));
+    assert_eq!(settings.work_path, Path::new("/t/work"));
+    assert_eq!(settings.folder(), Path::new("/t"));
+    assert_eq!(settings.pop3_idle_secs, 600);
+}
+
+/// A configuration whose world is as it should be.
+fn world() -> Folder {
+    let folder = Folder::new();
+    let text = "host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth -x\n\
+                tls_cert cert.pem\ntls_key key.pem\n";
+    folder.write("dmail.conf", text);
+    for name in ["work", "drop"] {
+        fs::create_dir(folder.path(name)).unwrap();
+    }
+    folder.write("auth", "#!/bin/sh\n");
+    folder.mode("auth", 0o700);
+    folder.write("cert.pem", "-----BEGIN CERTIFICATE-----\n");
+    folder.write("key.pem", "-----BEGIN PRIVATE KEY-----\n");
+    folder
+}
+
+fn judged(folder: &Folder, more: &str) -> Vec<String> {
+    let text = fs::read_to_string(folder.path("dmail.conf")).unwrap();
+    let loaded = parse::load_text(&folder.path("dmail.conf"), format!("{text}{more}").as_bytes());
+    let settings = loaded.settings.unwrap_or_else(|| panic!("{:?}", loaded.complaints));
+    let root = folder.0.path().to_str().unwrap();
+    judge(&settings).iter().map(|complaint| complaint.to_string().replace(root, "")).collect()
+}
+
+#[test]
+fn a_world_as_it_should_be_is_not_complained_about_nor_touched() {
+    let folder = world();
+    assert_eq!(judged(&folder, ""), [""; 0]);
+    assert_eq!(fs::read_dir(folder.path("work")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path("drop")).unwrap().count(), 0);
+}
+
+type Spoil = &'static dyn Fn(&Folder);
+
+#[test]
+fn what_is_not_there_or_cannot_be_used_is_told_with_file_line_and_remedy() {
+    let spoil: &[(Spoil, &str)] = &[
+        (
+            &|folder| fs::remove_dir(folder.path("work")).unwrap(),
+            "/dmail.conf:2:1: error: work_path: there is no directory /work: make it (`mkdir -p /work`) or name another",
+        ),
+        (
+            &|folder| {
+                fs::remove_dir(folder.path("drop")).unwrap();
+                folder.write("drop", "");
+            },
+            "/dmail.conf:3:1: error: drop_path: /drop is not a directory: name one",
+        ),
+        (
+            &|folder| fs::remove_file(folder.path("auth")).unwrap(),
+            "/dmail.conf:4:1: error: authent_process: there is no program /auth: write its whole path",
+        ),
+        (
+            &|folder| folder.mode("auth", 0o600),
+            "/dmail.conf:4:1: error: authent_process: /auth cannot be run: Permission denied",
+        ),
+        (
+            &|folder| fs::remove_file(folder.path("cert.pem")).unwrap(),
+            "/dmail.conf:5:1: error: tls_cert: /cert.pem cannot be read: No such file",
+        ),
+        (
+            &|folder| {
+                folder.write("key.pem", "-----BEGIN CERTIFICATE-----\n");
+            },
+            "/dmail.conf:6:1: error: tls_key: /key.pem holds no `PRIVATE KEY-----`",
+        ),
+        (
+            &|folder| folder.mode("key.pem", 0o604),
+            "/dmail.conf:6:1: warning: tls_key: everybody can get at /key.pem: `chmod o= /key.pem`",
+        ),
+    ];
+    for (spoil, says) in spoil {
+        let folder = world();
+        spoil(&folder);
+        let said = judged(&folder, "");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with(says), "\n     is: {}\nshould: {says}", said[0]);
+    }
+    let folder = world();
+    let said = judged(&folder, "log_path logs\nbin_path bins\ndrop_root drop\ndrop_root more\n");
+    for (said, says) in
+        said.iter().zip([":7:1: error: log_path: ", ":10:1: error: drop_root: ", ":8:1: error: bin_path: "])
+    {
+        assert!(said.contains(says), "{said}");
+    }
+    assert_eq!(said.len(), 3);
+}
+
+#[test]
+fn without_a_certificate_one_line_says_who_can_log_in() {
+    for (more, says) in [
+        (
+            "",
+            ": note: without a certificate only clients on this machine can log in: set tls_cert and tls_key for all others",
+        ),
+        (
+            "plain_networks 10.0.0.0/8,!10.0.0.1\n",
+            ": note: without a certificate only clients on this machine and in 10.0.0.0/8,!10.0.0.1 can log in",
+        ),
+        (
+            "plain_auth always\n",
+            ":5:1: warning: without a certificate everybody's password crosses the network in clear",
+        ),
+        ("plain_auth never\n", ":5:1: warning: without a certificate nobody can log in: set tls_cert and tls_key"),
+        ("pop_port 0\n", ":5:1: warning: no port is open for POP3"),
+    ] {
+        let folder = world();
+        folder.write("dmail.conf", "host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n");
+        let said = judged(&folder, more);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains(says), "{more}: {}", said[0]);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic_and_every_complaint_has_a_place(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        placed(&bytes);
+    }
+
+    #[test]
+    fn no_lines_that_look_like_settings_make_it_panic(
+        lines in prop::collection::vec((0..ROWS.len(), "[ \t]{0,2}", "[-0-9a-z\"'#*!,./: \\\\|é]{0,24}"), 0..12)
+    ) {
+        let text: String = lines.iter().map(|(row, blank, value)| format!("{}{blank}{value}\n", ROWS[*row].name)).collect();
+        placed(text.as_bytes());
+        // What was taken is shown so that it is taken again, and is the same.
+        if let Some(settings) = read(&format!("{NEEDED}{text}")).settings {
+            let shown: String = ROWS
+                .iter()
+                .flat_map(|row| (row.show)(&settings).into_iter().map(move |value| format!("{} {value}\n", row.name)))
+                .collect();
+            let again = read(&shown);
+            prop_assert!(again.settings.is_some(), "{}\n{:?}", shown, again.complaints);
+            prop_assert_eq!(diff(&settings, &again.settings.unwrap()), []);
+        }
+    }
+
+    #[test]
+    fn any_path_can_be_written_and_read(name in "\\PC{1,20}") {
+        prop_assume!(!name.starts_with('~'));
+        let settings = good(&format!("bin_path {}\n", quote(&name)));
+        prop_assert_eq!(settings.bin_path, Some(Path::new("/conf").join(&name)));
+    }
+}
+
+fn placed(bytes: &[u8]) {
+    let lines = bytes.split(|&byte| byte == b'\n').count();
+    for complaint in parse::load_text(Path::new(CONF), bytes).complaints {
+        assert_eq!(&*complaint.place.file, Path::new(CONF), "{complaint}");
+        assert!(complaint.place.line <= lines, "{complaint}");
+        assert!(complaint.place.line > 0 || complaint.text.contains("is missing"), "{complaint}");
+        assert!(!complaint.to_string().chars().any(char::is_control), "{complaint:?}");
+    }
+}
