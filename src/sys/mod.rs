@@ -1,2 +1,5 @@
 //! F0: every libc call, and all the unsafe there is: one call a function, a safe signature, a `SAFETY` line each.
 #![allow(unsafe_code)]
+
+pub mod crypt;
+pub mod nofollow;

@@ -3,3 +3,5 @@
 pub mod bytes;
 pub mod fault;
 pub mod number;
+pub mod percent;
+pub mod secret;
