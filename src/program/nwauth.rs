@@ -25,7 +25,8 @@
 //!   `%`, as `%XX`; a pair is one word, `fullname="Ann%20Lee"`.
 //! * `-DEAD reason`: the files or the hash library cannot be used. That is temporary; no password is wrong because of it.
 //! * A `-ERR` of `check` does not tell whether the user exists, by text nor by time: one hash is computed either way, of the
-//!   kind that users in that place of the file have. A locked or unusable entry costs the same and reads the same.
+//!   kind that users in that place of the file have. A locked or unusable entry costs the same and reads the same. (Clear-text
+//!   entries cost none, nor do unknown names beside them: `encrypt all`.)
 //! * Lines over [`REQUEST_MOST`] bytes get one `-ERR`; nothing that comes in ends the process or grows it.
 
 use std::fmt::Write as _;
@@ -174,7 +175,8 @@ impl Nwauth {
     fn answer(&mut self, words: Vec<Secret>, piped: bool, output: &mut impl Write) -> io::Result<Answered> {
         self.delay();
         let name = words[0].reveal().to_ascii_lowercase();
-        let Some(command) = COMMANDS.iter().find(|command| command.name.as_bytes() == name && (command.piped || !piped))
+        let Some(command) =
+            COMMANDS.iter().find(|command| command.name.as_bytes() == name && (command.piped || !piped))
         else {
             return self.reply(output, b"-ERR unknown command").map(|()| Answered::Refused);
         };
@@ -230,10 +232,10 @@ impl Nwauth {
         };
         let good = match judge(stored.reveal()) {
             Ok(Form::Plain(clear)) => password.matches(clear),
-            Ok(Form::Hash(hash)) => self.crypt()?.hash(password, hash).is_some_and(|made| made.matches(hash)),
+            Ok(Form::Hash(hash)) => self.hash_of(password, hash)?.is_some_and(|made| made.matches(hash)),
             Err(reason) => {
                 let setting = self.stand_in(stored.reveal())?;
-                let _ = self.crypt()?.hash(password, &setting);
+                self.hash_of(password, &setting)?;
                 if let Some(record) = &record {
                     self.log(&format!("{}: {reason}", printable(&record.name)));
                 }
@@ -363,9 +365,9 @@ impl Nwauth {
         let password = Secret::from(&b"test"[..]);
         let salt = [(c"$1$", 0), (c"$5$", 1000), (c"$6$", 1000)]
             .iter()
-            .find_map(|(prefix, cost)| crypt.hash(&password, &crypt.salt_of(prefix, *cost)?));
+            .find_map(|(prefix, cost)| crypt.hash(password.reveal(), &crypt.salt_of(prefix, *cost)?));
         let stored = match salt {
-            Some(stored) => stored,
+            Some(stored) => Secret::new(stored),
             None => self.hashed(&password)?,
         };
         self.users.generate(count, &stored)?;
@@ -439,6 +441,11 @@ impl Nwauth {
         Ok(self.crypt.as_mut().expect("it was loaded above"))
     }
 
+    fn hash_of(&mut self, password: &Secret, setting: &[u8]) -> Result<Option<Secret>, Fault> {
+        Ok(self.crypt()?.hash(password.reveal(), setting).map(Secret::new))
+    }
+
+    /// A new hash of a password that is to be kept.
     fn hashed(&mut self, password: &Secret) -> Result<Secret, Trouble> {
         let bytes = password.reveal();
         if bytes.is_empty() || bytes.len() > PASSWORD_MOST || bytes.contains(&0) {
@@ -447,9 +454,9 @@ impl Nwauth {
         let crypt = self.crypt()?;
         let fault = Fault::at("hashing with", Path::new("libcrypt.so"));
         let made = crypt.salt().and_then(|salt| {
-            crypt.hash(password, &salt).ok_or_else(|| io::Error::other("the library refused its own salt"))
+            crypt.hash(bytes, &salt).ok_or_else(|| io::Error::other("the library refused its own salt"))
         });
-        Ok(made.map_err(fault)?)
+        Ok(Secret::new(made.map_err(fault)?))
     }
 
     /// What to hash with where the entry itself cannot be: what it was before it was locked, else what `set` would use.
@@ -594,6 +601,9 @@ enum Answered {
     Goodbye,
 }
 
+/// What a command does with the words after its name: lines of its own if it has any, and the last line of the reply.
+type Run = fn(&mut Nwauth, &[Secret], &mut dyn Write) -> Result<Vec<u8>, Trouble>;
+
 /// One command: how it is called, and what it does.
 struct Command {
     name: &'static str,
@@ -603,7 +613,7 @@ struct Command {
     most: usize,
     /// Whether it is there for a server, or only on the command line.
     piped: bool,
-    run: fn(&mut Nwauth, &[Secret], &mut dyn Write) -> Result<Vec<u8>, Trouble>,
+    run: Run,
 }
 
 #[rustfmt::skip]
@@ -625,7 +635,8 @@ const COMMANDS: &[Command] = &[
 
 fn help(output: &mut dyn Write) -> Result<Vec<u8>, Trouble> {
     for command in COMMANDS.iter().filter(|command| command.piped) {
-        writeln!(output, "{}", format!("+DATA {} {}", command.name, command.takes).trim_end()).map_err(Trouble::Pipe)?;
+        writeln!(output, "{}", format!("+DATA {} {}", command.name, command.takes).trim_end())
+            .map_err(Trouble::Pipe)?;
     }
     Ok(b"+OK".to_vec())
 }
@@ -636,7 +647,7 @@ fn describe(record: &Record, version: u8) -> Option<Vec<u8>> {
     let uid = if record.uid.is_empty() { &b"0"[..] } else { &record.uid };
     let sendable = |field: &&[u8]| version >= 2 || field.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
     let fields = [&record.name, path, uid];
-    if !fields.iter().all(|field| sendable(field)) || record.info.iter().any(u8::is_ascii_control) {
+    if !fields.iter().all(sendable) || record.info.iter().any(u8::is_ascii_control) {
         return None;
     }
     let mut reply = b"+OK".to_vec();
@@ -961,7 +972,8 @@ fn parse(args: &[String]) -> Result<(Options, Vec<Secret>), String> {
 }
 
 fn usage() -> String {
-    let mut text = "usage: nwauth [OPTIONS] [COMMAND]\n\nWithout a command, commands are read from standard input.\n\n".to_owned();
+    let mut text =
+        "usage: nwauth [OPTIONS] [COMMAND]\n\nWithout a command, commands are read from standard input.\n\n".to_owned();
     for row in OPTIONS {
         let _ = writeln!(text, "  {:<28} {}", format!("{} {}", row.name, row.takes), row.why);
     }
@@ -969,7 +981,9 @@ fn usage() -> String {
     for command in COMMANDS {
         let _ = writeln!(text, "  {} {}", command.name, command.takes);
     }
-    text.push_str("\nA password of - with set is read from standard input: the command line is there for all to see.\n");
+    text.push_str(
+        "\nA password of - with set is read from standard input: the command line is there for all to see.\n",
+    );
     text
 }
 

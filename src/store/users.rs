@@ -129,12 +129,9 @@ impl Users {
             return Ok(Found { record: Some(Record::parse(&line)), neighbour: None });
         }
         let main = self.main.as_ref().expect("it was refreshed above");
-        let (line, near) = if main.sorted {
-            bisect(&main.file, main.identity.size, &key)
-        } else {
-            find_anywhere(&main.file, &key)
-        }
-        .map_err(|source| self.fault("reading", "nwauth.txt", source))?;
+        let (line, near) =
+            if main.sorted { bisect(&main.file, main.identity.size, &key) } else { find_anywhere(&main.file, &key) }
+                .map_err(|source| self.fault("reading", "nwauth.txt", source))?;
         Ok(match line {
             Some(line) if added.line.is_none() => Found { record: Some(Record::parse(&line)), neighbour: None },
             stale => {
@@ -283,7 +280,7 @@ impl Users {
         let identity = identify(&path)?.ok_or_else(missing)?;
         if let Some(main) = &self.main
             && main.identity == identity
-            && !(main.was_fresh && !identity.is_fresh())
+            && (!main.was_fresh || identity.is_fresh())
         {
             return Ok(());
         }
@@ -562,11 +559,7 @@ fn whole(file: &File) -> io::Result<u64> {
 }
 
 /// Calls `each` with every line, without its line end, until it breaks.
-fn scan(
-    file: &File,
-    torn_counts: bool,
-    mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
-) -> io::Result<ControlFlow<()>> {
+fn scan(file: &File, torn_counts: bool, mut each: impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<ControlFlow<()>> {
     let mut buffer = vec![0; BLOCK];
     let (mut at, mut held) = (0, 0);
     loop {
@@ -579,6 +572,9 @@ fn scan(
         let filled = held + count;
         let mut start = 0;
         for end in memchr_iter(b'\n', &buffer[held..filled]) {
+            if held + end - start > LINE_MOST {
+                return Err(merge::too_long());
+            }
             if each(&buffer[start..held + end]).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -673,12 +669,7 @@ fn bisect(file: &File, size: u64, key: &[u8]) -> io::Result<Sought> {
 }
 
 /// The first user whose line begins at `from` or later, but before `high`; and where it begins.
-fn first_user<'b>(
-    file: &File,
-    from: u64,
-    high: u64,
-    buffer: &'b mut Vec<u8>,
-) -> io::Result<Option<(u64, &'b [u8])>> {
+fn first_user<'b>(file: &File, from: u64, high: u64, buffer: &'b mut Vec<u8>) -> io::Result<Option<(u64, &'b [u8])>> {
     // One byte earlier, to see whether a line begins at `from`.
     let origin = from.saturating_sub(1);
     let mut line_at = if from == 0 { Some(0) } else { None };

@@ -9,8 +9,6 @@ use std::io;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::text::secret::{Secret, wipe};
-
 /// Where the library is looked for. Both carry the same functions; distributions differ in the number.
 const LIBRARIES: [&CStr; 2] = [c"libcrypt.so.1", c"libcrypt.so.2"];
 /// libxcrypt's `struct crypt_data` is 32,768 bytes, by its ABI.
@@ -63,17 +61,17 @@ impl Crypt {
 
     /// The hash of `password` made the way `setting` (a salt, or a whole stored hash) says. `None` when the library
     /// refuses, by NULL or by its failure tokens, and for a password that a C string cannot carry.
-    pub fn hash(&mut self, password: &Secret, setting: &[u8]) -> Option<Secret> {
+    pub fn hash(&mut self, password: &[u8], setting: &[u8]) -> Option<Vec<u8>> {
         self.calls += 1;
         let setting = CString::new(setting).ok()?;
         // Sized before it is filled, so that no copy of the password is left behind by growing.
-        let mut phrase = Vec::with_capacity(password.reveal().len() + 1);
-        phrase.extend_from_slice(password.reveal());
+        let mut phrase = Vec::with_capacity(password.len() + 1);
+        phrase.extend_from_slice(password);
         phrase.push(0);
-        let phrase = Secret::new(phrase);
-        let made = self.crypt(CStr::from_bytes_with_nul(phrase.reveal()).ok()?, &setting);
+        let made = CStr::from_bytes_with_nul(&phrase).ok().and_then(|phrase| self.crypt(phrase, &setting));
+        wipe(&mut phrase);
         wipe(&mut self.scratch);
-        made.filter(|hash| !hash.reveal().starts_with(b"*") && !hash.reveal().is_empty())
+        made.filter(|hash| !hash.is_empty() && hash[0] != b'*')
     }
 
     /// A fresh salt of the strongest kind the library offers.
@@ -117,7 +115,7 @@ impl Crypt {
         self.calls
     }
 
-    fn crypt(&mut self, phrase: &CStr, setting: &CStr) -> Option<Secret> {
+    fn crypt(&mut self, phrase: &CStr, setting: &CStr) -> Option<Vec<u8>> {
         let data = self.scratch.as_mut_ptr().cast::<c_void>();
         let made = match self.entry {
             // SAFETY: both strings end with NUL; `data` points to as many zeroed, aligned bytes as are announced.
@@ -129,13 +127,7 @@ impl Crypt {
             return None;
         }
         // SAFETY: not NULL, so a NUL-ended string inside `data`, which lives and is not written until we return.
-        Some(Secret::from(unsafe { CStr::from_ptr(made) }.to_bytes()))
-    }
-}
-
-impl Drop for Crypt {
-    fn drop(&mut self) {
-        wipe(&mut self.scratch);
+        Some(unsafe { CStr::from_ptr(made) }.to_bytes().to_vec())
     }
 }
 
@@ -155,6 +147,12 @@ fn dlsym(library: Found, name: &CStr) -> Option<Found> {
     (!symbol.is_null()).then_some(Found(symbol))
 }
 
+/// Overwrites what is no longer needed, in a way the compiler does not take for useless.
+fn wipe<T: Copy + Default>(values: &mut [T]) {
+    values.fill(T::default());
+    std::hint::black_box(values);
+}
+
 fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     SystemRandom::new().fill(bytes).map_err(|_| io::Error::other("the system gives no random numbers"))
 }
@@ -162,10 +160,6 @@ fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn secret(text: &str) -> Secret {
-        Secret::from(text.as_bytes())
-    }
 
     #[test]
     fn published_hashes_come_out_as_published() {
@@ -177,8 +171,8 @@ mod tests {
             ("rasmuslerdorf", "$2a$07$usesomesillystringfore2uDLvp1Ii2e./U9C8sBjqp8I90dH6hi"),
             ("rasmuslerdorf", "$5$rounds=5000$usesomesillystri$KqJWpanXZHKq2BOB43TSaYhEWsQ1Lr5QNyPCDH/Tp.6"),
         ] {
-            let made = crypt.hash(&secret(password), stored.as_bytes()).unwrap();
-            assert!(made.matches(stored.as_bytes()), "{stored}");
+            let made = crypt.hash(password.as_bytes(), stored.as_bytes()).unwrap();
+            assert!(made == stored.as_bytes(), "{stored}");
         }
         assert_eq!(crypt.calls(), 5);
     }
@@ -187,11 +181,11 @@ mod tests {
     fn what_crypt_refuses_is_no_hash() {
         let mut crypt = Crypt::load().unwrap();
         for setting in ["", "*0", "*1", "x", "!", "$99$salt$", "$y$", "$2a$99$usesomesillystringfore"] {
-            assert!(crypt.hash(&secret("x"), setting.as_bytes()).is_none(), "{setting:?}");
+            assert!(crypt.hash(b"x", setting.as_bytes()).is_none(), "{setting:?}");
         }
-        assert!(crypt.hash(&secret("nul\0inside"), b"$1$salt$").is_none());
-        assert!(crypt.hash(&secret("x"), b"$1$sa\0lt$").is_none());
-        assert!(crypt.hash(&secret(&"x".repeat(5000)), b"$6$salt$").is_none());
+        assert!(crypt.hash(b"nul\0inside", b"$1$salt$").is_none());
+        assert!(crypt.hash(b"x", b"$1$sa\0lt$").is_none());
+        assert!(crypt.hash(&[b'x'; 5000], b"$6$salt$").is_none());
     }
 
     #[test]

@@ -44,8 +44,8 @@ impl fmt::Debug for Secret {
 }
 
 /// Overwrites what is no longer needed, in a way the compiler does not take for useless.
-pub fn wipe<T: Default + Copy>(bytes: &mut [T]) {
-    bytes.fill(T::default());
+pub fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
     black_box(bytes);
 }
 

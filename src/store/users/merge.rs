@@ -105,7 +105,8 @@ impl<R: BufRead> Entries<R> {
             }
             if line.is_empty() || torn && !self.torn_counts {
                 let above = std::mem::take(&mut self.above);
-                return Ok((!above.is_empty()).then(|| Entry { place: Place::Tail, above, line: Vec::new() }));
+                let place = if self.started { Place::Tail } else { Place::Head };
+                return Ok((!above.is_empty()).then(|| Entry { place, above, line: Vec::new() }));
             }
             if !torn {
                 line.pop();

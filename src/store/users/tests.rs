@@ -235,7 +235,7 @@ fn a_comment_block_longer_than_a_probe_does_not_lose_its_neighbours() {
     let mut text = String::new();
     for number in 100..400 {
         if number % 50 == 0 {
-            text += &format!("# {}\n\n", "long comment ".repeat(7 * number));
+            text += &format!("# {}\n\n", "long comment ".repeat(number)).repeat(5);
         }
         text += &format!("user{number}:{number}\n");
     }
