@@ -113,7 +113,8 @@ pub fn help() -> String {
     let calls: Vec<String> = VERBS.iter().map(|verb| format!("{} {}", verb.name, verb.arguments)).collect();
     let width = calls.iter().map(String::len).max().unwrap_or(0);
     let lines = calls.iter().zip(VERBS).map(|(call, verb)| format!("  {call:width$}  {}\n", verb.help));
-    lines.collect::<String>() + "\n--json with any of them gives JSON. A command may be cut short while it stays clear.\n"
+    lines.collect::<String>()
+        + "\n--json with any of them gives JSON. A command may be cut short while it stays clear.\n"
 }
 
 /// What an order came to: named values, in the order in which a person wants to read them.

@@ -43,7 +43,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             }
         }
     }
-    let called = words.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or("dmail");
+    let called =
+        words.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or("dmail");
     if let Some(program) = PROGRAMS.iter().find(|program| program.link && program.name == called) {
         return (program.run)(&words[1..]);
     }

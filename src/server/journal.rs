@@ -14,6 +14,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::settings::LogLevel;
+use crate::sys::nofollow::NOFOLLOW;
 use crate::text::fault::Fault;
 
 /// Lines waiting to be written.
@@ -66,8 +67,7 @@ pub struct Journal(SyncSender<Entry>);
 impl Journal {
     /// Opens `file` for appending and sends the program's log there. Once in the life of a process.
     pub fn open(file: &Path, level: LogLevel) -> Result<Journal, Fault> {
-        let nofollow = crate::sys::process::NO_FOLLOW;
-        let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(nofollow).open(file);
+        let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(NOFOLLOW).open(file);
         let log = opened.map_err(Fault::at("opening the log", file))?;
         let (queue, lines) = sync_channel(QUEUE);
         let spawned = std::thread::Builder::new().name("log".into()).stack_size(STACK);

@@ -159,9 +159,8 @@ impl Server {
     pub fn serving(&self) -> String {
         let tls = self.shared.tls.is_some();
         let ports = ports(&self.shared.settings, tls).into_iter();
-        let named: Vec<String> = ports
-            .map(|port| format!("POP3{} on {}", if port.tls { " over TLS" } else { "" }, port.address))
-            .collect();
+        let named: Vec<String> =
+            ports.map(|port| format!("POP3{} on {}", if port.tls { " over TLS" } else { "" }, port.address)).collect();
         named.join(", ")
     }
 
@@ -254,7 +253,8 @@ impl Server {
         for helpers in &mut shared.helpers {
             helpers.pool.expire(now);
             while let Some(act) = helpers.pool.poll(now) {
-                let entry = |lp: &mut Loop<Entry>, copy: usize| helpers.copies[copy].map(|id| (id, lp.get_mut(id).is_some()));
+                let entry =
+                    |lp: &mut Loop<Entry>, copy: usize| helpers.copies[copy].map(|id| (id, lp.get_mut(id).is_some()));
                 match act {
                     Act::Spawn(copy) => {
                         let (generation, program) = (helpers.generation, helpers.program.clone());
@@ -266,7 +266,7 @@ impl Server {
                     Act::Write(copy, line) => {
                         let sent = match entry(lp, copy) {
                             Some((id, true)) => match lp.get_mut(id) {
-                                Some(Entry::Helper(process)) => process.send(line.expose()).is_ok(),
+                                Some(Entry::Helper(process)) => process.send(line.reveal()).is_ok(),
                                 _ => false,
                             },
                             _ => false,
@@ -436,12 +436,7 @@ impl Server {
     }
 
     /// The configuration has been read: all of it takes its place, or none. Says which rows changed.
-    fn reloaded(
-        &mut self,
-        ticket: Option<Ticket>,
-        read: Result<Box<Configuration>, Vec<String>>,
-        json: bool,
-    ) {
+    fn reloaded(&mut self, ticket: Option<Ticket>, read: Result<Box<Configuration>, Vec<String>>, json: bool) {
         let result = read.and_then(|new| self.replace(*new));
         match &result {
             Ok(changes) if changes.is_empty() => log::info!("reload: nothing has changed"),
@@ -624,9 +619,8 @@ fn bind(port: Port) -> Result<crate::net::TcpListener, String> {
 
 fn run_lock(settings: &Settings) -> Result<File, String> {
     let path = settings.work_path.join(RUN_LOCK);
-    let trouble = |error: io::Error| {
-        format!("{}: {error}; work_path must be a directory that we can write to", path.display())
-    };
+    let trouble =
+        |error: io::Error| format!("{}: {error}; work_path must be a directory that we can write to", path.display());
     let lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(trouble)?;
     match lock.try_lock() {
         Ok(()) => {

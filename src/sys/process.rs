@@ -6,9 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// For `custom_flags`: a symbolic link at the end of the path is refused (open(2)).
-pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
-
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 
 /// The child will lead a session of its own (setsid(2)), so that one signal reaches all it starts.
