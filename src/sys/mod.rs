@@ -1,2 +1,4 @@
 //! F0: every libc call, and all the unsafe there is: one call a function, a safe signature, a `SAFETY` line each.
 #![allow(unsafe_code)]
+
+pub mod files;
