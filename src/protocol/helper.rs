@@ -528,3 +528,6 @@ fn same_user(answered: &[u8], asked: &[u8]) -> bool {
     let both = answered.contains(&b'@') && asked.contains(&b'@');
     if both { answered.eq_ignore_ascii_case(asked) } else { local(answered).eq_ignore_ascii_case(local(asked)) }
 }
+
+#[cfg(test)]
+mod tests;
