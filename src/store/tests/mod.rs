@@ -1,5 +1,8 @@
 //! The maildrop on real files in temporary folders.
 
+mod sim;
+mod world;
+
 use std::fs;
 use std::path::PathBuf;
 
