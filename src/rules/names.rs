@@ -21,12 +21,44 @@ mod tests {
     #[test]
     fn names_that_could_leave_the_spool_or_meet_our_files_are_no_users() {
         for name in [
-            "", ".", "..", "../root", "a/b", "/", "a\\b", "a%2fb", "a%2Fb", "a%00", ".user.pop", ".fred.bin", "-rf",
-            "fred.lock", "fred.LOCK", "fred.fwd", "a\0b", "a\nb", "a\rb", "a\tb", "a\x7fb",
+            "",
+            ".",
+            "..",
+            "../root",
+            "a/b",
+            "/",
+            "a\\b",
+            "a%2fb",
+            "a%2Fb",
+            "a%00",
+            ".user.pop",
+            ".fred.bin",
+            "-rf",
+            "fred.lock",
+            "fred.LOCK",
+            "fred.fwd",
+            "a\0b",
+            "a\nb",
+            "a\rb",
+            "a\tb",
+            "a\x7fb",
         ] {
             assert!(!is_user_name(name.as_bytes()), "{name:?}");
         }
-        for name in ["fred", "Fred", "fred.smith", "fred@example.org", "a-b", "a_b", "o'hara", "7", "zo\u{eb}", "a b", "lock", "%"] {
+        for name in [
+            "fred",
+            "Fred",
+            "fred.smith",
+            "fred@example.org",
+            "a-b",
+            "a_b",
+            "o'hara",
+            "7",
+            "zo\u{eb}",
+            "a b",
+            "lock",
+            "%",
+        ] {
             assert!(is_user_name(name.as_bytes()), "{name:?}");
         }
         assert!(is_user_name(&[b'a'; USER_NAME_BYTES]));

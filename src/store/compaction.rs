@@ -323,7 +323,8 @@ impl Cut {
         refresh::scan(desk, drop, self.start..header.drop.size, locks, keep_going, |extent| {
             if page.is_empty() && next < header.count {
                 let end = header.count.min(next + PAGE as u32);
-                let read = index.read(&desk.disk, header.generation, next..end, Reach::Wait, |entry| page.push_back(entry));
+                let read =
+                    index.read(&desk.disk, header.generation, next..end, Reach::Wait, |entry| page.push_back(entry));
                 doubt |= read.is_err();
                 next = end;
             }
@@ -366,7 +367,9 @@ impl Cut {
         let mut place = self.start;
         let mut last_kept = None;
         if self.kept > 0 {
-            source.read(disk, header.generation, self.kept - 1..self.kept, Reach::Wait, |entry| last_kept = Some(entry))?;
+            source.read(disk, header.generation, self.kept - 1..self.kept, Reach::Wait, |entry| {
+                last_kept = Some(entry)
+            })?;
         }
         let mut writer = Writer::behind(desk, index, header.generation, self.kept)?;
         let mut failed = Ok(());
@@ -393,7 +396,8 @@ impl Cut {
         anew.settled = disk.set_times(drop, times.atime, times.mtime).is_ok();
         anew.seen_at = disk.now();
         anew.drop = disk.stat(drop).map_err(Unread::Failed)?.into();
-        anew.tail_hash = refresh::tail_hash(desk, drop, anew.drop.size).map_err(|fault| Unread::Failed(fault.source))?;
+        anew.tail_hash =
+            refresh::tail_hash(desk, drop, anew.drop.size).map_err(|fault| Unread::Failed(fault.source))?;
         let seen = disk.stat(bin).map_err(Unread::Failed)?;
         (anew.bin_inode, anew.bin_bytes) = (seen.inode, ledger.end);
         (anew.bin_id, anew.bin_serial) = (ledger.id, ledger.serial);
@@ -507,7 +511,12 @@ fn publish<D: Disk>(
 }
 
 /// Steps 3 to 5. Comes back with what was really done, when mail came meanwhile.
-fn apply<D: Disk>(desk: &Desk<D>, drop: &D::File, mut plan: Plan, locks: &mut DropLocks<'_, D>) -> Result<Plan, Refused> {
+fn apply<D: Disk>(
+    desk: &Desk<D>,
+    drop: &D::File,
+    mut plan: Plan,
+    locks: &mut DropLocks<'_, D>,
+) -> Result<Plan, Refused> {
     let disk = &desk.disk;
     for _ in 0..ATTEMPTS {
         let path = desk.own_path(".copy");

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use crate::sys::files::{How, Stat};
 use crate::sys::files;
+pub use crate::sys::files::{How, Stat};
 
 /// How far a read may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +227,8 @@ impl Disk for RealDisk {
     fn holder(&self) -> Holder {
         static WORLD: OnceLock<String> = OnceLock::new();
         let world = WORLD.get_or_init(|| {
-            let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().replace(char::is_whitespace, "_");
+            let line =
+                |path: &str| fs::read_to_string(path).unwrap_or_default().trim().replace(char::is_whitespace, "_");
             let host = line("/proc/sys/kernel/hostname");
             let space = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
             format!("{host} {} {}", line("/proc/sys/kernel/random/boot_id"), space.display())

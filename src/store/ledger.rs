@@ -126,7 +126,8 @@ impl Ledger {
             }
             Record::Burial { through } => {
                 let buried = |(_, serial): &(u32, u32)| serial.wrapping_sub(*through).cast_signed() <= 0;
-                let buried: Vec<Uid> = self.deaths.iter().filter(|(_, death)| buried(death)).map(|(uid, _)| *uid).collect();
+                let buried: Vec<Uid> =
+                    self.deaths.iter().filter(|(_, death)| buried(death)).map(|(uid, _)| *uid).collect();
                 buried.iter().for_each(|uid| self.bury(uid));
             }
             Record::Gone(uids) => {
@@ -289,5 +290,94 @@ fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
 
 /// For callers that read the file: how much memory a ledger may take.
 pub(super) fn bounded(size: u64) -> io::Result<usize> {
-    usize::try_from(size).ok().filter(|&size| size <= 2 * PAYLOAD_BYTES).ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+    usize::try_from(size)
+        .ok()
+        .filter(|&size| size <= 2 * PAYLOAD_BYTES)
+        .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(hash: u128, occurrence: u32) -> Named {
+        Named { uid: Uid { hash, occurrence }, from_check: hash as u32 }
+    }
+
+    /// A ledger file with a record of each kind.
+    fn sample() -> (Vec<Record>, Vec<u8>, Vec<usize>) {
+        let records = vec![
+            Record::Deaths(vec![named(1, 0), named(2, 0)]),
+            Record::Repetition(vec![named(3, 0), named(3, 1)]),
+            Record::Deaths(vec![named(3, 0)]),
+            Record::Burial { through: 1 },
+            Record::Gone(vec![named(4, 2).uid]),
+        ];
+        let mut ledger = Ledger::default();
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for record in &records {
+            bytes.extend(ledger.append(std::slice::from_ref(record), b"ann", 77));
+            ends.push(bytes.len());
+        }
+        assert_eq!(ledger.end as usize, bytes.len());
+        (records, bytes, ends)
+    }
+
+    #[test]
+    fn what_was_appended_is_what_is_read() {
+        let (_, bytes, _) = sample();
+        let ledger = Ledger::parse(&bytes);
+        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 5, false));
+        assert_eq!(ledger.name.as_deref(), Some(&b"ann"[..]));
+        assert_eq!(ledger.deaths.keys().copied().collect::<Vec<_>>(), [named(3, 0).uid]);
+        assert_eq!(
+            (ledger.free(3, true), ledger.free(4, true), ledger.free(5, true), ledger.free(5, false)),
+            (2, 3, 1, 0)
+        );
+        assert!(ledger.gone.contains(&named(4, 2).uid));
+    }
+
+    #[test]
+    fn a_ledger_written_anew_says_the_same() {
+        let (_, bytes, _) = sample();
+        let long = Ledger::parse(&bytes);
+        let (short, bytes) = long.rewritten();
+        let read = Ledger::parse(&bytes);
+        for ledger in [short, read] {
+            assert_eq!(ledger.deaths.keys().collect::<Vec<_>>(), long.deaths.keys().collect::<Vec<_>>());
+            assert_eq!((&ledger.next, &ledger.lines, &ledger.gone), (&long.next, &long.lines, &long.gone));
+            assert_eq!((ledger.id, ledger.end as usize, ledger.damaged), (long.id, bytes.len(), false));
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_is_no_record_wherever_it_is_torn() {
+        let (_, bytes, ends) = sample();
+        for cut in 0..bytes.len() {
+            let ledger = Ledger::parse(&bytes[..cut]);
+            let whole = ends.iter().rev().find(|&&end| end <= cut).copied().unwrap_or(0);
+            // The opening stands before the first record.
+            assert!(ledger.end as usize == whole || whole == 0 && ledger.serial == 0, "cut at {cut}");
+            assert!(!ledger.damaged, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_costs_one_record_and_is_said() {
+        let (_, bytes, ends) = sample();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            let ledger = Ledger::parse(&damaged);
+            let hit = ends.iter().position(|&end| at < end).unwrap();
+            assert_eq!(ledger.damaged, hit < ends.len() - 1, "flipped {at}");
+            if hit != 2 && hit != 1 {
+                assert!(ledger.deaths.contains_key(&named(3, 0).uid), "flipped {at}: another record is lost");
+            }
+            if hit == 0 && at >= 35 {
+                assert!(!ledger.deaths.contains_key(&named(1, 0).uid), "all or none of one QUIT");
+                assert!(!ledger.deaths.contains_key(&named(2, 0).uid), "all or none of one QUIT");
+            }
+        }
+    }
 }

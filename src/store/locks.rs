@@ -138,7 +138,8 @@ fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
     }
     let mut text = [0; LINE_BYTES];
     let read = disk.read(&file, &mut text, 0, Reach::Wait).unwrap_or(0);
-    let dead = parse(&text[..read]).is_some_and(|holder| holder.world == disk.holder().world && !disk.is_alive(&holder));
+    let dead =
+        parse(&text[..read]).is_some_and(|holder| holder.world == disk.holder().world && !disk.is_alive(&holder));
     // One that lives writes to it every thirty seconds: also our own, left behind when it could not be removed.
     let stale = dead || disk.now() - seen.mtime >= STALE_NANOS;
     // Two of us may have judged the same lock: only one of them may remove it, and only it. Whoever comes second finds the

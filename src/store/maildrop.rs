@@ -201,7 +201,10 @@ impl<D: Disk> Maildrop<D> {
             return Err(Refused::InUse);
         }
         // A ledger written anew has another inode: who locked the old one has locked nothing.
-        if !disk.look(&desk.bins, &desk.own(".bin")).is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode)) {
+        if !disk
+            .look(&desk.bins, &desk.own(".bin"))
+            .is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode))
+        {
             return Ok(None);
         }
         let Some((drop, seen)) = desk.open_drop()? else { return Ok(Some(Maildrop::empty(disk, place))) };
@@ -335,7 +338,8 @@ impl<D: Disk> Maildrop<D> {
             }
         });
         read.map_err(|unread| core.index_fault(unread))?;
-        let mut ledger = Ledger { id: self.ledger.id, serial: self.ledger.serial, end: self.ledger.bytes, ..Ledger::default() };
+        let mut ledger =
+            Ledger { id: self.ledger.id, serial: self.ledger.serial, end: self.ledger.bytes, ..Ledger::default() };
         let name = core.spot.drop.file_name().unwrap_or_default().as_encoded_bytes();
         let bytes = ledger.append(&[Record::Deaths(deaths)], name, core.disk.random());
         write_ledger(&core.disk, &files.bin, &bytes, self.ledger.bytes)
@@ -471,6 +475,15 @@ impl<D: Disk> Maildrop<D> {
     /// Where in the drop a message stands.
     pub(super) fn offset_for_tests(&self, number: u32) -> Result<u64, Miss> {
         Ok(self.core.entries(number, 1, Reach::Wait)?[0].1.extent.offset)
+    }
+
+    /// What the session takes on the heap, but for its marks and its path.
+    pub(super) fn bytes_for_tests(&self) -> usize {
+        let entries = match self.core.files.as_ref().map(|files| &files.index) {
+            Some(Index::Memory(entries)) => entries.capacity(),
+            _ => 0,
+        };
+        size_of::<Core<D>>() + size_of::<Maildrop<D>>() + entries
     }
 
     /// The drop's size when the snapshot was taken.

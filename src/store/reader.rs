@@ -157,9 +157,10 @@ impl<D: Disk> Core<D> {
     /// Whether what was just read belongs to the drop that was scanned.
     fn verify(&self, entry: &Entry, reach: Reach) -> Result<(), Miss> {
         let Some(files) = &self.files else { return Err(Miss::Changed) };
-        let now = self.disk.stat(&files.drop).map_err(|error| {
-            Miss::Fault(Fault::new("looking at", &self.spot.drop, error))
-        })?;
+        let now = self
+            .disk
+            .stat(&files.drop)
+            .map_err(|error| Miss::Fault(Fault::new("looking at", &self.spot.drop, error)))?;
         let identity = Identity::from(now);
         let was = *self.seen();
         if now.links == 0 {

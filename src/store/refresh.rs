@@ -191,13 +191,15 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
     /// Whether the drop only grew since.
     fn is_grown(&self, header: &Header) -> Result<bool, Refused> {
         let (then, now) = (&header.drop, &self.seen);
-        if (then.dev, then.inode) != (now.dev, now.inode) || now.size <= then.size
+        if (then.dev, then.inode) != (now.dev, now.inode)
+            || now.size <= then.size
             || header.seen_at == 0
             || header.last.from_bytes == 0
         {
             return Ok(false);
         }
-        Ok(tail_hash(self.desk, self.drop, then.size)? == header.tail_hash && has_from(self.desk, self.drop, &header.last)?)
+        Ok(tail_hash(self.desk, self.drop, then.size)? == header.tail_hash
+            && has_from(self.desk, self.drop, &header.last)?)
     }
 
     /// Everything anew.
@@ -256,7 +258,8 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         let first = *found.first().filter(|first| first.offset == header.last.offset).ok_or(Trouble::Doubtful)?;
         let was = Uid { hash: header.last.hash, occurrence: header.last.occurrence };
         let same = first.hash == was.hash;
-        let kept = if header.last.dead { header.count } else { header.count.checked_sub(1).ok_or(Trouble::Doubtful)? };
+        let kept =
+            if header.last.dead { header.count } else { header.count.checked_sub(1).ok_or(Trouble::Doubtful)? };
         let mut anew = Header { count: kept, ..header };
 
         // Who sits already? Also a grown drop may hold messages that the ledger knows better than this index, which may be
@@ -433,7 +436,8 @@ impl<'l> Seats<'l> {
                 self.plain.insert(uid.hash, from_check);
                 return;
             }
-            let seat = Seat { occurrence: uid.occurrence, from_check: Some(from_check), dead: false, taken: true, new: true };
+            let seat =
+                Seat { occurrence: uid.occurrence, from_check: Some(from_check), dead: false, taken: true, new: true };
             self.special.insert(uid.hash, vec![seat]);
             return;
         };
@@ -450,9 +454,9 @@ impl<'l> Seats<'l> {
     }
 
     fn all(&self) -> impl Iterator<Item = (Uid, &Seat)> {
-        self.special.iter().flat_map(|(&hash, seats)| {
-            seats.iter().map(move |seat| (Uid { hash, occurrence: seat.occurrence }, seat))
-        })
+        self.special
+            .iter()
+            .flat_map(|(&hash, seats)| seats.iter().map(move |seat| (Uid { hash, occurrence: seat.occurrence }, seat)))
     }
 
     /// Which is which of the repeated messages, as far as the ledger does not know.
@@ -539,7 +543,12 @@ pub(super) fn load<D: Disk>(desk: &Desk<D>, bin: &D::File, remarks: &mut Remarks
 }
 
 /// Adds records to the ledger and syncs it. After a fault what `ledger` says is not what the file says.
-pub(super) fn append<D: Disk>(desk: &Desk<D>, bin: &D::File, ledger: &mut Ledger, records: &[Record]) -> Result<(), Fault> {
+pub(super) fn append<D: Disk>(
+    desk: &Desk<D>,
+    bin: &D::File,
+    ledger: &mut Ledger,
+    records: &[Record],
+) -> Result<(), Fault> {
     let (at, first) = (ledger.end, ledger.id == 0);
     let name = desk.name().as_os_str().as_encoded_bytes().to_owned();
     let bytes = ledger.append(records, &name, desk.disk.random());

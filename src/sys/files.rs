@@ -97,9 +97,8 @@ fn statx(fd: RawFd, name: &Path, flags: libc::c_int) -> io::Result<Stat> {
     check(unsafe { libc::statx(fd, name.as_ptr(), flags, libc::STATX_BASIC_STATS, found.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, and every bit pattern of this struct of integers is valid (it was zeroed).
     let found = unsafe { found.assume_init() };
-    let nanos = |time: libc::statx_timestamp| {
-        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
-    };
+    let nanos =
+        |time: libc::statx_timestamp| time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec));
     Ok(Stat {
         dev: u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor),
         inode: found.stx_ino,

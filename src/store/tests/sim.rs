@@ -36,12 +36,15 @@ impl SimFile {
     }
 }
 
+/// A name taken away, a name given.
+type Renaming = (Option<OsString>, Option<(OsString, u64)>);
+
 #[derive(Default)]
 struct SimDir {
     names: BTreeMap<OsString, u64>,
     durable: BTreeMap<OsString, u64>,
     /// What happened to names since the last sync: taken away, given.
-    pending: Vec<(Option<OsString>, Option<(OsString, u64)>)>,
+    pending: Vec<Renaming>,
     mode: u32,
     inode: u64,
 }
@@ -205,9 +208,9 @@ impl World {
                         _ => self.below(2) == 0,
                     };
                     let source = if new { &file.data } else { &file.durable };
-                    for at in sector..size.min(sector + SECTOR) {
-                        data[at] = source.get(at).copied().unwrap_or(0);
-                    }
+                    let end = size.min(sector + SECTOR);
+                    let there = source.len().clamp(sector, end);
+                    data[sector..there].copy_from_slice(&source[sector.min(source.len())..there.min(source.len())]);
                 }
             }
             let kept = self.files.get_mut(&inode).unwrap();
