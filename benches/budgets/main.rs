@@ -30,7 +30,8 @@ use dmail::mail::dots::DotEncoder;
 use dmail::mail::mbox::Scanner;
 
 /// What can be asked for by name.
-const GROUPS: &[(&str, fn(&Plan, &mut Table))] = &[
+type Group = fn(&Plan, &mut Table);
+const GROUPS: &[(&str, Group)] = &[
     ("micro", micro),
     ("memory", memory),
     ("account", account),

@@ -309,7 +309,7 @@ impl<T> Pool<T> {
                 return Some(Act::Spawn(copy));
             }
         }
-        while !self.queue.is_empty()
+        if !self.queue.is_empty()
             && let Some(copy) = self.copies.iter().position(|copy| matches!(copy.state, State::Idle))
         {
             let request = self.queue.pop_front().expect("not empty, says the line above");
