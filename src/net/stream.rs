@@ -298,6 +298,11 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         self.ending.get_or_insert(why);
     }
 
+    /// Bytes of half-received TLS records that it holds.
+    pub fn partial_bytes(&self) -> usize {
+        self.wire.partial_bytes()
+    }
+
     /// The machine.
     pub fn machine(&self) -> &M {
         &self.machine
@@ -348,7 +353,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     where
         H: Host<M, Body = B>,
     {
-        let before = self.wire.partial_bytes();
+        // Taken out now and put back below: should this turn panic, nothing of this connection stays in the sum.
+        scratch.partial = scratch.partial.saturating_sub(self.wire.partial_bytes());
         let was_behind = self.is_behind() || self.giving;
         scratch.input.load(&mut self.input);
         scratch.output.load(&mut self.output);
@@ -364,7 +370,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         }
         scratch.input.save(&mut self.input);
         scratch.output.save(&mut self.output);
-        scratch.partial = (scratch.partial + self.wire.partial_bytes()).saturating_sub(before);
+        scratch.partial += self.wire.partial_bytes();
         if !was_behind && (self.is_behind() || self.giving) {
             self.since = now;
             self.moved = 0;

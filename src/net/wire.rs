@@ -70,7 +70,8 @@ pub(super) enum Wire {
 /// The state of one TLS connection.
 pub(super) struct Tls {
     conn: UnbufferedServerConnection,
-    /// The front of a record that is not whole yet. Shorter than one record.
+    /// The front of a record, or of a handshake message in several records, that is not whole yet. Never longer than
+    /// [`INPUT_ROOM`].
     partial: Vec<u8>,
     /// Ciphertext that the socket would not take.
     unsent: Vec<u8>,
@@ -195,7 +196,11 @@ impl Tls {
         }
         let kept = self.partial.len();
         let limit = input.room().len().min(cipher.incoming.len());
-        assert!(limit > kept, "a line and a record's front fit side by side");
+        if limit <= kept {
+            // A line and a record's front fit side by side, so this is a handshake message in many records: rustls
+            // leaves them here until it is whole, and would wait for 64 KiB of it.
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake message that is too long"));
+        }
         let count = sock.read(&mut cipher.incoming[kept..limit])?;
         if count == 0 {
             return Ok(Got::Eof);

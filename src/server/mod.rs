@@ -53,7 +53,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 const RESERVE: usize = 64;
 /// Descriptors of one conversation: its socket, bin, index and drop.
 const PER_CONVERSATION: usize = 4;
-/// Half-received TLS records of all connections together. Beyond it, whoever came first and has not logged in goes.
+/// Half-received TLS records of all connections together. Beyond it, whoever holds some, came first and has not logged in
+/// goes.
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;
 /// A turn of one entry that took longer is worth a line in the log.
 const LONG_TURN: Duration = Duration::from_millis(100);
@@ -344,13 +345,13 @@ impl Server {
         self.most_open = self.most_open.max(self.shared.open);
     }
 
-    /// Over the bound of half-received TLS records, the oldest connection that is not logged in ends.
+    /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.
     fn shed(&mut self) {
         if self.lp.partial_bytes() <= PARTIAL_LIMIT {
             return;
         }
         let oldest = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
-            Entry::Pop3(conversation) => conversation.idle_since().map(|since| (since, id)),
+            Entry::Pop3(conversation) => conversation.partial_since().map(|since| (since, id)),
             _ => None,
         });
         if let Some((_, id)) = oldest.min()

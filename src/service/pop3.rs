@@ -170,9 +170,11 @@ impl Conversation {
         self.stream.abort();
     }
 
-    /// When it began, if nobody is logged in on it: the first one of these is the cheapest to lose.
-    pub fn idle_since(&self) -> Option<Instant> {
-        (!self.stream.machine().is_logged_in()).then_some(self.session.began)
+    /// When it began, if it holds half a TLS record and nobody is logged in on it: the first of these is the cheapest to
+    /// lose.
+    pub fn partial_since(&self) -> Option<Instant> {
+        let losable = self.stream.partial_bytes() > 0 && !self.stream.machine().is_logged_in();
+        losable.then_some(self.session.began)
     }
 
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.

@@ -664,6 +664,43 @@ mod tls {
         assert_eq!(bench.far.0.borrow().got.first(), Some(&21), "an alert record");
     }
 
+    #[test]
+    fn a_client_hello_of_many_records_is_an_error_of_the_peers_and_not_ours() {
+        let mut bench = Bench::new();
+        secure(&mut bench);
+        let mut hello = vec![1, 0, 0xea, 0x60];
+        hello.resize(60_000, 0);
+        let mut last = Turn::Idle;
+        for fragment in hello.chunks(16_000) {
+            let length = u16::try_from(fragment.len()).unwrap().to_be_bytes();
+            bench.send(&[&[0x16, 3, 1][..], &length, fragment].concat());
+            last = bench.settle_bytes();
+            if last == Turn::Closed {
+                break;
+            }
+        }
+        assert_eq!(last, Turn::Closed);
+        assert_eq!(bench.scratch.partial_bytes(), 0);
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing_in_the_sum_of_partial_records() {
+        let mut bench = Bench::new();
+        secure(&mut bench);
+        let mut client = client(&[&rustls::version::TLS13]);
+        carry(&mut bench, &mut client, 100_000);
+        client.writer().write_all(b"panic\n").unwrap();
+        let mut sealed = Vec::new();
+        client.write_tls(&mut sealed).unwrap();
+        bench.send(&sealed[..10]);
+        bench.settle_bytes();
+        assert_eq!(bench.scratch.partial_bytes(), 10);
+        bench.send(&sealed[10..]);
+        let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.turn()));
+        assert!(turn.is_err(), "this panic is meant");
+        assert_eq!(bench.scratch.partial_bytes(), 0);
+    }
+
     impl Bench {
         fn settle_bytes(&mut self) -> Turn {
             loop {
