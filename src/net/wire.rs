@@ -218,7 +218,9 @@ impl Tls {
             outgoing.clear();
         }
         outgoing.save(&mut self.unsent);
-        outcome.map(|()| Got::of(count, limit - kept))
+        outcome?;
+        // After the peer's goodbye the next read is our own word for it: no edge will come for that one.
+        Ok(if self.peer_closed { Got::Bytes(count) } else { Got::of(count, limit - kept) })
     }
 
     fn write(

@@ -701,6 +701,20 @@ mod tls {
         assert_eq!(bench.scratch.partial_bytes(), 0);
     }
 
+    #[test]
+    fn a_goodbye_below_is_answered_though_the_socket_stays_open() {
+        for versions in [[&rustls::version::TLS13], [&rustls::version::TLS12]] {
+            let mut bench = Bench::new();
+            secure(&mut bench);
+            let mut client = client(&versions);
+            assert_eq!(carry(&mut bench, &mut client, 100_000), "hello\n");
+            client.writer().write_all(b"echo a\n").unwrap();
+            client.send_close_notify();
+            assert_eq!(carry(&mut bench, &mut client, 100_000), "a\n");
+            assert!(bench.far.0.borrow().shut);
+        }
+    }
+
     impl Bench {
         fn settle_bytes(&mut self) -> Turn {
             loop {
