@@ -434,6 +434,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                     self.machine.answer(now, *after, &mut scratch.output);
                     moved = true;
                 }
+                // Before the handshake is done nothing can be said, not even goodbye.
+                Doing::Closing if self.wire.is_shaking_hands() => return Ok(Turn::Closed),
                 Doing::Closing if self.wire.is_flushed(&scratch.output) => {
                     self.sock.shut_write()?;
                     self.doing = Doing::Draining(0);

@@ -715,6 +715,22 @@ mod tls {
         }
     }
 
+    #[test]
+    fn who_leaves_in_the_handshake_is_gone_at_once_and_so_is_who_is_told_to_leave() {
+        let mut bench = Bench::new();
+        secure(&mut bench);
+        bench.settle_bytes();
+        bench.far.0.borrow_mut().ended = true;
+        bench.stream.mark(Readiness { ends: true, ..Readiness::default() });
+        assert_eq!(bench.settle_bytes(), Turn::Closed);
+
+        let mut bench = Bench::new();
+        secure(&mut bench);
+        bench.settle_bytes();
+        bench.stream.end(End::Shutdown);
+        assert_eq!(bench.settle_bytes(), Turn::Closed, "there is nothing that could be said");
+    }
+
     impl Bench {
         fn settle_bytes(&mut self) -> Turn {
             loop {
