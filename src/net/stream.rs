@@ -345,7 +345,9 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
 
     /// The peer is owed something that it does not take.
     fn is_behind(&self) -> bool {
-        !self.output.is_empty() || matches!(self.doing, Doing::Body(..) | Doing::Closing | Doing::Upgrade(..))
+        !self.output.is_empty()
+            || self.wire.has_unsent()
+            || matches!(self.doing, Doing::Body(..) | Doing::Closing | Doing::Upgrade(..))
     }
 
     /// Does what can be done now.
@@ -478,8 +480,10 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     where
         H: Host<M, Body = B>,
     {
-        self.giving = false;
-        match self.machine.step(now, &mut scratch.input, &mut scratch.output) {
+        let want = self.machine.step(now, &mut scratch.input, &mut scratch.output);
+        // Wanting more input does not end the giving: it is what a machine says between two pieces of data.
+        self.giving &= matches!(want, Want::Input);
+        match want {
             Want::Again => {}
             Want::Close => {
                 self.doing = Doing::Closing;

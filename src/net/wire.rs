@@ -151,6 +151,11 @@ impl Wire {
         }
     }
 
+    /// Whether it holds what was sealed and the socket would not take.
+    pub(super) fn has_unsent(&self) -> bool {
+        matches!(self, Wire::Tls(tls) if !tls.unsent.is_empty())
+    }
+
     /// Whether everything the machine wrote is in the socket.
     pub(super) fn is_flushed(&self, output: &Output) -> bool {
         match self {

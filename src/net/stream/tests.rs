@@ -479,6 +479,27 @@ fn an_end_of_ours_says_a_last_line_but_never_inside_a_message() {
     assert!(!got.contains("Shutdown") && !got.contains("end"));
 }
 
+#[test]
+fn who_sends_data_below_the_floor_is_dropped() {
+    let mut bench = Bench::new();
+    bench.send(b"data 1000000\n");
+    bench.send(&[b'd'; 100]);
+    bench.settle();
+    for _ in 0..3 {
+        assert_eq!(bench.stream.deadline(), Some(bench.now + FLOOR_TIME));
+        bench.send(&[b'd'; FLOOR_OCTETS as usize]);
+        bench.settle();
+        bench.now += FLOOR_TIME;
+        bench.stream.expire(bench.now);
+        assert_eq!(bench.settle().1, Turn::Idle, "slow, but above the floor");
+    }
+    bench.send(&[b'd'; 100]);
+    bench.settle();
+    bench.now += FLOOR_TIME;
+    bench.stream.expire(bench.now);
+    assert_eq!(bench.turn(), Turn::Closed);
+}
+
 /// TLS over the same capricious wire, with rustls's own client at the far end.
 mod tls {
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -729,6 +750,21 @@ mod tls {
         bench.settle_bytes();
         bench.stream.end(End::Shutdown);
         assert_eq!(bench.settle_bytes(), Turn::Closed, "there is nothing that could be said");
+    }
+
+    #[test]
+    fn the_floor_counts_what_waits_sealed() {
+        let mut bench = Bench::new();
+        secure(&mut bench);
+        let mut client = client(&[&rustls::version::TLS13]);
+        assert_eq!(carry(&mut bench, &mut client, 100_000), "hello\n");
+        bench.far.0.borrow_mut().window = 0;
+        client.writer().write_all(b"body 20000\n").unwrap();
+        let mut sealed = Vec::new();
+        client.write_tls(&mut sealed).unwrap();
+        bench.send(&sealed);
+        assert_eq!(bench.settle_bytes(), Turn::Idle);
+        assert_eq!(bench.stream.deadline(), Some(bench.now + FLOOR_TIME));
     }
 
     impl Bench {
