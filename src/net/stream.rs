@@ -391,7 +391,9 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 return Ok(Turn::Closed);
             }
             let mut moved = false;
-            if let Some(why) = self.ending.take() {
+            // A server that stops lets every answer come that is owed: a client that said QUIT learns whether it held.
+            let owed = matches!(self.doing, Doing::Owed | Doing::Answered(_));
+            if let Some(why) = self.ending.take_if(|why| *why != End::Shutdown || !owed) {
                 self.finish(now, why, &mut scratch.output);
                 moved = true;
             }

@@ -326,7 +326,13 @@ impl Server {
             let entry = match newborn {
                 Newborn::Pop3 { stream, peer, tls } => {
                     let made = pop3::Conversation::new(now, stream, peer, tls, &self.shared);
-                    made.map(|conversation| Entry::Pop3(Box::new(conversation)))
+                    made.map(|mut conversation| {
+                        // Accepted in the very turn in which the server was told to stop.
+                        if self.shared.stopping {
+                            conversation.end(End::Shutdown);
+                        }
+                        Entry::Pop3(Box::new(conversation))
+                    })
                 }
                 Newborn::Control(stream) => {
                     control::Conversation::new(now, stream).map(|conversation| Entry::Control(Box::new(conversation)))
@@ -515,6 +521,10 @@ impl Server {
         let clients: Vec<Id> = (self.lp.iter_mut())
             .filter_map(|(id, entry)| match entry {
                 Entry::Pop3(conversation) => {
+                    conversation.end(End::Shutdown);
+                    Some(id)
+                }
+                Entry::Control(conversation) => {
                     conversation.end(End::Shutdown);
                     Some(id)
                 }

@@ -7,6 +7,7 @@ use super::Shared;
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, Token, UnixStream, watch};
+use crate::protocol::End;
 use crate::protocol::control::{Answer, Ask, Control};
 use crate::sys::process;
 use crate::text::bytes::Output;
@@ -67,6 +68,11 @@ impl Conversation {
     /// Silence.
     pub fn expire(&mut self, now: Instant) {
         self.stream.expire(now);
+    }
+
+    /// Ends it, for a reason of ours; an order that was given is still reported on.
+    pub fn end(&mut self, why: End) {
+        self.stream.end(why);
     }
 
     /// What came of an order.

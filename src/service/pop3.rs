@@ -431,7 +431,7 @@ impl Service<'_> {
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();
-                if self.session.patience.is_some_and(|until| now < until)
+                if self.session.patience.is_some_and(|until| now < until && !self.shared.stopping)
                     && (matches!(refusal, Refused::Locked) || ours())
                 {
                     let ticket = self.ticket();

@@ -500,6 +500,19 @@ fn who_sends_data_below_the_floor_is_dropped() {
     assert_eq!(bench.turn(), Turn::Closed);
 }
 
+#[test]
+fn what_was_begun_is_finished_before_the_server_stops() {
+    let mut bench = Bench::new();
+    bench.host.later = true;
+    bench.send(b"ask\n");
+    bench.settle();
+    bench.stream.end(End::Shutdown);
+    assert_eq!(bench.settle(), ("".into(), Turn::Idle), "the answer is on its way");
+    bench.stream.answer(Done::Now("late\n"));
+    assert_eq!(bench.settle().0, "late\nShutdown\n");
+    assert!(bench.far.0.borrow().shut);
+}
+
 /// TLS over the same capricious wire, with rustls's own client at the far end.
 mod tls {
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

@@ -282,14 +282,13 @@ impl Pop3 {
     }
 
     fn asked(&mut self, asked: Asked, answer: Answer, out: &mut Output) {
-        self.state = State::Transaction;
+        self.state = if asked == Asked::Tls { State::Authorising } else { State::Transaction };
         match (asked, answer) {
             (Asked::Tls, Answer::TlsStarted) => {
                 // RFC 2595 §4: everything said before TLS is forgotten.
                 self.link.tls = true;
                 self.user = None;
                 self.lines = Lines::default();
-                self.state = State::Authorising;
             }
             (Asked::Stat, Answer::Totals(totals)) => say!(out, "+OK {} {}", totals.messages, totals.octets),
             (Asked::ListHeading, Answer::Totals(totals)) => {
@@ -314,10 +313,12 @@ impl Pop3 {
         }
     }
 
-    /// A refusal in Transaction; one that means we cannot vouch for the numbers any more ends the session.
+    /// A refusal where the state is set already; one that means we cannot vouch for the numbers any more ends the session.
     fn refused(&mut self, refusal: Refusal, out: &mut Output) {
         self.refuse(refusal, out);
-        self.state = if refusal == Refusal::Changed { State::Over } else { State::Transaction };
+        if refusal == Refusal::Changed {
+            self.state = State::Over;
+        }
     }
 }
 
@@ -399,7 +400,10 @@ impl Machine for Pop3 {
                 self.last = self.last.max(number);
                 self.state = State::Transaction;
             }
-            (State::Sending(_), Answer::Refused(refusal)) => self.refused(refusal, out),
+            (State::Sending(_), Answer::Refused(refusal)) => {
+                self.state = State::Transaction;
+                self.refused(refusal, out);
+            }
             (State::Updating, Answer::Committed { deleted: 0 }) => self.farewell("+OK Bye", out),
             (State::Updating, Answer::Committed { deleted }) => {
                 say!(out, "+OK Bye, {deleted} deleted");
@@ -414,7 +418,11 @@ impl Machine for Pop3 {
     }
 
     fn end(&mut self, _now: Instant, why: End, out: &mut Output) {
-        self.state = State::Over;
+        let before = std::mem::replace(&mut self.state, State::Over);
+        // The last word has been said, or the heading has, and an -ERR would be taken for a row.
+        if matches!(before, State::Over | State::Listing { .. }) {
+            return;
+        }
         match why {
             // RFC 1939 §3: an autologout sends nothing and removes nothing.
             End::Silence => {}

@@ -265,6 +265,33 @@ fn who_only_talks_nonsense_is_closed_and_who_errs_now_and_then_is_not() {
 }
 
 #[test]
+fn an_end_of_ours_is_told_but_not_among_the_rows_of_a_list_and_not_after_the_last_word() {
+    let login = b"USER ann\r\nPASS secret\r\n".as_slice();
+    for (commands, told) in [(&b"NOOP\r\n"[..], true), (b"UIDL\r\n", false), (b"QUIT\r\n", false)] {
+        let mut player = Player::new(crate::protocol::laws::OPEN);
+        player.input.push(&[login, commands].concat());
+        loop {
+            player.run();
+            match player.asked.take().as_deref() {
+                Some("login ann secret") => player.machine.answer(Instant::now(), Answer::Welcome, &mut player.out),
+                Some("open") => {
+                    player.machine.answer(Instant::now(), Answer::Opened(Totals::default()), &mut player.out);
+                }
+                Some("commit") => {
+                    let answer = Answer::Committed { deleted: 0 };
+                    player.machine.answer(Instant::now(), answer, &mut player.out);
+                    break;
+                }
+                _ => break,
+            }
+        }
+        player.out.clear();
+        player.machine.end(Instant::now(), End::Shutdown, &mut player.out);
+        assert_eq!(!player.out.is_empty(), told, "{}", commands.escape_ascii());
+    }
+}
+
+#[test]
 fn a_browser_is_closed_at_once() {
     for verb in ["GET / HTTP/1.1", "POST / HTTP/1.1", "EHLO x"] {
         let talk = format!("{verb}\r\nUSER ann\r\nPASS secret\r\n");
