@@ -106,7 +106,11 @@ impl Conversation {
     pub fn new(now: Instant, sock: TcpStream, peer: SocketAddr, tls: bool, shared: &Shared) -> io::Result<Self> {
         let link = Link { tls, can_tls: shared.tls.is_some(), plain_ok: shared.plain_ok(peer) };
         let machine = Pop3::new(now, shared.pop3.clone(), link);
-        let at_once = if tls { shared.tls.clone() } else { None };
+        let at_once = match (tls, &shared.tls) {
+            (true, None) => return Err(io::Error::other("a reload has just taken TLS away")),
+            (true, Some(tls)) => Some(tls.clone()),
+            (false, _) => None,
+        };
         Ok(Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,
             session: Session {
@@ -179,22 +183,20 @@ impl Conversation {
 
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
-        if let Outcome::Fetched(fetched) = outcome {
-            let Some(body) = self.stream.body().filter(|_| ticket.serial == self.session.serial) else { return false };
-            match fetched {
-                Ok(fetched) => body.reader.supply(fetched),
-                Err(miss) => body.fault = Some(miss),
+        if ticket.serial != self.session.serial {
+            return false;
+        }
+        if let Some(body) = self.stream.body() {
+            match outcome {
+                Outcome::Fetched(Ok(fetched)) => body.reader.supply(fetched),
+                Outcome::Fetched(Err(miss)) => body.fault = Some(miss),
+                // Nobody fetched it: the next pull finds that out, and the conversation ends without the final dot.
+                _ => body.fault = Some(Miss::Cold),
             }
             self.stream.release();
             return true;
         }
-        if ticket.serial != self.session.serial || !self.stream.is_owed() {
-            if let Some(body) = self.stream.body()
-                && matches!(outcome, Outcome::Lost)
-            {
-                body.fault = Some(Miss::Changed);
-                self.stream.release();
-            }
+        if !self.stream.is_owed() {
             return false;
         }
         let mut service = Service { session: &mut self.session, shared, id: ticket.id };
@@ -278,9 +280,8 @@ impl Host<Pop3> for Service<'_> {
         let volume = self.session.volume;
         let ticket = self.ticket();
         let taken = self.shared.jobs.submit(Some(ticket), Kind::Read, volume, move |_| Outcome::Fetched(fetch.run()));
-        if taken.is_err() {
-            // Nobody will come back: let the next pull find that out.
-            body.fault = Some(Miss::Changed);
+        if let Err(busy) = taken {
+            log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
             self.shared.post.push_back((ticket, Outcome::Lost));
         }
     }
