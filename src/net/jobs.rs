@@ -18,8 +18,10 @@ use super::turn::Ticket;
 
 /// Threads at most.
 pub const THREADS: usize = 16;
-/// Jobs that may wait for one volume at a time.
-pub const PER_VOLUME: usize = 12;
+/// Jobs that may wait for one volume at a time. Fewer than may be of one kind, or a hung volume would take a whole kind of
+/// work from the others.
+pub const PER_VOLUME: usize = 10;
+const _: () = assert!(PER_VOLUME < per_kind(Kind::Read) && PER_VOLUME < per_kind(Kind::Sync));
 /// Jobs that may be queued; one more is refused.
 pub const QUEUE: usize = 16 * 1024;
 /// Without a sign of life for so long, a job's volume is stuck.
@@ -41,7 +43,7 @@ pub enum Kind {
 }
 
 /// Threads that may run this kind at a time.
-pub fn per_kind(kind: Kind) -> usize {
+pub const fn per_kind(kind: Kind) -> usize {
     match kind {
         Kind::Sync => THREADS - 2,
         Kind::Read => THREADS - 4,
@@ -68,9 +70,16 @@ type Work<R> = Box<dyn FnOnce(&Pulse) -> R + Send>;
 
 struct Job<R> {
     ticket: Option<Ticket>,
+    arrival: u64,
+    work: Work<R>,
+}
+
+/// What waits for one volume with work of one kind: its bounds hold for all of it, so only its first job is ever looked at.
+struct Lane<R> {
     kind: Kind,
     volume: u64,
-    work: Work<R>,
+    /// Never empty: a lane goes with its last job.
+    jobs: VecDeque<Job<R>>,
 }
 
 struct Running {
@@ -81,7 +90,9 @@ struct Running {
 }
 
 struct State<R> {
-    queue: VecDeque<Job<R>>,
+    lanes: Vec<Lane<R>>,
+    /// Jobs in all lanes.
+    waiting: usize,
     running: Vec<Running>,
     done: Vec<(Option<Ticket>, R)>,
     threads: usize,
@@ -138,7 +149,8 @@ impl<R: Lost + Send + 'static> Pool<R> {
     pub fn new(waker: mio::Waker) -> Pool<R> {
         Pool(Arc::new(Common {
             state: Mutex::new(State {
-                queue: VecDeque::new(),
+                lanes: Vec::new(),
+                waiting: 0,
                 running: Vec::new(),
                 done: Vec::new(),
                 threads: 0,
@@ -162,21 +174,25 @@ impl<R: Lost + Send + 'static> Pool<R> {
         work: impl FnOnce(&Pulse) -> R + Send + 'static,
     ) -> Result<(), Busy> {
         let mut state = lock(&self.0);
-        if state.queue.len() >= QUEUE {
+        if state.waiting >= QUEUE {
             return Err(Busy::Full);
         }
         if state.running.iter().any(|job| job.volume == volume && job.pulse.age() > STUCK) {
             return Err(Busy::Stuck);
         }
-        state.queue.push_back(Job { ticket, kind, volume, work: Box::new(work) });
-        if state.queue.len() > state.idle && state.threads < THREADS {
+        state.serial += 1;
+        let job = Job { ticket, arrival: state.serial, work: Box::new(work) };
+        push(&mut state, kind, volume, job);
+        if state.waiting > state.idle && state.threads < THREADS {
             state.threads += 1;
             let common = self.0.clone();
             let started = std::thread::Builder::new().name("job".into()).stack_size(STACK).spawn(move || run(&common));
             if started.is_err() {
                 state.threads -= 1;
                 if state.threads == 0 {
-                    state.queue.pop_back();
+                    // Without a thread nothing else waits either.
+                    state.lanes.clear();
+                    state.waiting = 0;
                     return Err(Busy::Full);
                 }
             }
@@ -195,13 +211,13 @@ impl<R: Lost + Send + 'static> Pool<R> {
     pub fn load(&self) -> Load {
         let state = lock(&self.0);
         let stuck = state.running.iter().filter(|job| job.pulse.age() > STUCK).count();
-        Load { threads: state.threads, running: state.running.len(), waiting: state.queue.len(), stuck }
+        Load { threads: state.threads, running: state.running.len(), waiting: state.waiting, stuck }
     }
 
     /// Nothing is queued and nothing runs.
     pub fn is_idle(&self) -> bool {
         let state = lock(&self.0);
-        state.queue.is_empty() && state.running.is_empty() && state.done.is_empty()
+        state.waiting == 0 && state.running.is_empty() && state.done.is_empty()
     }
 }
 
@@ -212,26 +228,41 @@ impl<R> Drop for Pool<R> {
     }
 }
 
-/// The first job that its bounds let run.
-fn next<R>(state: &mut State<R>) -> Option<Job<R>> {
+fn push<R>(state: &mut State<R>, kind: Kind, volume: u64, job: Job<R>) {
+    state.waiting += 1;
+    match state.lanes.iter_mut().find(|lane| lane.kind == kind && lane.volume == volume) {
+        Some(lane) => lane.jobs.push_back(job),
+        None => state.lanes.push(Lane { kind, volume, jobs: VecDeque::from([job]) }),
+    }
+}
+
+/// The first job that came, of those that their bounds let run; and its kind and volume.
+fn next<R>(state: &mut State<R>) -> Option<(Kind, u64, Job<R>)> {
     let running = &state.running;
-    let allowed = |job: &Job<R>| {
-        running.iter().filter(|other| other.kind == job.kind).count() < per_kind(job.kind)
-            && running.iter().filter(|other| other.volume == job.volume).count() < PER_VOLUME
+    let allowed = |lane: &Lane<R>| {
+        running.iter().filter(|job| job.kind == lane.kind).count() < per_kind(lane.kind)
+            && running.iter().filter(|job| job.volume == lane.volume).count() < PER_VOLUME
     };
-    let at = state.queue.iter().take(256).position(allowed)?;
-    state.queue.remove(at)
+    let first = |(_, lane): &(usize, &Lane<R>)| lane.jobs.front().map(|job| job.arrival);
+    let (at, _) = state.lanes.iter().enumerate().filter(|(_, lane)| allowed(lane)).min_by_key(first)?;
+    let Lane { kind, volume, ref mut jobs } = state.lanes[at];
+    let job = jobs.pop_front()?;
+    if jobs.is_empty() {
+        state.lanes.swap_remove(at);
+    }
+    state.waiting -= 1;
+    Some((kind, volume, job))
 }
 
 fn run<R: Lost + Send + 'static>(common: &Common<R>) {
     let mut state = lock(common);
     loop {
-        if let Some(job) = next(&mut state) {
+        if let Some((kind, volume, job)) = next(&mut state) {
             state.serial += 1;
             let serial = state.serial;
             let pulse = Pulse(Arc::new(AtomicU64::new(0)), common.epoch);
             pulse.beat();
-            state.running.push(Running { kind: job.kind, volume: job.volume, pulse: pulse.clone(), serial });
+            state.running.push(Running { kind, volume, pulse: pulse.clone(), serial });
             drop(state);
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.work)(&pulse)));
             state = lock(common);
@@ -252,7 +283,7 @@ fn run<R: Lost + Send + 'static>(common: &Common<R>) {
         let (guard, timeout) = common.work.wait_timeout(state, LINGER).expect("no panic while the state is held");
         state = guard;
         state.idle -= 1;
-        if timeout.timed_out() && state.queue.is_empty() {
+        if timeout.timed_out() && state.waiting == 0 {
             break;
         }
     }
@@ -342,6 +373,22 @@ mod tests {
         assert_eq!(collect(&mut poll, &pool, 1), [1000], "another volume is served");
         gates.clear();
         assert_eq!(collect(&mut poll, &pool, 40).len(), 40);
+    }
+
+    #[test]
+    fn a_hung_volume_leaves_every_kind_of_work_to_the_others_however_much_waits_for_it() {
+        for kind in [Kind::Read, Kind::Sync] {
+            let (mut poll, pool) = pool();
+            let (begun, seen) = channel();
+            let gates: Vec<_> = (0..1000).map(|value| gated(&pool, kind, 7, &begun, value)).collect();
+            for _ in 0..PER_VOLUME {
+                seen.recv().unwrap();
+            }
+            pool.submit(None, kind, 8, |_| 5000).unwrap();
+            assert_eq!(collect(&mut poll, &pool, 1), [5000], "{kind:?} on another volume");
+            drop(gates);
+            collect(&mut poll, &pool, 1000);
+        }
     }
 
     #[test]
