@@ -191,8 +191,8 @@ impl<E: Entry> Loop<E> {
         let timeout = if self.runnable.is_empty() {
             let due = self.deadlines.peek().map(|Reverse((at, _))| *at);
             let next = [due, until].into_iter().flatten().min();
-            // Rounded up to the kernel's millisecond, or the last fraction of one would be spun away.
-            next.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+            // mio rounds up to the kernel's millisecond, or the last fraction of one would be spun away.
+            next.map(|at| at.saturating_duration_since(Instant::now()))
         } else {
             Some(Duration::ZERO)
         };
@@ -292,6 +292,17 @@ impl<E: Entry> Loop<E> {
             slot.armed = Some(deadline);
             self.deadlines.push(Reverse((deadline, id)));
         }
+        // Those who left leave theirs behind until it is due: at thousands of short connections a second that is a million.
+        if self.deadlines.len() > 64 + 4 * self.slots.len() {
+            self.forget_stale_deadlines();
+        }
+    }
+
+    fn forget_stale_deadlines(&mut self) {
+        let slots = &self.slots;
+        self.deadlines.retain(|Reverse((at, id))| {
+            slots.get(id.slot as usize).is_some_and(|slot| slot.birth == id.birth && slot.armed == Some(*at))
+        });
     }
 
     /// Removes what closed since the last call, and hands it over.
@@ -319,14 +330,8 @@ impl<E: Entry> Loop<E> {
     pub fn trim(&mut self) {
         self.slots.shrink_to_fit();
         self.runnable.shrink_to(64);
-        let live: Vec<_> = self.deadlines.drain().collect();
-        let slots = &self.slots;
-        self.deadlines = live
-            .into_iter()
-            .filter(|Reverse((at, id))| {
-                slots.get(id.slot as usize).is_some_and(|slot| slot.birth == id.birth && slot.armed == Some(*at))
-            })
-            .collect();
+        self.forget_stale_deadlines();
+        self.deadlines.shrink_to_fit();
     }
 
     /// The longest turn so far.

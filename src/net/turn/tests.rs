@@ -111,6 +111,30 @@ fn an_event_wakes_its_entry_and_no_later_one_in_the_same_slot() {
 }
 
 #[test]
+fn connections_that_came_and_went_leave_nothing_in_the_heap_of_deadlines() {
+    let mut lp = Loop::new().unwrap();
+    for _ in 0..1000 {
+        let (mut toy, _far) = toy(0, |_, _| Turn::Idle);
+        toy.deadline = Some(lp.now() + Duration::from_secs(180));
+        let id = lp.insert(toy).unwrap();
+        lp.run(&mut Vec::new());
+        lp.close(id);
+        assert!(lp.sweep().is_some());
+    }
+    assert!(lp.deadlines.len() <= 64 + 4, "{} deadlines for nobody", lp.deadlines.len());
+}
+
+#[test]
+fn what_is_due_now_is_not_waited_for() {
+    let mut lp = Loop::<Toy>::new().unwrap();
+    let begun = Instant::now();
+    for _ in 0..200 {
+        lp.poll(Some(lp.now())).unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_millis(150), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn tokens_carry_slot_birth_and_lane() {
     for id in [Id { slot: 0, birth: 1 }, Id { slot: u32::MAX, birth: (1 << 30) - 2 }, Id { slot: 77, birth: 12345 }] {
         for lane in 0..LANES {
