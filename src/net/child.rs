@@ -19,8 +19,8 @@ use crate::sys::process;
 const BATCH: usize = 16 * 1024;
 /// A line of its standard error, for the log.
 const ERROR_LINE: usize = 512;
-/// Bytes of standard error that are read at all in one turn; a flood is dropped.
-const ERROR_BATCH: usize = 8 * 1024;
+/// Bytes of standard error that are read in one turn.
+pub const ERROR_BATCH: usize = 8 * 1024;
 
 /// What to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,9 +141,9 @@ impl Child {
         !self.readable
     }
 
-    /// A line of its standard error for the log, cut to what is sane; `None` when there is none now.
-    pub fn complaint(&mut self) -> Option<Vec<u8>> {
-        let mut dropped = 0;
+    /// A line of its standard error for the log, cut to what is sane; `None` when there is none now, or when `budget` bytes
+    /// have been read.
+    pub fn complaint(&mut self, budget: &mut usize) -> Option<Vec<u8>> {
         loop {
             if let Some(at) = memchr::memchr(b'\n', &self.complaint) {
                 let rest = self.complaint.split_off(at + 1);
@@ -154,20 +154,25 @@ impl Child {
             if self.complaint.len() >= ERROR_LINE {
                 return Some(std::mem::take(&mut self.complaint));
             }
-            if !self.errors || dropped > ERROR_BATCH {
+            if !self.errors || *budget == 0 {
                 return None;
             }
             let mut bytes = [0; ERROR_LINE];
             match self.stderr.read(&mut bytes) {
                 Ok(0) => self.errors = false,
                 Ok(count) => {
-                    dropped += count;
+                    *budget = budget.saturating_sub(count);
                     self.complaint.extend_from_slice(&bytes[..count]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.errors = false,
             }
         }
+    }
+
+    /// Whether there may be more of its standard error to be read.
+    pub fn has_complaints(&self) -> bool {
+        self.errors
     }
 
     /// Ends it and all it started.

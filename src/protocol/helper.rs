@@ -8,6 +8,7 @@
 //! | Greeting  | `spawned` of a copy that is asked for its version | the answer, or [`VERSION_PATIENCE`]          |
 //! | Idle      | `spawned`, an answer                  | a request: `Act::Write`                                   |
 //! | Busy      | a request                             | its answer; or silence, garbage, death                    |
+//! | Leaving   | it was told to exit                   | its end; [`EXIT_PATIENCE`] is over                        |
 //! | Dying     | `Act::Kill`                           | its end                                                   |
 //!
 //! Promises: every ticket is answered exactly once, by its deadline. A copy that was silent past the deadline, spoke
@@ -36,6 +37,8 @@ pub const REQUEST_LIMIT: usize = 4096;
 pub const QUEUE_LIMIT: usize = 4096;
 /// How long the first copy may take to say which version it speaks. Passed once in the life of a server.
 pub const VERSION_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a copy that was told to exit may take to.
+pub const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 /// Back-off of a copy that ended without a good answer: the first, and the longest.
 pub const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -121,6 +124,7 @@ enum State<T> {
     Greeting { until: Instant },
     Idle,
     Busy { request: Request<T>, until: Instant },
+    Leaving { until: Instant },
     Dying,
 }
 
@@ -194,25 +198,32 @@ impl<T> Pool<T> {
         self.queue.push_back(Request { ticket, question, until, retried: false });
     }
 
+    /// Whether this copy is to be started still. While that was done the pool may have been stopped.
+    pub fn awaits(&self, copy: usize) -> bool {
+        matches!(self.copies[copy].state, State::Starting)
+    }
+
     /// The copy was started.
     pub fn spawned(&mut self, now: Instant, copy: usize) {
-        let asked = self.version != Version::One;
-        let copy_ = &mut self.copies[copy];
-        if !matches!(copy_.state, State::Starting) {
+        if !self.awaits(copy) {
             return;
         }
-        copy_.line.clear();
-        if asked {
-            copy_.state = State::Greeting { until: now + VERSION_PATIENCE };
-            self.acts.push_back(Act::Write(copy, Secret::new(b"version\n".to_vec())));
+        self.copies[copy].line.clear();
+        if self.version == Version::One {
+            self.copies[copy].state = State::Idle;
         } else {
-            copy_.state = State::Idle;
+            self.copies[copy].state = State::Greeting { until: now + VERSION_PATIENCE };
+            self.acts.push_back(Act::Write(copy, Secret::new(b"version\n".to_vec())));
         }
     }
 
     /// The copy said something.
     pub fn output(&mut self, now: Instant, copy: usize, mut bytes: &[u8]) {
         while !bytes.is_empty() {
+            // Nobody listens to one that is on its way out.
+            if matches!(self.copies[copy].state, State::Leaving { .. } | State::Dying | State::Down { .. }) {
+                return;
+            }
             let line = &mut self.copies[copy].line;
             let end = memchr::memchr(b'\n', bytes);
             let part = &bytes[..end.map_or(bytes.len(), |at| at + 1)];
@@ -235,6 +246,9 @@ impl<T> Pool<T> {
         let state = std::mem::replace(&mut self.copies[copy].state, State::Down { until: None });
         self.copies[copy].line.clear();
         if self.stopping {
+            if let State::Busy { request, .. } = state {
+                self.done(request.ticket, Verdict::Unavailable);
+            }
             return;
         }
         let expected = matches!(state, State::Dying | State::Down { .. });
@@ -272,6 +286,7 @@ impl<T> Pool<T> {
                 State::Busy { until, .. } if until <= now => {
                     self.give_up(now, copy, "gave no answer in time");
                 }
+                State::Leaving { until } if until <= now => self.kill(copy),
                 _ => {}
             }
         }
@@ -285,7 +300,7 @@ impl<T> Pool<T> {
     pub fn deadline(&self) -> Option<Instant> {
         let of_copies = self.copies.iter().filter_map(|copy| match copy.state {
             State::Down { until } => until,
-            State::Greeting { until } | State::Busy { until, .. } => Some(until),
+            State::Greeting { until } | State::Busy { until, .. } | State::Leaving { until } => Some(until),
             State::Starting | State::Idle | State::Dying => None,
         });
         of_copies.chain(self.queue.front().map(|request| request.until)).min()
@@ -299,9 +314,7 @@ impl<T> Pool<T> {
         if self.stopping {
             return None;
         }
-        // Until the first copy has told which version it speaks, it is the only one.
-        let startable = if self.version == Version::Unknown { 1 } else { self.copies.len() };
-        for copy in 0..startable {
+        for copy in 0..self.startable() {
             if let State::Down { until } = self.copies[copy].state
                 && until.is_none_or(|until| until <= now)
             {
@@ -322,19 +335,29 @@ impl<T> Pool<T> {
         None
     }
 
-    /// Nothing is started or asked any more; what waits is answered `Unavailable`, idle copies are told to exit.
-    pub fn stop(&mut self) {
+    /// Nothing is started or asked any more; who is owed an answer gets `Unavailable` now, and idle copies are told to exit.
+    pub fn stop(&mut self, now: Instant) {
+        self.retire(now);
+        for copy in 0..self.copies.len() {
+            if matches!(self.copies[copy].state, State::Busy { .. })
+                && let State::Busy { request, .. } = std::mem::replace(&mut self.copies[copy].state, State::Dying)
+            {
+                self.done(request.ticket, Verdict::Unavailable);
+                self.acts.push_back(Act::Kill(copy));
+            }
+        }
+    }
+
+    /// Nothing is started or asked any more; what waits gets `Unavailable`; idle copies are told to exit, and busy ones
+    /// when they have answered.
+    pub fn retire(&mut self, now: Instant) {
         self.stopping = true;
         for copy in 0..self.copies.len() {
-            match std::mem::replace(&mut self.copies[copy].state, State::Dying) {
-                State::Idle => self.acts.push_back(Act::Write(copy, Secret::new(b"exit\n".to_vec()))),
-                State::Busy { request, .. } => {
-                    self.done(request.ticket, Verdict::Unavailable);
-                    self.acts.push_back(Act::Kill(copy));
-                }
-                State::Greeting { .. } | State::Starting => self.acts.push_back(Act::Kill(copy)),
+            match self.copies[copy].state {
+                State::Idle => self.dismiss(now, copy),
+                State::Greeting { .. } | State::Starting => self.kill(copy),
                 State::Down { .. } => self.copies[copy].state = State::Down { until: None },
-                State::Dying => {}
+                State::Busy { .. } | State::Leaving { .. } | State::Dying => {}
             }
         }
         for request in std::mem::take(&mut self.queue) {
@@ -361,9 +384,14 @@ impl<T> Pool<T> {
         Health { alive: busy + idle, busy, waiting: self.queue.len(), ..self.health }
     }
 
+    /// Until the first copy has told which version it speaks, it is the only one.
+    fn startable(&self) -> usize {
+        if self.version == Version::Unknown { 1 } else { self.copies.len() }
+    }
+
     /// All copies are waiting out a back-off, so nobody will answer soon.
     fn is_held_back(&self, now: Instant) -> bool {
-        self.copies
+        self.copies[..self.startable()]
             .iter()
             .all(|copy| copy.failures > 2 && matches!(copy.state, State::Down { until: Some(until) } if until > now))
     }
@@ -386,6 +414,12 @@ impl<T> Pool<T> {
         self.acts.push_back(Act::Kill(copy));
     }
 
+    /// Asks a copy to go; if it does not, it is killed.
+    fn dismiss(&mut self, now: Instant, copy: usize) {
+        self.copies[copy].state = State::Leaving { until: now + EXIT_PATIENCE };
+        self.acts.push_back(Act::Write(copy, Secret::new(b"exit\n".to_vec())));
+    }
+
     /// A copy that cannot be trusted any more goes; what it was asked is asked elsewhere, if there is time.
     fn give_up(&mut self, now: Instant, copy: usize, why: &str) {
         self.health.ended += 1;
@@ -400,7 +434,7 @@ impl<T> Pool<T> {
     }
 
     fn again(&mut self, now: Instant, mut request: Request<T>) {
-        if request.retried || request.until <= now || self.is_held_back(now) {
+        if request.retried || request.until <= now || self.stopping || self.is_held_back(now) {
             return self.done(request.ticket, Verdict::Unavailable);
         }
         request.retried = true;
@@ -429,6 +463,9 @@ impl<T> Pool<T> {
                         self.acts.push_back(Act::Note(format!("authenticator {copy}: {}", printable(line))));
                     }
                     self.done(request.ticket, verdict);
+                    if self.stopping {
+                        self.dismiss(now, copy);
+                    }
                 }
                 Err(why) => {
                     self.copies[copy].state = State::Busy { request, until };

@@ -79,7 +79,7 @@ impl turn::Entry for Entry {
             Entry::Orders(listener) => orders(listener, now, shared),
             Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
-            Entry::Helper(copy) => copy.turn(now, shared),
+            Entry::Helper(copy) => copy.turn(id, now, shared),
             Entry::Signals(signals, came) => {
                 came.extend(signals.take());
                 Turn::Idle

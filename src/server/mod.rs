@@ -224,22 +224,17 @@ impl Server {
     }
 
     fn spawned(&mut self, now: Instant, generation: u32, copy: usize, started: io::Result<child::Started>) {
-        let Some(helpers) = self.shared.helpers.iter_mut().find(|helpers| helpers.generation == generation) else {
-            return;
-        };
-        match started.and_then(Child::new) {
-            Ok(child) => {
-                let entry = Entry::Helper(Box::new(helpers::Copy::new(generation, copy, child)));
-                match self.lp.insert(entry) {
-                    Ok(id) => {
-                        helpers.copies[copy] = Some(id);
-                        helpers.pool.spawned(now, copy);
-                    }
-                    Err(error) => {
-                        log::error!("authenticator {copy}: {error}");
-                        helpers.pool.ended(now, copy);
-                    }
-                }
+        let helpers = self.shared.helpers.iter_mut().find(|helpers| helpers.generation == generation);
+        // Meanwhile a reload may have retired the pool: then the process is an entry until it is reaped, and nobody's.
+        let helpers = helpers.filter(|helpers| helpers.pool.awaits(copy));
+        let made = started.and_then(Child::new);
+        let made =
+            made.and_then(|child| self.lp.insert(Entry::Helper(Box::new(helpers::Copy::new(generation, copy, child)))));
+        let Some(helpers) = helpers else { return };
+        match made {
+            Ok(id) => {
+                helpers.copies[copy] = Some(id);
+                helpers.pool.spawned(now, copy);
             }
             Err(error) => {
                 log::error!("starting the authenticator {}: {error}", helpers.program.path.display());
@@ -310,8 +305,8 @@ impl Server {
                 Signal::Stop => self.stop(),
                 Signal::Reload => self.reload(None, false),
                 Signal::Child => {
-                    let helpers = self.shared.helpers.iter().flat_map(|helpers| &helpers.copies);
-                    let ids: Vec<Id> = helpers.flatten().copied().collect();
+                    let helpers = self.lp.iter_mut().filter(|(_, entry)| matches!(entry, Entry::Helper(_)));
+                    let ids: Vec<Id> = helpers.map(|(id, _)| id).collect();
                     for id in ids {
                         self.lp.wake(id);
                     }
@@ -501,7 +496,7 @@ impl Server {
         let mut fresh = Helpers::new(self.generation, settings);
         if let Some(old) = self.shared.helpers.last_mut() {
             fresh.pool.adopt(self.lp.now(), &mut old.pool);
-            old.pool.stop();
+            old.pool.retire(self.lp.now());
         }
         self.shared.helpers.push(fresh);
         self.shared.cache.reset(cache_limit(settings), cache_life(settings));
@@ -535,7 +530,7 @@ impl Server {
             self.lp.wake(id);
         }
         for helpers in &mut self.shared.helpers {
-            helpers.pool.stop();
+            helpers.pool.stop(self.lp.now());
         }
     }
 

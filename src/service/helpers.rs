@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use crate::net::Registry;
 use crate::net::Token;
-use crate::net::child::{Child, Program};
+use crate::net::child::{Child, ERROR_BATCH, Program};
 use crate::net::stream::{Readiness, Turn};
 use crate::net::turn::{Id, Ticket};
 use crate::protocol::helper::{Pool, Rules};
@@ -19,8 +19,6 @@ use crate::text::printable::printable;
 const ERROR_LINES: u32 = 20;
 /// See [`ERROR_LINES`].
 const ERROR_WINDOW: Duration = Duration::from_secs(60);
-/// How long a copy that was told to exit may take to.
-pub const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One generation of authenticators.
 pub struct Helpers {
@@ -103,16 +101,13 @@ impl Copy {
         self.child.kill();
     }
 
-    /// Its process number.
-    pub fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// Hands on what it said; notices its end.
-    pub fn turn(&mut self, now: Instant, shared: &mut Shared) -> Turn {
+    /// Hands on what it said; notices its end. A copy that its pool does not know (any more) is nobody's: killed and reaped.
+    pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared) -> Turn {
         let ended = self.child.reap();
         self.complain(now);
-        let Some(helpers) = shared.helpers.iter_mut().find(|helpers| helpers.generation == self.generation) else {
+        let known =
+            |helpers: &&mut Helpers| helpers.generation == self.generation && helpers.copies[self.copy] == Some(id);
+        let Some(helpers) = shared.helpers.iter_mut().find(known) else {
             self.child.kill();
             return if ended { Turn::Closed } else { Turn::Idle };
         };
@@ -126,11 +121,12 @@ impl Copy {
             helpers.pool.ended(now, self.copy);
             return Turn::Closed;
         }
-        Turn::Idle
+        if self.child.has_complaints() { Turn::Again } else { Turn::Idle }
     }
 
     fn complain(&mut self, now: Instant) {
-        while let Some(line) = self.child.complaint() {
+        let mut budget = ERROR_BATCH;
+        while let Some(line) = self.child.complaint(&mut budget) {
             if self.window.is_none_or(|since| now.saturating_duration_since(since) >= ERROR_WINDOW) {
                 if self.complaints > ERROR_LINES {
                     log::warn!("authenticator {}: {} lines suppressed", self.copy, self.complaints - ERROR_LINES);

@@ -311,13 +311,70 @@ fn a_full_queue_answers_at_once() {
 }
 
 #[test]
+fn a_program_that_cannot_be_started_is_known_to_be_held_back_however_many_copies_there_are() {
+    let mut bench = Bench::new(4);
+    for _ in 0..3 {
+        assert!(bench.take_one(&Act::Spawn(0)));
+        bench.ended(0);
+        if bench.acts.is_empty() || !bench.acts.contains(&Act::Spawn(0)) {
+            bench.acts.clear();
+            bench.pass(BACK_OFF.0 * 2);
+        }
+    }
+    bench.acts.clear();
+    bench.pool.copies[0].state = State::Down { until: Some(bench.now + BACK_OFF.1) };
+    bench.submit(1, check("fred", "x"));
+    assert_eq!(bench.verdicts(), [(1, Verdict::Unavailable)]);
+}
+
+#[test]
+fn one_burst_of_garbage_is_one_failure() {
+    let mut bench = Bench::ready(1);
+    bench.submit(1, check("fred", "x"));
+    bench.acts.clear();
+    bench.said(0, &"x".repeat(60_000));
+    bench.said(0, "and\nmore\n");
+    assert_eq!(bench.pool.copies[0].failures, 1);
+    assert_eq!(bench.take().iter().filter(|act| matches!(act, Act::Kill(0))).count(), 1);
+}
+
+#[test]
+fn a_retired_pool_finishes_what_it_asked_and_who_does_not_exit_is_killed() {
+    let mut bench = Bench::ready(2);
+    bench.submit(1, check("fred", "x"));
+    bench.acts.clear();
+    bench.pool.retire(bench.now);
+    bench.poll();
+    assert_eq!(bench.take(), [write(1, "exit\n")]);
+    bench.said(0, "+OK fred config\n");
+    assert_eq!(bench.take(), [Act::Done(1, accepted("fred", None, None, "")), write(0, "exit\n")]);
+    assert_eq!(bench.pool.deadline(), Some(bench.now + EXIT_PATIENCE));
+    bench.ended(0);
+    bench.pass(EXIT_PATIENCE);
+    assert_eq!(bench.take(), [Act::Kill(1)]);
+    assert!(!bench.pool.is_down());
+    bench.ended(1);
+    assert!(bench.pool.is_down());
+}
+
+#[test]
+fn a_retired_copy_that_dies_busy_still_has_its_request_answered() {
+    let mut bench = Bench::ready(1);
+    bench.submit(1, check("fred", "x"));
+    bench.acts.clear();
+    bench.pool.retire(bench.now);
+    bench.ended(0);
+    assert_eq!(bench.verdicts(), [(1, Verdict::Unavailable)]);
+}
+
+#[test]
 fn stopping_answers_everybody() {
     let mut bench = Bench::ready(2);
     for ticket in 0..5 {
         bench.submit(ticket, check("ann", "x"));
     }
     bench.take();
-    bench.pool.stop();
+    bench.pool.stop(bench.now);
     bench.poll();
     let acts = bench.take();
     assert_eq!(acts.iter().filter(|act| matches!(act, Act::Done(_, Verdict::Unavailable))).count(), 5);
