@@ -202,6 +202,11 @@ impl Server {
     fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) {
         let delivered = match self.lp.get_mut(ticket.id) {
             Some(Entry::Pop3(conversation)) => conversation.deliver(now, ticket, outcome, &mut self.shared),
+            // The configuration was being read, and that panicked.
+            Some(Entry::Control(conversation)) => {
+                conversation.report(ticket, false, "a fault of ours ended this order\n".to_owned());
+                true
+            }
             _ => false,
         };
         if delivered {
@@ -439,7 +444,10 @@ impl Server {
 
     /// The configuration has been read: all of it takes its place, or none. Says which rows changed.
     fn reloaded(&mut self, ticket: Option<Ticket>, read: Result<Box<Configuration>, Vec<String>>, json: bool) {
-        let result = read.and_then(|new| self.replace(*new));
+        let result = read.and_then(|new| {
+            let stopping = || vec!["the server is stopping".to_owned()];
+            if self.shared.stopping { Err(stopping()) } else { self.replace(*new) }
+        });
         match &result {
             Ok(changes) if changes.is_empty() => log::info!("reload: nothing has changed"),
             Ok(changes) => log::info!("reload: {}", changes.join("; ")),
