@@ -4,8 +4,8 @@
 use std::fs;
 use std::time::SystemTime;
 
-use super::entry::Entry;
 use super::Server;
+use super::entry::Entry;
 use crate::control::{self, Order, Report};
 use crate::net::turn::Ticket;
 
