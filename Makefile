@@ -21,7 +21,7 @@ check: ## format, lints, floors, sample configuration, documentation
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 	$(CARGO) test --quiet --test floors
 	$(CARGO) test --quiet --lib sample
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items --quiet
 
 interop: ## the executable against real mail clients; installs them from Debian's packages when they are missing
 	$(CARGO) build --quiet --bin dmail
