@@ -122,9 +122,15 @@ pub(super) fn refresh_locked<'d, D: Disk>(
         remarks.add(Remark::NotAnMbox);
     }
     let records = std::mem::take(&mut work.records);
-    if !records.is_empty() && append(desk, bin, &mut work.ledger, &records).is_err() {
-        // What could not be written to the ledger must not be believed by the next session.
-        writer.keep_in_memory().map_err(|unread| fault(desk, unread))?;
+    if !records.is_empty()
+        && let Err(fault) = append(desk, bin, &mut work.ledger, &records)
+    {
+        // A name that could not be written down must not be shown: it might be another's tomorrow.
+        if records.iter().any(|record| matches!(record, Record::Repetition(_))) {
+            return Err(fault.into());
+        }
+        // And what could not be written to the ledger must not be believed by the next session.
+        writer.keep_in_memory().map_err(|unread| self::fault(desk, unread))?;
         work.ledger = load(desk, bin, &mut remarks)?;
     }
     header.bin_inode = work.bin_inode;

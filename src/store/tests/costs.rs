@@ -71,6 +71,122 @@ fn a_grown_drop_is_scanned_from_its_last_from_line() {
 }
 
 #[test]
+fn a_drop_that_grew_and_changed_before_its_old_end_is_scanned_as_a_whole() {
+    let (disk, place) = site(1);
+    let text = letter(1, 20) + &letter(2, 0) + &letter(3, 0);
+    disk.world().put(Path::new(DROP), text.as_bytes(), false);
+    disk.world().now += DAY;
+    let before = open(&disk, &place).lookup(1).run().unwrap();
+    // Same length, the last From_ line where it was, and more behind it.
+    let edited = text.replace("m2", "n2") + &letter(4, 0);
+    disk.world().put(Path::new(DROP), edited.as_bytes(), false);
+    let after = open(&disk, &place).lookup(1).run().unwrap();
+    assert_eq!(after.len(), 4);
+    assert_eq!((before[0].uid, before[2].uid), (after[0].uid, after[2].uid));
+    assert_ne!(before[1].uid, after[1].uid);
+}
+
+#[test]
+fn an_index_older_than_the_ledger_lets_nobody_rise() {
+    let (disk, place) = site(3);
+    drop(open(&disk, &place));
+    let old = disk.world().bytes(Path::new("/spool/.ann.idx"));
+    disk.world().append(Path::new(DROP), (letter(4, 20) + &letter(5, 20)).as_bytes());
+    let mut maildrop = open(&disk, &place);
+    maildrop.delete(2).unwrap();
+    maildrop.delete(4).unwrap();
+    maildrop.commit().unwrap();
+    let left: Vec<Uid> = maildrop
+        .lookup(1)
+        .run()
+        .unwrap()
+        .iter()
+        .filter(|row| ![2, 4].contains(&row.number))
+        .map(|row| row.uid)
+        .collect();
+    drop(maildrop);
+    // The power went, and the index is what it was before: whole, and of another day.
+    disk.world().put(Path::new("/spool/.ann.idx"), &old, false);
+    let maildrop = open(&disk, &place);
+    assert_eq!(maildrop.lookup(1).run().unwrap().iter().map(|row| row.uid).collect::<Vec<_>>(), left);
+}
+
+#[test]
+fn totals_are_the_sum_of_the_rows_whenever_an_open_was_interrupted() {
+    for n in 1.. {
+        let (disk, place) = site(3);
+        drop(open(&disk, &place));
+        // The last message grows by blank lines, which its name does not notice.
+        disk.world().append(Path::new(DROP), ("\n\n\n".to_owned() + &letter(4, 20)).as_bytes());
+        disk.world().now += DAY;
+        let calls = disk.world().calls;
+        disk.world().stop_at = Some(calls + n);
+        let ended = Maildrop::open_on(&disk, &place).is_ok();
+        disk.world().kill();
+        disk.world().now += DAY;
+        let disk = disk.again();
+        let maildrop = open(&disk, &place);
+        let rows = maildrop.lookup(1).run().unwrap();
+        assert_eq!(rows.iter().map(|row| row.octets).sum::<u64>(), maildrop.totals().octets, "stopped before call {n}");
+        assert_eq!(rows.len(), 4);
+        if ended {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_session_holds_the_ledger_that_has_the_name() {
+    let (disk, place) = site(3);
+    drop(open(&disk, &place));
+    let mut once = true;
+    disk.world().actor = Some(Box::new(move |world, what| {
+        // Another session wrote the ledger anew between our opening and our locking it.
+        if what == "try_lock" && std::mem::take(&mut once) {
+            let bytes = world.bytes(Path::new("/spool/.ann.bin"));
+            world.put(Path::new("/spool/.ann.bin"), &bytes, true);
+        }
+    }));
+    let first = open(&disk, &place);
+    disk.world().actor = None;
+    assert!(matches!(Maildrop::open_on(&disk, &place), Err(Refused::InUse)));
+    drop(first);
+}
+
+#[test]
+fn a_drop_replaced_while_it_is_being_opened_is_opened_again() {
+    let (disk, place) = site(3);
+    let mut once = true;
+    disk.world().actor = Some(Box::new(move |world, what| {
+        if what == "open CreateNew ann.lock" && std::mem::take(&mut once) {
+            world.put(Path::new(DROP), (letter(7, 1) + &letter(8, 1)).as_bytes(), true);
+        }
+    }));
+    let maildrop = open(&disk, &place);
+    disk.world().actor = None;
+    assert_eq!(maildrop.totals().messages, 2);
+    drop(maildrop);
+    disk.world().now += DAY;
+    assert_eq!(open(&disk, &place).totals().messages, 2);
+}
+
+#[test]
+fn nothing_is_destroyed_that_is_not_what_index_and_ledger_say() {
+    let (disk, place) = site(6);
+    let mut maildrop = open(&disk, &place);
+    maildrop.delete(2).unwrap();
+    maildrop.delete(5).unwrap();
+    maildrop.commit().unwrap();
+    // Bytes rot or are changed so that no time and no size tells.
+    let rotten = String::from_utf8(texts(&disk)).unwrap().replace("m5", "n5");
+    disk.world().file(Path::new(DROP)).unwrap().data = rotten.clone().into_bytes();
+    assert!(matches!(maildrop.compact(&mut || true), Err(Refused::Fault(fault)) if fault.doing == "compacting"));
+    assert!(texts(&disk) == rotten.as_bytes());
+    // What was deleted is not in the drop any more, and what is there was never deleted.
+    assert_eq!(open(&disk, &place).totals().messages, 5);
+}
+
+#[test]
 fn a_change_within_the_clocks_step_is_not_missed() {
     let (disk, place) = site(3);
     let now = disk.world().now;
@@ -144,12 +260,17 @@ fn a_full_disk_stops_no_reader() {
     let mut maildrop = open(&disk, &place);
     assert_eq!((maildrop.totals().messages, maildrop.remarks()), (71, vec![Remark::IndexInMemory]));
     assert_eq!(maildrop.lookup(1).run().unwrap(), before);
+    let names = disk.world().names(Path::new("/spool"));
+    assert!(!names.contains(&".ann.idx".to_owned()), "an index that could not be renewed is not left behind");
     maildrop.delete(71).unwrap();
     assert_eq!(maildrop.commit().unwrap_err().source.kind(), io::ErrorKind::StorageFull);
     drop(maildrop);
+    // A second message of one text needs a name that is written down before anybody sees it.
+    disk.world().append(Path::new(DROP), letter(5, 20).replace("s5@", "s72@").as_bytes());
+    assert!(matches!(Maildrop::open_on(&disk, &place), Err(Refused::Fault(fault)) if fault.doing == "writing"));
     disk.world().full = false;
     let maildrop = open(&disk, &place);
-    assert_eq!((maildrop.totals().messages, maildrop.remarks()), (71, vec![]));
+    assert_eq!((maildrop.totals().messages, maildrop.remarks()), (72, vec![]));
 }
 
 #[test]
@@ -257,9 +378,14 @@ fn a_copy_is_set_aside_when_others_changed_the_drop_since() {
         if !disk.world().names(Path::new("/spool")).contains(&".ann.copy".to_owned()) {
             continue;
         }
-        // Somebody took the first message out, and with it everything moved.
-        let rest = texts(&disk)[letter(1, 20).len()..].to_vec();
-        disk.world().put(Path::new(DROP), &rest, false);
+        // Somebody took the first message out, and with it everything moved; or changed a flag in it, and nothing did; or put
+        // another file in its place.
+        let rest = match n % 3 {
+            0 => texts(&disk)[letter(1, 20).len()..].to_vec(),
+            1 => String::from_utf8(texts(&disk)).unwrap().replacen("m1", "n1", 1).into_bytes(),
+            _ => texts(&disk),
+        };
+        disk.world().put(Path::new(DROP), &rest, n % 3 == 2);
         disk.world().now += 400_000_000_000;
         let maildrop = open(&disk, &place);
         assert!(maildrop.remarks().contains(&Remark::CopySetAside), "stopped before call {n}");

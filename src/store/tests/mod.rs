@@ -427,6 +427,11 @@ fn links_strangers_and_what_is_no_file_are_refused_by_name() {
     let _socket = std::os::unix::net::UnixListener::bind(&site.place.drop).unwrap();
     assert!(refused(&site).contains("not a regular file"));
 
+    let site = Site::new();
+    assert!(std::process::Command::new("mkfifo").arg(&site.place.drop).status().unwrap().success());
+    assert!(refused(&site).contains("not a regular file"));
+    assert_eq!(site.names(), ["ann"]);
+
     let mut site = Site::with(1);
     site.place.owner = Some(fs::metadata(&site.place.drop).unwrap().uid() + 1);
     assert!(refused(&site).contains("belongs to uid"));

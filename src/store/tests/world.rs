@@ -208,6 +208,12 @@ enum Accident {
     Error(u64, std::io::ErrorKind),
 }
 
+/// Why a session ended early.
+enum Trouble {
+    Changed,
+    Failed,
+}
+
 struct Life {
     disk: SimDisk,
     place: Place,
@@ -246,17 +252,28 @@ impl Life {
 
     /// One session: look, mark, perhaps commit, perhaps compact.
     fn session(&self) -> Result<(), ()> {
+        self.session_once().or_else(|trouble| match trouble {
+            // An entry of the index was damaged: that ended the session, and the next one makes it anew.
+            Trouble::Changed => self.session_once().map_err(drop),
+            Trouble::Failed => Err(()),
+        })
+    }
+
+    fn session_once(&self) -> Result<(), Trouble> {
         self.let_others_deliver();
         let opened = Maildrop::open_on(&self.disk, &self.place);
         self.disk.world().actor = None;
         let mut maildrop = match opened {
             Ok(maildrop) => maildrop,
             // Locked: the accident was that our own dotlock could not be taken away.
-            Err(Refused::Fault(_) | Refused::Locked) => return Err(()),
+            Err(Refused::Fault(_) | Refused::Locked) => return Err(Trouble::Failed),
             Err(refused) => panic!("{refused:?}"),
         };
         // Delivered after the snapshot, not in it: looked at again by the next session.
-        let found = seen(&self.disk, &maildrop).map_err(|_| ())?;
+        let found = seen(&self.disk, &maildrop).map_err(|miss| match miss {
+            Miss::Changed => Trouble::Changed,
+            _ => Trouble::Failed,
+        })?;
         {
             let mut model = self.model();
             let late: Vec<_> =
@@ -293,7 +310,7 @@ impl Life {
         let commit = maildrop.commit();
         self.disk.world().actor = None;
         if commit.is_err() {
-            return Err(());
+            return Err(Trouble::Failed);
         }
         assert!(!empty || self.disk.world().writes == writes, "QUIT without deletions writes nothing");
         {
@@ -325,7 +342,7 @@ impl Life {
                 Ok(())
             }
             Err(Refused::Locked) => Ok(()),
-            Err(Refused::Fault(_)) => Err(()),
+            Err(Refused::Fault(_)) => Err(Trouble::Failed),
             Err(refused) => panic!("{refused:?}"),
         }
     }
@@ -466,10 +483,19 @@ impl Drop for Context {
 #[test]
 fn promises_hold_after_every_prefix_of_calls() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let verbose = number("SIM_SEEDS").is_some();
     let seeds: Vec<u64> = match number("SIM_SEED") {
         Some(seed) => vec![seed],
         None => (1..=number("SIM_SEEDS").unwrap_or(8)).collect(),
     };
-    let calls: u64 = seeds.iter().map(|&seed| play(seed)).sum();
+    let calls: u64 = seeds
+        .iter()
+        .map(|&seed| {
+            if verbose {
+                println!("SIM_SEED={seed}");
+            }
+            play(seed)
+        })
+        .sum();
     println!("{} lives, each ended before each of its calls, {calls} calls in all", seeds.len());
 }
