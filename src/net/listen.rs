@@ -138,8 +138,8 @@ impl<L: Accept> Listener<L> {
                     self.ready = false;
                     return Accepted::Empty;
                 }
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
                 // EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays queued and no new edge will come for it.
                 Err(_) => {
                     self.rest(now);

@@ -566,3 +566,6 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         self.wire.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,10 +68,12 @@ pub fn load(files: &[Files]) -> Result<Option<Tls>, String> {
 fn pair(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
     let trouble = |path: &Path, what: &str| format!("{}: {what}", path.display());
     let read = |path: &Path, error: rustls_pki_types::pem::Error| {
-        trouble(path, &format!("cannot be read as PEM: {error}; give a file made by your certificate authority's client"))
+        trouble(
+            path,
+            &format!("cannot be read as PEM: {error}; give a file made by your certificate authority's client"),
+        )
     };
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(cert).map_err(|error| read(cert, error))?.collect();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert).map_err(|error| read(cert, error))?.collect();
     let chain = chain.map_err(|error| read(cert, error))?;
     if chain.is_empty() {
         return Err(trouble(cert, "holds no certificate; tls_cert wants the PEM file with the full chain"));

@@ -275,7 +275,10 @@ impl<E: Entry> Loop<E> {
                 Err(_) => {
                     self.panics += 1;
                     self.scratch.clear();
-                    log::error!("{} {id}: a fault of ours ended this conversation; please report it", slot.entry.kind());
+                    log::error!(
+                        "{} {id}: a fault of ours ended this conversation; please report it",
+                        slot.entry.kind()
+                    );
                     self.closed.push(id);
                 }
             }

@@ -256,14 +256,13 @@ impl Tls {
     ) -> io::Result<usize> {
         let (mut done, mut failure) = (0, None);
         loop {
-            let UnbufferedStatus { mut discard, state, .. } = self.conn.process_tls_records(&mut records[done..]);
+            // After a failure there is nothing more to be read, and the alert that explains it to be had.
+            let rest = if failure.is_none() { &mut records[done..] } else { &mut [] };
+            let UnbufferedStatus { mut discard, state, .. } = self.conn.process_tls_records(rest);
             let mut stop = false;
             match state {
-                // The second time round says the same; in between it gives us the alert to send.
-                Err(error) => match failure {
-                    None => failure = Some(error),
-                    Some(first) => return Err(io::Error::new(io::ErrorKind::InvalidData, first)),
-                },
+                Err(_) if failure.is_some() => stop = true,
+                Err(error) => failure = Some(error),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(io::Error::other)?;

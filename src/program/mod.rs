@@ -1,5 +1,81 @@
-//! F7: one file a program: options in, exit code out.
+//! F7: one file a program: options in, exit code out. All of them are one executable.
 
 pub mod check;
+pub mod demo;
+pub mod nwauth;
 pub mod options;
+pub mod serve;
 pub mod settings;
+pub mod tell;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+/// One of our programs.
+struct Program {
+    /// The name it is called by: `dmail NAME`, and for those with a link also NAME itself.
+    name: &'static str,
+    /// Whether `make install` makes a link of that name.
+    link: bool,
+    help: &'static str,
+    run: fn(&[String]) -> u8,
+}
+
+const PROGRAMS: &[Program] = &[
+    Program { name: "serve", link: false, help: "serve what dmail.conf asks for", run: serve::run },
+    Program { name: "dpop", link: true, help: "serve POP3 alone", run: serve::run },
+    Program { name: "demo", link: false, help: "make a folder with users and mail, and serve it", run: demo::run },
+    Program { name: "check", link: false, help: "judge a dmail.conf", run: check::run },
+    Program { name: "settings", link: false, help: "the reference of all settings", run: settings::run },
+    Program { name: "tellpop", link: true, help: "give orders to a running server", run: tell::run },
+    Program { name: "nwauth", link: true, help: "the stock authenticator: a file of users", run: nwauth::run },
+];
+
+/// Runs the program that these arguments mean; gives its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let mut words = Vec::new();
+    for word in args {
+        match word.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                eprintln!("dmail: {}: not UTF-8", word.to_string_lossy());
+                return options::USAGE;
+            }
+        }
+    }
+    let called =
+        words.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or("dmail");
+    if let Some(program) = PROGRAMS.iter().find(|program| program.link && program.name == called) {
+        return (program.run)(&words[1..]);
+    }
+    match words.get(1).map(String::as_str) {
+        Some("-V" | "--version") => {
+            options::print(&format!("dmail {}\n", env!("CARGO_PKG_VERSION")));
+            options::DONE
+        }
+        Some("-h" | "--help" | "help") => {
+            options::print(&help());
+            options::DONE
+        }
+        Some(word) => match PROGRAMS.iter().find(|program| program.name == word) {
+            Some(program) => (program.run)(&words[2..]),
+            None => {
+                eprintln!("dmail: `{word}` is none of its programs\n\n{}", help());
+                options::USAGE
+            }
+        },
+        None => {
+            eprint!("{}", help());
+            options::USAGE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("usage: dmail PROGRAM [OPTION ...]\n\n");
+    for Program { name, link, help, .. } in PROGRAMS {
+        let link = if *link { " (also as a name of its own)" } else { "" };
+        text += &format!("  {name:9} {help}{link}\n");
+    }
+    text + "\n`dmail PROGRAM -h` says more. Exit codes: 0 done, 1 it failed, 2 wrong options.\n"
+}

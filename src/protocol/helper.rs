@@ -24,6 +24,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::text::percent;
 use crate::text::printable::printable;
 use crate::text::secret::Secret;
 
@@ -362,9 +363,9 @@ impl<T> Pool<T> {
 
     /// All copies are waiting out a back-off, so nobody will answer soon.
     fn is_held_back(&self, now: Instant) -> bool {
-        self.copies.iter().all(|copy| {
-            copy.failures > 2 && matches!(copy.state, State::Down { until: Some(until) } if until > now)
-        })
+        self.copies
+            .iter()
+            .all(|copy| copy.failures > 2 && matches!(copy.state, State::Down { until: Some(until) } if until > now))
     }
 
     fn judged(&mut self, ticket: T, verdict: Verdict) -> Act<T> {
@@ -452,7 +453,7 @@ fn encode(question: &Question, escaped: bool) -> Option<Secret> {
     let (verb, words): (&str, Vec<&[u8]>) = match question {
         Question::Check { user, password, from } => {
             address = from.to_string();
-            ("check", vec![user, password.expose(), address.as_bytes()])
+            ("check", vec![user, password.reveal(), address.as_bytes()])
         }
         Question::Lookup { user } => ("lookup", vec![user]),
     };
@@ -465,7 +466,7 @@ fn encode(question: &Question, escaped: bool) -> Option<Secret> {
             if word.len() * 3 > REQUEST_LIMIT - line.len() - 1 {
                 return None;
             }
-            escape(word, &mut line);
+            line.extend_from_slice(&percent::encode(word));
         } else {
             let sendable = word.iter().all(|&byte| byte > b' ' && byte != 0x7f) && !word.is_empty();
             if !sendable || word.len() > REQUEST_LIMIT - line.len() - 1 {
@@ -476,31 +477,6 @@ fn encode(question: &Question, escaped: bool) -> Option<Secret> {
     }
     line.push(b'\n');
     Some(Secret::new(line))
-}
-
-/// Percent-escapes what is not printable ASCII, and `%`.
-pub fn escape(word: &[u8], line: &mut Vec<u8>) {
-    for &byte in word {
-        if byte.is_ascii_graphic() && byte != b'%' {
-            line.push(byte);
-        } else {
-            line.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        }
-    }
-}
-
-fn unescape(word: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(word.len());
-    let mut rest = word.iter();
-    while let Some(&byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(*rest.next()?).to_digit(16);
-        bytes.push((digit()? * 16 + digit()?) as u8);
-    }
-    Some(bytes)
 }
 
 /// What an answer line means, or why it is garbage.
@@ -520,7 +496,7 @@ fn decode(line: &[u8], question: &Question, escaped: bool) -> Result<Verdict, &'
         let at = memchr::memchr(b' ', rest).unwrap_or(rest.len());
         let (word, after) = rest.split_at(at);
         rest = after.trim_ascii_start();
-        if escaped { unescape(word).ok_or("answered with a bad escape") } else { Ok(word.to_vec()) }
+        if escaped { percent::decode(word).ok_or("answered with a bad escape") } else { Ok(word.to_vec()) }
     };
     let (user, path, uid) = (word()?, word()?, word()?);
     let info = rest.to_vec();

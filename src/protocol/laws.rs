@@ -1,0 +1,209 @@
+//! What holds for every machine. A new machine adds one line to [`every_machine`].
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::control::{self, Control};
+use super::pop3::reply::Refusal;
+use super::pop3::{Answer, Ask, Link, Login, Pop3, Row, Rules, Totals};
+use super::{End, Machine, Want};
+use crate::mail::identity::Uid;
+use crate::text::bytes::{HIGH, Input, Output};
+
+/// What a host does for a machine under test.
+pub(crate) enum Reply<A> {
+    Answer(A),
+    Body(A, &'static [u8], A),
+}
+
+/// Does what a driver does, with input in these parts. Gives what was said, and whether the machine closed.
+pub(crate) fn converse<M: Machine>(
+    machine: &mut M,
+    parts: &[&[u8]],
+    mut host: impl FnMut(M::Ask) -> Reply<M::Answer>,
+) -> (Vec<u8>, bool) {
+    let (now, mut out, mut input) = (Instant::now(), Output::default(), Input::default());
+    let mut said = Vec::new();
+    machine.open(now, &mut out);
+    let mut parts = parts.iter().copied();
+    let mut part: &[u8] = &[];
+    let mut steps = 0u32;
+    loop {
+        steps += 1;
+        assert!(steps < 4_000_000, "the machine goes round in circles");
+        // No machine is called while the output is high; no single step may write without bound.
+        assert!(out.len() < HIGH, "one step wrote {} bytes", out.len());
+        said.extend_from_slice(out.bytes());
+        out.clear();
+        match machine.step(now, &mut input, &mut out) {
+            Want::Again => {}
+            Want::Data(_) => {}
+            Want::Close => {
+                said.extend_from_slice(out.bytes());
+                return (said, true);
+            }
+            Want::Ask(ask) => match host(ask) {
+                Reply::Answer(answer) => machine.answer(now, answer, &mut out),
+                Reply::Body(begin, body, end) => {
+                    machine.answer(now, begin, &mut out);
+                    out.push(body);
+                    machine.answer(now, end, &mut out);
+                }
+            },
+            Want::Input => {
+                if part.is_empty() {
+                    match parts.next() {
+                        Some(next) => part = next,
+                        None => {
+                            said.extend_from_slice(out.bytes());
+                            return (said, false);
+                        }
+                    }
+                }
+                let taken = input.push(part);
+                assert!(taken > 0 || part.is_empty(), "the machine leaves no room and wants more");
+                part = &part[taken..];
+            }
+        }
+    }
+}
+
+/// A small POP3 world: ann with `secret`, five messages, the third marked deleted by another's hand.
+pub(crate) fn pop3_host(ask: Ask) -> Reply<Answer> {
+    let totals = Totals { messages: 5, octets: 500, last_read: 1 };
+    let row = |number| Row {
+        number,
+        octets: 100,
+        uid: Uid { hash: u128::from(number), occurrence: 0 },
+        deleted: number == 3,
+    };
+    Reply::Answer(match ask {
+        Ask::StartTls => Answer::TlsStarted,
+        Ask::Login(login) => {
+            let Login { user, password } = *login;
+            match (&user[..], password.reveal()) {
+                (b"ann", b"secret") => Answer::Welcome,
+                (b"busy", _) => Answer::Refused(Refusal::Unavailable),
+                (b"odd", _) => Answer::Refused(Refusal::Misconfigured),
+                _ => Answer::Refused(Refusal::Denied),
+            }
+        }
+        Ask::Open => Answer::Opened(totals),
+        Ask::Stat | Ask::Undelete => Answer::Totals(totals),
+        Ask::Rows(from) => Answer::Rows((from..=5).take(2).map(row).collect()),
+        Ask::Row(number @ (1 | 2 | 4 | 5)) => Answer::Rows(vec![row(number)]),
+        Ask::Row(_) => Answer::Refused(Refusal::NoSuchMessage),
+        Ask::Delete(number @ (1 | 2 | 4 | 5)) => {
+            assert_ne!(number, 3);
+            Answer::Done
+        }
+        Ask::Delete(3) => Answer::Refused(Refusal::AlreadyDeleted),
+        Ask::Delete(_) => Answer::Refused(Refusal::NoSuchMessage),
+        Ask::Retrieve(1 | 2 | 4, lines) => {
+            let text: &[u8] = if lines.is_some() { b"h: 1\r\n\r\n.\r\n" } else { b"h: 1\r\n\r\n..\r\n.\r\n" };
+            return Reply::Body(Answer::Sending(100), text, Answer::Sent);
+        }
+        Ask::Retrieve(5, _) => Answer::Refused(Refusal::Changed),
+        Ask::Retrieve(..) => Answer::Refused(Refusal::NoSuchMessage),
+        Ask::Commit => Answer::Committed { deleted: 1 },
+    })
+}
+
+pub(crate) fn pop3(link: Link) -> Pop3 {
+    let rules =
+        Rules { idle: Duration::from_secs(600), login: Duration::from_secs(180), max_errors: 10, hide_version: true };
+    Pop3::new(Instant::now(), std::sync::Arc::new(rules), link)
+}
+
+pub(crate) const OPEN: Link = Link { tls: false, can_tls: true, plain_ok: true };
+
+fn control_host(ask: control::Ask) -> Reply<control::Answer> {
+    Reply::Answer(control::Answer { done: true, text: format!("{:?}\n", ask.0) })
+}
+
+const POP3_SAMPLE: &[u8] =
+    b"USER ann\r\nAUTH PLAIN\r\nAGFubgBzZWNyZXQ=\r\nSTAT\r\nLIST\r\nUIDL\r\nRETR 1\r\n\r\nTOP 2 1\r\nDELE 1\nLAST\r\n\
+    UIDL 4\r\nLIST 3\r\nNOOP x\r\nRSET\r\nRETR 9\r\nRETR 18446744073709551617\r\nXYZZY\r\nQUIT\r\nSTAT\r\n";
+const CONTROL_SAMPLE: &[u8] = b"status \"a b\" --json\nstatus\n";
+
+/// A machine, how to make it, what to say to it, and who answers it.
+macro_rules! every_machine {
+    ($law:ident) => {
+        $law("pop3", || pop3(OPEN), POP3_SAMPLE, pop3_host);
+        $law("control", || Control::new(Instant::now()), CONTROL_SAMPLE, control_host);
+    };
+}
+
+fn cuts<M: Machine>(name: &str, make: impl Fn() -> M, sample: &[u8], host: impl Fn(M::Ask) -> Reply<M::Answer> + Copy) {
+    let whole = converse(&mut make(), &[sample], host);
+    assert!(whole.0.len() > 20, "{name} says something");
+    for at in 0..=sample.len() {
+        let (front, back) = sample.split_at(at);
+        assert_eq!(converse(&mut make(), &[front, back], host), whole, "{name}, cut at {at}");
+    }
+    let bytes: Vec<&[u8]> = sample.chunks(1).collect();
+    assert_eq!(converse(&mut make(), &bytes, host), whole, "{name}, byte by byte");
+}
+
+#[test]
+fn any_cut_gives_the_same_replies() {
+    every_machine!(cuts);
+}
+
+fn survives<M: Machine>(
+    name: &str,
+    make: impl Fn() -> M,
+    sample: &[u8],
+    host: impl Fn(M::Ask) -> Reply<M::Answer> + Copy,
+) {
+    let word = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40),
+        Just(b"\r\n".to_vec()),
+        Just(vec![b'a'; 300]),
+        Just(vec![b'\0', b'\n']),
+        (0..sample.len(), 0..sample.len()).prop_map(|(a, b)| sample[a.min(b)..a.max(b)].to_vec()),
+    ];
+    let talk = proptest::collection::vec(word, 0..60);
+    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&talk, |words| {
+        let bytes = words.concat();
+        let (whole, _) = converse(&mut make(), &[&bytes], host);
+        // A line in is at most a line out, or one of the few long replies.
+        prop_assert!(whole.len() < 500 + bytes.len() * 64, "{} bytes for {}", whole.len(), bytes.len());
+        let (cut, _) = converse(&mut make(), &bytes.chunks(7).collect::<Vec<_>>(), host);
+        prop_assert_eq!(whole, cut);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+#[test]
+fn garbage_never_panics_and_never_makes_much_of_itself() {
+    every_machine!(survives);
+}
+
+fn ends<M: Machine>(name: &str, make: impl Fn() -> M, sample: &[u8], host: impl Fn(M::Ask) -> Reply<M::Answer> + Copy) {
+    for at in 0..=sample.len() {
+        for why in [End::Silence, End::Replaced, End::Kicked, End::Shutdown, End::Overload] {
+            let mut machine = make();
+            let (_, closed) = converse(&mut machine, &[&sample[..at]], host);
+            let (mut out, mut input) = (Output::default(), Input::default());
+            if !closed {
+                machine.end(Instant::now(), why, &mut out);
+            }
+            assert!(
+                out.len() < 200 && out.bytes().iter().filter(|&&byte| byte == b'\n').count() <= 2,
+                "{name} at {at}"
+            );
+            let want = machine.step(Instant::now(), &mut input, &mut out);
+            assert!(matches!(want, Want::Close), "{name} at {at} goes on after {why:?}");
+        }
+    }
+}
+
+#[test]
+fn an_end_is_an_end_in_every_state() {
+    every_machine!(ends);
+}

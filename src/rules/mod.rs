@@ -1,1 +1,3 @@
-//! (being built)
+//! F1: decisions as functions: values in, verdict out.
+
+pub mod names;

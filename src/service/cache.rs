@@ -49,7 +49,7 @@ impl Cache {
     /// What an entry for these is found by. The lengths go in, so that no two pairs read the same.
     pub fn key(&self, service: &str, user: &[u8], password: &Secret) -> Key {
         let mut context = hmac::Context::with_key(&self.key);
-        for part in [service.as_bytes(), user, password.expose()] {
+        for part in [service.as_bytes(), user, password.reveal()] {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
         }
@@ -130,9 +130,13 @@ mod tests {
         let key = cache.key("pop3", b"ann", &secret("x"));
         cache.put(now, key, account("ann"));
         assert!(cache.get(now, &key).is_some());
-        for (service, user, password) in
-            [("smtp", "ann", "x"), ("pop3", "an", "nx"), ("pop3", "annx", ""), ("pop3", "ann", "X"), ("pop3a", "nn", "x")]
-        {
+        for (service, user, password) in [
+            ("smtp", "ann", "x"),
+            ("pop3", "an", "nx"),
+            ("pop3", "annx", ""),
+            ("pop3", "ann", "X"),
+            ("pop3a", "nn", "x"),
+        ] {
             let other = cache.key(service, user.as_bytes(), &secret(password));
             assert!(cache.get(now, &other).is_none(), "{service} {user} {password}");
         }

@@ -54,6 +54,10 @@ pub enum Outcome {
     Compacted(PathBuf, Result<(), Refused>),
     /// A copy of an authenticator was started, or not. With the generation of its pool.
     Spawned(u32, usize, std::io::Result<Started>),
+    /// The certificates' files, and what became of reading them again when they had changed.
+    Certificates(Vec<Stamp>, Option<Result<Option<Tls>, String>>),
+    /// The configuration was read again; whether the report is wanted as JSON.
+    Configuration(Result<Box<Configuration>, Vec<String>>, bool),
     /// It is time to try once more.
     TryAgain,
     /// The job that would have answered ended by a fault of ours.
@@ -65,6 +69,21 @@ impl jobs::Lost for Outcome {
         Outcome::Lost
     }
 }
+
+/// A configuration, and what else had to be read for it.
+pub struct Configuration {
+    /// The settings.
+    pub settings: Settings,
+    /// The certificates they name.
+    pub tls: Option<Tls>,
+    /// What the certificates' files looked like.
+    pub stamps: Vec<Stamp>,
+    /// Where drops lie, and the volume of each such place. Longest path first.
+    pub volumes: Vec<(PathBuf, u64)>,
+}
+
+/// What a file looked like: it has changed when this differs.
+pub type Stamp = Option<(u64, u64, SystemTime)>;
 
 /// A connection that was accepted and has no entry yet.
 pub enum Newborn {
@@ -79,8 +98,6 @@ pub enum Newborn {
     },
     /// Somebody with orders.
     Control(UnixStream),
-    /// A copy of an authenticator.
-    Helper(helpers::Copy),
 }
 
 /// What has happened since the server started.
@@ -88,8 +105,8 @@ pub enum Newborn {
 pub struct Counts {
     /// Connections accepted.
     pub connections: u64,
-    /// Connections turned away at the cap.
-    pub refused: u64,
+    /// Times that accepting stopped for want of descriptors.
+    pub short: u64,
     /// Good logins.
     pub logins: u64,
     /// Wrong names or passwords.
@@ -140,6 +157,8 @@ pub struct Shared {
     pub open: usize,
     /// Most that may be.
     pub cap: usize,
+    /// Control connections that are open now.
+    pub controls: usize,
     /// No new connections.
     pub stopping: bool,
     /// When we started.

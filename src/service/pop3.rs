@@ -422,7 +422,8 @@ impl Service<'_> {
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();
-                if self.session.patience.is_some_and(|until| now < until) && (matches!(refusal, Refused::Locked) || ours())
+                if self.session.patience.is_some_and(|until| now < until)
+                    && (matches!(refusal, Refused::Locked) || ours())
                 {
                     let ticket = self.ticket();
                     self.shared.parked.push_back((now + LOCK_RETRY, ticket));
@@ -441,7 +442,9 @@ impl Service<'_> {
     }
 
     fn place_is_compacting(&self) -> bool {
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else { return false };
+        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
+            return false;
+        };
         let place = account::place(user, account, &self.session.settings);
         place.is_ok_and(|place| self.shared.compacting.contains(&place.drop))
     }
@@ -477,7 +480,8 @@ impl Service<'_> {
     }
 
     fn found(&mut self, rows: Vec<maildrop::Row>) -> Said {
-        let row = |row: maildrop::Row| Row { number: row.number, octets: row.octets, uid: row.uid, deleted: row.deleted };
+        let row =
+            |row: maildrop::Row| Row { number: row.number, octets: row.octets, uid: row.uid, deleted: row.deleted };
         match self.session.wanted {
             Wanted::Rows => Done::Now(Answer::Rows(rows.into_iter().map(row).collect())),
             Wanted::Row(number) | Wanted::Message(number, _) => {

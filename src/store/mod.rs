@@ -1,1 +1,4 @@
 //! (being built)
+
+pub mod path;
+pub mod users;

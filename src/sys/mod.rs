@@ -2,4 +2,6 @@
 #![allow(unsafe_code)]
 
 pub mod access;
+pub mod crypt;
+pub mod nofollow;
 pub mod process;

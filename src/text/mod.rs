@@ -5,5 +5,6 @@ pub mod fault;
 pub mod nearest;
 pub mod number;
 pub mod pattern;
+pub mod percent;
 pub mod printable;
 pub mod secret;

@@ -68,7 +68,12 @@ fn every_short_text_at_every_cut_is_sent_as_the_naive_twin_would() {
         let expected = naive(text);
         for cut in 0..=text.len() {
             let (first, second) = text.split_at(cut);
-            assert_eq!(encode(&[first, second], DotEncoder::whole(false)), expected, "{:?} at {cut}", text.escape_ascii().to_string());
+            assert_eq!(
+                encode(&[first, second], DotEncoder::whole(false)),
+                expected,
+                "{:?} at {cut}",
+                text.escape_ascii().to_string()
+            );
         }
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(encode(&bytes, DotEncoder::whole(false)), expected);
@@ -79,7 +84,12 @@ fn every_short_text_at_every_cut_is_sent_as_the_naive_twin_would() {
 fn unstuffing_what_was_sent_gives_the_text_with_crlf() {
     all(6, |text| {
         // A CR right before a line end that is added becomes CR CR LF: that is the client's text too.
-        assert_eq!(unstuff(&encode(&[text], DotEncoder::whole(false))), crlf(text), "{:?}", text.escape_ascii().to_string());
+        assert_eq!(
+            unstuff(&encode(&[text], DotEncoder::whole(false))),
+            crlf(text),
+            "{:?}",
+            text.escape_ascii().to_string()
+        );
     });
 }
 

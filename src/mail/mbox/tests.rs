@@ -29,7 +29,8 @@ fn naive(file: &[u8]) -> Vec<Extent> {
     let extent = |(offset, from, mut lines): (usize, usize, Vec<&[u8]>)| {
         let is_blank = |line: &[u8]| line == b"\n" || line == b"\r\n";
         let header = lines.iter().position(|line| is_blank(line)).map_or(lines.len(), |index| index + 1);
-        let trail = if lines.len() > header && is_blank(lines[lines.len() - 1]) { lines.pop().unwrap().len() } else { 0 };
+        let trail =
+            if lines.len() > header && is_blank(lines[lines.len() - 1]) { lines.pop().unwrap().len() } else { 0 };
         let (mut note, mut read, mut named, mut octets) = (false, false, Vec::new(), 0);
         for (index, line) in lines.iter().enumerate() {
             let bare = line.strip_suffix(b"\n").map(|bare| bare.strip_suffix(b"\r").unwrap_or(bare));
@@ -78,9 +79,36 @@ fn every_cut_gives_the_extents_of_the_naive_reader() {
     let from_long = format!("From {} Mon Jan  5 10:00:00 2026\n", "a".repeat(FROM_LINE_BYTES));
     let from_crlf = FROM.replace('\n', "\r\n");
     let words: Vec<&str> = vec![
-        FROM, FROM, FROM, "\n", "\n", "\n", "\n", "\r\n", "\r\n", "\r", "From x\n", "From ", ">From b\n", "Fro",
-        "Status: RO\n", "Status: O\r\n", "X-UID: 4\n", " folded\n", "\tR\r\n", "Subject: tea\n", ".\n", "..\r\n", "\0",
-        "x", "body\n", "Lines: 3", &long, &from_long, &from_crlf, "From c Tue Feb 3 1:02 2026",
+        FROM,
+        FROM,
+        FROM,
+        "\n",
+        "\n",
+        "\n",
+        "\n",
+        "\r\n",
+        "\r\n",
+        "\r",
+        "From x\n",
+        "From ",
+        ">From b\n",
+        "Fro",
+        "Status: RO\n",
+        "Status: O\r\n",
+        "X-UID: 4\n",
+        " folded\n",
+        "\tR\r\n",
+        "Subject: tea\n",
+        ".\n",
+        "..\r\n",
+        "\0",
+        "x",
+        "body\n",
+        "Lines: 3",
+        &long,
+        &from_long,
+        &from_crlf,
+        "From c Tue Feb 3 1:02 2026",
     ];
     let mut seed = 0x5eed;
     for round in 0..500 {

@@ -77,7 +77,10 @@ impl Refusal {
     /// Whether it counts towards the limit after which a peer that only talks nonsense is closed.
     pub fn is_nonsense(self) -> bool {
         use Refusal::*;
-        matches!(self, LineTooLong | UnknownCommand | WrongState | BadArgument | NeedsUser | UnknownMechanism | BadResponse)
+        matches!(
+            self,
+            LineTooLong | UnknownCommand | WrongState | BadArgument | NeedsUser | UnknownMechanism | BadResponse
+        )
     }
 }
 

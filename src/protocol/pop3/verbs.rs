@@ -222,12 +222,12 @@ impl Pop3 {
             return Next::Refuse(Refusal::BadResponse);
         };
         match mechanism {
-            Mechanism::Plain => match plain(decoded.expose()) {
+            Mechanism::Plain => match plain(decoded.reveal()) {
                 Some((user, password)) => self.login(user.to_vec(), Secret::new(password.to_vec())),
                 None => Next::Refuse(Refusal::BadResponse),
             },
             Mechanism::LoginName => {
-                self.user = Some(decoded.expose().into());
+                self.user = Some(decoded.reveal().into());
                 self.prompt(Mechanism::LoginPassword, out)
             }
             Mechanism::LoginPassword => {

@@ -1,0 +1,67 @@
+//! Which names may be users: a name becomes part of a file's path, so it is judged before any file is touched.
+
+/// Longest user name: the files beside a drop (`.NAME.copy.new`) must still fit into the 255 bytes of a file name.
+pub const USER_NAME_BYTES: usize = 240;
+
+/// Whether `name` may be a user: not empty, not too long, one path component that hides nothing (no slash in any
+/// spelling, no NUL, no control character), no leading dot or dash, and none of the endings that belong to files beside a drop.
+pub fn is_user_name(name: &[u8]) -> bool {
+    let fits = !name.is_empty() && name.len() <= USER_NAME_BYTES;
+    let plain = name.iter().all(|&b| b >= 0x20 && b != 0x7f && b != b'/' && b != b'\\');
+    let lower = name.to_ascii_lowercase();
+    let spelled = [&b"%2f"[..], b"%5c", b"%00"].iter().any(|code| lower.windows(3).any(|part| part == *code));
+    let taken = lower.ends_with(b".lock") || lower.ends_with(b".fwd");
+    fits && plain && !spelled && !taken && !matches!(name[0], b'.' | b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_the_spool_or_meet_our_files_are_no_users() {
+        for name in [
+            "",
+            ".",
+            "..",
+            "../root",
+            "a/b",
+            "/",
+            "a\\b",
+            "a%2fb",
+            "a%2Fb",
+            "a%00",
+            ".user.pop",
+            ".fred.bin",
+            "-rf",
+            "fred.lock",
+            "fred.LOCK",
+            "fred.fwd",
+            "a\0b",
+            "a\nb",
+            "a\rb",
+            "a\tb",
+            "a\x7fb",
+        ] {
+            assert!(!is_user_name(name.as_bytes()), "{name:?}");
+        }
+        for name in [
+            "fred",
+            "Fred",
+            "fred.smith",
+            "fred@example.org",
+            "a-b",
+            "a_b",
+            "o'hara",
+            "7",
+            "zo\u{eb}",
+            "a b",
+            "lock",
+            "%",
+        ] {
+            assert!(is_user_name(name.as_bytes()), "{name:?}");
+        }
+        assert!(is_user_name(&[b'a'; USER_NAME_BYTES]));
+        assert!(!is_user_name(&[b'a'; USER_NAME_BYTES + 1]));
+    }
+}

@@ -1,0 +1,163 @@
+//! What has turns in this server: the list of what we serve is code.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::net::listen::{Accepted, BATCH, Listener};
+use crate::net::signal::{Signal, Signals};
+use crate::net::stream::{Readiness, Scratch, Turn};
+use crate::net::turn::{self, Id};
+use crate::net::{Registry, TcpListener, Token, UnixListener, watch};
+use crate::service::{Newborn, Shared, control, helpers, pop3};
+
+/// A port and what is spoken there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Where.
+    pub address: SocketAddr,
+    /// TLS from the first byte.
+    pub tls: bool,
+}
+
+/// One thing in the loop.
+pub enum Entry {
+    /// A POP3 port.
+    Port(Listener<TcpListener>, Port),
+    /// The control socket.
+    Orders(Listener<UnixListener>),
+    /// A POP3 client.
+    Pop3(Box<pop3::Conversation>),
+    /// Somebody with orders.
+    Control(Box<control::Conversation>),
+    /// A copy of an authenticator.
+    Helper(Box<helpers::Copy>),
+    /// Signals, and what came.
+    Signals(Signals, Vec<Signal>),
+}
+
+impl turn::Entry for Entry {
+    type Shared = Shared;
+
+    fn register(&mut self, registry: &Registry, token: &dyn Fn(usize) -> Token) -> io::Result<()> {
+        match self {
+            Entry::Port(listener, _) => watch(registry, &mut listener.socket, token(0)),
+            Entry::Orders(listener) => watch(registry, &mut listener.socket, token(0)),
+            Entry::Pop3(conversation) => conversation.register(registry, token(0)),
+            Entry::Control(conversation) => conversation.register(registry, token(0)),
+            Entry::Helper(copy) => copy.register(registry, token),
+            Entry::Signals(signals, _) => signals.register(registry, token(0)),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
+        match self {
+            // An error means that it is gone already.
+            Entry::Port(listener, _) => drop(registry.deregister(&mut listener.socket)),
+            Entry::Orders(listener) => drop(registry.deregister(&mut listener.socket)),
+            Entry::Pop3(conversation) => conversation.deregister(registry),
+            Entry::Control(conversation) => conversation.deregister(registry),
+            Entry::Helper(copy) => copy.deregister(registry),
+            Entry::Signals(signals, _) => signals.deregister(registry),
+        }
+    }
+
+    fn mark(&mut self, lane: usize, ready: Readiness) {
+        match self {
+            Entry::Port(listener, _) => listener.mark(),
+            Entry::Orders(listener) => listener.mark(),
+            Entry::Pop3(conversation) => conversation.mark(ready),
+            Entry::Control(conversation) => conversation.mark(ready),
+            Entry::Helper(copy) => copy.mark(lane, ready),
+            Entry::Signals(..) => {}
+        }
+    }
+
+    fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
+        match self {
+            Entry::Port(listener, port) => accept(listener, *port, now, shared),
+            Entry::Orders(listener) => orders(listener, now, shared),
+            Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
+            Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
+            Entry::Helper(copy) => copy.turn(now, shared),
+            Entry::Signals(signals, came) => {
+                came.extend(signals.take());
+                Turn::Idle
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Entry::Port(listener, _) => listener.deadline(),
+            Entry::Orders(listener) => listener.deadline(),
+            Entry::Pop3(conversation) => conversation.deadline(),
+            Entry::Control(conversation) => conversation.deadline(),
+            Entry::Helper(_) | Entry::Signals(..) => None,
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        match self {
+            Entry::Port(listener, _) => listener.resume(),
+            Entry::Orders(listener) => listener.resume(),
+            Entry::Pop3(conversation) => conversation.expire(now),
+            Entry::Control(conversation) => conversation.expire(now),
+            Entry::Helper(_) | Entry::Signals(..) => {}
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Entry::Port(..) => "port",
+            Entry::Orders(_) => "orders",
+            Entry::Pop3(_) => "pop3",
+            Entry::Control(_) => "control",
+            Entry::Helper(_) => "helper",
+            Entry::Signals(..) => "signals",
+        }
+    }
+}
+
+fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared: &mut Shared) -> Turn {
+    for _ in 0..BATCH {
+        if !listener.can_accept() {
+            return Turn::Idle;
+        }
+        // At the cap the rest wait in the kernel's queue until somebody leaves.
+        if shared.open >= shared.cap || shared.stopping {
+            listener.rest(now);
+            return Turn::Idle;
+        }
+        match listener.accept(now) {
+            Accepted::Stream((stream, peer)) => {
+                shared.open += 1;
+                shared.counts.connections += 1;
+                shared.newborn.push(Newborn::Pop3 { stream, peer, tls: port.tls });
+            }
+            Accepted::Empty => return Turn::Idle,
+            Accepted::Short => {
+                shared.counts.short += 1;
+                return Turn::Idle;
+            }
+        }
+    }
+    Turn::Again
+}
+
+fn orders(listener: &mut Listener<UnixListener>, now: Instant, shared: &mut Shared) -> Turn {
+    while listener.can_accept() {
+        if shared.controls >= control::MOST {
+            listener.rest(now);
+            break;
+        }
+        match listener.accept(now) {
+            Accepted::Stream(stream) => {
+                shared.controls += 1;
+                shared.newborn.push(Newborn::Control(stream));
+            }
+            Accepted::Empty | Accepted::Short => break,
+        }
+    }
+    Turn::Idle
+}

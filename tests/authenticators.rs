@@ -1,0 +1,184 @@
+//! The model authenticators in `conf/authenticators`, run as a server runs them: over pipes, a line each way.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// A model that runs, and its pipes.
+struct Model {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Model {
+    fn start(name: &str, args: &[&str]) -> Model {
+        let mut command = Command::new(path(name));
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Model { child, input, output }
+    }
+
+    fn ask(&mut self, request: &str) -> String {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(format!("{request}\n").as_bytes()).unwrap();
+        input.flush().unwrap();
+        self.line()
+    }
+
+    fn line(&mut self) -> String {
+        let mut reply = String::new();
+        self.output.read_line(&mut reply).unwrap();
+        assert!(reply.ends_with('\n'), "cut off: {reply:?}");
+        reply.trim_end().to_owned()
+    }
+
+    /// It says goodbye and ends well.
+    fn exits(mut self) {
+        assert_eq!(self.ask("exit"), "+OK goodbye");
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// It ends well when the server is gone.
+    fn ends_with_its_input(mut self) {
+        drop(self.input.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/authenticators").join(name)
+}
+
+const WRONG: &str = "-ERR password wrong or not a valid user";
+
+fn answers_as_any(mut model: Model, users: &Path) {
+    for (request, reply) in [
+        ("check fred secret 10.0.0.1", "+OK fred config 0"),
+        ("check fred secret", "+OK fred config 0"),
+        ("check fred wrong 10.0.0.1", WRONG),
+        ("check nobody secret 10.0.0.1", WRONG),
+        ("check * secret", WRONG),
+        ("check fre. secret", WRONG),
+        ("lookup ann@x", "+OK ann@x /m/ann 0"),
+        ("lookup nobody", "-ERR does not exist"),
+        ("check #fred secret", WRONG),
+        ("frobnicate $(date) `date`", "-ERR unknown command"),
+        ("", "-ERR unknown command"),
+    ] {
+        assert_eq!(model.ask(request), reply, "{request}");
+    }
+    assert!(model.ask(&format!("check {} x", "y".repeat(4000))).starts_with("-ERR"));
+    fs::rename(users, users.with_extension("away")).unwrap();
+    assert!(model.ask("check fred secret").starts_with("-DEAD"));
+    fs::rename(users.with_extension("away"), users).unwrap();
+    assert_eq!(model.ask("check fred secret"), "+OK fred config 0");
+    model.exits();
+}
+
+#[test]
+fn the_shell_model_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    fs::write(&users, "# name:password:path\n#fred:secret\nfred:secret\nempty:\nann@x:other:/m/ann\n").unwrap();
+    let args = [users.to_str().unwrap()];
+    let mut model = Model::start("shell.sh", &args);
+    assert_eq!(model.ask("check empty"), WRONG);
+    model.ends_with_its_input();
+    answers_as_any(Model::start("shell.sh", &args), &users);
+}
+
+#[test]
+fn the_python_model_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    let line = |name: &str, password: &str| {
+        let mut model = Model::start("python.py", &["--line", name]);
+        let line = model.ask(password);
+        assert!(line.starts_with(&format!("{name}:")), "{line}");
+        line
+    };
+    let text =
+        format!("# users\n#{}\n{}\n{}:/m/ann\n", line("fred", "secret"), line("fred", "secret"), line("ann@x", "y"));
+    fs::write(&users, text).unwrap();
+    let args = [users.to_str().unwrap()];
+    Model::start("python.py", &args).ends_with_its_input();
+    answers_as_any(Model::start("python.py", &args), &users);
+}
+
+#[test]
+fn the_laboratory_is_refused_in_working_hours_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    fs::write(&users, "fred:secret\n").unwrap();
+    let shell = path("shell.sh");
+    let start = |clock: &str| {
+        let rule = ["--from", "10.4.0.0/16", "--from", "2001:db8::/32", "--closed", "mon-fri", "09:00-17:00"];
+        let behind = ["--clock", clock, "--", shell.to_str().unwrap(), users.to_str().unwrap()];
+        Model::start("office-hours.py", &[&rule[..], &behind[..]].concat())
+    };
+    let good = "+OK fred config 0";
+    let refused = "-ERR no mail from here in working hours";
+    for (clock, address, reply) in [
+        ("tue 14:00", "10.4.1.2", refused),
+        ("tue 14:00", "::ffff:10.4.1.2", refused),
+        ("fri 09:00", "2001:db8::7", refused),
+        ("tue 14:00", "10.5.1.2", good),
+        ("tue 17:00", "10.4.1.2", good),
+        ("tue 08:59", "10.4.1.2", good),
+        ("sat 14:00", "10.4.1.2", good),
+        ("tue 14:00", "", good),
+        ("tue 14:00", "nonsense", good),
+    ] {
+        let mut model = start(clock);
+        assert_eq!(model.ask(&format!("check fred secret {address}")), reply, "{clock} {address}");
+        assert_eq!(model.ask("lookup fred"), good);
+        model.exits();
+    }
+    let mut model = start("mon 10:00");
+    assert_eq!(model.ask("check fred wrong 10.4.1.2"), refused, "the password is not looked at");
+    assert_eq!(model.ask("check fred wrong 10.5.1.2"), WRONG);
+    model.ends_with_its_input();
+}
+
+#[test]
+fn when_the_one_behind_dies_the_asker_is_told_and_the_next_one_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("died");
+    let script = r#"read -r line
+        if [ ! -e "$0" ]; then : >"$0"; exit 3; fi
+        printf '+DATA ann\n+DATA bob\n+OK\n'
+        read -r line
+        echo "+OK fred config 0""#;
+    let rule = ["--from", "10.4.0.0/16", "--closed", "mon", "22:00-06:00", "--clock", "tue 05:00", "--"];
+    let behind = ["sh", "-c", script, mark.to_str().unwrap()];
+    let mut model = Model::start("office-hours.py", &[&rule[..], &behind[..]].concat());
+    assert_eq!(model.ask("check fred x 10.4.0.1"), "-ERR no mail from here in working hours", "Monday's night");
+    assert!(model.ask("lookup fred").starts_with("-DEAD"));
+    assert_eq!(model.ask("search *"), "+DATA ann");
+    assert_eq!((model.line(), model.line()), ("+DATA bob".to_owned(), "+OK".to_owned()));
+    assert_eq!(model.ask("lookup fred"), "+OK fred config 0");
+    assert!(model.ask("lookup fred").starts_with("-DEAD"));
+    model.ends_with_its_input();
+
+    let mut missing = Model::start("office-hours.py", &[&rule[..], &["/nonexistent/authenticator"]].concat());
+    assert!(missing.ask("lookup fred").starts_with("-DEAD"));
+    missing.ends_with_its_input();
+}
+
+#[test]
+fn every_model_says_how_it_gets_into_dmail_conf_and_can_be_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut seen = 0;
+    for entry in fs::read_dir(path("")).unwrap() {
+        let entry = entry.unwrap();
+        let text = fs::read_to_string(entry.path()).unwrap();
+        assert!(text.contains("authent_process "), "{:?}", entry.path());
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o111, 0o111, "{:?}", entry.path());
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
