@@ -134,13 +134,14 @@ fn spool(user: &str) -> String {
     let mut text = String::new();
     for (index, (subject, body)) in letters.into_iter().enumerate() {
         let day = index + 5;
+        let weekday = ["Mon", "Tue", "Wed"][index];
         text += &format!(
-            "From {other}@localhost Mon Jan  {day} 10:00:00 2026\n\
+            "From {other}@localhost {weekday} Jan  {day} 10:00:00 2026\n\
              Return-Path: <{other}@localhost>\n\
              From: {other} <{other}@localhost>\n\
              To: {user} <{user}@localhost>\n\
              Subject: {subject}\n\
-             Date: Mon, {day:02} Jan 2026 10:00:00 +0000\n\
+             Date: {weekday}, {day:02} Jan 2026 10:00:00 +0000\n\
              Message-ID: <{index}.{user}@localhost>\n\n{body}\n"
         );
     }

@@ -48,8 +48,8 @@ pub enum Outcome {
     Reader(Result<Box<MessageReader>, Miss>),
     /// The next part of a message that was not in memory.
     Fetched(Result<Fetched, Miss>),
-    /// Deletions are durable, or not. The maildrop comes along, to be compacted.
-    Committed(Option<Box<Maildrop>>, Result<Commit, Fault>),
+    /// Deletions are durable, or not. The maildrop and its volume come along, to be compacted.
+    Committed(Option<(Box<Maildrop>, u64)>, Result<Commit, Fault>),
     /// A maildrop was compacted, or not; it is closed now.
     Compacted(PathBuf, Result<(), Refused>),
     /// A copy of an authenticator was started, or not. With the generation of its pool.
@@ -209,9 +209,9 @@ impl Shared {
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
     pub fn collected(&mut self, ticket: Option<Ticket>, outcome: Outcome) {
         let outcome = match outcome {
-            Outcome::Committed(Some(maildrop), result) => {
+            Outcome::Committed(Some((maildrop, volume)), result) => {
                 if matches!(&result, Ok(commit) if commit.wants_compaction) {
-                    self.compact(maildrop);
+                    self.compact(maildrop, volume);
                 }
                 Outcome::Committed(None, result)
             }
@@ -235,8 +235,8 @@ impl Shared {
     }
 
     /// Takes the dead bytes out of a drop, with the lock that the session had.
-    fn compact(&mut self, maildrop: Box<Maildrop>) {
-        let (path, volume) = (maildrop.path().to_owned(), maildrop.volume());
+    fn compact(&mut self, maildrop: Box<Maildrop>, volume: u64) {
+        let path = maildrop.path().to_owned();
         let drop_path = path.clone();
         let submitted = self.jobs.submit(None, Kind::Bulk, volume, move |pulse| {
             let mut keep_going = || {

@@ -53,6 +53,8 @@ struct Session {
     entering: Option<Box<Entering>>,
     user: Option<Box<str>>,
     maildrop: Option<Box<Maildrop>>,
+    /// The volume that jobs on it wait for.
+    volume: u64,
     wanted: Wanted,
     retrieved: u32,
     deleted: u32,
@@ -71,13 +73,13 @@ struct Entering {
 enum Wanted {
     Rows,
     Row(u32),
+    Delete(u32),
     Message(u32, Option<u64>),
 }
 
 /// A message on its way to the client.
 pub struct Message {
     reader: MessageReader,
-    number: u32,
     whole: bool,
     fault: Option<Miss>,
 }
@@ -117,6 +119,7 @@ impl Conversation {
                 entering: None,
                 user: None,
                 maildrop: None,
+                volume: 0,
                 wanted: Wanted::Rows,
                 retrieved: 0,
                 deleted: 0,
@@ -270,7 +273,7 @@ impl Host<Pop3> for Service<'_> {
 
     fn fetch(&mut self, _now: Instant, body: &mut Message) {
         let fetch = body.reader.fetch();
-        let volume = self.maildrop().volume();
+        let volume = self.session.volume;
         let ticket = self.ticket();
         let taken = self.shared.jobs.submit(Some(ticket), Kind::Read, volume, move |_| Outcome::Fetched(fetch.run()));
         if taken.is_err() {
@@ -393,6 +396,7 @@ impl Service<'_> {
         };
         let uid = account.uid.clone();
         let volume = self.shared.volume_of(&place.drop);
+        self.session.volume = volume;
         self.job(Kind::Read, volume, move || {
             if let Some(uid) = uid {
                 match account::owner(&uid, settings.min_uid) {
@@ -410,6 +414,9 @@ impl Service<'_> {
     fn opened(&mut self, now: Instant, opened: Result<Box<Maildrop>, Refused>) -> Said {
         match opened {
             Ok(maildrop) => {
+                for remark in maildrop.remarks() {
+                    log::warn!("pop3 {} {}: {}: {remark}", self.id, self.who(), maildrop.path().display());
+                }
                 let totals = maildrop.totals();
                 self.session.maildrop = Some(maildrop);
                 self.session.user = self.session.entering.take().map(|entering| entering.user.into());
@@ -472,8 +479,8 @@ impl Service<'_> {
             }
             Err(Miss::Cold) => {
                 self.session.wanted = wanted;
-                let (lookup, volume) = (self.maildrop().lookup(from), self.maildrop().volume());
-                self.job(Kind::Read, volume, move || Outcome::Rows(lookup.run()))
+                let lookup = self.maildrop().lookup(from);
+                self.job(Kind::Read, self.session.volume, move || Outcome::Rows(lookup.run()))
             }
             Err(miss) => self.missed(&miss),
         }
@@ -484,6 +491,13 @@ impl Service<'_> {
             |row: maildrop::Row| Row { number: row.number, octets: row.octets, uid: row.uid, deleted: row.deleted };
         match self.session.wanted {
             Wanted::Rows => Done::Now(Answer::Rows(rows.into_iter().map(row).collect())),
+            Wanted::Delete(number) => match rows.iter().find(|row| row.number == number) {
+                Some(row) => {
+                    self.maildrop().mark(row);
+                    Done::Now(Answer::Done)
+                }
+                None => refused(Refusal::NoSuchMessage),
+            },
             Wanted::Row(number) | Wanted::Message(number, _) => {
                 let found = rows.into_iter().find(|row| row.number == number && !row.deleted);
                 match found {
@@ -509,10 +523,7 @@ impl Service<'_> {
         if let Err(refusal) = self.exists(number) {
             return refused(refusal);
         }
-        match self.maildrop().delete(number) {
-            Ok(()) => Done::Now(Answer::Done),
-            Err(miss) => self.missed(&miss),
-        }
+        self.rows(number, Wanted::Delete(number))
     }
 
     fn retrieve(&mut self, number: u32, lines: Option<u64>) -> Said {
@@ -523,18 +534,18 @@ impl Service<'_> {
         match self.maildrop().reader(number, lines, Reach::Now) {
             Ok(reader) => self.send(reader),
             Err(Miss::Cold) => {
-                let volume = self.maildrop().volume();
-                let lookup = self.maildrop().lookup_reader(number, lines);
-                self.job(Kind::Read, volume, move || Outcome::Reader(lookup.run().map(Box::new)))
+                let volume = self.session.volume;
+                let lookup = self.maildrop().lookup(number);
+                self.job(Kind::Read, volume, move || Outcome::Reader(lookup.reader(lines).map(Box::new)))
             }
             Err(miss) => self.missed(&miss),
         }
     }
 
     fn send(&mut self, reader: MessageReader) -> Said {
-        let Wanted::Message(number, lines) = self.session.wanted else { return refused(Refusal::Unavailable) };
+        let Wanted::Message(_, lines) = self.session.wanted else { return refused(Refusal::Unavailable) };
         let octets = reader.octets();
-        let body = Message { reader, number, whole: lines.is_none(), fault: None };
+        let body = Message { reader, whole: lines.is_none(), fault: None };
         Done::Send(Answer::Sending(octets), Box::new(body), Answer::Sent)
     }
 
@@ -559,10 +570,10 @@ impl Service<'_> {
         if maildrop.deletions() == 0 {
             return Done::Now(Answer::Committed { deleted: 0 });
         }
-        let volume = maildrop.volume();
+        let volume = self.session.volume;
         let said = self.job(Kind::Sync, volume, move || {
             let result = maildrop.commit();
-            Outcome::Committed(Some(maildrop), result)
+            Outcome::Committed(Some((maildrop, volume)), result)
         });
         match said {
             Done::Later => Done::Later,

@@ -1,4 +1,30 @@
-//! (being built)
+//! F3: files. The maildrop: a drop file that stays the mbox it was, and beside it its bin. Never a socket.
+//!
+//! | page                 | what it holds                                                             |
+//! |----------------------|---------------------------------------------------------------------------|
+//! | [`maildrop`]         | one session: open, look, mark, commit, compact                            |
+//! | [`reader`]           | one message on its way out, a slice at a time, never waiting              |
+//! | `index`              | `.NAME.idx`: where the live messages stand; may vanish at any time        |
+//! | `ledger`             | `.NAME.bin`: deaths and repetitions; truth; carries the session lock      |
+//! | `refresh`            | how the index is brought up to date with drop and ledger                  |
+//! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
+//! | `locks`              | the drop's own locks, shared with other programs                          |
+//! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
+//! | [`path`]             | where a user's drop is                                                    |
+//! | [`users`]            | the stock authenticator's files of users                                  |
 
+pub mod disk;
+pub mod maildrop;
 pub mod path;
+pub mod reader;
 pub mod users;
+
+mod compaction;
+mod desk;
+mod index;
+mod ledger;
+mod locks;
+mod refresh;
+
+#[cfg(test)]
+mod tests;

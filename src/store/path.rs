@@ -1,34 +1,41 @@
-//! Where a user's drop lies: `drop_path`, the hash directories of `hash_spool`, the name.
+//! Where a user's drop is: DESIGN's `hash_spool`, and the check on paths that others name.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// `base`, then the hash directories, then the name.
+pub use crate::rules::names::is_user_name;
+
+/// The directory letters of `hash_spool 3`.
+const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// The drop of `user` below `base`. `hash_spool` is
 ///
-/// | hash | directories                                                                   |
-/// |------|-------------------------------------------------------------------------------|
-/// | 1    | qpopper's: one letter, `a` + (sum of the first up to five bytes mod 26)         |
-/// | 2    | qpopper's: the first letter, then the second (the first again where it is alone) |
-/// | 3    | two letters of 32, ten bits of the name's xxh3: an even spread                 |
-/// | else | none                                                                          |
+/// | value | path          | by                                                                                |
+/// |-------|---------------|-----------------------------------------------------------------------------------|
+/// | 0     | `base/user`   |                                                                                   |
+/// | 1     | `base/c/user` | qpopper: `a` + (sum of the first up to five bytes) mod 26                         |
+/// | 2     | `base/f/r/user` | qpopper: first and second byte, a lone first one twice                          |
+/// | 3     | `base/b/q/user` | XXH3-64 of the name: its lowest five bits, the next five, each one of 32 letters |
+///
+/// Give it only names that [`is_user_name`] lets pass, and only these four values.
 pub fn drop_path(base: &Path, hash_spool: u8, user: &str) -> PathBuf {
-    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    debug_assert!(is_user_name(user.as_bytes()), "{user:?} was not checked");
+    let bytes = user.as_bytes();
     let mut path = base.to_owned();
-    let mut letters = user.chars();
-    match (hash_spool, letters.next()) {
-        (1, Some(_)) => {
-            let sum: u32 = user.bytes().take(5).map(u32::from).sum();
-            path.push(char::from(b'a' + (sum % 26) as u8).to_string());
+    let mut below = |letter: u8| path.push(OsStr::from_bytes(&[letter]));
+    match (hash_spool, bytes) {
+        (1, _) => below(b'a' + (bytes.iter().take(5).map(|&b| u32::from(b)).sum::<u32>() % 26) as u8),
+        (2, [first, rest @ ..]) => {
+            below(*first);
+            below(*rest.first().unwrap_or(first));
         }
-        (2, Some(first)) => {
-            path.push(first.to_string());
-            path.push(letters.next().unwrap_or(first).to_string());
-        }
-        (3, Some(_)) => {
-            let hash = xxh3_64(user.as_bytes());
-            path.push(char::from(LETTERS[(hash & 31) as usize]).to_string());
-            path.push(char::from(LETTERS[(hash >> 5 & 31) as usize]).to_string());
+        (3, _) => {
+            let hash = xxh3_64(bytes);
+            below(LETTERS[hash as usize & 31]);
+            below(LETTERS[(hash >> 5) as usize & 31]);
         }
         _ => {}
     }
@@ -36,33 +43,66 @@ pub fn drop_path(base: &Path, hash_spool: u8, user: &str) -> PathBuf {
     path
 }
 
+/// Whether `path`, as somebody else named it, is absolute, climbs nowhere, and lies below one of `roots`.
+pub fn below_root(path: &Path, roots: &[PathBuf]) -> bool {
+    let plain = path.is_absolute()
+        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+        && !path.as_os_str().as_bytes().ends_with(b"/")
+        && !path.as_os_str().as_bytes().contains(&0);
+    plain && roots.iter().any(|root| path.starts_with(root) && path != root)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_directories_are_these() {
-        for (hash, user, path) in [
-            (0, "fred", "/m/fred"),
-            (1, "fred", "/m/b/fred"), // 102 + 114 + 101 + 100 = 417 = 16 * 26 + 1
-            (1, "abcdefgh", "/m/b/abcdefgh"),
-            (1, "x", "/m/q/x"),
-            (2, "fred", "/m/f/r/fred"),
-            (2, "x", "/m/x/x/x"),
-            (9, "fred", "/m/fred"),
+    fn a_user_has_the_same_drop_for_ever() {
+        for (hash_spool, user, path) in [
+            (0, "fred", "/d/fred"),
+            (1, "fred", "/d/b/fred"),
+            (1, "a", "/d/t/a"),
+            (1, "frederic", "/d/y/frederic"),
+            (2, "fred", "/d/f/r/fred"),
+            (2, "a", "/d/a/a/a"),
+            (2, "A_fred", "/d/A/_/A_fred"),
+            (3, "fred", "/d/b/a/fred"),
+            (3, "ann", "/d/8/p/ann"),
+            (3, "zo\u{eb}", "/d/2/n/zoë"),
         ] {
-            assert_eq!(drop_path(Path::new("/m"), hash, user), Path::new(path), "{hash} {user}");
+            assert_eq!(drop_path(Path::new("/d"), hash_spool, user), Path::new(path), "{hash_spool} {user}");
         }
     }
 
     #[test]
-    fn the_third_spreads_evenly() {
-        let mut counts = std::collections::BTreeMap::new();
-        for user in 0..50_000 {
-            let path = drop_path(Path::new(""), 3, &format!("test{user}"));
+    fn hash_3_spreads_evenly() {
+        let mut counts = std::collections::HashMap::new();
+        for index in 0..102_400 {
+            let path = drop_path(Path::new("/d"), 3, &format!("user{index}"));
             *counts.entry(path.parent().unwrap().to_owned()).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 1024);
-        assert!(counts.values().all(|&count| (15..100).contains(&count)));
+        assert!(counts.values().all(|count| (50..160).contains(count)));
+    }
+
+    #[test]
+    fn a_path_from_an_authenticator_must_lie_below_a_root() {
+        let roots = [PathBuf::from("/var/mail"), PathBuf::from("/home/")];
+        for (path, below) in [
+            ("/var/mail/ann", true),
+            ("/var/mail/a/n/ann", true),
+            ("/home/ann/mbox", true),
+            ("/var/mail", false),
+            ("/var/mail/", false),
+            ("/var/mail/ann/", false),
+            ("/var/mailbox/ann", false),
+            ("/var/mail/../spool/ann", false),
+            ("/var/mail/a/../../shadow", false),
+            ("var/mail/ann", false),
+            ("/etc/passwd", false),
+            ("", false),
+        ] {
+            assert_eq!(below_root(Path::new(path), &roots), below, "{path}");
+        }
     }
 }

@@ -3,5 +3,6 @@
 
 pub mod access;
 pub mod crypt;
+pub mod files;
 pub mod nofollow;
 pub mod process;

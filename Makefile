@@ -1,0 +1,49 @@
+# DMail. `make help` lists what can be made.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DEMO ?= demo
+# The executable that the outside tests drive.
+BUILD = target/debug/dmail
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{ printf "  %-10s", $$1; $$1 = ""; print }'
+
+run: ## build dmail, make a demo folder, serve it on loopback, print lines to paste
+	$(CARGO) build --release --bin dmail
+	target/release/dmail demo $(DEMO)
+
+test: ## all tests that need nothing but Rust
+	$(CARGO) test --quiet
+
+check: ## format, lints, floors, sample configuration, documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --quiet -- -D warnings
+	$(CARGO) test --quiet --test floors
+	$(CARGO) test --quiet --lib sample
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+
+interop: ## the executable against real mail clients; installs them from Debian's packages when they are missing
+	$(CARGO) build --quiet --bin dmail
+	DMAIL=$(abspath $(BUILD)) tests/interop/run
+
+sim: ## the simulated disk, wide: SIM_SEEDS=n how wide, SIM_SEED=n one again
+	SIM_SEEDS=$${SIM_SEEDS:-400} $(CARGO) test --release --quiet --lib store -- --nocapture
+
+crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
+	$(CARGO) build --quiet --bin dmail
+	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
+
+bench: ## the budgets, each beside its bound
+	$(CARGO) build --release --bin dmail
+	$(CARGO) bench --quiet
+
+install: ## the executable and its names, below PREFIX (/usr/local)
+	$(CARGO) build --release --bin dmail
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/dmail
+	install -m 755 target/release/dmail $(DESTDIR)$(PREFIX)/bin/dmail
+	for name in dpop tellpop nwauth; do ln -sf dmail $(DESTDIR)$(PREFIX)/bin/$$name; done
+	install -m 644 conf/dmail.conf $(DESTDIR)$(PREFIX)/share/dmail/dmail.conf
+	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/
+
+.PHONY: help run test check interop sim crash bench install

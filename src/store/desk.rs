@@ -1,0 +1,331 @@
+//! What every blocking call on a maildrop works with: the two directories held open, the names in them, who may own what.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::disk::{Disk, How, LockKind, Stat};
+use crate::text::fault::Fault;
+
+/// Where a maildrop is, and how other programs meet us there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The mbox file.
+    pub drop: PathBuf,
+    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory.
+    pub bin_path: Option<PathBuf>,
+    /// The server's own directory.
+    pub work_path: PathBuf,
+    /// Who must own the drop; `None`: anybody.
+    pub owner: Option<u32>,
+    /// How to lock the drop while scanning and compacting, in this order.
+    pub locks: Vec<LockKind>,
+}
+
+impl Place {
+    /// A drop with everything else as the settings' defaults have it.
+    pub fn new(drop: impl Into<PathBuf>, work_path: impl Into<PathBuf>) -> Place {
+        Place {
+            drop: drop.into(),
+            bin_path: None,
+            work_path: work_path.into(),
+            owner: None,
+            locks: vec![LockKind::Dotlock, LockKind::Fcntl],
+        }
+    }
+}
+
+/// Why a maildrop is not served now.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another session has it.
+    InUse,
+    /// Another program holds the drop's own lock: try again a little later.
+    Locked,
+    /// A link, a stranger's file, not a file at all: nothing we may touch. Stays so until somebody acts.
+    Unsafe(Fault),
+    /// The disk or the system failed.
+    Fault(Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Refused {
+        Refused::Fault(fault)
+    }
+}
+
+/// What the operator should hear about, though the maildrop is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Remark {
+    /// The directory lets us make no dotlock; the other locks were taken.
+    NoDotlock,
+    /// The bin belonged to another drop; it was set aside, deletions not yet compacted may come back.
+    AlienLedger,
+    /// Part of the ledger could not be read; the rest counts.
+    DamagedLedger,
+    /// A compaction was interrupted and the drop was changed by others since; its copy was set aside.
+    CopySetAside,
+    /// An interrupted compaction was completed.
+    Recovered,
+    /// The drop has bytes, and no From_ line among them.
+    NotAnMbox,
+    /// The index could not be written; it lives in memory until the session ends.
+    IndexInMemory,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Remark::NoDotlock => "no dotlock can be made beside it; the other locks were taken",
+            Remark::AlienLedger => "its bin belonged to another drop and was set aside; deleted mail may come back",
+            Remark::DamagedLedger => "part of its ledger cannot be read; the rest counts",
+            Remark::CopySetAside => {
+                "a compaction was interrupted and others changed the drop since; the copy was set aside"
+            }
+            Remark::Recovered => "an interrupted compaction was completed",
+            Remark::NotAnMbox => "it has bytes and no From_ line: is it an mbox file?",
+            Remark::IndexInMemory => "its index cannot be written; it lives in memory until the session ends",
+        })
+    }
+}
+
+/// A session's remarks, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Remarks(u8);
+
+impl Remarks {
+    const ALL: [Remark; 7] = [
+        Remark::NoDotlock,
+        Remark::AlienLedger,
+        Remark::DamagedLedger,
+        Remark::CopySetAside,
+        Remark::Recovered,
+        Remark::NotAnMbox,
+        Remark::IndexInMemory,
+    ];
+
+    pub(super) fn add(&mut self, remark: Remark) {
+        self.0 |= 1 << remark as u8;
+    }
+
+    pub(super) fn join(&mut self, other: Remarks) {
+        self.0 |= other.0;
+    }
+
+    pub(super) fn list(self) -> Vec<Remark> {
+        Self::ALL.into_iter().filter(|&remark| self.0 & 1 << remark as u8 != 0).collect()
+    }
+}
+
+/// The part of a [`Place`] that a session keeps.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub(super) drop: Box<Path>,
+    /// Where its bin lies, when not beside it.
+    pub(super) bins: Option<Box<Path>>,
+    pub(super) owner: Option<u32>,
+    pub(super) locks: [Option<LockKind>; 3],
+}
+
+/// The directories of a spot, held open while a job works there.
+pub(super) struct Desk<D: Disk> {
+    pub(super) disk: D,
+    pub(super) spot: Spot,
+    pub(super) dir: D::Dir,
+    /// Where bin, index and copy lie: may be the same directory.
+    pub(super) bins: D::Dir,
+    name: OsString,
+}
+
+impl<D: Disk> Desk<D> {
+    /// Holds the directories of `place`; the bins' one is made when `make`. `None`: one of them is not there.
+    pub(super) fn at(disk: &D, place: &Place, make: bool) -> Result<Option<Desk<D>>, Refused> {
+        let mut locks = [None; 3];
+        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
+            *slot = Some(*kind);
+        }
+        let mut spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: place.owner, locks };
+        let Some(parent) = place.drop.parent() else {
+            return Err(refuse("opening", &place.drop, "not the path of a file"));
+        };
+        let Some(dir) = there(disk.open_dir(parent)).map_err(Fault::at("opening", parent))? else { return Ok(None) };
+        let seen = disk.stat_dir(&dir).map_err(Fault::at("looking at", parent))?;
+        spot.bins = match &place.bin_path {
+            Some(path) => Some(mirrored(path, parent)),
+            // In a directory where others may write they could take our files away or put theirs in their place.
+            None if seen.mode & 0o022 != 0 => Some(mirrored(&place.work_path.join("bin"), parent)),
+            None => None,
+        };
+        Desk::hold(disk, spot, Some(dir), make)
+    }
+
+    /// Whether there is a drop with bytes in it, as far as a look tells.
+    pub(super) fn has_mail(disk: &D, place: &Place) -> Result<bool, Refused> {
+        let (Some(parent), Some(name)) = (place.drop.parent(), place.drop.file_name()) else { return Ok(false) };
+        let Some(dir) = there(disk.open_dir(parent)).map_err(Fault::at("opening", parent))? else { return Ok(false) };
+        let seen = there(disk.look(&dir, Path::new(name))).map_err(Fault::at("looking at", &place.drop))?;
+        Ok(seen.is_some_and(|seen| seen.size > 0 || !seen.is_file()))
+    }
+
+    /// Holds the directories of a spot again.
+    pub(super) fn again(disk: &D, spot: &Spot) -> Result<Option<Desk<D>>, Refused> {
+        Desk::hold(disk, spot.clone(), None, true)
+    }
+
+    fn hold(disk: &D, spot: Spot, dir: Option<D::Dir>, make: bool) -> Result<Option<Desk<D>>, Refused> {
+        let Some(name) = spot.drop.file_name().map(OsString::from) else {
+            return Err(refuse("opening", &spot.drop, "not the path of a file"));
+        };
+        let parent = spot.drop.parent().unwrap_or(Path::new("/"));
+        let dir = match dir {
+            Some(dir) => dir,
+            None => match there(disk.open_dir(parent)).map_err(Fault::at("opening", parent))? {
+                Some(dir) => dir,
+                None => return Ok(None),
+            },
+        };
+        let path = spot.bins.as_deref().unwrap_or(parent);
+        if make && spot.bins.is_some() {
+            disk.make_dirs(path).map_err(Fault::at("making", path))?;
+        }
+        let Some(bins) = there(disk.open_dir(path)).map_err(Fault::at("opening", path))? else { return Ok(None) };
+        Ok(Some(Desk { disk: disk.clone(), dir, bins, name, spot }))
+    }
+
+    /// The drop's name in its directory.
+    pub(super) fn name(&self) -> &Path {
+        Path::new(&self.name)
+    }
+
+    /// The drop's name with something after it: `NAME.lock`.
+    pub(super) fn with(&self, ending: &str) -> PathBuf {
+        let mut name = self.name.clone();
+        name.push(ending);
+        name.into()
+    }
+
+    /// The name of one of our own files: `.NAME.bin`.
+    pub(super) fn own(&self, ending: &str) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(&self.name);
+        name.push(ending);
+        name.into()
+    }
+
+    /// The full path of one of our own files, for faults.
+    pub(super) fn own_path(&self, ending: &str) -> PathBuf {
+        let parent = self.spot.drop.parent().unwrap_or(Path::new("/"));
+        self.spot.bins.as_deref().unwrap_or(parent).join(self.own(ending))
+    }
+
+    /// Opens the drop, if it is there, and sees that it is what it should be.
+    pub(super) fn open_drop(&self) -> Result<Option<(D::File, Stat)>, Refused> {
+        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write)?;
+        if let Some((_, seen)) = &found
+            && let Some(owner) = self.spot.owner
+            && seen.uid != owner
+        {
+            return Err(refuse("opening", &self.spot.drop, &format!("belongs to uid {}, not {owner}", seen.uid)));
+        }
+        Ok(found)
+    }
+
+    /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
+    pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
+        let path = self.own_path(ending);
+        let found = self.open(&self.bins, &self.own(ending), &path, how)?;
+        if let Some((_, seen)) = &found
+            && seen.uid != self.disk.uid()
+            && Some(seen.uid) != self.spot.owner
+        {
+            return Err(refuse("opening", &path, &format!("belongs to uid {}", seen.uid)));
+        }
+        Ok(found)
+    }
+
+    fn open(&self, dir: &D::Dir, name: &Path, path: &Path, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
+        let file = match there(self.disk.open(dir, name, how)) {
+            Ok(None) => return Ok(None),
+            Ok(Some(file)) => file,
+            Err(error) => {
+                // Links, directories and sockets refuse to be opened, each in its own words.
+                return Err(match self.disk.look(dir, name) {
+                    Ok(seen) if !seen.is_file() => refuse("opening", path, "not a regular file"),
+                    _ => Fault::new("opening", path, error).into(),
+                });
+            }
+        };
+        let seen = self.disk.stat(&file).map_err(Fault::at("looking at", path))?;
+        if !seen.is_file() {
+            return Err(refuse("opening", path, "not a regular file"));
+        }
+        if seen.links != 1 {
+            return match seen.links {
+                // Removed or replaced between the opening and the look.
+                0 => Err(Refused::Locked),
+                links => Err(refuse("opening", path, &format!("has {links} names"))),
+            };
+        }
+        Ok(Some((file, seen)))
+    }
+
+    /// Takes one of our own files away; that it was not there is as good.
+    pub(super) fn remove_own(&self, ending: &str) -> Result<(), Fault> {
+        there(self.disk.remove(&self.bins, &self.own(ending)))
+            .map(drop)
+            .map_err(Fault::at("removing", &self.own_path(ending)))
+    }
+
+    /// Whether one of our own files is there.
+    pub(super) fn has_own(&self, ending: &str) -> Result<bool, Fault> {
+        let found = there(self.disk.look(&self.bins, &self.own(ending)));
+        Ok(found.map_err(Fault::at("looking at", &self.own_path(ending)))?.is_some())
+    }
+
+    /// Gives one of our own files a name under which nobody looks for it, for the operator to find.
+    pub(super) fn set_aside(&self, ending: &str) -> Result<(), Fault> {
+        let aside = format!("{ending}.aside-{:016x}", self.disk.random());
+        self.disk
+            .rename(&self.bins, &self.own(ending), &self.own(&aside))
+            .map_err(Fault::at("setting aside", &self.own_path(ending)))
+    }
+
+    /// Reads all of `buffer`; a file that ends before is a fault.
+    pub(super) fn read_full(&self, file: &D::File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match self.disk.read(file, &mut buffer[read..], offset + read as u64, super::disk::Reach::Wait)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                some => read += some,
+            }
+        }
+        Ok(())
+    }
+
+    /// A fault while `doing` something to the drop.
+    pub(super) fn fault(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Fault {
+        Fault::at(doing, &self.spot.drop)
+    }
+}
+
+/// `None` for what is not there.
+pub(super) fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A permanent refusal of `path`, with our own words for why.
+pub(super) fn refuse(doing: &'static str, path: &Path, why: &str) -> Refused {
+    Refused::Unsafe(Fault::new(doing, path, io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned())))
+}
+
+/// `base` with the whole of `path` below it: two drops with one name in different directories have different bins.
+fn mirrored(base: &Path, path: &Path) -> Box<Path> {
+    let mut whole = base.to_owned();
+    whole.extend(path.components().filter(|part| matches!(part, Component::Normal(_))));
+    whole.into()
+}

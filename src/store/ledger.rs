@@ -1,0 +1,284 @@
+//! The ledger, `.NAME.bin`: what must not be forgotten. Append-only; every record carries its own check, so that damage in one
+//! place costs what stood there and no more. The session lock is on this file.
+//!
+//! A record is a head of 32 bytes and a payload, numbers little-endian:
+//!
+//! | bytes | what                                                      |
+//! |-------|-----------------------------------------------------------|
+//! | 0-3   | `DMb1`                                                    |
+//! | 4     | kind, see below; 5-7 zero                                 |
+//! | 8-11  | payload's length                                          |
+//! | 12-15 | serial, one more than the record's before                 |
+//! | 16-23 | the ledger's number, drawn when it was begun              |
+//! | 24-31 | XXH3-64 of bytes 0-23 and the payload                     |
+//!
+//! | kind | record     | payload                                     | says                                                 |
+//! |------|------------|---------------------------------------------|------------------------------------------------------|
+//! | 1    | Opening    | the drop's file name                        | whose ledger this is                                 |
+//! | 2    | Deaths     | (hash 16, occurrence 4, From_ check 4) each | one QUIT deleted these: all or none                  |
+//! | 3    | Repetition | (hash 16, next occurrence 4)                | occurrences below that are taken, for ever           |
+//! | 4    | Burial     | serial 4                                    | the bytes of all deaths up to that record are gone   |
+//! | 5    | Gone       | (hash 16, occurrence 4) each                | these are no longer in the drop, whoever removed them |
+//! | 6    | Frozen     | (hash 16, occurrence 4, text)               | reserved: imported UIDs                              |
+//!
+//! Kinds we do not know are passed over. A death whose bytes are gone is forgotten, so that the same message arriving again
+//! is new; occurrences of repeated messages are never forgotten.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+use memchr::memmem;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::mail::identity::Uid;
+
+const MAGIC: &[u8; 4] = b"DMb1";
+const HEAD_BYTES: usize = 32;
+/// More in one record is damage: 24 bytes for each of four billion messages do not fit anyway, 100 million do.
+const PAYLOAD_BYTES: usize = 2_400_000_000;
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    Opening(Vec<u8>),
+    Deaths(Vec<Death>),
+    Repetition { hash: u128, next: u32 },
+    Burial { through: u32 },
+    Gone(Vec<Uid>),
+}
+
+/// One deleted message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Death {
+    pub(super) uid: Uid,
+    /// Of its From_ line: the same text under another From_ line is another message.
+    pub(super) from_check: u32,
+}
+
+/// What the ledger says, all of it read.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// Drawn when the ledger was begun; 0: it is empty.
+    pub(super) id: u64,
+    /// The last record's.
+    pub(super) serial: u32,
+    /// Where the next record goes: behind the last that checks.
+    pub(super) end: u64,
+    /// The drop it was begun for.
+    pub(super) name: Option<Vec<u8>>,
+    /// Deleted, and as far as we know still in the drop: From_ check, serial of the record.
+    pub(super) deaths: HashMap<Uid, (u32, u32)>,
+    /// Hashes that more than one message had: the next free occurrence.
+    pub(super) next: HashMap<u128, u32>,
+    /// Of those hashes: occurrences that are no longer in the drop.
+    pub(super) gone: HashSet<Uid>,
+    /// Something in the middle could not be read.
+    pub(super) damaged: bool,
+}
+
+impl Ledger {
+    /// Reads what checks in `bytes`, the whole file.
+    pub(super) fn parse(bytes: &[u8]) -> Ledger {
+        let mut ledger = Ledger::default();
+        let mut at = 0;
+        while at < bytes.len() {
+            if let Some((record, serial, id, length)) = decode(&bytes[at..]) {
+                // Records of another ledger were never written here by us.
+                if ledger.id == 0 || ledger.id == id {
+                    ledger.damaged |= ledger.id != 0 && serial != ledger.serial.wrapping_add(1);
+                    ledger.damaged |= ledger.id == 0 && at != 0;
+                    (ledger.id, ledger.serial) = (id, serial);
+                    if let Some(record) = record {
+                        ledger.apply(&record, serial);
+                    }
+                } else {
+                    ledger.damaged = true;
+                }
+                at += length;
+                ledger.end = at as u64;
+            } else {
+                // The next that looks like a record; behind the last good one this is the torn tail.
+                at += 1 + memmem::find(&bytes[at + 1..], MAGIC).unwrap_or(bytes.len() - at - 1);
+                if at < bytes.len() && decode(&bytes[at..]).is_some() {
+                    ledger.damaged = true;
+                }
+            }
+        }
+        ledger
+    }
+
+    fn apply(&mut self, record: &Record, serial: u32) {
+        match record {
+            Record::Opening(name) => self.name = Some(name.clone()),
+            Record::Deaths(deaths) => {
+                self.deaths.extend(deaths.iter().map(|death| (death.uid, (death.from_check, serial))));
+            }
+            Record::Repetition { hash, next } => {
+                let known = self.next.entry(*hash).or_insert(*next);
+                *known = (*known).max(*next);
+            }
+            Record::Burial { through } => {
+                let (next, gone) = (&self.next, &mut self.gone);
+                self.deaths.retain(|uid, (_, serial)| {
+                    let stays = serial.wrapping_sub(*through).cast_signed() > 0;
+                    if !stays && next.contains_key(&uid.hash) {
+                        gone.insert(*uid);
+                    }
+                    stays
+                });
+            }
+            Record::Gone(uids) => {
+                for uid in uids {
+                    self.deaths.remove(uid);
+                    if self.next.contains_key(&uid.hash) {
+                        self.gone.insert(*uid);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The bytes that say `records` at the ledger's end, and what it says then. An empty ledger is begun with `id` for the
+    /// drop `name`.
+    pub(super) fn append(&mut self, records: &[Record], name: &[u8], id: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if self.id == 0 {
+            self.id = id.max(1);
+            self.serial = 0;
+            encode(&Record::Opening(name.to_vec()), 0, self.id, &mut bytes);
+            self.name = Some(name.to_vec());
+        }
+        for record in records {
+            self.serial = self.serial.wrapping_add(1);
+            encode(record, self.serial, self.id, &mut bytes);
+            let serial = self.serial;
+            self.apply(record, serial);
+        }
+        self.end += bytes.len() as u64;
+        bytes
+    }
+
+    /// The same, said as shortly as can be, in a ledger of the same number.
+    pub(super) fn rewritten(&self) -> (Ledger, Vec<u8>) {
+        let mut short = Ledger { id: self.id, serial: self.serial, ..Ledger::default() };
+        let mut records: Vec<Record> =
+            self.next.iter().map(|(&hash, &next)| Record::Repetition { hash, next }).collect();
+        if !self.gone.is_empty() {
+            records.push(Record::Gone(self.gone.iter().copied().collect()));
+        }
+        if !self.deaths.is_empty() {
+            let death = |(&uid, &(from_check, _)): (&Uid, &(u32, u32))| Death { uid, from_check };
+            records.push(Record::Deaths(self.deaths.iter().map(death).collect()));
+        }
+        let name = self.name.clone().unwrap_or_default();
+        let mut bytes = Vec::new();
+        encode(&Record::Opening(name.clone()), short.serial, short.id, &mut bytes);
+        short.name = Some(name);
+        short.end = bytes.len() as u64;
+        let more = short.append(&records, b"", short.id);
+        bytes.extend_from_slice(&more);
+        (short, bytes)
+    }
+
+    /// Whether the live content is so little of the file that it is worth writing anew.
+    pub(super) fn is_mostly_past(&self) -> bool {
+        const WORTH_BYTES: u64 = 64 * 1024;
+        let live = 24 * (self.deaths.len() + self.gone.len()) + 56 * self.next.len();
+        self.end > WORTH_BYTES && (live as u64) < self.end / 2
+    }
+
+    /// An occurrence of `hash` that no message ever had, given that `known` says whether one has it now.
+    pub(super) fn free(&self, hash: u128, known: bool) -> u32 {
+        self.next.get(&hash).copied().unwrap_or(u32::from(known))
+    }
+}
+
+/// The bytes that add `record`, number `serial`, to ledger `id`.
+pub(super) fn encode(record: &Record, serial: u32, id: u64, bytes: &mut Vec<u8>) {
+    let mut payload = Vec::new();
+    let uid = |uid: &Uid, payload: &mut Vec<u8>| {
+        payload.extend_from_slice(&uid.hash.to_le_bytes());
+        payload.extend_from_slice(&uid.occurrence.to_le_bytes());
+    };
+    let kind = match record {
+        Record::Opening(name) => {
+            payload.extend_from_slice(name);
+            1
+        }
+        Record::Deaths(deaths) => {
+            for death in deaths {
+                uid(&death.uid, &mut payload);
+                payload.extend_from_slice(&death.from_check.to_le_bytes());
+            }
+            2
+        }
+        Record::Repetition { hash, next } => {
+            uid(&Uid { hash: *hash, occurrence: *next }, &mut payload);
+            3
+        }
+        Record::Burial { through } => {
+            payload.extend_from_slice(&through.to_le_bytes());
+            4
+        }
+        Record::Gone(uids) => {
+            uids.iter().for_each(|one| uid(one, &mut payload));
+            5
+        }
+    };
+    let mut head = [0; HEAD_BYTES];
+    head[..4].copy_from_slice(MAGIC);
+    head[4] = kind;
+    head[8..12].copy_from_slice(&u32::try_from(payload.len()).expect("a record's payload is bounded").to_le_bytes());
+    head[12..16].copy_from_slice(&serial.to_le_bytes());
+    head[16..24].copy_from_slice(&id.to_le_bytes());
+    let check = check(&head, &payload);
+    head[24..].copy_from_slice(&check.to_le_bytes());
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(&payload);
+}
+
+fn check(head: &[u8; HEAD_BYTES], payload: &[u8]) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&head[..24]);
+    hash.update(payload);
+    hash.digest()
+}
+
+/// The record at the start of `bytes` (`None` inside: of a kind we do not know), its serial, its ledger, its length.
+fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
+    let head: &[u8; HEAD_BYTES] = bytes.get(..HEAD_BYTES)?.try_into().ok()?;
+    let u32_at = |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let u64_at = |at: usize| Some(u64::from_le_bytes(head[at..at + 8].try_into().ok()?));
+    let length = u32_at(head, 8)? as usize;
+    if head[..4] != *MAGIC || length > PAYLOAD_BYTES {
+        return None;
+    }
+    let payload = bytes.get(HEAD_BYTES..HEAD_BYTES + length)?;
+    if check(head, payload) != u64_at(24)? {
+        return None;
+    }
+    let uid = |bytes: &[u8]| {
+        Some(Uid { hash: u128::from_le_bytes(bytes.get(..16)?.try_into().ok()?), occurrence: u32_at(bytes, 16)? })
+    };
+    let record = match head[4] {
+        1 => Some(Record::Opening(payload.to_vec())),
+        2 => payload
+            .chunks(24)
+            .map(|part| Some(Death { uid: uid(part)?, from_check: u32_at(part, 20)? }))
+            .collect::<Option<Vec<_>>>()
+            .map(Record::Deaths),
+        3 => uid(payload).map(|uid| Record::Repetition { hash: uid.hash, next: uid.occurrence }),
+        4 => u32_at(payload, 0).map(|through| Record::Burial { through }),
+        5 => payload.chunks(20).map(uid).collect::<Option<Vec<_>>>().map(Record::Gone),
+        _ => None,
+    };
+    Some((record, u32_at(head, 12)?, u64_at(16)?, HEAD_BYTES + length))
+}
+
+/// For callers that read the file: how much memory a ledger may take.
+pub(super) fn bounded(size: u64) -> io::Result<usize> {
+    usize::try_from(size)
+        .ok()
+        .filter(|&size| size <= 2 * PAYLOAD_BYTES)
+        .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+}

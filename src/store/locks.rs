@@ -1,0 +1,164 @@
+//! The drop's own locks, which other programs know: taken in the order the settings give, given up in reverse, never waited
+//! for. Whoever gets [`Refused::Locked`] holds none of them and comes back later.
+//!
+//! A dotlock `NAME.lock` tells in one line who holds it. Left behind, it is judged:
+//!
+//! | its line says                                         | stale when                                |
+//! |-------------------------------------------------------|-------------------------------------------|
+//! | this machine, this boot, this process namespace       | no such process, or one that started later |
+//! | anything else, or nothing (procmail, mutt, mail.local) | not written for five minutes              |
+
+use std::io;
+use std::path::PathBuf;
+
+use super::desk::{Desk, Refused, Remark, Remarks};
+use super::disk::{Disk, Holder, How, LockKind, Reach};
+use crate::text::fault::Fault;
+
+/// A stranger's dotlock older than this is nobody's: qpopper and liblockfile wait as long.
+const STALE_NANOS: i64 = 300 * 1_000_000_000;
+/// A dotlock is written anew when it is older than this, far enough below the five minutes others wait.
+const TOUCH_NANOS: i64 = 30 * 1_000_000_000;
+/// How much of another's lock file is read to judge it.
+const LINE_BYTES: usize = 512;
+
+/// The locks on one drop, until dropped.
+pub(super) struct DropLocks<'d, D: Disk> {
+    desk: &'d Desk<D>,
+    file: &'d D::File,
+    /// In the order taken.
+    held: Vec<Held<D>>,
+    pub(super) remarks: Remarks,
+}
+
+enum Held<D: Disk> {
+    Dotlock { file: D::File, inode: u64, touched: i64 },
+    Kernel(LockKind),
+}
+
+impl<'d, D: Disk> DropLocks<'d, D> {
+    /// Takes all locks of the place on `file`, or none.
+    pub(super) fn take(desk: &'d Desk<D>, file: &'d D::File) -> Result<DropLocks<'d, D>, Refused> {
+        let mut locks = DropLocks { desk, file, held: Vec::new(), remarks: Remarks::default() };
+        for kind in desk.spot.locks.into_iter().flatten() {
+            if kind == LockKind::Dotlock {
+                match dotlock(desk)? {
+                    Some(held) => locks.held.push(held),
+                    None => locks.remarks.add(Remark::NoDotlock),
+                }
+            } else if desk.disk.try_lock(file, kind).map_err(desk.fault("locking"))? {
+                locks.held.push(Held::Kernel(kind));
+            } else {
+                return Err(Refused::Locked);
+            }
+        }
+        Ok(locks)
+    }
+
+    /// Shows that we still live; called between slices of long work.
+    pub(super) fn touch(&mut self) {
+        let disk = &self.desk.disk;
+        for held in &mut self.held {
+            if let Held::Dotlock { file, touched, .. } = held {
+                let now = disk.now();
+                if now - *touched >= TOUCH_NANOS {
+                    // A failure shows as a lock that others find stale in five minutes; there is nothing better to do.
+                    let _ = disk.set_times(file, now, now);
+                    *touched = now;
+                }
+            }
+        }
+    }
+}
+
+impl<D: Disk> Drop for DropLocks<'_, D> {
+    fn drop(&mut self) {
+        let disk = &self.desk.disk;
+        while let Some(held) = self.held.pop() {
+            match held {
+                Held::Kernel(kind) => drop(disk.unlock(self.file, kind)),
+                Held::Dotlock { inode, .. } => {
+                    let name = self.desk.with(".lock");
+                    // Somebody may have found us stale and taken the lock for himself.
+                    if disk.look(&self.desk.dir, &name).is_ok_and(|seen| seen.inode == inode) {
+                        drop(disk.remove(&self.desk.dir, &name));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The line by which others of us judge a lock.
+fn line(holder: &Holder) -> String {
+    format!("dmail {} {} {}\n", holder.pid, holder.started, holder.world)
+}
+
+/// The holder that a line names, if one of us wrote it.
+fn parse(line: &[u8]) -> Option<Holder> {
+    let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
+    let mut words = text.strip_prefix("dmail ")?.splitn(3, ' ');
+    let pid = words.next()?.parse().ok()?;
+    let started = words.next()?.parse().ok()?;
+    Some(Holder { world: words.next()?.to_owned(), pid, started })
+}
+
+/// `None` when the directory lets us make none.
+fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Option<Held<D>>, Refused> {
+    let disk = &desk.disk;
+    let name = desk.with(".lock");
+    let path: PathBuf = desk.spot.drop.with_file_name(&name);
+    // Twice: once more after a stale one was taken away.
+    for attempt in 0..2 {
+        let file = match disk.open(&desk.dir, &name, How::CreateNew) {
+            Ok(file) => file,
+            Err(error) => match error.kind() {
+                io::ErrorKind::AlreadyExists if attempt == 0 && remove_stale(desk)? => continue,
+                io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
+                _ => return Err(Fault::new("making", &path, error).into()),
+            },
+        };
+        let inode = disk.stat(&file).map_err(Fault::at("looking at", &path))?.inode;
+        // Unwritten (a full disk), it is judged by its age like anybody's.
+        drop(disk.write(&file, line(&disk.holder()).as_bytes(), 0));
+        return Ok(Some(Held::Dotlock { file, inode, touched: disk.now() }));
+    }
+    Err(Refused::Locked)
+}
+
+/// Takes the dotlock away if its holder is gone, and says whether it did.
+fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
+    let disk = &desk.disk;
+    let name = desk.with(".lock");
+    let Ok(file) = disk.open(&desk.dir, &name, How::Write) else { return Ok(false) };
+    let Ok(seen) = disk.stat(&file) else { return Ok(false) };
+    if !seen.is_file() {
+        return Ok(false);
+    }
+    let mut text = [0; LINE_BYTES];
+    let read = disk.read(&file, &mut text, 0, Reach::Wait).unwrap_or(0);
+    let stale = match parse(&text[..read]) {
+        Some(holder) if holder.world == disk.holder().world => !disk.is_alive(&holder),
+        _ => disk.now() - seen.mtime >= STALE_NANOS,
+    };
+    // Two of us may have judged the same lock: only one of them may remove it, and only it. Whoever comes second finds the
+    // kernel's lock on the file taken, or another file under the name.
+    if !stale
+        || !matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
+        || !disk.look(&desk.dir, &name).is_ok_and(|now| now.inode == seen.inode)
+    {
+        return Ok(false);
+    }
+    let away = desk.with(&format!(".lock.{:016x}", disk.random()));
+    if disk.rename(&desk.dir, &name, &away).is_err() {
+        return Ok(false);
+    }
+    let ours = disk.look(&desk.dir, &away).is_ok_and(|moved| moved.inode == seen.inode);
+    if !ours {
+        // Another program replaced the lock between the last two looks: it gets its name back.
+        drop(disk.link(&desk.dir, &away, &name));
+    }
+    drop(disk.remove(&desk.dir, &away));
+    Ok(ours)
+}

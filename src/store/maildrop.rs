@@ -1,0 +1,492 @@
+//! A maildrop while somebody has it open: numbers from 1 that never move, marks that delete nothing until [`commit`].
+//!
+//! | call                              | may wait | does                                                            |
+//! |-----------------------------------|----------|------------------------------------------------------------------|
+//! | [`open`](Maildrop::open)          | yes      | locks the bin for the session, brings the index up to date        |
+//! | [`page`], [`row`], [`reader`]     | no¹      | look at the snapshot; mail that came later is not in it           |
+//! | [`delete`], [`undelete_all`]      | no       | set and clear marks, in memory                                    |
+//! | [`commit`]                        | yes      | one record in the ledger and one sync: all marks or none          |
+//! | [`compact`]                       | yes      | takes the dead bytes out; then gives the session lock up          |
+//! | dropping it                       | no       | gives the session lock up; marks are forgotten                    |
+//!
+//! ¹ With [`Reach::Now`]; [`Miss::Cold`] then says that a job must go and look.
+//!
+//! [`commit`]: Maildrop::commit
+//! [`compact`]: Maildrop::compact
+//! [`page`]: Maildrop::page
+//! [`row`]: Maildrop::row
+//! [`reader`]: Maildrop::reader
+//! [`delete`]: Maildrop::delete
+//! [`undelete_all`]: Maildrop::undelete_all
+//!
+//! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made. The promises
+//! are DESIGN's: what `commit` answered stays deleted, what it did not answer is deleted wholly or not at all, and no
+//! message goes that was not marked. Losing the ledger brings deletions back that were not yet compacted, no more.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use super::compaction::Compacted;
+pub use super::desk::{Place, Refused, Remark};
+pub use super::disk::{LockKind, Reach};
+pub use super::reader::{Fetch, Fetched, MessageReader, Pulled};
+pub use crate::mail::identity::Uid;
+
+use super::compaction;
+use super::desk::{Desk, Remarks, Spot};
+use super::disk::{Disk, How, RealDisk};
+use super::index::{Entry, Header, Identity, Index, Last, PAGE, Unread};
+use super::ledger::{Death, Ledger, Record};
+use super::locks::DropLocks;
+use super::refresh::{self, Stale, write_ledger};
+use crate::text::fault::Fault;
+
+/// How often a file may be replaced under our hands before we let others settle it.
+const ATTEMPTS: u32 = 8;
+
+/// A maildrop, open for one session.
+pub struct Maildrop<D: Disk = RealDisk> {
+    core: Arc<Core<D>>,
+    /// Where the ledger ends: the only part of a session that a commit moves.
+    ledger: End,
+    /// Nothing until the first message is marked.
+    marks: Option<Box<Marks>>,
+}
+
+/// What a session and its readers and jobs share; nothing in it changes but `seen`.
+pub(super) struct Core<D: Disk> {
+    pub(super) disk: D,
+    pub(super) spot: Spot,
+    /// `None`: an empty mailbox for which nothing was opened.
+    pub(super) files: Option<Files<D>>,
+    generation: u64,
+    totals: Totals,
+    /// Dead messages' bytes are in the drop.
+    dead: bool,
+    /// The drop's size when the snapshot was taken.
+    pub(super) size: u64,
+    pub(super) last: Last,
+    pub(super) tail_hash: u64,
+    /// The drop as it was when it was found to be the one we know.
+    seen: Mutex<Identity>,
+    remarks: Remarks,
+}
+
+pub(super) struct Files<D: Disk> {
+    pub(super) drop: D::File,
+    bin: D::File,
+    index: Index<D>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct End {
+    bytes: u64,
+    serial: u32,
+    id: u64,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Messages.
+    pub messages: u32,
+    /// Their size on the wire, before dots are doubled.
+    pub octets: u64,
+    /// The highest number with an R in its Status, 0 if none: what LAST says.
+    pub last_read: u32,
+}
+
+/// One message, as LIST and UIDL show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// From 1.
+    pub number: u32,
+    /// What RETR sends, before dots are doubled, without the final line.
+    pub octets: u64,
+    /// What UIDL sends.
+    pub uid: Uid,
+    /// Marked in this session.
+    pub deleted: bool,
+}
+
+/// Why something is not there to be had.
+#[derive(Debug)]
+pub enum Miss {
+    /// Not in memory: let a job fetch it.
+    Cold,
+    /// The drop, or its index, is not what it was when the session began: it must end.
+    Changed,
+    /// The disk failed.
+    Fault(Fault),
+}
+
+/// Why a message was not marked.
+#[derive(Debug)]
+pub enum NotDeleted {
+    /// There is none with that number.
+    NoSuch,
+    /// It is marked already.
+    Already,
+    /// Its size could not be had; after [`Miss::Cold`], run [`Maildrop::lookup`] of it in a job and
+    /// [`mark`](Maildrop::mark) what it finds.
+    Missed(Miss),
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Commit {
+    /// Messages deleted.
+    pub deleted: u32,
+    /// Their size on the wire.
+    pub octets: u64,
+    /// Dead bytes are in the drop: [`Maildrop::compact`] would take them out.
+    pub wants_compaction: bool,
+}
+
+struct Marks {
+    /// One bit each, number 1 in the lowest of the first.
+    bits: Vec<u64>,
+    count: u32,
+    octets: u64,
+}
+
+impl Marks {
+    fn has(&self, number: u32) -> bool {
+        let index = number as usize - 1;
+        self.bits[index / 64] >> (index % 64) & 1 != 0
+    }
+}
+
+impl Maildrop {
+    /// Opens the maildrop at `place` for one session. Refuses as [`Refused`] says. Waits for the disk: only in a job.
+    pub fn open(place: &Place) -> Result<Maildrop, Refused> {
+        Maildrop::open_on(&RealDisk, place)
+    }
+}
+
+impl<D: Disk> Maildrop<D> {
+    /// [`open`](Maildrop::open) on a disk of the caller's.
+    pub fn open_on(disk: &D, place: &Place) -> Result<Maildrop<D>, Refused> {
+        let mut remarks = Remarks::default();
+        for _ in 0..ATTEMPTS {
+            if let Some(maildrop) = Maildrop::attempt(disk, place, &mut remarks)? {
+                return Ok(maildrop);
+            }
+        }
+        Err(Refused::Locked)
+    }
+
+    /// `None`: something was replaced under our hands, begin again.
+    fn attempt(disk: &D, place: &Place, remarks: &mut Remarks) -> Result<Option<Maildrop<D>>, Refused> {
+        let mut desk = Desk::at(disk, place, false)?;
+        if desk.is_none() && Desk::has_mail(disk, place)? {
+            desk = Desk::at(disk, place, true)?;
+        }
+        let Some(desk) = desk else { return Ok(Some(Maildrop::empty(disk, place))) };
+        let bin = match desk.open_own(".bin", How::Write)? {
+            Some(bin) => bin,
+            None => {
+                if desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
+                    return Ok(Some(Maildrop::empty(disk, place)));
+                }
+                match desk.open_own(".bin", How::Create)? {
+                    Some(bin) => bin,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let (bin, held) = bin;
+        let path = desk.own_path(".bin");
+        if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
+            return Err(Refused::InUse);
+        }
+        // A ledger written anew has another inode: who locked the old one has locked nothing.
+        if !disk
+            .look(&desk.bins, &desk.own(".bin"))
+            .is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode))
+        {
+            return Ok(None);
+        }
+        let Some((drop, seen)) = desk.open_drop()? else { return Ok(Some(Maildrop::empty(disk, place))) };
+        match refresh::refresh(&desk, &drop, seen, &bin) {
+            Ok(mut fresh) => {
+                fresh.remarks.join(*remarks);
+                let files = Files { drop, bin, index: fresh.index };
+                Ok(Some(Maildrop::over(disk, desk.spot, Some(files), &fresh.header, fresh.remarks)))
+            }
+            Err(Stale::Replaced) => Ok(None),
+            Err(Stale::Alien) => {
+                desk.set_aside(".bin")?;
+                remarks.add(Remark::AlienLedger);
+                Ok(None)
+            }
+            Err(Stale::Refused(refused)) => Err(refused),
+        }
+    }
+
+    fn empty(disk: &D, place: &Place) -> Maildrop<D> {
+        let spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: None, locks: [None; 3] };
+        Maildrop::over(disk, spot, None, &Header::default(), Remarks::default())
+    }
+
+    fn over(disk: &D, spot: Spot, files: Option<Files<D>>, header: &Header, remarks: Remarks) -> Maildrop<D> {
+        let core = Core {
+            disk: disk.clone(),
+            spot,
+            files,
+            generation: header.generation,
+            totals: Totals { messages: header.count, octets: header.octets, last_read: header.last_read },
+            dead: header.preamble + header.live_bytes < header.drop.size,
+            size: header.drop.size,
+            last: header.last,
+            tail_hash: header.tail_hash,
+            seen: Mutex::new(header.drop),
+            remarks,
+        };
+        let ledger = End { bytes: header.bin_bytes, serial: header.bin_serial, id: header.bin_id };
+        Maildrop { core: Arc::new(core), ledger, marks: None }
+    }
+
+    /// The drop file.
+    pub fn path(&self) -> &Path {
+        &self.core.spot.drop
+    }
+
+    /// What was there when the session began.
+    pub fn totals(&self) -> Totals {
+        self.core.totals
+    }
+
+    /// The same without what is marked.
+    pub fn live_totals(&self) -> Totals {
+        let totals = self.totals();
+        let (count, octets) = self.marks.as_ref().map_or((0, 0), |marks| (marks.count, marks.octets));
+        Totals { messages: totals.messages - count, octets: totals.octets - octets, ..totals }
+    }
+
+    /// What the operator should hear about this maildrop.
+    pub fn remarks(&self) -> Vec<Remark> {
+        self.core.remarks.list()
+    }
+
+    /// Up to 64 messages from number `from` on, marked ones too; none when there are no more.
+    pub fn page(&self, from: u32, reach: Reach) -> Result<Vec<Row>, Miss> {
+        let rows = self.core.entries(from, PAGE as u32, reach)?;
+        Ok(rows.into_iter().map(|(number, entry)| row(number, &entry, self.is_deleted(number))).collect())
+    }
+
+    /// The message with that number, marked or not; `None` when there is none.
+    pub fn row(&self, number: u32, reach: Reach) -> Result<Option<Row>, Miss> {
+        let rows = self.core.entries(number, 1, reach)?;
+        Ok(rows.first().map(|(number, entry)| row(*number, entry, self.is_deleted(*number))))
+    }
+
+    /// [`page`](Maildrop::page) for a job, as the marks are now.
+    pub fn lookup(&self, from: u32) -> Lookup<D> {
+        let deleted = (0..PAGE as u32).filter(|&index| self.is_deleted(from.saturating_add(index)));
+        let deleted = deleted.fold(0, |bits, index| bits | 1 << index);
+        Lookup { core: Arc::clone(&self.core), from, deleted }
+    }
+
+    /// Marks a message; it goes when [`commit`](Maildrop::commit) is answered.
+    pub fn delete(&mut self, number: u32) -> Result<(), NotDeleted> {
+        if self.is_deleted(number) {
+            return Err(NotDeleted::Already);
+        }
+        let row = self.row(number, Reach::Now).map_err(NotDeleted::Missed)?.ok_or(NotDeleted::NoSuch)?;
+        self.mark(&row);
+        Ok(())
+    }
+
+    /// Marks the message that a [`Lookup`] of this maildrop found, unless it is marked already.
+    pub fn mark(&mut self, row: &Row) {
+        if self.is_deleted(row.number) {
+            return;
+        }
+        let words = (self.core.totals.messages as usize).div_ceil(64);
+        let marks = self.marks.get_or_insert_with(|| Box::new(Marks { bits: vec![0; words], count: 0, octets: 0 }));
+        let index = row.number as usize - 1;
+        marks.bits[index / 64] |= 1 << (index % 64);
+        marks.count += 1;
+        marks.octets += row.octets;
+    }
+
+    /// Whether a message is marked; `false` for numbers that are none.
+    pub fn is_deleted(&self, number: u32) -> bool {
+        let exists = (1..=self.core.totals.messages).contains(&number);
+        exists && self.marks.as_ref().is_some_and(|marks| marks.has(number))
+    }
+
+    /// Forgets all marks.
+    pub fn undelete_all(&mut self) {
+        self.marks = None;
+    }
+
+    /// How many are marked.
+    pub fn deletions(&self) -> u32 {
+        self.marks.as_ref().map_or(0, |marks| marks.count)
+    }
+
+    /// A reader of the message with that number, or of its top with so many body lines. There must be such a message:
+    /// [`Miss::Changed`] says there is none.
+    pub fn reader(&self, number: u32, body_lines: Option<u64>, reach: Reach) -> Result<MessageReader<D>, Miss> {
+        let (_, entry) = self.core.entries(number, 1, reach)?.pop().ok_or(Miss::Changed)?;
+        Ok(MessageReader::new(Arc::clone(&self.core), entry, body_lines))
+    }
+
+    /// Makes the marks good: one record in the ledger, synced. Without marks nothing is written. Waits for the disk: only
+    /// in a job. After a fault the marked messages are deleted all or not at all, and the session must end.
+    pub fn commit(&mut self) -> Result<Commit, Fault> {
+        let marked = self.marks.take().filter(|marks| marks.count > 0);
+        let (Some(files), Some(marks)) = (&self.core.files, marked) else {
+            return Ok(Commit { wants_compaction: self.core.dead, ..Commit::default() });
+        };
+        let core = &self.core;
+        let mut deaths = Vec::with_capacity(marks.count as usize);
+        let mut number = 0;
+        let read = files.index.read(&core.disk, core.generation, 0..core.totals.messages, Reach::Wait, |entry| {
+            number += 1;
+            if marks.has(number) {
+                deaths.push(Death { uid: entry.uid(), from_check: entry.extent.from_check });
+            }
+        });
+        read.map_err(|unread| core.index_fault(unread))?;
+        let mut ledger =
+            Ledger { id: self.ledger.id, serial: self.ledger.serial, end: self.ledger.bytes, ..Ledger::default() };
+        let name = core.spot.drop.file_name().unwrap_or_default().as_encoded_bytes();
+        let bytes = ledger.append(&[Record::Deaths(deaths)], name, core.disk.random());
+        write_ledger(&core.disk, &files.bin, &bytes, self.ledger.bytes)
+            .map_err(|(doing, error)| Fault::new(doing, &core.ledger_path(), error))?;
+        if self.ledger.bytes == 0 {
+            // The file may be as new as its first record.
+            let parent = core.ledger_path();
+            let parent = parent.parent().unwrap_or(&parent);
+            let synced = core.disk.open_dir(parent).and_then(|dir| core.disk.sync_dir(&dir));
+            synced.map_err(Fault::at("syncing", parent))?;
+        }
+        self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id };
+        Ok(Commit { deleted: marks.count, octets: marks.octets, wants_compaction: true })
+    }
+
+    /// Takes dead bytes out of the drop, then gives the session lock up. Long: only in a job for bulk work. `keep_going` is
+    /// asked every megabyte; a no before the drop was touched answers [`Refused::Locked`], as does a drop that another program has
+    /// locked: nothing is lost by that, the next session tries again.
+    pub fn compact(self, keep_going: &mut dyn FnMut() -> bool) -> Result<Compacted, Refused> {
+        let Some(files) = &self.core.files else { return Ok(Compacted::default()) };
+        for _ in 0..ATTEMPTS {
+            let Some(desk) = Desk::again(&self.core.disk, &self.core.spot)? else { break };
+            let Some((drop, _)) = desk.open_drop()? else { break };
+            let mut locks = DropLocks::take(&desk, &drop)?;
+            match compaction::compact(&desk, &drop, &files.bin, &mut locks, keep_going) {
+                Ok(compacted) => return Ok(compacted),
+                Err(Stale::Replaced) => {}
+                Err(Stale::Refused(refused)) => return Err(refused),
+                Err(Stale::Alien) => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "the ledger became another drop's");
+                    return Err(Fault::new("compacting", &desk.own_path(".bin"), error).into());
+                }
+            }
+        }
+        Ok(Compacted::default())
+    }
+}
+
+impl<D: Disk> Drop for Maildrop<D> {
+    fn drop(&mut self) {
+        if let Some(files) = &self.core.files {
+            // Readers and jobs may live on with the files; the session does not.
+            drop(self.core.disk.unlock(&files.bin, LockKind::Fcntl));
+        }
+    }
+}
+
+impl<D: Disk> fmt::Debug for Maildrop<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maildrop").field("drop", &self.core.spot.drop).field("totals", &self.core.totals).finish()
+    }
+}
+
+/// A page of messages, to be looked up in a job.
+pub struct Lookup<D: Disk = RealDisk> {
+    core: Arc<Core<D>>,
+    from: u32,
+    /// Which of them are marked, the first in the lowest bit.
+    deleted: u64,
+}
+
+impl<D: Disk> Lookup<D> {
+    /// Up to 64 messages. Never [`Miss::Cold`].
+    pub fn run(self) -> Result<Vec<Row>, Miss> {
+        let rows = self.core.entries(self.from, PAGE as u32, Reach::Wait)?;
+        let deleted = |number: u32| self.deleted >> (number - self.from) & 1 != 0;
+        Ok(rows.into_iter().map(|(number, entry)| row(number, &entry, deleted(number))).collect())
+    }
+
+    /// Instead of rows, a reader of the first of these messages: [`Maildrop::reader`] for a job.
+    pub fn reader(self, body_lines: Option<u64>) -> Result<MessageReader<D>, Miss> {
+        let (_, entry) = self.core.entries(self.from, 1, Reach::Wait)?.pop().ok_or(Miss::Changed)?;
+        Ok(MessageReader::new(self.core, entry, body_lines))
+    }
+}
+
+fn row(number: u32, entry: &Entry, deleted: bool) -> Row {
+    Row { number, octets: entry.extent.octets, uid: entry.uid(), deleted }
+}
+
+impl<D: Disk> Core<D> {
+    /// Up to `most` entries from number `from` on, with their numbers.
+    fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
+        let count = self.totals.messages;
+        let Some(files) = self.files.as_ref().filter(|_| (1..=count).contains(&from)) else { return Ok(Vec::new()) };
+        let end = count.min((from - 1).saturating_add(most));
+        let mut found = Vec::with_capacity((end + 1 - from) as usize);
+        let mut number = from;
+        let read = files.index.read(&self.disk, self.generation, from - 1..end, reach, |entry| {
+            found.push((number, entry));
+            number += 1;
+        });
+        match read {
+            Ok(()) => Ok(found),
+            Err(Unread::Failed(error)) if error.kind() == io::ErrorKind::WouldBlock && reach == Reach::Now => {
+                Err(Miss::Cold)
+            }
+            // The job that comes will find out what is wrong.
+            Err(Unread::Doubtful) if reach == Reach::Now => Err(Miss::Cold),
+            Err(Unread::Doubtful) => {
+                if let Index::File(file) = &files.index {
+                    // Void, so that the next session makes it anew.
+                    drop(self.disk.write(file, &[0; 8], 0));
+                }
+                Err(Miss::Changed)
+            }
+            Err(unread) => Err(Miss::Fault(self.index_fault(unread))),
+        }
+    }
+
+    /// The drop as it was when it was last found to be the one we know.
+    pub(super) fn seen(&self) -> MutexGuard<'_, Identity> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own_path(&self, ending: &str) -> std::path::PathBuf {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(self.spot.drop.file_name().unwrap_or_default());
+        name.push(ending);
+        let beside = self.spot.drop.parent().unwrap_or(&self.spot.drop);
+        self.spot.bins.as_deref().unwrap_or(beside).join(name)
+    }
+
+    fn ledger_path(&self) -> std::path::PathBuf {
+        self.own_path(".bin")
+    }
+
+    fn index_fault(&self, unread: Unread) -> Fault {
+        let error = match unread {
+            Unread::Failed(error) => error,
+            Unread::Doubtful => io::Error::new(io::ErrorKind::InvalidData, "not what was written"),
+        };
+        Fault::new("reading", &self.own_path(".idx"), error)
+    }
+}

@@ -1,0 +1,257 @@
+//! Files below a directory handle: what `std::fs` cannot say (no-follow opens, reads that would rather fail than wait,
+//! locks that belong to the open file).
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What the system knows about a file. Times are nanoseconds since 1970, the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Stat {
+    /// The device the file is on.
+    pub dev: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// In bytes.
+    pub size: u64,
+    /// Of the last change of content.
+    pub mtime: i64,
+    /// Of the last change of anything.
+    pub ctime: i64,
+    /// Of the last reading, as far as the mount keeps it.
+    pub atime: i64,
+    /// Names the file has.
+    pub links: u32,
+    /// Who owns it.
+    pub uid: u32,
+    /// Type and permissions, as in `st_mode`.
+    pub mode: u32,
+}
+
+impl Stat {
+    /// Whether it is a regular file: no link, pipe, device, directory or socket.
+    pub fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+/// For what a file is opened, and whether it may or must be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// To read a file that is there.
+    Read,
+    /// To read and write a file that is there.
+    Write,
+    /// To read and write; made with mode 0600 when it is not there.
+    Create,
+    /// To read and write a file that was not there before.
+    CreateNew,
+}
+
+/// A name as the system wants it; refuses names with a NUL.
+fn c_name(name: &Path) -> io::Result<CString> {
+    CString::new(name.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn openat(dir: RawFd, name: &Path, flags: libc::c_int) -> io::Result<File> {
+    let name = c_name(name)?;
+    // SAFETY: `name` is a C string that lives until after the call; `dir` is an open descriptor or AT_FDCWD.
+    let fd = check(unsafe { libc::openat(dir, name.as_ptr(), flags | libc::O_CLOEXEC, 0o600) })?;
+    // SAFETY: `fd` was just opened by us and nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// The handle of the directory `path`; links on the way are followed.
+pub fn open_dir(path: &Path) -> io::Result<File> {
+    openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY)
+}
+
+/// Opens `name` below `dir`. Follows no link, waits for nobody at the other end of a pipe.
+pub fn open_at(dir: &File, name: &Path, how: How) -> io::Result<File> {
+    let flags = match how {
+        How::Read => libc::O_RDONLY,
+        How::Write => libc::O_RDWR,
+        How::Create => libc::O_RDWR | libc::O_CREAT,
+        How::CreateNew => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+    };
+    openat(dir.as_raw_fd(), name, flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+fn statx(fd: RawFd, name: &Path, flags: libc::c_int) -> io::Result<Stat> {
+    let name = c_name(name)?;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = flags | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: `name` is a C string that lives until after the call, `found` has room for one statx, `fd` is open.
+    check(unsafe { libc::statx(fd, name.as_ptr(), flags, libc::STATX_BASIC_STATS, found.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and every bit pattern of this struct of integers is valid (it was zeroed).
+    let found = unsafe { found.assume_init() };
+    let nanos =
+        |time: libc::statx_timestamp| time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec));
+    Ok(Stat {
+        dev: u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor),
+        inode: found.stx_ino,
+        size: found.stx_size,
+        mtime: nanos(found.stx_mtime),
+        ctime: nanos(found.stx_ctime),
+        atime: nanos(found.stx_atime),
+        links: found.stx_nlink,
+        uid: found.stx_uid,
+        mode: u32::from(found.stx_mode),
+    })
+}
+
+/// What an open file is, from memory: no file server is asked.
+pub fn stat(file: &File) -> io::Result<Stat> {
+    statx(file.as_raw_fd(), Path::new(""), libc::AT_EMPTY_PATH)
+}
+
+/// What `name` below `dir` is; a link is itself.
+pub fn stat_at(dir: &File, name: &Path) -> io::Result<Stat> {
+    statx(dir.as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW)
+}
+
+/// Reads from `offset` what is in memory, at least one byte unless the file ends there. `WouldBlock` when the disk would
+/// have to be asked, or the file system cannot tell.
+pub fn read_now(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let offset = i64::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: `vector` describes `buffer`, which is ours to write to and outlives the call.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &vector, 1, offset, libc::RWF_NOWAIT) };
+    if read >= 0 {
+        return Ok(read as usize);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINTR) => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Err(error),
+    }
+}
+
+/// Gives `from` below `dir` the name `to`, in place of whatever had it.
+pub fn rename_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
+    // SAFETY: both names are C strings that live until after the call.
+    check(unsafe { libc::renameat(dir, from.as_ptr(), dir, to.as_ptr()) }).map(drop)
+}
+
+/// Gives `from` below `dir` the second name `to`; `AlreadyExists` when something has it.
+pub fn link_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
+    // SAFETY: both names are C strings that live until after the call.
+    check(unsafe { libc::linkat(dir, from.as_ptr(), dir, to.as_ptr(), 0) }).map(drop)
+}
+
+/// Takes the name `name` below `dir` away.
+pub fn remove_at(dir: &File, name: &Path) -> io::Result<()> {
+    let name = c_name(name)?;
+    // SAFETY: `name` is a C string that lives until after the call.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
+}
+
+fn ofd_lock(file: &File, kind: libc::c_int) -> io::Result<bool> {
+    // SAFETY: a flock struct of zeroes is valid; l_pid must be 0 for this kind of lock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: `lock` is a valid flock struct that outlives the call.
+    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) }) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tries for the whole file's `fcntl` write lock, owned by the open file, not by the process: it excludes other
+/// programs' `fcntl` locks and our own other opens, and ends with the last descriptor. Whether it was had.
+pub fn try_lock_ofd(file: &File) -> io::Result<bool> {
+    ofd_lock(file, libc::F_WRLCK)
+}
+
+/// Gives that lock up.
+pub fn unlock_ofd(file: &File) -> io::Result<()> {
+    ofd_lock(file, libc::F_UNLCK).map(drop)
+}
+
+/// Who we are, to the file system.
+pub fn effective_uid() -> u32 {
+    // SAFETY: takes nothing, always succeeds.
+    unsafe { libc::geteuid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn files_are_made_seen_renamed_linked_and_removed_below_a_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(folder.path()).unwrap();
+        assert!(stat(&dir).unwrap().is_dir());
+        let file = open_at(&dir, Path::new("a"), How::CreateNew).unwrap();
+        file.write_all_at(b"hello", 0).unwrap();
+        let seen = stat(&file).unwrap();
+        assert_eq!((seen.size, seen.links, seen.mode & 0o7777, seen.uid), (5, 1, 0o600, effective_uid()));
+        assert!(seen.is_file() && seen.mtime > 0 && seen.ctime >= seen.mtime);
+        assert_eq!(open_at(&dir, Path::new("a"), How::CreateNew).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        link_at(&dir, Path::new("a"), Path::new("b")).unwrap();
+        assert_eq!(stat_at(&dir, Path::new("b")).unwrap().links, 2);
+        assert_eq!(link_at(&dir, Path::new("a"), Path::new("b")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        remove_at(&dir, Path::new("a")).unwrap();
+        rename_at(&dir, Path::new("b"), Path::new("c")).unwrap();
+        assert_eq!(stat_at(&dir, Path::new("c")).unwrap().inode, seen.inode);
+        assert_eq!(open_at(&dir, Path::new("a"), How::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(open_at(&dir, Path::new("c"), How::Read).unwrap().write_all_at(b"x", 0).is_err());
+        assert!(open_at(&dir, Path::new("a\0b"), How::Read).is_err());
+    }
+
+    #[test]
+    fn links_are_not_followed_and_pipes_do_not_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(folder.path()).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
+        assert!(open_at(&dir, Path::new("link"), How::Read).is_err());
+        assert!(open_at(&dir, Path::new("link"), How::Create).is_err());
+        assert!(!stat_at(&dir, Path::new("link")).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_lock_of_the_open_file_excludes_other_opens_and_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(folder.path()).unwrap();
+        let one = open_at(&dir, Path::new("a"), How::Create).unwrap();
+        let two = open_at(&dir, Path::new("a"), How::Create).unwrap();
+        assert!(try_lock_ofd(&one).unwrap() && try_lock_ofd(&one).unwrap());
+        assert!(!try_lock_ofd(&two).unwrap());
+        unlock_ofd(&one).unwrap();
+        assert!(try_lock_ofd(&two).unwrap());
+        drop(two);
+        assert!(try_lock_ofd(&one).unwrap());
+    }
+
+    #[test]
+    fn a_read_that_may_not_wait_gives_what_is_in_memory_or_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(folder.path()).unwrap();
+        let file = open_at(&dir, Path::new("a"), How::Create).unwrap();
+        file.write_all_at(b"hello", 0).unwrap();
+        let mut buffer = [0; 8];
+        match read_now(&file, &mut buffer, 1) {
+            Ok(read) => assert_eq!(&buffer[..read], b"ello"),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+        assert!(read_now(&file, &mut buffer, u64::MAX).is_err());
+    }
+}
