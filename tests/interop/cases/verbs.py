@@ -181,8 +181,8 @@ def states(bench):
     check(pop.cmd("AUTH PLAIN").startswith(b"+"), "no continuation")
     pop.err("*")
     pop.err("PASS secret")
-    # QUIT in an exchange is no QUIT.
-    check(pop.cmd("AUTH LOGIN").startswith(b"+ "), "no continuation")
+    # QUIT in an exchange is no QUIT but a response, and a wrong one.
+    check(pop.cmd("AUTH PLAIN").startswith(b"+ "), "no continuation")
     pop.err("QUIT")
     pop.ok("NOOP")
     pop.quit()

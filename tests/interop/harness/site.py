@@ -136,8 +136,6 @@ class Site:
                 try:
                     with Pop(self.port, timeout=seconds) as pop:
                         pop.ok("QUIT")
-                    if self.tls:
-                        socket.create_connection(("127.0.0.1", self.tls_port), timeout=seconds).close()
                     return self
                 except OSError:
                     time.sleep(0.01)
@@ -177,7 +175,7 @@ class Site:
         check(self.process.poll() is None, "the server ended with", self.process.returncode, self.said()[-2000:])
 
     def pop(self, tls=None, **options):
-        return Pop(self.tls_port if tls == "tls" else self.port, tls=tls, cafile=self.cert if tls else None, **options)
+        return Pop(self.tls_port if tls == "tls" else self.port, tls=tls, cafile=self.cert, **options)
 
     def login(self, user="ann", tls=None, **options):
         pop = self.pop(tls, **options)
