@@ -34,9 +34,8 @@ crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
 	$(CARGO) build --quiet --bin dmail
 	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
 
-bench: ## the budgets, each beside its bound
-	$(CARGO) build --release --bin dmail
-	$(CARGO) bench --quiet
+bench: ## the budgets, each beside its bound; BENCH="--quick poll retr" for less
+	$(CARGO) bench --quiet --bench budgets -- $(BENCH)
 
 install: ## the executable and its names, below PREFIX (/usr/local)
 	$(CARGO) build --release --bin dmail

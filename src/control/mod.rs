@@ -1,9 +1,8 @@
 //! F4: the verbs of operation. One row each gives parsing, help and, later, rights and a web form; what an order does is
 //! `server`'s business, how it is printed is [`Report`]'s.
 
+use log::LevelFilter;
 use serde_json::{Map, Value};
-
-use crate::settings::LogLevel;
 
 /// Where a server listens for orders, below its work_path.
 pub const SOCKET: &str = "dmail.sock";
@@ -16,7 +15,7 @@ pub enum Order {
     /// Read the configuration again.
     Reload,
     /// Log more or less, until the next reload or start.
-    LogLevel(LogLevel),
+    LogLevel(LevelFilter),
     /// Stop in an orderly way.
     Shutdown,
     /// Say what it is.
@@ -75,11 +74,8 @@ fn none(arguments: &[String], order: Order) -> Result<Order, String> {
 
 fn log_level(arguments: &[String]) -> Result<Order, String> {
     let [word] = arguments else { return Err("log_level takes one of error, warn, info, debug".into()) };
-    let level = match word.to_ascii_lowercase().as_str() {
-        "error" => LogLevel::Error,
-        "warn" => LogLevel::Warn,
-        "info" => LogLevel::Info,
-        "debug" => LogLevel::Debug,
+    let level = match word.parse() {
+        Ok(level @ (LevelFilter::Error | LevelFilter::Warn | LevelFilter::Info | LevelFilter::Debug)) => level,
         _ => return Err(format!("`{word}` is no level: log_level takes one of error, warn, info, debug")),
     };
     Ok(Order::LogLevel(level))
@@ -179,8 +175,8 @@ mod tests {
     fn verbs_may_be_cut_short_while_they_stay_clear() {
         assert_eq!(parsed("status"), Ok((Order::Status, false)));
         assert_eq!(parsed("STAT --json"), Ok((Order::Status, true)));
-        assert_eq!(parsed("loglevel warn"), Ok((Order::LogLevel(LogLevel::Warn), false)));
-        assert_eq!(parsed("log Debug"), Ok((Order::LogLevel(LogLevel::Debug), false)));
+        assert_eq!(parsed("loglevel warn"), Ok((Order::LogLevel(LevelFilter::Warn), false)));
+        assert_eq!(parsed("log Debug"), Ok((Order::LogLevel(LevelFilter::Debug), false)));
         assert!(parsed("s").unwrap_err().contains("shutdown or status"));
         for wrong in ["", "frobnicate", "status now", "log_level", "log_level loud", "--json"] {
             assert!(parsed(wrong).is_err(), "{wrong}");

@@ -265,3 +265,128 @@ fn wake<R>(common: &Common<R>) {
         log::error!("waking the loop: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    impl Lost for u32 {
+        fn lost() -> u32 {
+            u32::MAX
+        }
+    }
+
+    fn pool() -> (mio::Poll, Pool<u32>) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        (poll, Pool::new(waker))
+    }
+
+    /// Waits for this many values.
+    fn collect(poll: &mut mio::Poll, pool: &Pool<u32>, count: usize) -> Vec<u32> {
+        let mut events = mio::Events::with_capacity(4);
+        let mut values = Vec::new();
+        while values.len() < count {
+            values.extend(pool.collect().into_iter().map(|(_, value)| value));
+            if values.len() < count {
+                poll.poll(&mut events, Some(Duration::from_secs(30))).unwrap();
+            }
+        }
+        values
+    }
+
+    /// A job that runs until its gate is opened.
+    fn gated(pool: &Pool<u32>, kind: Kind, volume: u64, begun: &Sender<u32>, value: u32) -> Sender<()> {
+        let (open, gate) = channel();
+        let begun = begun.clone();
+        let work = move |_: &Pulse| {
+            begun.send(value).unwrap();
+            // An opener that is gone has opened it.
+            let _ = gate.recv();
+            value
+        };
+        pool.submit(None, kind, volume, work).unwrap();
+        open
+    }
+
+    #[test]
+    fn values_come_back_and_a_panic_comes_back_as_a_loss() {
+        let (mut poll, pool) = pool();
+        for value in 0..100 {
+            let work = move |_: &Pulse| {
+                assert_ne!(value, 50, "this panic is meant");
+                value
+            };
+            pool.submit(None, Kind::Read, 1, work).unwrap();
+        }
+        let mut values = collect(&mut poll, &pool, 100);
+        values.sort_unstable();
+        let expected: Vec<u32> = (0..100).filter(|&value| value != 50).chain([u32::MAX]).collect();
+        assert_eq!(values, expected);
+        assert!(pool.load().threads <= THREADS);
+    }
+
+    #[test]
+    fn a_hung_volume_leaves_threads_for_the_others() {
+        let (mut poll, pool) = pool();
+        let (begun, seen) = channel();
+        let mut gates: Vec<_> = (0..40).map(|value| gated(&pool, Kind::Read, 7, &begun, value)).collect();
+        for _ in 0..PER_VOLUME.min(per_kind(Kind::Read)) {
+            seen.recv().unwrap();
+        }
+        let load = pool.load();
+        assert_eq!((load.running, load.waiting), (PER_VOLUME, 40 - PER_VOLUME));
+        pool.submit(None, Kind::Sync, 8, |_| 1000).unwrap();
+        assert_eq!(collect(&mut poll, &pool, 1), [1000], "another volume is served");
+        gates.clear();
+        assert_eq!(collect(&mut poll, &pool, 40).len(), 40);
+    }
+
+    #[test]
+    fn bulk_never_takes_the_threads_of_those_who_wait() {
+        let (mut poll, pool) = pool();
+        let (begun, seen) = channel();
+        let gates: Vec<_> = (0..10).map(|value| gated(&pool, Kind::Bulk, u64::from(value), &begun, value)).collect();
+        for _ in 0..per_kind(Kind::Bulk) {
+            seen.recv().unwrap();
+        }
+        assert_eq!(pool.load().running, per_kind(Kind::Bulk));
+        pool.submit(None, Kind::Sync, 3, |_| 1000).unwrap();
+        assert_eq!(collect(&mut poll, &pool, 1), [1000]);
+        drop(gates);
+        collect(&mut poll, &pool, 10);
+        assert!(pool.is_idle());
+    }
+
+    #[test]
+    fn a_job_without_a_sign_of_life_marks_its_volume_stuck_and_a_beat_unmarks_it() {
+        let pulse = Pulse(Arc::new(AtomicU64::new(0)), Instant::now() - STUCK * 2);
+        assert!(pulse.age() > STUCK);
+        pulse.beat();
+        assert!(pulse.age() < STUCK);
+
+        let (_poll, pool) = pool();
+        let old = Pulse(Arc::new(AtomicU64::new(0)), Instant::now() - STUCK * 2);
+        let stuck = Running { kind: Kind::Read, volume: 7, pulse: old.clone(), serial: 0 };
+        lock(&pool.0).running.push(stuck);
+        assert_eq!(pool.submit(None, Kind::Read, 7, |_| 1), Err(Busy::Stuck));
+        assert_eq!(pool.submit(None, Kind::Read, 8, |_| 1), Ok(()), "only there");
+        assert_eq!(pool.load().stuck, 1);
+        old.beat();
+        assert_eq!(pool.submit(None, Kind::Read, 7, |_| 1), Ok(()));
+    }
+
+    #[test]
+    fn a_full_queue_refuses() {
+        let (_poll, pool) = pool();
+        let (begun, _seen) = channel();
+        let _gates: Vec<_> = (0..THREADS as u32).map(|value| gated(&pool, Kind::Bulk, 1, &begun, value)).collect();
+        let mut refused = 0;
+        for _ in 0..QUEUE + 10 {
+            refused += usize::from(pool.submit(None, Kind::Bulk, 1, |_| 0) == Err(Busy::Full));
+        }
+        assert!(refused >= 10, "{refused}");
+    }
+}

@@ -149,3 +149,78 @@ impl<L: Accept> Listener<L> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A queue of connections that says what it is told to.
+    struct Queue {
+        says: RefCell<Vec<io::ErrorKind>>,
+        asked: Rc<Cell<usize>>,
+    }
+
+    impl Accept for Queue {
+        type Stream = ();
+
+        fn accept_one(&self) -> io::Result<()> {
+            self.asked.set(self.asked.get() + 1);
+            self.says.borrow_mut().pop().map_or(Ok(()), |kind| Err(kind.into()))
+        }
+    }
+
+    fn listener(says: &[io::ErrorKind]) -> (Listener<Queue>, Rc<Cell<usize>>) {
+        let asked = Rc::new(Cell::new(0));
+        let says = RefCell::new(says.iter().rev().copied().collect());
+        (Listener::new(Queue { says, asked: asked.clone() }), asked)
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_does_not_spin() {
+        // EMFILE has no kind of its own; it is none of those that are tried again.
+        let (mut listener, asked) = listener(&[io::ErrorKind::OutOfMemory]);
+        let now = Instant::now();
+        assert_eq!(listener.accept(now), Accepted::Short);
+        assert!(!listener.can_accept(), "it rests, though the queue is not empty");
+        assert_eq!(listener.deadline(), Some(now + PAUSE), "and nobody else would wake it");
+        assert_eq!(asked.get(), 1);
+        listener.resume();
+        assert!(listener.can_accept(), "readiness was remembered: no new event would come");
+        assert_eq!(listener.accept(now), Accepted::Stream(()));
+    }
+
+    #[test]
+    fn a_connection_that_vanished_in_the_queue_is_passed_over() {
+        use io::ErrorKind::*;
+        let (mut listener, _) = listener(&[ConnectionAborted, Interrupted]);
+        assert_eq!(listener.accept(Instant::now()), Accepted::Stream(()));
+    }
+
+    #[test]
+    fn an_empty_queue_waits_for_an_event() {
+        let (mut listener, _) = listener(&[io::ErrorKind::WouldBlock]);
+        let now = Instant::now();
+        assert_eq!(listener.accept(now), Accepted::Empty);
+        assert!(!listener.can_accept());
+        listener.rest(now);
+        assert_eq!(listener.deadline(), None, "there is nothing to wake up for");
+        listener.resume();
+        listener.mark();
+        assert_eq!(listener.accept(now), Accepted::Stream(()));
+    }
+
+    #[test]
+    fn both_families_listen_on_one_port() {
+        let first = tcp("[::1]:0".parse().unwrap()).unwrap();
+        let port = first.local_addr().unwrap().port();
+        // Somebody else may have that port on IPv4; then there is nothing to be seen here.
+        if let Ok(second) = tcp(SocketAddr::from(([127, 0, 0, 1], port))) {
+            assert_eq!(second.local_addr().unwrap().port(), port);
+        }
+        let taken = tcp(first.local_addr().unwrap()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+}

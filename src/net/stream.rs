@@ -453,7 +453,10 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 _ => {}
             }
             // Replies leave together: when nothing else can move, or when they have become many.
-            if (!moved || scratch.output.is_high()) && !self.write(scratch, &mut budget)? && !moved {
+            if !moved || scratch.output.is_high() {
+                moved |= self.write(scratch, &mut budget)?;
+            }
+            if !moved {
                 return Ok(Turn::Idle);
             }
             if budget <= 0 {

@@ -344,3 +344,6 @@ impl<E: Entry> Loop<E> {
         self.scratch.partial_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -309,7 +309,7 @@ impl<T> Pool<T> {
                 return Some(Act::Spawn(copy));
             }
         }
-        while !self.queue.is_empty()
+        if !self.queue.is_empty()
             && let Some(copy) = self.copies.iter().position(|copy| matches!(copy.state, State::Idle))
         {
             let request = self.queue.pop_front().expect("not empty, says the line above");
@@ -528,3 +528,6 @@ fn same_user(answered: &[u8], asked: &[u8]) -> bool {
     let both = answered.contains(&b'@') && asked.contains(&b'@');
     if both { answered.eq_ignore_ascii_case(asked) } else { local(answered).eq_ignore_ascii_case(local(asked)) }
 }
+
+#[cfg(test)]
+mod tests;

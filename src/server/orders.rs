@@ -4,8 +4,8 @@
 use std::fs;
 use std::time::SystemTime;
 
+use super::Server;
 use super::entry::Entry;
-use super::{Server, journal};
 use crate::control::{self, Order, Report};
 use crate::net::turn::Ticket;
 
@@ -42,8 +42,8 @@ impl Server {
             Order::Version => report.add("version", env!("CARGO_PKG_VERSION")),
             Order::Status => self.status(&mut report),
             Order::LogLevel(level) => {
-                log::set_max_level(journal::filter(level));
-                report.add("log_level", format!("{level:?}").to_ascii_lowercase());
+                log::set_max_level(level);
+                report.add("log_level", level.as_str().to_ascii_lowercase());
             }
             Order::Reload => unreachable!("it is begun, not carried out"),
             Order::Shutdown => {

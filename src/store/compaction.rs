@@ -9,12 +9,15 @@
 //! | step                                              | a crash behind it finds                | and does                          |
 //! |---------------------------------------------------|----------------------------------------|-----------------------------------|
 //! | 1 copy written as `.copy.new`, synced             | the drop as it was                     | nothing                           |
-//! | 2 renamed to `.copy`, directory synced            | X+L..N as it was: not yet cut          | goes on with step 3               |
+//! | 2 renamed to `.copy`, directory synced            | X+L..N as it was: not yet cut¹         | goes on with step 3               |
 //! | 3 live bytes written at X, synced                 | the same                               | goes on with step 3               |
 //! | 4 size still N? (else copy anew, with the surplus) | the same                              | goes on with step 3               |
 //! | 5 cut to X+L, synced                              | X+L..N gone, X..X+L is what the copy says | goes on with step 6            |
 //! | 6 burial in the ledger, synced                    | the same; a second burial says nothing new | goes on with step 6           |
 //! | 7 index renewed, copy removed                     | nothing to do                          | nothing                           |
+//!
+//! ¹ A file system that cuts a file writes zeros to the rest of the block it cuts in, perhaps before the new size is on disk.
+//! So the copy also keeps the old bytes of that block, and there a sector may be what it was, or zeros.
 //!
 //! Another inode, other bytes before X, or neither of the two states: the drop was changed by others since, and the copy
 //! is set aside for the operator. Bytes from X+L to N are never written before the cut, because they are what tells the
@@ -38,6 +41,10 @@ const MAGIC: u64 = u64::from_le_bytes(*b"DMcopy\0\x01");
 /// Where the live bytes begin in the copy: a page, so that they are copied page by page.
 const HEAD_BYTES: u64 = 4096;
 const WORDS: usize = 14;
+/// The largest block that a file system cuts in.
+const BLOCK_BYTES: u64 = 64 * 1024;
+/// What a disk writes wholly or not at all.
+const SECTOR_BYTES: u64 = 512;
 /// How much before X must be as it was.
 const BEFORE_BYTES: u64 = 4096;
 /// Bytes are moved in pieces of this size, and others are asked after each whether to go on.
@@ -67,18 +74,30 @@ struct Plan {
     size: u64,
     /// Drawn for this copy: nobody can make bytes that look like those he was not shown.
     seed: u64,
-    /// Of the drop's bytes X+L..N.
+    /// Of the drop's bytes from [`edge`](Plan::edge) to N.
     old_hash: u64,
     /// Of the up to [`BEFORE_BYTES`] before X.
     before_hash: u64,
     /// Of the live bytes.
     live_hash: u64,
+    /// Of the old bytes behind them, X+L to the edge.
+    edge_hash: u64,
     /// The ledger, and the last record whose deaths leave the drop.
     bin_id: u64,
     through: u32,
 }
 
 impl Plan {
+    /// X+L, where the drop will end.
+    fn end(&self) -> u64 {
+        self.start + self.length
+    }
+
+    /// The end of the block in which the drop will end, or N.
+    fn edge(&self) -> u64 {
+        self.end().next_multiple_of(BLOCK_BYTES).min(self.size)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let words: [u64; WORDS - 1] = [
             MAGIC,
@@ -93,7 +112,7 @@ impl Plan {
             self.live_hash,
             self.bin_id,
             u64::from(self.through),
-            0,
+            self.edge_hash,
         ];
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let check = xxhash_rust::xxh3::xxh3_64(&bytes);
@@ -116,6 +135,7 @@ impl Plan {
             live_hash: word(9),
             bin_id: word(10),
             through: word(11) as u32,
+            edge_hash: word(12),
         })
     }
 }
@@ -175,10 +195,10 @@ pub(super) fn recover<D: Disk>(
     if seen.size < plan.start || hash(plan.start.saturating_sub(BEFORE_BYTES), plan.start)? != plan.before_hash {
         return set_aside(desk, remarks);
     }
-    let end = plan.start + plan.length;
-    let plan = if seen.size >= plan.size && hash(end, plan.size)? == plan.old_hash {
+    let whole = seen.size >= plan.size && hash(plan.edge(), plan.size)? == plan.old_hash;
+    let plan = if whole && is_old_edge(desk, drop, &copy, &plan)? {
         apply(desk, drop, plan, locks)?
-    } else if seen.size >= end && hash(plan.start, end)? == plan.live_hash {
+    } else if seen.size >= plan.end() && hash(plan.start, plan.end())? == plan.live_hash {
         plan
     } else {
         return set_aside(desk, remarks);
@@ -187,6 +207,24 @@ pub(super) fn recover<D: Disk>(
     finish(desk)?;
     remarks.add(Remark::Recovered);
     Ok(())
+}
+
+/// Whether each sector of X+L..edge is what it was, or zeros.
+fn is_old_edge<D: Disk>(desk: &Desk<D>, drop: &D::File, copy: &D::File, plan: &Plan) -> Result<bool, Fault> {
+    let mut old = vec![0; (plan.edge() - plan.end()) as usize];
+    let mut now = old.clone();
+    desk.read_full(copy, &mut old, HEAD_BYTES + plan.length).map_err(desk.fault("reading the copy of"))?;
+    desk.read_full(drop, &mut now, plan.end()).map_err(desk.fault("reading"))?;
+    let mut at = 0;
+    while at < old.len() {
+        let sector = SECTOR_BYTES - (plan.end() + at as u64) % SECTOR_BYTES;
+        let next = old.len().min(at + sector as usize);
+        if now[at..next] != old[at..next] && now[at..next].iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        at = next;
+    }
+    Ok(true)
 }
 
 fn set_aside<D: Disk>(desk: &Desk<D>, remarks: &mut Remarks) -> Result<(), Stale> {
@@ -408,19 +446,21 @@ fn write_copy<D: Disk>(
         length,
         size,
         seed,
-        old_hash: hash_range(desk, drop, seed, start + length, size)?,
+        old_hash: 0,
         before_hash: hash_range(desk, drop, seed, start.saturating_sub(BEFORE_BYTES), start)?,
         live_hash: 0,
+        edge_hash: 0,
         bin_id: ledger.id,
         through: ledger.serial,
     };
     let sources: Vec<_> = runs.iter().map(|&(from, to)| (drop, from, to)).collect();
-    publish(desk, plan, &sources, locks, keep_going)
+    publish(desk, drop, plan, &sources, locks, keep_going)
 }
 
 /// Writes the copy that says `plan`, its live bytes taken from `sources`, under a new name; syncs; gives it the name that counts.
 fn publish<D: Disk>(
     desk: &Desk<D>,
+    drop: &D::File,
     mut plan: Plan,
     sources: &[(&D::File, u64, u64)],
     locks: &mut DropLocks<'_, D>,
@@ -452,12 +492,17 @@ fn publish<D: Disk>(
             }
         }
         plan.live_hash = hash.digest();
+        plan.old_hash = hash_range(desk, drop, plan.seed, plan.edge(), plan.size)?;
+        plan.edge_hash = hash_range(desk, drop, plan.seed, plan.end(), plan.edge())?;
+        piece.resize((plan.edge() - plan.end()) as usize, 0);
+        desk.read_full(drop, &mut piece, plan.end()).map_err(desk.fault("reading"))?;
+        disk.write(&copy, &piece, place).map_err(Fault::at("writing", &path))?;
         disk.write(&copy, &plan.encode(), 0).map_err(Fault::at("writing", &path))?;
         disk.sync(&copy).map_err(Fault::at("syncing", &path))?;
         Ok(())
     };
     if let Err(refused) = write() {
-        drop(desk.remove_own(".copy.new"));
+        let _ = desk.remove_own(".copy.new");
         return Err(refused);
     }
     disk.rename(&desk.bins, &desk.own(".copy.new"), &desk.own(".copy")).map_err(Fault::at("renaming", &path))?;
@@ -478,7 +523,6 @@ fn apply<D: Disk>(
         let Some((copy, _)) = desk.open_own(".copy", How::Read)? else {
             return Err(Fault::new("opening", &path, io::ErrorKind::NotFound.into()).into());
         };
-        let end = plan.start + plan.length;
         let mut size = disk.stat(drop).map_err(desk.fault("looking at"))?.size;
         if size == plan.size {
             let mut done = 0;
@@ -496,7 +540,7 @@ fn apply<D: Disk>(
             size = disk.stat(drop).map_err(desk.fault("looking at"))?.size;
         }
         if size == plan.size {
-            disk.cut(drop, end).map_err(desk.fault("cutting"))?;
+            disk.cut(drop, plan.end()).map_err(desk.fault("cutting"))?;
             disk.sync(drop).map_err(desk.fault("syncing"))?;
             return Ok(plan);
         }
@@ -507,15 +551,8 @@ fn apply<D: Disk>(
         // Mail came from a program that knows no locks. It joins the live bytes, in a new copy.
         let surplus = size - plan.size;
         let sources = [(&copy, HEAD_BYTES, HEAD_BYTES + plan.length), (drop, plan.size, size)];
-        let from = (end + surplus).min(size);
-        let longer = Plan {
-            length: plan.length + surplus,
-            size,
-            seed: plan.seed,
-            old_hash: hash_range(desk, drop, plan.seed, from, size)?,
-            ..plan
-        };
-        plan = publish(desk, longer, &sources, locks, &mut || true)?;
+        let longer = Plan { length: plan.length + surplus, size, ..plan };
+        plan = publish(desk, drop, longer, &sources, locks, &mut || true)?;
     }
     Err(Refused::Locked)
 }
@@ -525,8 +562,13 @@ fn read_plan<D: Disk>(desk: &Desk<D>, copy: &D::File) -> Option<Plan> {
     let mut head = [0; WORDS * 8];
     desk.read_full(copy, &mut head, 0).ok()?;
     let plan = Plan::decode(&head)?;
-    let live = hash_range(desk, copy, plan.seed, HEAD_BYTES, HEAD_BYTES.checked_add(plan.length)?).ok()?;
-    (live == plan.live_hash && plan.start.checked_add(plan.length)? <= plan.size).then_some(plan)
+    if plan.start.checked_add(plan.length)? > plan.size {
+        return None;
+    }
+    let behind = HEAD_BYTES.checked_add(plan.length)?;
+    let live = hash_range(desk, copy, plan.seed, HEAD_BYTES, behind).ok()?;
+    let edge = hash_range(desk, copy, plan.seed, behind, behind.checked_add(plan.edge() - plan.end())?).ok()?;
+    (live == plan.live_hash && edge == plan.edge_hash).then_some(plan)
 }
 
 fn hash_range<D: Disk>(desk: &Desk<D>, file: &D::File, seed: u64, from: u64, to: u64) -> Result<u64, Fault> {

@@ -323,7 +323,11 @@ impl<'d, D: Disk> Writer<'d, D> {
         };
         let index = match file {
             Some(file) if void(desk, &file).is_ok() => Index::File(file),
-            _ => Index::Memory(Vec::new()),
+            _ => {
+                // What cannot be written may still be there from an earlier day.
+                drop(desk.remove_own(".idx"));
+                Index::Memory(Vec::new())
+            }
         };
         Writer { desk, index, generation, batch: Vec::new(), written: 0 }
     }

@@ -16,13 +16,13 @@
 //! |------|------------|---------------------------------------------|------------------------------------------------------|
 //! | 1    | Opening    | the drop's file name                        | whose ledger this is                                 |
 //! | 2    | Deaths     | (hash 16, occurrence 4, From_ check 4) each | one QUIT deleted these: all or none                  |
-//! | 3    | Repetition | (hash 16, next occurrence 4)                | occurrences below that are taken, for ever           |
+//! | 3    | Repetition | (hash 16, occurrence 4, From_ check 4) each | these are equal: which is which                      |
 //! | 4    | Burial     | serial 4                                    | the bytes of all deaths up to that record are gone   |
 //! | 5    | Gone       | (hash 16, occurrence 4) each                | these are no longer in the drop, whoever removed them |
 //! | 6    | Frozen     | (hash 16, occurrence 4, text)               | reserved: imported UIDs                              |
 //!
 //! Kinds we do not know are passed over. A death whose bytes are gone is forgotten, so that the same message arriving again
-//! is new; occurrences of repeated messages are never forgotten.
+//! is new; that a number was given to a repeated message is never forgotten.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -41,15 +41,15 @@ const PAYLOAD_BYTES: usize = 2_400_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record {
     Opening(Vec<u8>),
-    Deaths(Vec<Death>),
-    Repetition { hash: u128, next: u32 },
+    Deaths(Vec<Named>),
+    Repetition(Vec<Named>),
     Burial { through: u32 },
     Gone(Vec<Uid>),
 }
 
-/// One deleted message.
+/// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Death {
+pub(super) struct Named {
     pub(super) uid: Uid,
     /// Of its From_ line: the same text under another From_ line is another message.
     pub(super) from_check: u32,
@@ -70,6 +70,8 @@ pub(super) struct Ledger {
     pub(super) deaths: HashMap<Uid, (u32, u32)>,
     /// Hashes that more than one message had: the next free occurrence.
     pub(super) next: HashMap<u128, u32>,
+    /// The From_ checks of those messages, by which they are told apart when the drop is scanned anew.
+    pub(super) lines: HashMap<Uid, u32>,
     /// Of those hashes: occurrences that are no longer in the drop.
     pub(super) gone: HashSet<Uid>,
     /// Something in the middle could not be read.
@@ -111,30 +113,43 @@ impl Ledger {
         match record {
             Record::Opening(name) => self.name = Some(name.clone()),
             Record::Deaths(deaths) => {
-                self.deaths.extend(deaths.iter().map(|death| (death.uid, (death.from_check, serial))));
-            }
-            Record::Repetition { hash, next } => {
-                let known = self.next.entry(*hash).or_insert(*next);
-                *known = (*known).max(*next);
-            }
-            Record::Burial { through } => {
-                let (next, gone) = (&self.next, &mut self.gone);
-                self.deaths.retain(|uid, (_, serial)| {
-                    let stays = serial.wrapping_sub(*through).cast_signed() > 0;
-                    if !stays && next.contains_key(&uid.hash) {
-                        gone.insert(*uid);
-                    }
-                    stays
-                });
-            }
-            Record::Gone(uids) => {
-                for uid in uids {
-                    self.deaths.remove(uid);
-                    if self.next.contains_key(&uid.hash) {
-                        self.gone.insert(*uid);
-                    }
+                for Named { uid, from_check } in deaths {
+                    self.deaths.insert(*uid, (*from_check, serial));
+                    self.taken(uid);
                 }
             }
+            Record::Repetition(equal) => {
+                for Named { uid, from_check } in equal {
+                    self.taken(uid);
+                    self.lines.insert(*uid, *from_check);
+                }
+            }
+            Record::Burial { through } => {
+                let buried = |(_, serial): &(u32, u32)| serial.wrapping_sub(*through).cast_signed() <= 0;
+                let buried: Vec<Uid> =
+                    self.deaths.iter().filter(|(_, death)| buried(death)).map(|(uid, _)| *uid).collect();
+                buried.iter().for_each(|uid| self.bury(uid));
+            }
+            Record::Gone(uids) => {
+                uids.iter().for_each(|uid| self.bury(uid));
+            }
+        }
+    }
+
+    /// Whoever was the second of its hash says that there were two, also when the record that said so was lost.
+    fn taken(&mut self, uid: &Uid) {
+        if uid.occurrence > 0 {
+            let next = self.next.entry(uid.hash).or_default();
+            *next = (*next).max(uid.occurrence.saturating_add(1));
+        }
+    }
+
+    fn bury(&mut self, uid: &Uid) {
+        self.deaths.remove(uid);
+        self.lines.remove(uid);
+        self.taken(uid);
+        if self.next.contains_key(&uid.hash) {
+            self.gone.insert(*uid);
         }
     }
 
@@ -161,14 +176,17 @@ impl Ledger {
     /// The same, said as shortly as can be, in a ledger of the same number.
     pub(super) fn rewritten(&self) -> (Ledger, Vec<u8>) {
         let mut short = Ledger { id: self.id, serial: self.serial, ..Ledger::default() };
-        let mut records: Vec<Record> =
-            self.next.iter().map(|(&hash, &next)| Record::Repetition { hash, next }).collect();
+        let named = |(&uid, &from_check): (&Uid, &u32)| Named { uid, from_check };
+        let mut records = Vec::new();
+        if !self.lines.is_empty() {
+            records.push(Record::Repetition(self.lines.iter().map(named).collect()));
+        }
         if !self.gone.is_empty() {
             records.push(Record::Gone(self.gone.iter().copied().collect()));
         }
         if !self.deaths.is_empty() {
-            let death = |(&uid, &(from_check, _)): (&Uid, &(u32, u32))| Death { uid, from_check };
-            records.push(Record::Deaths(self.deaths.iter().map(death).collect()));
+            let deaths = self.deaths.iter().map(|(uid, (from_check, _))| named((uid, from_check)));
+            records.push(Record::Deaths(deaths.collect()));
         }
         let name = self.name.clone().unwrap_or_default();
         let mut bytes = Vec::new();
@@ -183,7 +201,7 @@ impl Ledger {
     /// Whether the live content is so little of the file that it is worth writing anew.
     pub(super) fn is_mostly_past(&self) -> bool {
         const WORTH_BYTES: u64 = 64 * 1024;
-        let live = 24 * (self.deaths.len() + self.gone.len()) + 56 * self.next.len();
+        let live = 24 * (self.deaths.len() + self.gone.len() + self.lines.len());
         self.end > WORTH_BYTES && (live as u64) < self.end / 2
     }
 
@@ -205,16 +223,12 @@ pub(super) fn encode(record: &Record, serial: u32, id: u64, bytes: &mut Vec<u8>)
             payload.extend_from_slice(name);
             1
         }
-        Record::Deaths(deaths) => {
-            for death in deaths {
-                uid(&death.uid, &mut payload);
-                payload.extend_from_slice(&death.from_check.to_le_bytes());
+        Record::Deaths(named) | Record::Repetition(named) => {
+            for named in named {
+                uid(&named.uid, &mut payload);
+                payload.extend_from_slice(&named.from_check.to_le_bytes());
             }
-            2
-        }
-        Record::Repetition { hash, next } => {
-            uid(&Uid { hash: *hash, occurrence: *next }, &mut payload);
-            3
+            if matches!(record, Record::Deaths(_)) { 2 } else { 3 }
         }
         Record::Burial { through } => {
             payload.extend_from_slice(&through.to_le_bytes());
@@ -262,12 +276,11 @@ fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
     };
     let record = match head[4] {
         1 => Some(Record::Opening(payload.to_vec())),
-        2 => payload
+        kind @ (2 | 3) => payload
             .chunks(24)
-            .map(|part| Some(Death { uid: uid(part)?, from_check: u32_at(part, 20)? }))
+            .map(|part| Some(Named { uid: uid(part)?, from_check: u32_at(part, 20)? }))
             .collect::<Option<Vec<_>>>()
-            .map(Record::Deaths),
-        3 => uid(payload).map(|uid| Record::Repetition { hash: uid.hash, next: uid.occurrence }),
+            .map(if kind == 2 { Record::Deaths } else { Record::Repetition }),
         4 => u32_at(payload, 0).map(|through| Record::Burial { through }),
         5 => payload.chunks(20).map(uid).collect::<Option<Vec<_>>>().map(Record::Gone),
         _ => None,
@@ -281,4 +294,90 @@ pub(super) fn bounded(size: u64) -> io::Result<usize> {
         .ok()
         .filter(|&size| size <= 2 * PAYLOAD_BYTES)
         .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(hash: u128, occurrence: u32) -> Named {
+        Named { uid: Uid { hash, occurrence }, from_check: hash as u32 }
+    }
+
+    /// A ledger file with a record of each kind.
+    fn sample() -> (Vec<Record>, Vec<u8>, Vec<usize>) {
+        let records = vec![
+            Record::Deaths(vec![named(1, 0), named(2, 0)]),
+            Record::Repetition(vec![named(3, 0), named(3, 1)]),
+            Record::Deaths(vec![named(3, 0)]),
+            Record::Burial { through: 1 },
+            Record::Gone(vec![named(4, 2).uid]),
+        ];
+        let mut ledger = Ledger::default();
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for record in &records {
+            bytes.extend(ledger.append(std::slice::from_ref(record), b"ann", 77));
+            ends.push(bytes.len());
+        }
+        assert_eq!(ledger.end as usize, bytes.len());
+        (records, bytes, ends)
+    }
+
+    #[test]
+    fn what_was_appended_is_what_is_read() {
+        let (_, bytes, _) = sample();
+        let ledger = Ledger::parse(&bytes);
+        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 5, false));
+        assert_eq!(ledger.name.as_deref(), Some(&b"ann"[..]));
+        assert_eq!(ledger.deaths.keys().copied().collect::<Vec<_>>(), [named(3, 0).uid]);
+        assert_eq!(
+            (ledger.free(3, true), ledger.free(4, true), ledger.free(5, true), ledger.free(5, false)),
+            (2, 3, 1, 0)
+        );
+        assert!(ledger.gone.contains(&named(4, 2).uid));
+    }
+
+    #[test]
+    fn a_ledger_written_anew_says_the_same() {
+        let (_, bytes, _) = sample();
+        let long = Ledger::parse(&bytes);
+        let (short, bytes) = long.rewritten();
+        let read = Ledger::parse(&bytes);
+        for ledger in [short, read] {
+            assert_eq!(ledger.deaths.keys().collect::<Vec<_>>(), long.deaths.keys().collect::<Vec<_>>());
+            assert_eq!((&ledger.next, &ledger.lines, &ledger.gone), (&long.next, &long.lines, &long.gone));
+            assert_eq!((ledger.id, ledger.end as usize, ledger.damaged), (long.id, bytes.len(), false));
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_is_no_record_wherever_it_is_torn() {
+        let (_, bytes, ends) = sample();
+        for cut in 0..bytes.len() {
+            let ledger = Ledger::parse(&bytes[..cut]);
+            let whole = ends.iter().rev().find(|&&end| end <= cut).copied().unwrap_or(0);
+            // The opening stands before the first record.
+            assert!(ledger.end as usize == whole || whole == 0 && ledger.serial == 0, "cut at {cut}");
+            assert!(!ledger.damaged, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_costs_one_record_and_is_said() {
+        let (_, bytes, ends) = sample();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            let ledger = Ledger::parse(&damaged);
+            let hit = ends.iter().position(|&end| at < end).unwrap();
+            assert_eq!(ledger.damaged, hit < ends.len() - 1, "flipped {at}");
+            if hit != 2 && hit != 1 {
+                assert!(ledger.deaths.contains_key(&named(3, 0).uid), "flipped {at}: another record is lost");
+            }
+            if hit == 0 && at >= 35 {
+                assert!(!ledger.deaths.contains_key(&named(1, 0).uid), "all or none of one QUIT");
+                assert!(!ledger.deaths.contains_key(&named(2, 0).uid), "all or none of one QUIT");
+            }
+        }
+    }
 }

@@ -3,10 +3,10 @@
 //!
 //! A dotlock `NAME.lock` tells in one line who holds it. Left behind, it is judged:
 //!
-//! | its line says                                         | stale when                                |
-//! |-------------------------------------------------------|-------------------------------------------|
-//! | this machine, this boot, this process namespace       | no such process, or one that started later |
-//! | anything else, or nothing (procmail, mutt, mail.local) | not written for five minutes              |
+//! | its line says                                         | stale when                                        |
+//! |-------------------------------------------------------|---------------------------------------------------|
+//! | this machine, this boot, this process namespace       | no such process, or one that started later; or as |
+//! | anything else, or nothing (procmail, mutt, mail.local) | not written for five minutes                      |
 
 use std::io;
 use std::path::PathBuf;
@@ -138,10 +138,10 @@ fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
     }
     let mut text = [0; LINE_BYTES];
     let read = disk.read(&file, &mut text, 0, Reach::Wait).unwrap_or(0);
-    let stale = match parse(&text[..read]) {
-        Some(holder) if holder.world == disk.holder().world => !disk.is_alive(&holder),
-        _ => disk.now() - seen.mtime >= STALE_NANOS,
-    };
+    let dead =
+        parse(&text[..read]).is_some_and(|holder| holder.world == disk.holder().world && !disk.is_alive(&holder));
+    // One that lives writes to it every thirty seconds: also our own, left behind when it could not be removed.
+    let stale = dead || disk.now() - seen.mtime >= STALE_NANOS;
     // Two of us may have judged the same lock: only one of them may remove it, and only it. Whoever comes second finds the
     // kernel's lock on the file taken, or another file under the name.
     if !stale

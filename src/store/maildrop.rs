@@ -38,7 +38,7 @@ use super::compaction;
 use super::desk::{Desk, Remarks, Spot};
 use super::disk::{Disk, How, RealDisk};
 use super::index::{Entry, Header, Identity, Index, Last, PAGE, Unread};
-use super::ledger::{Death, Ledger, Record};
+use super::ledger::{Ledger, Named, Record};
 use super::locks::DropLocks;
 use super::refresh::{self, Stale, write_ledger};
 use crate::text::fault::Fault;
@@ -349,7 +349,7 @@ impl<D: Disk> Maildrop<D> {
         let read = files.index.read(&core.disk, core.generation, 0..core.totals.messages, Reach::Wait, |entry| {
             number += 1;
             if marks.has(number) {
-                deaths.push(Death { uid: entry.uid(), from_check: entry.extent.from_check });
+                deaths.push(Named { uid: entry.uid(), from_check: entry.extent.from_check });
             }
         });
         read.map_err(|unread| core.index_fault(unread))?;
@@ -488,5 +488,27 @@ impl<D: Disk> Core<D> {
             Unread::Doubtful => io::Error::new(io::ErrorKind::InvalidData, "not what was written"),
         };
         Fault::new("reading", &self.own_path(".idx"), error)
+    }
+}
+
+#[cfg(test)]
+impl<D: Disk> Maildrop<D> {
+    /// Where in the drop a message stands.
+    pub(super) fn offset_for_tests(&self, number: u32) -> Result<u64, Miss> {
+        Ok(self.core.entries(number, 1, Reach::Wait)?[0].1.extent.offset)
+    }
+
+    /// What the session takes on the heap, but for its marks and its path.
+    pub(super) fn bytes_for_tests(&self) -> usize {
+        let entries = match self.core.files.as_ref().map(|files| &files.index) {
+            Some(Index::Memory(entries)) => entries.capacity(),
+            _ => 0,
+        };
+        size_of::<Core<D>>() + size_of::<Maildrop<D>>() + entries
+    }
+
+    /// The drop's size when the snapshot was taken.
+    pub(super) fn size_for_tests(&self) -> u64 {
+        self.core.size
     }
 }

@@ -10,9 +10,9 @@
 //!
 //! All but the first under the drop's own locks, which are given up at once if one is held.
 //!
-//! **Seating.** When all is scanned, occurrences are given out again in file order. A message whose hash and From_ line are
-//! those of a death not yet buried is that dead one; else it takes the lowest occurrence of its hash that is neither dead
-//! nor gone; else one never used. What then sits nowhere was removed by somebody else, and its death is buried with it.
+//! **Seating.** When all is scanned, occurrences are given out again in file order. A message that has a namesake of equal text
+//! is the one with the same From_ line, dead or alive; else it takes the lowest occurrence that is neither dead nor
+//! gone; else one never used. What then sits nowhere was removed by somebody else, and its death is buried with it.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -23,7 +23,7 @@ use super::compaction;
 use super::desk::{Desk, Refused, Remark, Remarks};
 use super::disk::{Disk, Stat};
 use super::index::{self, Entry, Header, Identity, Index, Last, Unread, Writer, tail_bytes};
-use super::ledger::{self, Ledger, Record};
+use super::ledger::{self, Ledger, Named, Record};
 use super::locks::DropLocks;
 use crate::mail::identity::Uid;
 use crate::mail::mbox::{Extent, Scanner, from_check};
@@ -262,9 +262,13 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
             if header.last.dead { header.count } else { header.count.checked_sub(1).ok_or(Trouble::Doubtful)? };
         let mut anew = Header { count: kept, ..header };
 
-        // Which of the new hashes does the drop have already?
+        // Who sits already? Also a grown drop may hold messages that the ledger knows better than this index, which may be
+        // older than it: it was not synced.
         let news: HashSet<u128> = found[usize::from(same)..].iter().map(|extent| extent.hash).collect();
-        let mut present: HashSet<u128> = if same { HashSet::from([first.hash]) } else { HashSet::new() };
+        let mut seats = Seats::new(&self.ledger);
+        if same {
+            seats.occupy(was, first.from_check);
+        }
         let mut last_entry = None;
         anew.last_read = 0;
         let mut number = 0;
@@ -278,7 +282,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
                 anew.last_read = number;
             }
             if news.contains(&entry.extent.hash) {
-                present.insert(entry.extent.hash);
+                seats.occupy(entry.uid(), entry.extent.from_check);
             }
         })?;
         if let Some(entry) = last_entry {
@@ -288,27 +292,18 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
             anew.octets -= entry.extent.octets;
             anew.live_bytes -= entry.extent.end() - entry.extent.offset;
         }
-        present.extend(self.ledger.deaths.keys().map(|uid| uid.hash).filter(|hash| news.contains(hash)));
 
         let mut writer = Writer::behind(self.desk, index, header.generation, kept)?;
-        let mut next: HashMap<u128, u32> = HashMap::new();
         for (position, extent) in found.into_iter().enumerate() {
-            let (occurrence, dead) = if position == 0 && same {
-                (was.occurrence, header.last.dead)
-            } else {
-                let known = !present.insert(extent.hash);
-                let free = next.get(&extent.hash).copied().unwrap_or_else(|| self.ledger.free(extent.hash, known));
-                if free > 0 {
-                    next.insert(extent.hash, free + 1);
-                }
-                (free, false)
-            };
+            let (occurrence, dead) =
+                if position == 0 && same { (was.occurrence, header.last.dead) } else { seats.seat(&extent) };
             anew.last = last(&extent, occurrence, dead);
             if !dead {
                 push(&mut writer, &mut anew, Entry { extent, occurrence })?;
             }
         }
-        self.records.extend(next.into_iter().map(|(hash, next)| Record::Repetition { hash, next }));
+        // Seats that stay free are those of the dead further up, which nobody looked at.
+        self.records.extend(seats.named());
         if !same && (header.last.dead || self.ledger.next.contains_key(&was.hash)) {
             self.records.push(Record::Gone(vec![was]));
         }
@@ -368,8 +363,8 @@ pub(super) fn fault<D: Disk>(desk: &Desk<D>, unread: Unread) -> Fault {
 /// Who sits where: see the module's page.
 struct Seats<'l> {
     ledger: &'l Ledger,
-    /// Hashes met once, that the ledger does not know.
-    plain: HashSet<u128>,
+    /// Hashes met once that the ledger does not know, with the From_ check of the message.
+    plain: HashMap<u128, u32>,
     /// Hashes that the ledger knows or that came twice.
     special: HashMap<u128, Vec<Seat>>,
     next: HashMap<u128, u32>,
@@ -377,9 +372,12 @@ struct Seats<'l> {
 
 struct Seat {
     occurrence: u32,
-    /// The From_ check of the dead one that sits here.
-    dead: Option<u32>,
+    /// Of the message that sits here, as far as it is known.
+    from_check: Option<u32>,
+    dead: bool,
     taken: bool,
+    /// The ledger does not know it so.
+    new: bool,
 }
 
 impl<'l> Seats<'l> {
@@ -387,59 +385,97 @@ impl<'l> Seats<'l> {
         let mut special: HashMap<u128, Vec<Seat>> = HashMap::new();
         for hash in ledger.next.keys().chain(ledger.deaths.keys().map(|uid| &uid.hash)) {
             special.entry(*hash).or_insert_with(|| {
-                (0..ledger.free(*hash, true))
-                    .map(|occurrence| Uid { hash: *hash, occurrence })
-                    .filter(|uid| !ledger.gone.contains(uid))
-                    .map(|uid| Seat {
+                let seat = |uid: Uid| {
+                    let death = ledger.deaths.get(&uid).map(|(from_check, _)| *from_check);
+                    Seat {
                         occurrence: uid.occurrence,
-                        dead: ledger.deaths.get(&uid).map(|(check, _)| *check),
+                        from_check: death.or_else(|| ledger.lines.get(&uid).copied()),
+                        dead: death.is_some(),
                         taken: false,
-                    })
-                    .collect()
+                        new: false,
+                    }
+                };
+                let uids = (0..ledger.free(*hash, true)).map(|occurrence| Uid { hash: *hash, occurrence });
+                uids.filter(|uid| !ledger.gone.contains(uid)).map(seat).collect()
             });
         }
-        Seats { ledger, plain: HashSet::new(), special, next: HashMap::new() }
+        Seats { ledger, plain: HashMap::new(), special, next: HashMap::new() }
     }
 
     /// The occurrence of the next message, and whether it is dead.
     fn seat(&mut self, extent: &Extent) -> (u32, bool) {
-        let hash = extent.hash;
+        let (hash, from_check) = (extent.hash, Some(extent.from_check));
         if !self.special.contains_key(&hash) {
-            if self.plain.insert(hash) {
-                return (0, false);
-            }
-            self.special.insert(hash, vec![Seat { occurrence: 0, dead: None, taken: true }]);
+            let Some(first) = self.plain.insert(hash, extent.from_check) else { return (0, false) };
+            let first = Seat { occurrence: 0, from_check: Some(first), dead: false, taken: true, new: true };
+            self.special.insert(hash, vec![first]);
         }
         let seats = self.special.get_mut(&hash).expect("it was just put there");
         let free = seats
             .iter()
-            .position(|seat| !seat.taken && seat.dead == Some(extent.from_check))
-            .or_else(|| seats.iter().position(|seat| !seat.taken && seat.dead.is_none()));
+            .position(|seat| !seat.taken && seat.from_check == from_check)
+            .or_else(|| seats.iter().position(|seat| !seat.taken && !seat.dead));
         if let Some(index) = free {
-            seats[index].taken = true;
-            return (seats[index].occurrence, seats[index].dead.is_some());
+            let seat = &mut seats[index];
+            seat.taken = true;
+            seat.new |= seat.from_check != from_check;
+            seat.from_check = from_check;
+            return (seat.occurrence, seat.dead);
         }
         let next = self.next.entry(hash).or_insert_with(|| self.ledger.free(hash, true));
         let occurrence = *next;
         *next += 1;
-        seats.push(Seat { occurrence, dead: None, taken: true });
+        seats.push(Seat { occurrence, from_check, dead: false, taken: true, new: true });
         (occurrence, false)
     }
 
-    /// What the ledger must hear: repetitions first, so that it keeps what is gone of them.
-    fn records(self) -> Vec<Record> {
-        let mut records: Vec<Record> =
-            self.next.iter().map(|(&hash, &next)| Record::Repetition { hash, next }).collect();
-        let gone: Vec<Uid> = self
-            .special
-            .iter()
-            .flat_map(|(&hash, seats)| seats.iter().filter(|seat| !seat.taken).map(move |seat| (hash, seat.occurrence)))
-            .map(|(hash, occurrence)| Uid { hash, occurrence })
-            .collect();
-        if !gone.is_empty() {
-            records.push(Record::Gone(gone));
+    /// That message sits where it sat.
+    fn occupy(&mut self, uid: Uid, from_check: u32) {
+        let Some(seats) = self.special.get_mut(&uid.hash) else {
+            if uid.occurrence == 0 {
+                self.plain.insert(uid.hash, from_check);
+                return;
+            }
+            let seat =
+                Seat { occurrence: uid.occurrence, from_check: Some(from_check), dead: false, taken: true, new: true };
+            self.special.insert(uid.hash, vec![seat]);
+            return;
+        };
+        match seats.iter_mut().find(|seat| seat.occurrence == uid.occurrence) {
+            Some(seat) => (seat.taken, seat.from_check) = (true, Some(from_check)),
+            None => seats.push(Seat {
+                occurrence: uid.occurrence,
+                from_check: Some(from_check),
+                dead: false,
+                taken: true,
+                new: true,
+            }),
         }
-        records
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Uid, &Seat)> {
+        self.special
+            .iter()
+            .flat_map(|(&hash, seats)| seats.iter().map(move |seat| (Uid { hash, occurrence: seat.occurrence }, seat)))
+    }
+
+    /// Which is which of the repeated messages, as far as the ledger does not know.
+    fn named(&self) -> Option<Record> {
+        // One that has no namesakes needs no telling apart.
+        let repeated = |uid: &Uid| self.next.contains_key(&uid.hash) || self.ledger.next.contains_key(&uid.hash);
+        let named: Vec<Named> = self
+            .all()
+            .filter(|(uid, seat)| seat.new && seat.taken && repeated(uid))
+            .filter_map(|(uid, seat)| Some(Named { uid, from_check: seat.from_check? }))
+            .collect();
+        (!named.is_empty()).then_some(Record::Repetition(named))
+    }
+
+    /// What the ledger must hear after everything was scanned: repetitions first, so that it keeps what is gone of them.
+    fn records(self) -> Vec<Record> {
+        let gone: Vec<Uid> = self.all().filter(|(_, seat)| !seat.taken).map(|(uid, _)| uid).collect();
+        let gone = (!gone.is_empty()).then_some(Record::Gone(gone));
+        self.named().into_iter().chain(gone).collect()
     }
 }
 

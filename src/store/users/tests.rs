@@ -369,7 +369,7 @@ fn spelled(name: u8, value: u8) -> String {
     let name = ["a", "ab", "abc", "b", "b%", "b@x", "b@y", "c:d", "long".repeat(20).as_str(), "z", "zz", "a-"]
         [usize::from(name)]
     .to_owned();
-    if value % 2 == 0 { name.to_uppercase() } else { name }
+    if value.is_multiple_of(2) { name.to_uppercase() } else { name }
 }
 
 proptest! {

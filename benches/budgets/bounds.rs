@@ -1,0 +1,198 @@
+//! The least a program could do for the same: no bound here does anything that DMail could leave out.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use memchr::memchr_iter;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The word that makes this program [`null_server`].
+pub const NULL: &str = "--null-server";
+/// The word that makes this program [`bare_server`].
+pub const BARE: &str = "--bare-server";
+
+/// A bound in a process of its own, as the server is one.
+pub struct Process {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Process {
+    /// A loop that says `+OK` to every line.
+    pub fn null() -> Process {
+        Process::start(&[NULL])
+    }
+
+    /// Sends a file for every RETR.
+    pub fn bare(file: &Path) -> Process {
+        Process::start(&[BARE, file.to_str().expect("a plain path")])
+    }
+
+    fn start(words: &[&str]) -> Process {
+        let program = std::env::current_exe().expect("our own path");
+        let child = Command::new(program).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("we can be started");
+        let mut line = String::new();
+        let said = BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line);
+        let address = said.ok().and_then(|_| line.trim().parse().ok()).expect("an address");
+        Process { child, address }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listen() -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).and_then(|()| socket.listen(4096)).expect("a port");
+    let listener = TcpListener::from(socket);
+    println!("{}", listener.local_addr().expect("an address"));
+    // Whoever started us closes our standard input, or dies: then we end too.
+    std::thread::spawn(|| {
+        let _ = io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    listener
+}
+
+/// One epoll loop that greets, says `+OK` to every line, and closes after QUIT.
+pub fn null_server() {
+    let listener = listen();
+    listener.set_nonblocking(true).expect("a socket");
+    let mut listener = mio::net::TcpListener::from_std(listener);
+    let mut poll = Poll::new().expect("a poll");
+    let door = Token(usize::MAX);
+    poll.registry().register(&mut listener, door, Interest::READABLE).expect("a listener");
+    let mut events = Events::with_capacity(256);
+    let mut clients: Slab<mio::net::TcpStream> = Slab::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if poll.poll(&mut events, None).is_err() {
+            continue;
+        }
+        for event in &events {
+            if event.token() == door {
+                while let Ok((mut socket, _)) = listener.accept() {
+                    let vacant = clients.vacant_entry();
+                    let token = Token(vacant.key());
+                    let registered = poll.registry().register(&mut socket, token, Interest::READABLE);
+                    if registered.is_ok() && socket.write_all(b"+OK\r\n").is_ok() {
+                        vacant.insert(socket);
+                    }
+                }
+                continue;
+            }
+            let Some(socket) = clients.get_mut(event.token().0) else { continue };
+            let over = match socket.read(&mut buffer) {
+                Ok(0) => true,
+                Ok(count) => {
+                    let lines = memchr_iter(b'\n', &buffer[..count]).count();
+                    socket.write_all("+OK\r\n".repeat(lines).as_bytes()).is_err() || buffer.starts_with(b"QUIT")
+                }
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            };
+            if over {
+                clients.remove(event.token().0);
+            }
+        }
+    }
+}
+
+/// Says `+OK` to every line; after RETR comes the file: read by 64 KB, converted, written, in one blocking loop.
+pub fn bare_server(path: &Path) {
+    let file = File::open(path).expect("a file");
+    for socket in listen().incoming().flatten() {
+        let file = file.try_clone().expect("a descriptor");
+        std::thread::spawn(move || {
+            // A client that goes away ends its thread.
+            let _ = bare_session(&socket, &file);
+        });
+    }
+}
+
+fn bare_session(mut socket: &TcpStream, file: &File) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    socket.write_all(b"+OK\r\n")?;
+    let mut lines = BufReader::new(socket.try_clone()?);
+    let (mut piece, mut out, mut line) = (vec![0; 64 * 1024], Vec::with_capacity(128 * 1024), String::new());
+    while lines.read_line(&mut line)? > 0 {
+        socket.write_all(b"+OK\r\n")?;
+        if line.starts_with("RETR") {
+            let mut at = 0;
+            loop {
+                let count = file.read_at(&mut piece, at)?;
+                if count == 0 {
+                    break;
+                }
+                at += count as u64;
+                out.clear();
+                convert(&piece[..count], &mut out);
+                socket.write_all(&out)?;
+            }
+            socket.write_all(b".\r\n")?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// LF to CRLF, dots doubled: the plainest loop, right only for pieces that begin a line.
+pub fn convert(piece: &[u8], out: &mut Vec<u8>) {
+    let mut from = 0;
+    for end in memchr_iter(b'\n', piece) {
+        if piece[from] == b'.' {
+            out.push(b'.');
+        }
+        out.extend_from_slice(&piece[from..end]);
+        out.extend_from_slice(b"\r\n");
+        from = end + 1;
+    }
+    out.extend_from_slice(&piece[from..]);
+}
+
+/// Newlines counted and one hash over all, in pieces of what the first cache holds.
+pub fn count_and_hash(bytes: &[u8]) -> (usize, u128) {
+    let (mut lines, mut hash) = (0, Xxh3::new());
+    for piece in bytes.chunks(64 * 1024) {
+        lines += memchr_iter(b'\n', piece).count();
+        hash.update(piece);
+    }
+    (lines, hash.digest128())
+}
+
+/// The same for a file, which has to be read.
+pub fn read_count_and_hash(path: &Path) -> (usize, u128) {
+    let file = File::open(path).expect("a file");
+    let (mut lines, mut hash, mut at) = (0, Xxh3::new(), 0);
+    let mut piece = vec![0; 128 * 1024];
+    loop {
+        let count = file.read_at(&mut piece, at).expect("a file that can be read");
+        if count == 0 {
+            return (lines, hash.digest128());
+        }
+        lines += memchr_iter(b'\n', &piece[..count]).count();
+        hash.update(&piece[..count]);
+        at += count as u64;
+    }
+}
+
+/// Appends 4 KB to a file in this directory and syncs it: how long those two calls take.
+pub fn append_and_sync(dir: &Path) -> Duration {
+    let path = dir.join(".bench-sync");
+    let mut file = File::options().append(true).create(true).open(path).expect("a file");
+    let begun = Instant::now();
+    file.write_all(&[b'x'; 4096]).and_then(|()| file.sync_data()).expect("a disk");
+    begun.elapsed()
+}

@@ -1,0 +1,515 @@
+//! The budgets (`make bench`): what DMail costs, each beside what the machine itself costs for the same.
+//!
+//! Every row drives the real executable over loopback, with folders, users and mail made for it, and measures its bound
+//! in the same run: a loop, a scan, a sync that does the least a program could do. Rounds of both take turns and the
+//! median counts, so that a busy machine slows both. Only ratios mean something elsewhere, and only beyond 1.3.
+//!
+//! ```text
+//! cargo bench --bench budgets -- [--quick] [--dir DIR] [GROUP ...]     groups: see GROUPS; all without one
+//! ```
+//!
+//! | file        | what it has                                                     |
+//! |-------------|-----------------------------------------------------------------|
+//! | `main.rs`   | the rows, one function a group, and the table                   |
+//! | `bed.rs`    | a server with its folder, users and mail; what it uses           |
+//! | `client.rs` | POP3 clients: one that blocks, plain or TLS; many in one loop    |
+//! | `bounds.rs` | the least a program could do for the same                        |
+//!
+//! The limits are those of the design; a row that does not hold says so and fails nothing: times are no tests.
+
+mod bed;
+mod bounds;
+mod client;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bed::{Bed, Memory};
+use client::{Client, Pace};
+use dmail::mail::dots::DotEncoder;
+use dmail::mail::mbox::Scanner;
+
+/// What can be asked for by name.
+type Group = fn(&Plan, &mut Table);
+const GROUPS: &[(&str, Group)] = &[
+    ("micro", micro),
+    ("memory", memory),
+    ("account", account),
+    ("poll", poll),
+    ("open", open_and_quit),
+    ("retr", retrieve),
+    ("p99", beside),
+];
+
+/// The clients of the original's claim.
+const CLIENTS: usize = 86;
+/// Messages of the big drop.
+const MANY: usize = 3000;
+/// Bytes of the big message, about.
+const BIG: usize = 50 << 20;
+
+/// How much is measured.
+struct Plan {
+    quick: bool,
+    dir: PathBuf,
+}
+
+impl Plan {
+    fn rounds(&self) -> usize {
+        if self.quick { 3 } else { 5 }
+    }
+
+    fn bed(&self, users: usize) -> Bed {
+        Bed::new(&self.dir, users)
+    }
+}
+
+fn main() {
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    let mut plan = Plan { quick: false, dir: std::env::temp_dir() };
+    let mut groups: Vec<_> = Vec::new();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--quick" => plan.quick = true,
+            "--dir" => plan.dir = words.next().expect("--dir names a directory").into(),
+            // A bound that runs as a process of its own, started by us.
+            bounds::NULL => return bounds::null_server(),
+            bounds::BARE => return bounds::bare_server(words.next().expect("a file to send").as_ref()),
+            name => match GROUPS.iter().find(|(group, _)| *group == name) {
+                Some(group) => groups.push(group),
+                None => {
+                    let names: Vec<_> = GROUPS.iter().map(|(name, _)| *name).collect();
+                    return eprintln!("no group {name}; there are: {}", names.join(" "));
+                }
+            },
+        }
+    }
+    dmail::sys::process::raise_descriptor_limit().expect("a limit that can be raised");
+    let mut table = Table::default();
+    let begun = Instant::now();
+    for (name, measure) in if groups.is_empty() { GROUPS.iter().collect() } else { groups } {
+        eprintln!("measuring: {name} ({} s so far)", begun.elapsed().as_secs());
+        measure(&plan, &mut table);
+    }
+    table.print();
+}
+
+// ---- The rows ------------------------------------------------------------------------------------
+
+/// Why macro rows are as they are: the inner loops, in memory, one thread.
+fn micro(plan: &Plan, table: &mut Table) {
+    let drop = bed::drop_of(MANY);
+    let message = bed::big_message(4 << 20);
+    let (mut scan, mut count, mut dots, mut bare) = (Samples::new(), Samples::new(), Samples::new(), Samples::new());
+    let mut out = Vec::with_capacity(message.len() * 2);
+    for _ in 0..plan.rounds() * 5 {
+        count.time(|| bounds::count_and_hash(&drop));
+        scan.time(|| {
+            let (mut scanner, mut messages) = (Scanner::new(0), 0);
+            drop.chunks(256 * 1024).for_each(|piece| scanner.feed(piece, &mut |_| messages += 1));
+            scanner.finish(&mut |_| messages += 1);
+            assert_eq!(messages, MANY);
+        });
+        bare.time(|| {
+            message.chunks(64 * 1024).for_each(|piece| {
+                out.clear();
+                bounds::convert(piece, &mut out);
+            })
+        });
+        dots.time(|| {
+            let mut encoder = DotEncoder::whole(false);
+            message.chunks(64 * 1024).for_each(|piece| {
+                out.clear();
+                encoder.push(piece, &mut out);
+            });
+        });
+    }
+    let (scan, count) = (scan.median(), count.median());
+    table.row("mbox scan with hashes, in memory").measured(rate(drop.len(), scan)).bound(rate(drop.len(), count)).more(
+        count / scan,
+        0.5,
+        "newlines counted plus one XXH3-128 over all",
+    );
+    let (dots, bare) = (dots.median(), bare.median());
+    let row = table.row("dot encoder, in memory").measured(rate(message.len(), dots));
+    row.bound(rate(message.len(), bare)).more(bare / dots, 0.75, "LF to CRLF and dots, the plainest loop");
+    table.note(format!(
+        "one conversation is {} B and an open maildrop {} B + its core, before paths",
+        size_of::<dmail::service::pop3::Conversation>(),
+        size_of::<dmail::store::maildrop::Maildrop>()
+    ));
+}
+
+/// Sessions that are logged in and idle.
+fn memory(plan: &Plan, table: &mut Table) {
+    let most = if plan.quick { 300 } else { 1000 };
+    for (name, tls_of, slope_limit, slope_bound) in [
+        ("plain", [false, false], Some(300.0), "70 B: a slot"),
+        ("half TLS", [false, true], None, ""),
+        ("all TLS", [true, true], Some(3700.0), "3.2 KB: rustls alone"),
+    ] {
+        let bed = plan.bed(most + 100);
+        let mut clients = Vec::new();
+        let fill = |clients: &mut Vec<Client>, count: usize| {
+            while clients.len() < count {
+                let user = clients.len();
+                let mut client = bed.connect(tls_of[user % 2]);
+                client.login(user);
+                clients.push(client);
+            }
+            bed.settle(Duration::from_millis(700))
+        };
+        let rest = fill(&mut clients, 0);
+        let fresh = fill(&mut clients, CLIENTS);
+        let hundred = fill(&mut clients, 100);
+        // Enough for a burst, where no slope is wanted.
+        let full = fill(&mut clients, if slope_limit.is_some() { most } else { 250 });
+        clients.drain(CLIENTS..).for_each(|mut client| drop(client.ask("QUIT")));
+        // The server keeps house every ten seconds.
+        let trimmed = bed.settle(Duration::from_secs(11));
+        let kept = |memory: &Memory| format!("{:.2} MB ({:.2} anonymous)", mega(memory.pss), mega(memory.anonymous));
+        table
+            .row(&format!("Pss, {CLIENTS} idle sessions, {name}"))
+            .measured(format!("{:.2} MB", mega(trimmed.pss)))
+            .bound("-")
+            .less_than(mega(trimmed.pss), 2.0, "MB, after a trim");
+        table.note(format!(
+            "after a burst of {} and a trim {}; as they came {}; at rest {}; with the program's file counted as if \
+             nobody shared it {:.2} MB",
+            full.sessions,
+            kept(&trimmed.memory),
+            kept(&fresh.memory),
+            kept(&rest.memory),
+            mega(trimmed.alone),
+        ));
+        if let Some(limit) = slope_limit {
+            let more = (full.sessions - hundred.sessions) as f64;
+            let each = (full.anonymous as f64 - hundred.anonymous as f64) / more;
+            table
+                .row(&format!("one more idle session, {name}"))
+                .measured(format!("{each:.0} B"))
+                .bound(slope_bound)
+                .less_than(each, limit, "B, its maildrop open");
+        }
+    }
+}
+
+/// Accounts that exist.
+fn account(plan: &Plan, table: &mut Table) {
+    let sizes = [1000, if plan.quick { 10_000 } else { 50_000 }];
+    let used = sizes.map(|users| {
+        let bed = plan.bed(users);
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|index| bed.logged_in(index * (users / CLIENTS))).collect();
+        let used = bed.settle(Duration::from_millis(700));
+        clients.drain(..).for_each(|mut client| drop(client.ask("QUIT")));
+        used
+    });
+    let each = (used[1].anonymous as f64 - used[0].anonymous as f64) / (sizes[1] - sizes[0]) as f64;
+    // 32 KB of chance, over all of them, is no growth.
+    let limit = 32.0 * 1024.0 / (sizes[1] - sizes[0]) as f64;
+    table.row("per account").measured(format!("{each:.2} B")).bound("0").less_than(
+        each,
+        limit,
+        "B: none, but for 32 KB of chance",
+    );
+    let kept = used.map(|used| format!("{:.2} MB", mega(used.anonymous)));
+    table.note(format!(
+        "anonymous, {CLIENTS} sessions: {} with {} accounts, {} with {}",
+        kept[0], sizes[0], kept[1], sizes[1]
+    ));
+}
+
+/// Connect, USER, PASS, STAT, QUIT, as fast as it goes.
+fn poll(plan: &Plan, table: &mut Table) {
+    let users = 1000;
+    let bed = plan.bed(users);
+    let null = bounds::Process::null();
+    let time = Duration::from_millis(if plan.quick { 800 } else { 2000 });
+    // Every drop's index is there, every answer is remembered.
+    client::flat_out(bed.plain, CLIENTS, users, Pace::Each);
+    let (mut ours, mut theirs) = (Samples::new(), Samples::new());
+    let (mut cost, mut p50, mut p99) = (Samples::new(), Samples::new(), Samples::new());
+    for _ in 0..plan.rounds() {
+        theirs.push(client::flat_out(null.address, CLIENTS, users, Pace::For(time)).per_sec());
+        let before = bed.cpu();
+        let polls = client::flat_out(bed.plain, CLIENTS, users, Pace::For(time));
+        cost.push((bed.cpu() - before).as_secs_f64() * 1e6 / polls.count() as f64);
+        p50.push(polls.quantile(0.5));
+        p99.push(polls.quantile(0.99));
+        ours.push(polls.per_sec());
+    }
+    let (ours, theirs) = (ours.median(), theirs.median());
+    let row = table.row(&format!("polls, {CLIENTS} clients flat out")).measured(format!("{ours:.0}/s"));
+    row.bound(format!("{theirs:.0}/s")).more(ours / theirs, 0.6, "a loop that only says +OK");
+    table.note(format!(
+        "{:.0} us of the server's CPU a session; p50 {:.1} ms, p99 {:.1} ms",
+        cost.median(),
+        p50.median() * 1e3,
+        p99.median() * 1e3
+    ));
+}
+
+/// A drop of 3,000 messages: seen first, seen again, halved.
+fn open_and_quit(plan: &Plan, table: &mut Table) {
+    let rounds = if plan.quick { 5 } else { 15 };
+    let bed = plan.bed(rounds);
+    let drop = bed::drop_of(MANY);
+    for user in 0..rounds {
+        // Logged in once without mail: the authenticator's answer is remembered, the drop is not known.
+        bed.remove_drop(user);
+        bed.logged_in(user).ask("QUIT");
+        bed.write_drop(user, &drop);
+    }
+    // A drop changed less than two seconds ago is not believed to be what was read.
+    std::thread::sleep(Duration::from_millis(2100));
+    let (mut first, mut again, mut least) = (Samples::new(), Samples::new(), Samples::new());
+    let (mut reread, mut small) = (Samples::new(), Samples::new());
+    for user in 0..rounds {
+        least.time(|| bounds::read_count_and_hash(&bed.drop_file(user)));
+        for (samples, reads) in [(&mut first, None), (&mut again, Some(&mut reread))] {
+            let mut client = bed.connect(false);
+            client.ask(&format!("USER test{user}"));
+            let before = bed.bytes_read();
+            samples.time(|| client.ask("PASS test"));
+            if let Some(reads) = reads {
+                reads.push((bed.bytes_read() - before) as f64);
+            }
+            assert!(client.ask("STAT").starts_with(&format!("+OK {MANY} ")), "all messages are there");
+            client.ask("QUIT");
+        }
+        // What a login costs that has next to nothing to open.
+        let mut client = bed.connect(false);
+        client.ask("USER test0");
+        small.time(|| client.ask("PASS test"));
+        client.ask("QUIT");
+    }
+    let (first, least, again) = (first.median(), least.median(), again.median());
+    let row = table.row(&format!("first open of {MANY} messages")).measured(milli(first));
+    row.bound(milli(least)).less(first / least, 2.0, "read, newlines counted, one XXH3-128");
+    table.row("open again: read from files").measured(format!("{:.0} B", reread.median())).bound("256 B").less_than(
+        reread.median(),
+        4096.0,
+        "B of 3.3 MB",
+    );
+    table.note(format!("opening again takes {}", milli(again)));
+
+    for (what, mark) in [("QUIT after deleting half", "its first ledger record"), ("the same once more", "a later one")]
+    {
+        let (mut quit, mut sync) = (Samples::new(), Samples::new());
+        for user in 0..rounds {
+            sync.time_of(|| bounds::append_and_sync(&bed.spool()));
+            let mut client = bed.logged_in(user);
+            let count: usize =
+                client.ask("STAT").split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a count");
+            client.all((1..=count).step_by(2).map(|number| format!("DELE {number}\r\n")));
+            quit.time(|| client.ask("QUIT"));
+        }
+        let (quit, sync) = (quit.median(), sync.median());
+        let row = table.row(what).measured(milli(quit)).bound(milli(sync));
+        row.less(quit / sync, 1.5, &format!("one fdatasync of 4 KB appended; {mark}"));
+    }
+}
+
+/// One message of 50 MB.
+fn retrieve(plan: &Plan, table: &mut Table) {
+    let bed = plan.bed(10);
+    bed.write_drop(0, &bed::big_drop(BIG));
+    let bare = bounds::Process::bare(&bed.drop_file(0));
+    let mut ours = bed.logged_in(0);
+    let mut sealed = None;
+    let mut theirs = Client::connect(bare.address);
+    let (mut mine, mut least, mut cost) = (Samples::new(), Samples::new(), Samples::new());
+    let mut octets = 0;
+    for round in 0..=plan.rounds() {
+        let each = if plan.quick { 3 } else { 8 };
+        let bound = timed(|| (0..each).for_each(|_| octets = theirs.retrieve(1)));
+        let before = bed.cpu();
+        let own = timed(|| (0..each).for_each(|_| octets = ours.retrieve(1)));
+        // The first round warms both.
+        if round > 0 {
+            least.push((each as u64 * octets) as f64 / bound);
+            mine.push((each as u64 * octets) as f64 / own);
+            cost.push((bed.cpu() - before).as_secs_f64() / own);
+        }
+    }
+    ours.ask("QUIT");
+    let (mine, least) = (mine.median(), least.median());
+    let row = table.row("RETR of 50 MB").measured(format!("{:.2} GB/s", mine / 1e9));
+    row.bound(format!("{:.2} GB/s", least / 1e9)).more(mine / least, 0.75, "read 64 KB, convert, write");
+    let tls = sealed.get_or_insert_with(|| {
+        let mut client = bed.connect(true);
+        client.login(0);
+        client
+    });
+    tls.retrieve(1);
+    let time = timed(|| tls.retrieve(1));
+    table.note(format!(
+        "the server was {:.0} % busy; over TLS, with the client's share, {:.2} GB/s",
+        cost.median() * 100.0,
+        octets as f64 / time / 1e9
+    ));
+}
+
+/// What others feel while somebody retrieves 50 MB over and over.
+fn beside(plan: &Plan, table: &mut Table) {
+    let users = 200;
+    let bed = plan.bed(users);
+    bed.write_drop(users - 1, &bed::big_drop(BIG));
+    let (null, bare) = (bounds::Process::null(), bounds::Process::bare(&bed.drop_file(users - 1)));
+    client::flat_out(bed.plain, 1, users - 1, Pace::Each);
+    let time = Duration::from_millis(if plan.quick { 1000 } else { 2500 });
+    let mut polls: [Vec<f64>; 4] = Default::default();
+    let mut speed = Samples::new();
+    for _ in 0..3 {
+        for (index, (polled, sender)) in [(null.address, bare.address), (bed.plain, bed.plain)].into_iter().enumerate()
+        {
+            polls[2 * index].extend(client::steady(polled, users - 1, time));
+            let mut big = Client::connect(sender);
+            if index == 1 {
+                big.login(users - 1);
+            }
+            let (samples, rate) = client::beside(big, || client::steady(polled, users - 1, time));
+            polls[2 * index + 1].extend(samples);
+            if index == 1 {
+                speed.push(rate);
+            }
+        }
+    }
+    let [floor, floor_beside, alone, loaded] = polls.map(Samples).map(|samples| samples.quantile(0.99));
+    table.row("p99 of polls beside one big RETR").measured(milli(loaded)).bound(milli(alone)).less(
+        loaded / alone,
+        2.0,
+        "alone; 1.5 hoped",
+    );
+    table.note(format!(
+        "200 polls/s; the RETR ran at {:.2} GB/s; a +OK loop beside a bare sender, two processes: {} alone, {} beside",
+        speed.median() / 1e9,
+        milli(floor),
+        milli(floor_beside)
+    ));
+}
+
+// ---- The table -----------------------------------------------------------------------------------
+
+/// Values of one kind, for their median. Seconds, where they are times.
+struct Samples(Vec<f64>);
+
+impl Samples {
+    fn new() -> Samples {
+        Samples(Vec::new())
+    }
+
+    fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    fn time<T>(&mut self, work: impl FnOnce() -> T) {
+        self.push(timed(work));
+    }
+
+    /// For work that knows better what of it counts.
+    fn time_of(&mut self, work: impl FnOnce() -> Duration) {
+        self.push(work().as_secs_f64());
+    }
+
+    fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+    }
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> f64 {
+    let begun = Instant::now();
+    std::hint::black_box(work());
+    begun.elapsed().as_secs_f64()
+}
+
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn milli(secs: f64) -> String {
+    format!("{:.2} ms", secs * 1e3)
+}
+
+fn rate(bytes: usize, secs: f64) -> String {
+    format!("{:.1} GB/s", bytes as f64 / secs / 1e9)
+}
+
+#[derive(Default)]
+struct Row {
+    what: String,
+    measured: String,
+    bound: String,
+    ratio: String,
+    limit: String,
+    of: String,
+    holds: bool,
+    notes: Vec<String>,
+}
+
+impl Row {
+    fn measured(&mut self, text: String) -> &mut Row {
+        self.measured = text;
+        self
+    }
+
+    fn bound(&mut self, text: impl Into<String>) -> &mut Row {
+        self.bound = text.into();
+        self
+    }
+
+    /// At most so many times the bound.
+    fn less(&mut self, ratio: f64, limit: f64, of: &str) {
+        (self.ratio, self.limit) = (format!("{ratio:.2}"), format!("<= {limit}"));
+        (self.of, self.holds) = (of.to_owned(), ratio <= limit);
+    }
+
+    /// At least this share of the bound.
+    fn more(&mut self, ratio: f64, limit: f64, of: &str) {
+        (self.ratio, self.limit) = (format!("{ratio:.2}"), format!(">= {limit}"));
+        (self.of, self.holds) = (of.to_owned(), ratio >= limit);
+    }
+
+    /// A figure that has to stay below another, whatever the machine.
+    fn less_than(&mut self, value: f64, limit: f64, of: &str) {
+        (self.ratio, self.limit) =
+            ("-".to_owned(), format!("<= {limit:.3}").trim_end_matches(['0']).trim_end_matches('.').to_owned());
+        (self.of, self.holds) = (of.to_owned(), value <= limit);
+    }
+}
+
+#[derive(Default)]
+struct Table(Vec<Row>);
+
+impl Table {
+    fn row(&mut self, what: &str) -> &mut Row {
+        self.0.push(Row { what: what.to_owned(), ..Row::default() });
+        self.0.last_mut().expect("it was just put there")
+    }
+
+    /// What else is to be known about the last row.
+    fn note(&mut self, text: String) {
+        self.0.last_mut().expect("a note is about a row").notes.push(text);
+    }
+
+    fn print(&self) {
+        let line = |cells: [&str; 6], of: &str| {
+            let [what, measured, bound, ratio, limit, verdict] = cells;
+            println!("{what:<34} {measured:>11} {bound:>20} {ratio:>6} {limit:>9}  {verdict:<14}  {of}");
+        };
+        line(["row", "measured", "bound", "ratio", "limit", ""], "");
+        for row in &self.0 {
+            let verdict = if row.holds { "holds" } else { "DOES NOT HOLD" };
+            line([&row.what, &row.measured, &row.bound, &row.ratio, &row.limit, verdict], &row.of);
+            row.notes.iter().for_each(|note| println!("    {note}"));
+        }
+        let missed = self.0.iter().filter(|row| !row.holds).count();
+        println!("{} of {} rows hold", self.0.len() - missed, self.0.len());
+    }
+}

@@ -1,0 +1,527 @@
+//! A disk that forgets: pages not synced survive a power cut or not, each for itself, torn at 512 bytes; a file's size may
+//! survive without its bytes; names not synced go from the last one back. It counts every call, stops or fails at any of
+//! them, and lets other programs work in between.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::store::disk::{Disk, Holder, How, LockKind, Reach, Stat};
+
+const PAGE: usize = 4096;
+const SECTOR: usize = 512;
+
+/// Another program, asked before every call whether it wants to do something now.
+pub type Actor = Box<dyn FnMut(&mut World, &str) + Send>;
+
+#[derive(Clone, Default)]
+pub struct SimFile {
+    pub data: Vec<u8>,
+    durable: Vec<u8>,
+    /// Sizes the file had since its last sync.
+    sizes: Vec<usize>,
+    pub mtime: i64,
+    pub ctime: i64,
+    pub atime: i64,
+    pub uid: u32,
+    pub mode: u32,
+}
+
+impl SimFile {
+    fn sync(&mut self) {
+        self.durable = self.data.clone();
+        self.sizes.clear();
+    }
+}
+
+/// A name taken away, a name given.
+type Renaming = (Option<OsString>, Option<(OsString, u64)>);
+
+#[derive(Default)]
+struct SimDir {
+    names: BTreeMap<OsString, u64>,
+    durable: BTreeMap<OsString, u64>,
+    /// What happened to names since the last sync: taken away, given.
+    pending: Vec<Renaming>,
+    mode: u32,
+    inode: u64,
+}
+
+pub struct World {
+    files: HashMap<u64, SimFile>,
+    dirs: BTreeMap<PathBuf, SimDir>,
+    /// Who holds which lock: the open file's number.
+    locks: HashMap<(u64, u8), u64>,
+    next: u64,
+    pub random: u64,
+    epoch: u64,
+    pub now: i64,
+    pub calls: u64,
+    /// The process ends before this call.
+    pub stop_at: Option<u64>,
+    /// This call fails, once.
+    pub fail_at: Option<(u64, io::ErrorKind)>,
+    pub stopped: bool,
+    /// Nothing is in memory for those who cannot wait.
+    pub cold: bool,
+    /// Writing needs space that is not there.
+    pub full: bool,
+    /// Bytes read from each file.
+    pub read: HashMap<u64, u64>,
+    /// Syncs done.
+    pub syncs: u64,
+    /// Writes and cuts done.
+    pub writes: u64,
+    pub actor: Option<Actor>,
+    pub trace: Vec<String>,
+}
+
+impl World {
+    pub fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        (self.random() >> 20) % bound
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn inode(&self, path: &Path) -> Option<u64> {
+        self.dirs.get(path.parent()?)?.names.get(path.file_name()?).copied()
+    }
+
+    /// The file at `path`, for other programs and for looking.
+    pub fn file(&mut self, path: &Path) -> Option<&mut SimFile> {
+        let inode = self.inode(path)?;
+        self.files.get_mut(&inode)
+    }
+
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
+        self.inode(path).map(|inode| self.files[&inode].data.clone()).unwrap_or_default()
+    }
+
+    pub fn inode_of(&self, path: &Path) -> u64 {
+        self.inode(path).unwrap_or(0)
+    }
+
+    pub fn names(&self, dir: &Path) -> Vec<String> {
+        self.dirs[dir].names.keys().map(|name| name.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Another program writes a whole file anew, in place or under a new inode, and syncs.
+    pub fn put(&mut self, path: &Path, bytes: &[u8], new_inode: bool) {
+        let now = self.now;
+        let inode = match self.inode(path) {
+            Some(inode) if !new_inode => inode,
+            _ => {
+                let inode = self.number();
+                self.files.insert(inode, SimFile { mode: 0o600, ..SimFile::default() });
+                let dir = self.dirs.get_mut(path.parent().unwrap()).unwrap();
+                let name = path.file_name().unwrap().to_owned();
+                dir.names.insert(name.clone(), inode);
+                dir.durable = dir.names.clone();
+                dir.pending.clear();
+                inode
+            }
+        };
+        let file = self.files.get_mut(&inode).unwrap();
+        file.data = bytes.to_vec();
+        (file.mtime, file.ctime) = (now, now);
+        file.sync();
+    }
+
+    pub fn take_away(&mut self, path: &Path) {
+        let dir = self.dirs.get_mut(path.parent().unwrap()).unwrap();
+        dir.names.remove(path.file_name().unwrap());
+        dir.durable = dir.names.clone();
+        dir.pending.clear();
+    }
+
+    /// Another program appends and syncs.
+    pub fn append(&mut self, path: &Path, bytes: &[u8]) {
+        let all = [self.bytes(path), bytes.to_vec()].concat();
+        self.put(path, &all, false);
+    }
+
+    /// Whether a program that knows dotlocks and `fcntl` would get at the drop now.
+    pub fn is_locked(&self, path: &Path) -> bool {
+        let mut lock = path.file_name().unwrap().to_owned();
+        lock.push(".lock");
+        let inode = self.inode(path).unwrap_or(0);
+        self.inode(&path.with_file_name(lock)).is_some() || self.locks.contains_key(&(inode, LockKind::Fcntl as u8))
+    }
+
+    /// The process is gone, its locks with it; what it wrote is there.
+    pub fn kill(&mut self) {
+        self.epoch += 1;
+        self.locks.clear();
+        (self.stop_at, self.fail_at, self.stopped) = (None, None, false);
+        self.actor = None;
+        // A new process takes a little while to come.
+        self.now += 1_000_000_000;
+    }
+
+    /// The power is gone, and with it what was not synced.
+    pub fn cut_power(&mut self) {
+        self.kill();
+        self.now += 600_000_000_000;
+        let paths: Vec<PathBuf> = self.dirs.keys().cloned().collect();
+        for path in paths {
+            let pending = std::mem::take(&mut self.dirs.get_mut(&path).unwrap().pending);
+            let kept = self.below(pending.len() as u64 + 1) as usize;
+            let dir = self.dirs.get_mut(&path).unwrap();
+            for (gone, given) in pending.into_iter().take(kept) {
+                if let Some(name) = gone {
+                    dir.durable.remove(&name);
+                }
+                if let Some((name, inode)) = given {
+                    dir.durable.insert(name, inode);
+                }
+            }
+            dir.names = dir.durable.clone();
+        }
+        let mut inodes: Vec<u64> = self.files.keys().copied().collect();
+        inodes.sort_unstable();
+        for inode in inodes {
+            let file = self.files[&inode].clone();
+            let mut sizes = file.sizes.clone();
+            sizes.push(file.durable.len());
+            sizes.push(file.data.len());
+            let size = sizes[self.below(sizes.len() as u64) as usize];
+            let mut data = vec![0; size];
+            for page in (0..size).step_by(PAGE) {
+                // Behind the end of a file that was cut nothing is written; in the block where it was cut, zeros may be.
+                let way = if page >= file.data.len() { 0 } else { self.below(3) };
+                for sector in (page..size.min(page + PAGE)).step_by(SECTOR) {
+                    let new = match way {
+                        0 => false,
+                        1 => true,
+                        _ => self.below(2) == 0,
+                    };
+                    let source = if new { &file.data } else { &file.durable };
+                    let end = size.min(sector + SECTOR);
+                    let there = source.len().clamp(sector, end);
+                    data[sector..there].copy_from_slice(&source[sector.min(source.len())..there.min(source.len())]);
+                }
+            }
+            let kept = self.files.get_mut(&inode).unwrap();
+            kept.data = data;
+            kept.sync();
+        }
+    }
+}
+
+/// The disk, shared by all who hold it.
+#[derive(Clone)]
+pub struct SimDisk {
+    world: Arc<Mutex<World>>,
+    epoch: u64,
+}
+
+pub struct SimHandle {
+    disk: SimDisk,
+    inode: u64,
+    number: u64,
+    writable: bool,
+}
+
+pub struct SimDirHandle(PathBuf);
+
+impl Drop for SimHandle {
+    fn drop(&mut self) {
+        let mut world = self.disk.world();
+        world.locks.retain(|_, holder| *holder != self.number);
+    }
+}
+
+impl SimDisk {
+    /// With these directories, private, and nothing in them.
+    pub fn new(seed: u64, dirs: &[&str]) -> SimDisk {
+        let mut world = World {
+            files: HashMap::new(),
+            dirs: BTreeMap::new(),
+            locks: HashMap::new(),
+            next: 0,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            epoch: 0,
+            now: 1_700_000_000_000_000_000,
+            calls: 0,
+            stop_at: None,
+            fail_at: None,
+            stopped: false,
+            cold: false,
+            full: false,
+            read: HashMap::new(),
+            syncs: 0,
+            writes: 0,
+            actor: None,
+            trace: Vec::new(),
+        };
+        for dir in dirs {
+            let inode = world.number();
+            world.dirs.insert(PathBuf::from(dir), SimDir { mode: 0o755, inode, ..SimDir::default() });
+        }
+        world.random();
+        SimDisk { world: Arc::new(Mutex::new(world)), epoch: 0 }
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The disk as a new process finds it.
+    pub fn again(&self) -> SimDisk {
+        let epoch = self.world().epoch;
+        SimDisk { world: Arc::clone(&self.world), epoch }
+    }
+
+    /// One call: lets the others act, stops, fails, or goes ahead.
+    fn call(&self, what: &str) -> io::Result<MutexGuard<'_, World>> {
+        let mut world = self.world();
+        if world.stopped || self.epoch != world.epoch {
+            return Err(io::Error::other("this process has ended"));
+        }
+        if let Some(mut actor) = world.actor.take() {
+            actor(&mut world, what);
+            world.actor.get_or_insert(actor);
+        }
+        world.calls += 1;
+        world.trace.push(what.to_owned());
+        if world.stop_at == Some(world.calls) {
+            world.stopped = true;
+            return Err(io::Error::other("this process has just ended"));
+        }
+        if let Some((at, kind)) = world.fail_at
+            && at == world.calls
+        {
+            return Err(kind.into());
+        }
+        Ok(world)
+    }
+
+    fn handle(&self, world: &mut World, inode: u64, writable: bool) -> SimHandle {
+        SimHandle { disk: self.clone(), inode, number: world.number(), writable }
+    }
+}
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+fn stat_of(world: &World, inode: u64) -> Stat {
+    let file = &world.files[&inode];
+    let links = world.dirs.values().flat_map(|dir| dir.names.values()).filter(|&&named| named == inode).count();
+    Stat {
+        dev: 1,
+        inode,
+        size: file.data.len() as u64,
+        mtime: file.mtime,
+        ctime: file.ctime,
+        atime: file.atime,
+        links: links as u32,
+        uid: file.uid,
+        mode: 0o100_000 | file.mode,
+    }
+}
+
+impl Disk for SimDisk {
+    type Dir = SimDirHandle;
+    type File = SimHandle;
+
+    fn open_dir(&self, path: &Path) -> io::Result<SimDirHandle> {
+        let world = self.call("open_dir")?;
+        if world.dirs.contains_key(path) { Ok(SimDirHandle(path.to_owned())) } else { Err(not_found()) }
+    }
+
+    fn make_dirs(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.call("make_dirs")?;
+        let inode = world.number();
+        world.dirs.entry(path.to_owned()).or_insert(SimDir { mode: 0o700, inode, ..SimDir::default() });
+        Ok(())
+    }
+
+    fn stat_dir(&self, dir: &SimDirHandle) -> io::Result<Stat> {
+        let world = self.call("stat_dir")?;
+        let dir = &world.dirs[&dir.0];
+        Ok(Stat { dev: 1, inode: dir.inode, mode: 0o040_000 | dir.mode, links: 2, ..Stat::default() })
+    }
+
+    fn open(&self, dir: &SimDirHandle, name: &Path, how: How) -> io::Result<SimHandle> {
+        let mut world = self.call(&format!("open {how:?} {}", name.display()))?;
+        let path = dir.0.join(name);
+        let found = world.inode(&path);
+        let inode = match (found, how) {
+            (Some(_), How::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Some(inode), _) => inode,
+            (None, How::Read | How::Write) => return Err(not_found()),
+            (None, How::Create | How::CreateNew) => {
+                let inode = world.number();
+                let now = world.now;
+                let file = SimFile { mode: 0o600, mtime: now, ctime: now, ..SimFile::default() };
+                world.files.insert(inode, file);
+                let dir = world.dirs.get_mut(&dir.0).unwrap();
+                dir.names.insert(name.into(), inode);
+                dir.pending.push((None, Some((name.into(), inode))));
+                inode
+            }
+        };
+        Ok(self.handle(&mut world, inode, how != How::Read))
+    }
+
+    fn look(&self, dir: &SimDirHandle, name: &Path) -> io::Result<Stat> {
+        let world = self.call(&format!("look {}", name.display()))?;
+        let inode = world.inode(&dir.0.join(name)).ok_or_else(not_found)?;
+        Ok(stat_of(&world, inode))
+    }
+
+    fn stat(&self, file: &SimHandle) -> io::Result<Stat> {
+        let world = self.call("stat")?;
+        Ok(stat_of(&world, file.inode))
+    }
+
+    fn read(&self, file: &SimHandle, buffer: &mut [u8], offset: u64, reach: Reach) -> io::Result<usize> {
+        let mut world = self.call("read")?;
+        if world.cold && reach == Reach::Now {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let data = &world.files[&file.inode].data;
+        let from = data.len().min(offset as usize);
+        // Sometimes less than was asked for, never nothing.
+        let most = buffer.len().min(data.len() - from);
+        buffer[..most].copy_from_slice(&data[from..from + most]);
+        let some = if most > 1 && reach == Reach::Now && world.below(4) == 0 { 1 + most / 2 } else { most };
+        *world.read.entry(file.inode).or_default() += some as u64;
+        Ok(some)
+    }
+
+    fn write(&self, file: &SimHandle, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut world = self.call("write")?;
+        assert!(file.writable, "written through a handle that only reads");
+        if world.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let now = world.now;
+        world.writes += 1;
+        let kept = world.files.get_mut(&file.inode).unwrap();
+        let end = offset as usize + bytes.len();
+        if end > kept.data.len() {
+            kept.data.resize(end, 0);
+            kept.sizes.push(end);
+        }
+        kept.data[offset as usize..end].copy_from_slice(bytes);
+        (kept.mtime, kept.ctime) = (now, now);
+        Ok(())
+    }
+
+    fn cut(&self, file: &SimHandle, size: u64) -> io::Result<()> {
+        let mut world = self.call("cut")?;
+        let now = world.now;
+        world.writes += 1;
+        let kept = world.files.get_mut(&file.inode).unwrap();
+        kept.data.resize(size as usize, 0);
+        kept.sizes.push(size as usize);
+        (kept.mtime, kept.ctime) = (now, now);
+        Ok(())
+    }
+
+    fn sync(&self, file: &SimHandle) -> io::Result<()> {
+        let mut world = self.call("sync")?;
+        world.syncs += 1;
+        world.files.get_mut(&file.inode).unwrap().sync();
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &SimDirHandle) -> io::Result<()> {
+        let mut world = self.call("sync_dir")?;
+        world.syncs += 1;
+        let dir = world.dirs.get_mut(&dir.0).unwrap();
+        dir.durable = dir.names.clone();
+        dir.pending.clear();
+        Ok(())
+    }
+
+    fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.call(&format!("rename {} {}", from.display(), to.display()))?;
+        let dir = world.dirs.get_mut(&dir.0).unwrap();
+        let inode = dir.names.remove(from.as_os_str()).ok_or_else(not_found)?;
+        dir.names.insert(to.into(), inode);
+        dir.pending.push((Some(from.into()), Some((to.into(), inode))));
+        Ok(())
+    }
+
+    fn link(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.call("link")?;
+        let dir = world.dirs.get_mut(&dir.0).unwrap();
+        let inode = *dir.names.get(from.as_os_str()).ok_or_else(not_found)?;
+        if dir.names.contains_key(to.as_os_str()) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        dir.names.insert(to.into(), inode);
+        dir.pending.push((None, Some((to.into(), inode))));
+        Ok(())
+    }
+
+    fn remove(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
+        let mut world = self.call(&format!("remove {}", name.display()))?;
+        let dir = world.dirs.get_mut(&dir.0).unwrap();
+        dir.names.remove(name.as_os_str()).ok_or_else(not_found)?;
+        dir.pending.push((Some(name.into()), None));
+        Ok(())
+    }
+
+    fn try_lock(&self, file: &SimHandle, kind: LockKind) -> io::Result<bool> {
+        let mut world = self.call("try_lock")?;
+        let holder = *world.locks.entry((file.inode, kind as u8)).or_insert(file.number);
+        Ok(holder == file.number)
+    }
+
+    fn unlock(&self, file: &SimHandle, kind: LockKind) -> io::Result<()> {
+        let mut world = self.call("unlock")?;
+        if world.locks.get(&(file.inode, kind as u8)) == Some(&file.number) {
+            world.locks.remove(&(file.inode, kind as u8));
+        }
+        Ok(())
+    }
+
+    fn set_times(&self, file: &SimHandle, atime: i64, mtime: i64) -> io::Result<()> {
+        let mut world = self.call("set_times")?;
+        let now = world.now;
+        let kept = world.files.get_mut(&file.inode).unwrap();
+        (kept.atime, kept.mtime, kept.ctime) = (atime, mtime, now);
+        Ok(())
+    }
+
+    fn now(&self) -> i64 {
+        self.world().now
+    }
+
+    fn random(&self) -> u64 {
+        self.world().random()
+    }
+
+    fn boot(&self) -> u64 {
+        // Every process is a boot: what was not synced may be gone.
+        self.epoch + 1
+    }
+
+    fn uid(&self) -> u32 {
+        0
+    }
+
+    fn holder(&self) -> Holder {
+        Holder { world: "sim".to_owned(), pid: self.epoch as u32, started: self.epoch }
+    }
+
+    fn is_alive(&self, holder: &Holder) -> bool {
+        holder.started == self.world().epoch
+    }
+}

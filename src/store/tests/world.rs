@@ -1,0 +1,475 @@
+//! DESIGN's table of promises, after every prefix of the calls a session makes: `deleted`, `whole`, `same`.
+//!
+//! A seed plays a life: other programs deliver, edit and expunge; sessions mark, commit and compact; indexes are lost. The
+//! same life is then ended before its n-th call, by a killed process or by a power cut, for every n; what is found afterwards
+//! is held against what was promised. `SIM_SEED=n` replays one life, `SIM_SEEDS=n` plays so many.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::sim::{SimDisk, World};
+use crate::store::maildrop::{Maildrop, Miss, Place, Pulled, Reach, Refused};
+use crate::text::bytes::Output;
+
+const DROP: &str = "/spool/ann";
+
+/// One message, as other programs wrote it: From_ line and text, without the blank line behind it.
+#[derive(Clone, Debug)]
+struct Letter {
+    text: Vec<u8>,
+    uid: Option<String>,
+}
+
+/// What must be true. Messages are known by their From_ lines, each of which is written once.
+#[derive(Default)]
+struct Model {
+    live: BTreeMap<String, Letter>,
+    dead: BTreeMap<String, Letter>,
+    /// Marked by a commit that was not answered: all gone or none.
+    doubtful: BTreeSet<String>,
+    made: usize,
+}
+
+fn separator(line: &[u8]) -> bool {
+    crate::mail::mbox::is_from_line(line)
+}
+
+/// Reads an mbox as any program would, sharing nothing with the scanner but what a From_ line looks like.
+fn independent(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut blank = true;
+    for line in bytes.split_inclusive(|&b| b == b'\n') {
+        if blank && line.ends_with(b"\n") && separator(&line[..line.len() - 1]) {
+            found.push((String::from_utf8(line.to_vec()).unwrap(), Vec::new()));
+            blank = false;
+            continue;
+        }
+        match found.last_mut() {
+            Some((_, text)) => text.extend_from_slice(line),
+            None => panic!("the drop does not begin with a From_ line: {:?}", line.escape_ascii().to_string()),
+        }
+        blank = line == b"\n";
+    }
+    for (from, text) in &mut found {
+        assert!(text.ends_with(b"\n\n"), "{from} has no blank line behind it: {:?}", text.escape_ascii().to_string());
+        text.pop();
+    }
+    found
+}
+
+/// The text without the header that mutt changes.
+fn plain(text: &[u8]) -> Vec<u8> {
+    text.split_inclusive(|&b| b == b'\n').filter(|line| !line.starts_with(b"Status:")).flatten().copied().collect()
+}
+
+impl Model {
+    /// A new message. Now and then its text is that of one there was before.
+    fn write(&mut self, world: &mut World) -> (String, Vec<u8>) {
+        self.made += 1;
+        let from = format!("From s{}@x Mon Jan  5 10:00:00 2026\n", self.made);
+        let again = if world.below(4) == 0 {
+            let known: Vec<_> = self.live.values().chain(self.dead.values()).collect();
+            let index = if known.is_empty() { 0 } else { world.below(known.len() as u64) as usize };
+            known.get(index).map(|letter| plain(&letter.text))
+        } else {
+            None
+        };
+        let text = again.unwrap_or_else(|| {
+            let lines = match world.below(4) {
+                0 => 0,
+                1 => world.below(200),
+                _ => world.below(10),
+            };
+            let mut text = format!("Subject: m{}\n\n", self.made);
+            (0..lines).for_each(|line| text += &format!("{line} all work and no play makes Jack a dull boy\n"));
+            text.push_str("end\n");
+            text.into_bytes()
+        });
+        (from, text)
+    }
+
+    /// Another program's delivery.
+    fn deliver(&mut self, world: &mut World) {
+        let (from, text) = self.write(world);
+        world.append(Path::new(DROP), &[from.as_bytes(), &text, b"\n"].concat());
+        self.live.insert(from, Letter { text, uid: None });
+    }
+
+    /// Another program's session, mutt's or Python's: flags change, messages go, in place or under a new inode.
+    fn edit(&mut self, world: &mut World) {
+        let drop = Path::new(DROP);
+        let mut bytes = Vec::new();
+        for (from, text) in independent(&world.bytes(drop)) {
+            let mut text = plain(&text);
+            if world.below(6) == 0 {
+                // What the other program expunges is gone, whether we call it dead or not.
+                self.live.remove(&from);
+                self.dead.remove(&from);
+                continue;
+            }
+            if world.below(2) == 0 {
+                let status = if world.below(2) == 0 { "Status: RO\n" } else { "Status: O\n" };
+                text = [status.as_bytes(), &text].concat();
+            }
+            for letters in [&mut self.live, &mut self.dead] {
+                letters.entry(from.clone()).and_modify(|letter| letter.text = text.clone());
+            }
+            bytes.extend_from_slice(&[from.as_bytes(), &text, b"\n"].concat());
+        }
+        let new_inode = world.below(2) == 0;
+        world.put(drop, &bytes, new_inode);
+    }
+}
+
+type Open = Maildrop<SimDisk>;
+
+/// Number, From_ line, UID, text.
+type Shown = (u32, String, String, Vec<u8>);
+
+/// Everything a client sees: From_ line, UID, text as sent.
+fn seen(disk: &SimDisk, maildrop: &Open) -> Result<Vec<Shown>, Miss> {
+    let mut found = Vec::new();
+    for number in 1..=maildrop.totals().messages {
+        let row = maildrop.lookup(number).run()?[0];
+        let mut reader = maildrop.reader(number, None, Reach::Wait)?;
+        let from = maildrop.offset_for_tests(number)?;
+        let bytes = disk.world().bytes(Path::new(DROP));
+        let line = bytes[from as usize..].split_inclusive(|&b| b == b'\n').next().unwrap().to_vec();
+        let mut out = Output::default();
+        let mut scratch = vec![0; 2048];
+        loop {
+            match reader.pull(&mut scratch, &mut out) {
+                Ok(Pulled::More) => {}
+                Ok(Pulled::Last) => break,
+                Err(Miss::Cold) => {
+                    let fetched = reader.fetch().run()?;
+                    reader.supply(fetched);
+                }
+                Err(miss) => return Err(miss),
+            }
+        }
+        let wire = out.bytes().strip_suffix(b".\r\n").unwrap().to_vec();
+        assert_eq!(wire.len() as u64, row.octets, "sizes are bytes really sent");
+        let text = String::from_utf8(wire).unwrap().replace("\r\n", "\n").into_bytes();
+        found.push((number, String::from_utf8(line).unwrap(), row.uid.to_string(), text));
+    }
+    Ok(found)
+}
+
+/// What a client sees must be what was promised.
+fn check_seen(model: &mut Model, found: &[Shown]) {
+    let mut shown: BTreeSet<&str> = BTreeSet::new();
+    let mut uids = BTreeSet::new();
+    // A commit that was not answered: all or none.
+    let doubtful: Vec<bool> =
+        model.doubtful.iter().map(|from| found.iter().any(|(_, line, ..)| line == from)).collect();
+    if !doubtful.is_empty() {
+        assert!(doubtful.iter().all(|&there| there == doubtful[0]), "deleted: half of an unanswered commit was done");
+        let came = doubtful[0];
+        for from in std::mem::take(&mut model.doubtful) {
+            if !came && let Some(letter) = model.live.remove(&from) {
+                model.dead.insert(from, letter);
+            }
+        }
+    }
+    for (number, from, uid, text) in found {
+        assert!(!model.dead.contains_key(from), "deleted: {from} came back as number {number}");
+        let letter = model.live.get_mut(from).unwrap_or_else(|| panic!("number {number} was never delivered: {from}"));
+        assert!(shown.insert(from), "{from} is shown twice");
+        assert!(uids.insert(uid.clone()), "same: two messages have UID {uid}");
+        assert!(&letter.text == text, "whole: {from} reads differently");
+        let known = letter.uid.get_or_insert_with(|| uid.clone());
+        assert_eq!(known, uid, "same: the UID of {from} changed");
+    }
+    for from in model.live.keys() {
+        assert!(shown.contains(from.as_str()), "an unmarked message is gone: {from}");
+    }
+}
+
+/// What lies in the drop must be what other programs wrote.
+fn check_drop(model: &Model, world: &World) {
+    let stored = independent(&world.bytes(Path::new(DROP)));
+    let mut left: BTreeSet<&str> = model.live.keys().map(String::as_str).collect();
+    for (from, text) in &stored {
+        let letter = model.live.get(from).or_else(|| model.dead.get(from));
+        let letter = letter.unwrap_or_else(|| panic!("whole: nobody wrote {from}"));
+        assert!(&letter.text == text, "whole: {from} is not byte for byte what was written");
+        left.remove(from.as_str());
+    }
+    assert!(left.is_empty(), "whole: the drop lacks {left:?}");
+    assert_eq!(stored.len(), stored.iter().map(|(from, _)| from).collect::<BTreeSet<_>>().len(), "whole: doubled");
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Accident {
+    None,
+    Kill(u64),
+    PowerCut(u64),
+    Error(u64, std::io::ErrorKind),
+}
+
+struct Life {
+    disk: SimDisk,
+    place: Place,
+    model: std::sync::Arc<std::sync::Mutex<Model>>,
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let disk = SimDisk::new(seed, &["/spool", "/work"]);
+        let mut model = Model::default();
+        {
+            let mut world = disk.world();
+            for _ in 0..1 + world.below(6) {
+                model.deliver(&mut world);
+            }
+            world.now += world.random as i64 & 0xffff_ffff;
+        }
+        let place = Place::new(PathBuf::from(DROP), PathBuf::from("/work"));
+        Life { disk, place, model: std::sync::Arc::new(std::sync::Mutex::new(model)) }
+    }
+
+    fn model(&self) -> std::sync::MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Programs that know locks deliver while we work.
+    fn let_others_deliver(&self) {
+        let model = std::sync::Arc::clone(&self.model);
+        self.disk.world().actor = Some(Box::new(move |world, _| {
+            if world.below(12) == 0 && !world.is_locked(Path::new(DROP)) {
+                let mut model = model.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                model.deliver(world);
+            }
+        }));
+    }
+
+    /// One session: look, mark, perhaps commit, perhaps compact.
+    fn session(&self) -> Result<(), ()> {
+        self.let_others_deliver();
+        let opened = Maildrop::open_on(&self.disk, &self.place);
+        self.disk.world().actor = None;
+        let mut maildrop = match opened {
+            Ok(maildrop) => maildrop,
+            // Locked: the accident was that our own dotlock could not be taken away.
+            Err(Refused::Fault(_) | Refused::Locked) => return Err(()),
+            Err(refused) => panic!("{refused:?}"),
+        };
+        // Delivered after the snapshot, not in it: looked at again by the next session.
+        let found = seen(&self.disk, &maildrop).map_err(|_| ())?;
+        {
+            let mut model = self.model();
+            let late: Vec<_> =
+                model.live.keys().filter(|from| found.iter().all(|(_, line, ..)| line != *from)).cloned().collect();
+            let snapshot: u64 = maildrop.size_for_tests();
+            let bytes = self.disk.world().bytes(Path::new(DROP));
+            let later = String::from_utf8_lossy(&bytes[snapshot as usize..]).into_owned();
+            let mut set_apart = Vec::new();
+            for from in late.into_iter().filter(|from| later.contains(from.as_str())) {
+                set_apart.push(model.live.remove_entry(&from).unwrap());
+            }
+            check_seen(&mut model, &found);
+            model.live.extend(set_apart);
+        }
+        let mut marked = BTreeSet::new();
+        let way = self.disk.world().below(8);
+        for (number, from, ..) in &found {
+            let mark = match way {
+                0 => false,
+                1 => true,
+                _ => self.disk.world().below(2) == 0,
+            };
+            if mark && maildrop.delete(*number).is_ok() {
+                marked.insert(from.clone());
+            }
+        }
+        if self.disk.world().below(8) == 0 {
+            // The line breaks.
+            return Ok(());
+        }
+        let (writes, empty) = (self.disk.world().writes, marked.is_empty());
+        self.model().doubtful = marked.clone();
+        self.let_others_deliver();
+        let commit = maildrop.commit();
+        self.disk.world().actor = None;
+        if commit.is_err() {
+            return Err(());
+        }
+        assert!(!empty || self.disk.world().writes == writes, "QUIT without deletions writes nothing");
+        {
+            let mut model = self.model();
+            model.doubtful.clear();
+            for from in marked {
+                let letter = model.live.remove(&from).unwrap();
+                model.dead.insert(from, letter);
+            }
+        }
+        if self.disk.world().below(4) == 0 {
+            return Ok(());
+        }
+        self.let_others_deliver();
+        let compacted = maildrop.compact(&mut || true);
+        self.disk.world().actor = None;
+        match compacted {
+            Ok(compacted) => {
+                if compacted.freed_bytes > 0 {
+                    let bytes = self.disk.world().bytes(Path::new(DROP));
+                    let mut model = self.model();
+                    let gone: Vec<_> = model.dead.keys().cloned().collect();
+                    for from in gone {
+                        let there = independent(&bytes).iter().any(|(line, _)| *line == from);
+                        assert!(!there, "{from} was compacted away and is still there");
+                        model.dead.remove(&from);
+                    }
+                }
+                Ok(())
+            }
+            Err(Refused::Locked) => Ok(()),
+            Err(Refused::Fault(_)) => Err(()),
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+
+    /// What others do between sessions.
+    fn others(&self) {
+        let mut world = self.disk.world();
+        let mut model = self.model();
+        match world.below(8) {
+            0 | 1 => model.deliver(&mut world),
+            2 => model.edit(&mut world),
+            3 => {
+                if world.file(Path::new("/spool/.ann.idx")).is_some() {
+                    world.take_away(Path::new("/spool/.ann.idx"));
+                }
+            }
+            4 => {
+                let at = world.random() as usize;
+                let bits = 1 << world.below(8);
+                if let Some(index) = world.file(Path::new("/spool/.ann.idx"))
+                    && !index.data.is_empty()
+                {
+                    let at = at % index.data.len();
+                    index.data[at] ^= bits;
+                }
+            }
+            5 => world.now += 1_000_000,
+            _ => world.now += 100_000_000_000,
+        }
+        world.cold = world.below(2) == 0;
+    }
+
+    fn play(&self, steps: u64, accident: Accident) -> bool {
+        match accident {
+            Accident::None => {}
+            Accident::Kill(n) | Accident::PowerCut(n) => self.disk.world().stop_at = Some(n),
+            Accident::Error(n, kind) => self.disk.world().fail_at = Some((n, kind)),
+        }
+        for _ in 0..steps {
+            if self.session().is_err() {
+                return false;
+            }
+            self.others();
+        }
+        true
+    }
+
+    /// A new process finds the spool.
+    fn recover(self, accident: Accident) -> Life {
+        match accident {
+            Accident::PowerCut(_) => self.disk.world().cut_power(),
+            _ => self.disk.world().kill(),
+        }
+        let disk = self.disk.again();
+        disk.world().cold = false;
+        Life { disk, ..self }
+    }
+
+    /// Opens until it works, looks, and sees that the promises hold; then deletes and compacts once more.
+    fn judge(&self) {
+        if self.disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| lock.data.is_empty()) {
+            // A dotlock that was made and not yet written to is anybody's: judged by its age.
+            self.disk.world().now += 400_000_000_000;
+        }
+        for last in [false, true] {
+            let mut maildrop = Maildrop::open_on(&self.disk, &self.place).expect("a drop can be opened after a crash");
+            let found = seen(&self.disk, &maildrop).expect("and read");
+            check_seen(&mut self.model(), &found);
+            check_drop(&self.model(), &self.disk.world());
+            if last {
+                break;
+            }
+            if let Some((number, from, ..)) = found.last() {
+                maildrop.delete(*number).unwrap();
+                let mut model = self.model();
+                let letter = model.live.remove(from).unwrap();
+                model.dead.insert(from.clone(), letter);
+            }
+            maildrop.commit().unwrap();
+            maildrop.compact(&mut || true).unwrap();
+            check_drop(&self.model(), &self.disk.world());
+            let left = independent(&self.disk.world().bytes(Path::new(DROP))).len();
+            assert_eq!(left, self.model().live.len(), "the dead are gone from the drop");
+        }
+        let names = self.disk.world().names(Path::new("/spool"));
+        let ours = ["ann", ".ann.bin", ".ann.idx"];
+        assert!(names.iter().all(|name| ours.contains(&name.as_str())), "left behind: {names:?}");
+    }
+}
+
+/// Plays `seed` undisturbed, then with an accident at every call.
+fn play(seed: u64) -> u64 {
+    const STEPS: u64 = 3;
+    let life = Life::new(seed);
+    assert!(life.play(STEPS, Accident::None), "nothing fails by itself");
+    let calls = life.disk.world().calls;
+    life.recover(Accident::None).judge();
+    for n in 1..=calls {
+        let kinds = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::Other];
+        let error = Accident::Error(n, kinds[(n % 2) as usize]);
+        for accident in [Accident::Kill(n), Accident::PowerCut(n), error] {
+            let life = Life::new(seed);
+            let context = Context { seed, accident, disk: life.disk.clone() };
+            life.play(STEPS, accident);
+            let life = life.recover(accident);
+            life.judge();
+            context.passed();
+        }
+    }
+    calls
+}
+
+/// Says which life it was when a test fails inside it.
+struct Context {
+    seed: u64,
+    accident: Accident,
+    disk: SimDisk,
+}
+
+impl Context {
+    fn passed(mut self) {
+        self.accident = Accident::None;
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if self.accident != Accident::None {
+            let world = self.disk.world();
+            let (Accident::Kill(n) | Accident::PowerCut(n) | Accident::Error(n, _)) = self.accident else { return };
+            let n = n as usize;
+            let around = &world.trace[n.saturating_sub(12)..world.trace.len().min(n + 2)];
+            eprintln!("SIM_SEED={} {:?}, after and before {around:#?}", self.seed, self.accident);
+        }
+    }
+}
+
+#[test]
+fn promises_hold_after_every_prefix_of_calls() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds: Vec<u64> = match number("SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("SIM_SEEDS").unwrap_or(8)).collect(),
+    };
+    let calls: u64 = seeds.iter().map(|&seed| play(seed)).sum();
+    println!("{} lives, each ended before each of its calls, {calls} calls in all", seeds.len());
+}
