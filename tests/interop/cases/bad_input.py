@@ -161,7 +161,7 @@ def foreign_protocols(bench):
     for port in (site.port, site.tls_port):
         for hello in (b"GET / HTTP/1.1\r\nHost: x\r\nUSER ann\r\nPASS secret\r\n\r\n", b"POST / HTTP/1.0\r\n\r\nUSER ann\r\n", b"EHLO x\r\n",
                       b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", b"\x16\x03\x00\x00\x02xx", b"SSH-2.0-x\r\n" * 20, b"\0" * 500):
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as one:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as one:
                 one.sendall(hello)
                 one.shutdown(socket.SHUT_WR)
                 said = b""
@@ -170,6 +170,8 @@ def foreign_protocols(bench):
                         said += data
                 except ConnectionError:
                     pass
+                except TimeoutError:
+                    check(False, f"{hello!r} and the end on port {'tls' if port == site.tls_port else 'plain'}: still open after 10 s")
                 check(b"+OK Password" not in said and said.count(b"+OK") <= 1, hello, "was answered", said)
     canary(site)
     # Old TLS is refused.

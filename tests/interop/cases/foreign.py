@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import time
 
@@ -352,6 +353,26 @@ def locked(bench):
     check(reply.startswith(b"+OK"), "after the lock went:", reply)
     same(pop.everything(), wanted, "messages")
     pop.quit()
+
+
+@test("foreign: what could not be compacted is compacted by the next session")
+def put_off(bench):
+    site, drop, wanted = filled(bench)
+    pop = site.login()
+    pop.ok("DELE 1")
+    pop.ok("DELE 2")
+    # Another program has the drop all the while, and then the server dies.
+    box = spool.locked(drop)
+    pop.quit()
+    same(spool.messages(drop), wanted, "the drop while another program has it")
+    site.stop(signal.SIGKILL)
+    box.unlock()
+    box.close()
+    site.start()
+    pop = site.retry_login()
+    same(pop.everything(), wanted[2:], "messages of the next session")
+    pop.quit()
+    wait_for("the drop holds what clients see", lambda: spool.messages(drop) == wanted[2:], 5)
 
 
 @test("foreign: a stale dotlock of a dead process does not stop anybody for ever", 60)

@@ -9,7 +9,7 @@ import signal
 import time
 
 from harness import spool
-from harness.suite import check, same, test
+from harness.suite import check, same, test, wait_for
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "30"))
 
@@ -41,7 +41,8 @@ def rounds(bench, when, appends):
     alive = spool.messages(drop)  # what our clients may see, in order
     uids = {}
     takes = 0.004
-    answered = cut = undone = 0
+    answered = cut = undone = nameless = left = 0
+    lock = drop + ".lock"
     for n in range(ROUNDS):
         site.start()
         pop = site.retry_login(timeout=20)
@@ -79,6 +80,10 @@ def rounds(bench, when, appends):
         if when == "in":
             said = b"+OK" in pop.rest()
         pop.close()
+        if os.path.exists(lock) and os.path.getsize(lock) == 0:
+            # Nobody can tell whose it was, so the mailbox would stay closed until it is five minutes old.
+            nameless += 1
+            os.unlink(lock)
         # Now the next server judges.
         site.start()
         pop = site.retry_login(timeout=20)
@@ -96,6 +101,11 @@ def rounds(bench, when, appends):
         else:
             same(found, none_gone, f"round {n}: nothing was marked; messages")
         pop.quit()
+        wait_for("the session is over", lambda: json.loads(site.tell("status", "--json").stdout)["jobs"]["running"] == 0)
+        if os.path.exists(lock):
+            # Procmail and the others wait for a process that is dead.
+            left += 1
+            os.unlink(lock)
         whole(drop, known)
         same(site.stop(), 0, "exit code")
         alive = found
@@ -105,6 +115,8 @@ def rounds(bench, when, appends):
             alive += [spool.on_the_wire(text) for text in texts]
             known.update(alive)
     print(json.dumps(dict(rounds=ROUNDS, answered=answered, cut=cut, undone=undone)))
+    check(not nameless, nameless, "of", ROUNDS, "kills left a dotlock that does not say whose it is")
+    check(not left, "after", left, "of", ROUNDS, "kills the dead server's dotlock outlived the next session")
     if when == "in" and ROUNDS >= 30:
         check(answered and cut, "the kills all fell on one side of the answer:", answered, "answered,", cut, "not")
 
