@@ -21,7 +21,7 @@ check: ## format, lints, floors, sample configuration, documentation
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 	$(CARGO) test --quiet --test floors
 	$(CARGO) test --quiet --lib sample
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items --quiet
 
 interop: ## the executable against real mail clients; installs them from Debian's packages when they are missing
 	$(CARGO) build --quiet --bin dmail
@@ -34,6 +34,10 @@ crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
 	$(CARGO) build --quiet --bin dmail
 	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
 
+fuzz: ## each parser against libFuzzer for FUZZ_SECS=n seconds; needs cargo-fuzz and a nightly toolchain
+	for target in pop3 mbox settings helper drop; do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECS:-60} -max_len=8192 || exit 1; done
+
 bench: ## the budgets, each beside its bound; BENCH="--quick poll retr" for less
 	$(CARGO) bench --quiet --bench budgets -- $(BENCH)
 
@@ -45,4 +49,4 @@ install: ## the executable and its names, below PREFIX (/usr/local)
 	install -m 644 conf/dmail.conf $(DESTDIR)$(PREFIX)/share/dmail/dmail.conf
 	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/
 
-.PHONY: help run test check interop sim crash bench install
+.PHONY: help run test check interop sim crash fuzz bench install

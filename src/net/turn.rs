@@ -192,7 +192,8 @@ impl<E: Entry> Loop<E> {
             let due = self.deadlines.peek().map(|Reverse((at, _))| *at);
             let next = [due, until].into_iter().flatten().min();
             // Rounded up to the kernel's millisecond, or the last fraction of one would be spun away.
-            next.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+            let left = |at: Instant| Some(at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+            next.map(|at| left(at).map_or(Duration::ZERO, |left| left + Duration::from_millis(1)))
         } else {
             Some(Duration::ZERO)
         };
