@@ -6,6 +6,7 @@ CRASH_ROUNDS is how many rounds (30 unless set), SEED repeats a run."""
 import json
 import os
 import signal
+import subprocess
 import time
 
 from harness import spool
@@ -44,7 +45,7 @@ def rounds(bench, when, appends):
     answered = cut = undone = nameless = left = 0
     lock = drop + ".lock"
     for n in range(ROUNDS):
-        site.start()
+        site.start(patient=True)
         pop = site.retry_login(timeout=20)
         same(pop.everything(), alive, f"round {n}: messages")
         now = list(pop.uidl().values())
@@ -87,7 +88,7 @@ def rounds(bench, when, appends):
             nameless += 1
             os.unlink(lock)
         # Now the next server judges.
-        site.start()
+        site.start(patient=True)
         pop = site.retry_login(timeout=20)
         found = pop.everything()
         all_gone = [text for index, text in enumerate(alive) if index not in marked] + new
@@ -141,3 +142,27 @@ def after_quit(bench):
 @test("kill -9 in a session: nothing is deleted", 60 + 3 * ROUNDS)
 def in_session(bench):
     rounds(bench, "before", appends=True)
+
+
+@test("kill -9 while authenticators are being started: the next server starts at once", 120)
+def at_start(bench):
+    site = bench.site(tls=False, settings={"authent_number": 16})
+    site.fill(spool.spool(spool.plain(2)))
+    refused = 0
+    for n in range(ROUNDS * 2):
+        site.start(patient=True)
+        with site.pop() as pop:
+            pop.send(b"USER ann\r\nPASS secret\r\n")
+            began, wait = time.perf_counter(), bench.random.random() * 0.01
+            while time.perf_counter() - began < wait:
+                pass
+            os.kill(site.process.pid, signal.SIGKILL)
+            site.process.wait(20)
+        # At once: what a supervisor without a pause does.
+        site.launch()
+        try:
+            refused += site.process.wait(0.1) == 1
+            said = site.said()
+        except subprocess.TimeoutExpired:
+            site.stop(signal.SIGKILL)
+    check(not refused, refused, "of", ROUNDS * 2, "starts right after a kill were refused, at last with", said if refused else "")

@@ -123,11 +123,14 @@ class Site:
                                             stderr=subprocess.STDOUT, cwd=self.folder)
         return self.process
 
-    def start(self, wrap=(), seconds=20):
-        """Starts the server and waits until it answers. The ports stay the same for all starts of a site."""
-        for attempt in range(5):
-            if self.port is None or attempt:
+    def start(self, wrap=(), seconds=20, patient=False):
+        """Starts the server and waits until it answers. The ports stay the same for all starts of a site. `patient`: tries
+        again, as supervision does, while something of the last server is still there."""
+        for attempt in range(40 if patient else 5):
+            if self.port is None or attempt and not patient:
                 self.port, self.tls_port = free_ports(2)
+            if attempt and patient:
+                time.sleep(0.05)
             self.launch(wrap)
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -141,7 +144,7 @@ class Site:
                     time.sleep(0.01)
             else:
                 raise Failure(f"no answer on port {self.port} after {seconds} s: {self.said()}")
-            if "in use" not in self.said().lower():
+            if "in use" not in self.said().lower() and not patient:
                 break
         raise Failure(f"the server ended with {self.process.returncode}: {self.said()}")
 
