@@ -73,7 +73,12 @@ def busy(bench):
         expected.append(spool.on_the_wire(text))
         check(pop.line().startswith(b"+OK"), "QUIT")
         pop.eof()
-    wait_for("the drop holds what it should", lambda: spool.messages(drop) == expected)
+    pop = site.retry_login()
+    same(pop.everything(), expected, "messages in the end")
+    # Whether the dead are still in the file is another question: somebody had the drop locked much of the time.
+    left = iter(spool.messages(drop))
+    check(all(text in left for text in expected), "the drop lacks messages, or has them in another order")
+    pop.quit()
 
 
 @test("foreign: an append while the session is open is there in the next one, however it ends")
