@@ -1,0 +1,1 @@
+"""The cases, one file a subject. Every function marked with @test is one test."""
