@@ -5,10 +5,10 @@
 //! 1. Poll, but not past the next deadline; then read the clock, once.
 //! 2. Events set readiness and wake their entry.
 //! 3. Deadlines that are due wake theirs.
-//! 4. Answers that came from authenticators, jobs and clocks go to their conversations, if they still live *and* still owe
-//!    that ticket; otherwise they are dropped and counted.
+//! 4. Finished jobs are collected. Answers that came from authenticators, jobs and clocks go to their conversations, if they
+//!    still live *and* still owe that ticket; otherwise they are dropped and counted.
 //! 5. Each entry that could run when the turn began runs, with its budget.
-//! 6. Pools are drained: authenticators, jobs, newborn connections, orders.
+//! 6. Pools are drained: authenticators, newborn connections, orders.
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `orders.rs` what operators can have done, `journal.rs` the log.
@@ -181,11 +181,12 @@ impl Server {
         let until = if self.shared.post.is_empty() { until } else { Some(self.lp.now()) };
         let now = self.lp.poll(until)?;
         self.shared.unpark(now);
+        // A job that ends later wakes the next poll.
+        self.collect(now);
         for (ticket, outcome) in std::mem::take(&mut self.shared.post) {
             self.deliver(now, ticket, outcome);
         }
         self.lp.run(&mut self.shared);
-        self.collect(now);
         self.drain_helpers(now);
         self.take_signals();
         self.settle_newborn(now);
