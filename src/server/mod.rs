@@ -152,6 +152,8 @@ impl Server {
             _lock: lock,
         };
         log::info!("dmail {} started: {}", env!("CARGO_PKG_VERSION"), server.serving());
+        // Reading the configuration left holes behind.
+        process::trim_memory();
         Ok(server)
     }
 

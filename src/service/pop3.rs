@@ -318,7 +318,7 @@ impl Service<'_> {
             return self.denied(&login.user);
         };
         let key = self.shared.cache.key("pop3", &name.asked, &login.password);
-        let account = self.shared.cache.get(now, &key);
+        let account = self.shared.cache.get(now, &key, &name.asked);
         let known = account.is_some();
         self.session.entering = Some(Box::new(Entering { user: name.user, key, account }));
         if known {
