@@ -472,7 +472,12 @@ impl Service<'_> {
     }
 
     fn rows(&mut self, from: u32, wanted: Wanted) -> Said {
-        match self.maildrop().page(from, Reach::Now) {
+        // One row is one small read, not a page.
+        let rows = match wanted {
+            Wanted::Rows => self.maildrop().page(from, Reach::Now),
+            _ => self.maildrop().row(from, Reach::Now).map(|row| row.into_iter().collect()),
+        };
+        match rows {
             Ok(rows) => {
                 self.session.wanted = wanted;
                 self.found(rows)
