@@ -128,11 +128,11 @@ impl Server {
         };
         let mut ids = Vec::new();
         for (socket, port) in listeners {
-            ids.push(lp.insert(Entry::Port(Listener::new(socket), port)).map_err(trouble)?);
+            ids.push(lp.insert(Entry::Port(Box::new((Listener::new(socket), port)))).map_err(trouble)?);
         }
-        lp.insert(Entry::Orders(Listener::new(orders))).map_err(trouble)?;
+        lp.insert(Entry::Orders(Box::new(Listener::new(orders)))).map_err(trouble)?;
         let signals = Signals::catch().map_err(trouble)?;
-        let signals = lp.insert(Entry::Signals(signals, Vec::new())).map_err(trouble)?;
+        let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let housekeeping = lp.now() + HOUSEKEEPING;
         let stamps = stamps(&tls_files(&shared.settings));
         let server = Server {
@@ -306,7 +306,8 @@ impl Server {
     }
 
     fn take_signals(&mut self) {
-        let Some(Entry::Signals(_, came)) = self.lp.get_mut(self.signals) else { return };
+        let Some(Entry::Signals(signals)) = self.lp.get_mut(self.signals) else { return };
+        let came = &mut signals.1;
         for signal in std::mem::take(came) {
             match signal {
                 Signal::Stop => self.stop(),
@@ -422,8 +423,8 @@ impl Server {
 
     fn resume_ports(&mut self) {
         for &id in &self.ports {
-            if let Some(Entry::Port(listener, _)) = self.lp.get_mut(id) {
-                listener.resume();
+            if let Some(Entry::Port(port)) = self.lp.get_mut(id) {
+                port.0.resume();
                 self.lp.wake(id);
             }
         }
@@ -457,14 +458,14 @@ impl Server {
         // What can fail comes first ...
         let wanted = ports(&new, tls.is_some());
         let have: Vec<(Id, Port)> = (self.lp.iter_mut())
-            .filter_map(|(id, entry)| if let Entry::Port(_, port) = entry { Some((id, *port)) } else { None })
+            .filter_map(|(id, entry)| if let Entry::Port(port) = entry { Some((id, port.1)) } else { None })
             .collect();
         let mut fresh = Vec::new();
         for &port in wanted.iter().filter(|port| !have.iter().any(|(_, other)| other == *port)) {
             fresh.push((bind(port).map_err(|why| vec![why])?, port));
         }
         for (socket, port) in fresh {
-            let inserted = self.lp.insert(Entry::Port(Listener::new(socket), port));
+            let inserted = self.lp.insert(Entry::Port(Box::new((Listener::new(socket), port))));
             self.ports.push(inserted.map_err(|error| vec![format!("port {}: {error}", port.address)])?);
         }
         // ... and this cannot.
