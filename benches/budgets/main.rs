@@ -30,8 +30,10 @@ use client::{Client, Pace};
 use dmail::mail::dots::DotEncoder;
 use dmail::mail::mbox::Scanner;
 
-/// What can be asked for by name.
-const GROUPS: &[(&str, fn(&Plan, &mut Table))] = &[
+/// Rows that are measured together, by the name to ask for them.
+type Group = (&'static str, fn(&Plan, &mut Table));
+/// All of them.
+const GROUPS: &[Group] = &[
     ("micro", micro),
     ("memory", memory),
     ("account", account),
