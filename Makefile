@@ -4,14 +4,14 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 DEMO ?= demo
 # The executable that the outside tests drive.
-BUILD = target/debug/dmail
+BUILD = $(or $(CARGO_TARGET_DIR),target)/debug/dmail
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{ printf "  %-10s", $$1; $$1 = ""; print }'
 
 run: ## build dmail, make a demo folder, serve it on loopback, print lines to paste
 	$(CARGO) build --release --bin dmail
-	target/release/dmail demo $(DEMO)
+	$(or $(CARGO_TARGET_DIR),target)/release/dmail demo $(DEMO)
 
 test: ## all tests that need nothing but Rust
 	$(CARGO) test --quiet
@@ -44,7 +44,7 @@ bench: ## the budgets, each beside its bound; BENCH="--quick poll retr" for less
 install: ## the executable and its names, below PREFIX (/usr/local)
 	$(CARGO) build --release --bin dmail
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/dmail
-	install -m 755 target/release/dmail $(DESTDIR)$(PREFIX)/bin/dmail
+	install -m 755 $(or $(CARGO_TARGET_DIR),target)/release/dmail $(DESTDIR)$(PREFIX)/bin/dmail
 	for name in dpop tellpop nwauth; do ln -sf dmail $(DESTDIR)$(PREFIX)/bin/$$name; done
 	install -m 644 conf/dmail.conf $(DESTDIR)$(PREFIX)/share/dmail/dmail.conf
 	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/

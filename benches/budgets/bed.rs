@@ -5,14 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::client::Client;
 
-/// What is measured.
-const DMAIL: &str = env!("CARGO_BIN_EXE_dmail");
+/// What is measured, unless `--program` names another build of it.
+pub static PROGRAM: OnceLock<String> = OnceLock::new();
 /// How long a server may take to start, or to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Clock ticks a second in /proc: fixed in the kernel's interface.
@@ -77,8 +78,9 @@ impl Bed {
         let (plain, sealed) = (free(), free());
         let config = folder.path().join("dmail.conf");
         let text = format!(
-            "host_domain bench.test\ndrop_path spool\nwork_path work\nauthent_process \"{DMAIL}\" nwauth -path users\n\
+            "host_domain bench.test\ndrop_path spool\nwork_path work\nauthent_process \"{}\" nwauth -path users\n\
              bind_address 127.0.0.1\npop_port {}\npops_port {}\ntls_cert cert.pem\ntls_key key.pem\n",
+            program(),
             plain.port(),
             sealed.port()
         );
@@ -122,7 +124,7 @@ impl Bed {
         let rollup = fs::read_to_string(self.proc("smaps_rollup")).expect("the server runs");
         let (pss, anonymous) = (field(&rollup, "Pss:"), field(&rollup, "Anonymous:"));
         let maps = fs::read_to_string(self.proc("smaps")).expect("the server runs");
-        let program = fs::metadata(DMAIL).expect("the executable").ino().to_string();
+        let program = fs::metadata(program()).expect("the executable").ino().to_string();
         let (mut ours, mut others) = (false, 0);
         for line in maps.lines() {
             let first = line.split(' ').next().unwrap_or_default();
@@ -194,9 +196,13 @@ impl Drop for Bed {
     }
 }
 
+fn program() -> &'static str {
+    PROGRAM.get_or_init(|| env!("CARGO_BIN_EXE_dmail").to_owned())
+}
+
 /// The executable, called with these words, to be heard by nobody.
 fn dmail(words: &[&str]) -> Command {
-    let mut command = Command::new(DMAIL);
+    let mut command = Command::new(program());
     command.args(words).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

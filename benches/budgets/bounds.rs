@@ -188,11 +188,19 @@ pub fn read_count_and_hash(path: &Path) -> (usize, u128) {
     }
 }
 
-/// Appends 4 KB to a file in this directory and syncs it: how long those two calls take.
-pub fn append_and_sync(dir: &Path) -> Duration {
+/// Appends 4 KB to a file in this directory and syncs it: how long those calls take. A new file needs its name synced as
+/// well.
+pub fn append_and_sync(dir: &Path, new: bool) -> Duration {
     let path = dir.join(".bench-sync");
+    if new {
+        let _ = std::fs::remove_file(&path);
+    }
     let mut file = File::options().append(true).create(true).open(path).expect("a file");
+    let names = File::open(dir).expect("a directory");
     let begun = Instant::now();
     file.write_all(&[b'x'; 4096]).and_then(|()| file.sync_data()).expect("a disk");
+    if new {
+        names.sync_all().expect("a disk");
+    }
     begun.elapsed()
 }

@@ -217,8 +217,9 @@ struct Going {
     said: usize,
 }
 
-/// So many clients, each polling one of its own users after the other: one thread, the least a client could do.
-pub fn flat_out(address: SocketAddr, clients: usize, users: usize, pace: Pace) -> Polls {
+/// So many clients, each polling one of its own users (from number `first` on) after the other: one thread, the least a
+/// client could do.
+pub fn flat_out(address: SocketAddr, clients: usize, users: usize, pace: Pace, first: usize) -> Polls {
     let lines: Vec<String> = (0..users).map(|user| format!("USER test{user}\r\n")).collect();
     let mut poll = Poll::new().expect("a poll");
     let mut events = Events::with_capacity(256);
@@ -230,8 +231,8 @@ pub fn flat_out(address: SocketAddr, clients: usize, users: usize, pace: Pace) -
         Going { socket, begun, user, said: 0 }
     };
     // Nobody shares a user: a maildrop is for one session at a time.
-    let clients = clients.min(users);
-    let mut going: Vec<Option<Going>> = (0..clients).map(|slot| Some(start(&poll, slot, slot))).collect();
+    let clients = clients.min(users - first);
+    let mut going: Vec<Option<Going>> = (0..clients).map(|slot| Some(start(&poll, slot, first + slot))).collect();
     let mut open = clients;
     let mut buffer = [0; 512];
     while open > 0 {
@@ -257,7 +258,7 @@ pub fn flat_out(address: SocketAddr, clients: usize, users: usize, pace: Pace) -
                     let user = match pace {
                         Pace::Each => Some(next).filter(|&user| user < users),
                         Pace::For(time) if begun.elapsed() >= time => None,
-                        Pace::For(_) => Some(if next < users { next } else { slot }),
+                        Pace::For(_) => Some(if next < users { next } else { first + slot }),
                     };
                     going[slot] = None;
                     match user {
@@ -276,9 +277,9 @@ pub fn flat_out(address: SocketAddr, clients: usize, users: usize, pace: Pace) -
 }
 
 /// Polls at a steady pace, one user after the other: how long each took from the moment it was due, in seconds.
-pub fn steady(address: SocketAddr, users: usize, time: Duration) -> Vec<f64> {
+pub fn steady(address: SocketAddr, users: usize, time: Duration) -> Samples {
     let begun = Instant::now();
-    let mut times = Vec::new();
+    let mut times = Samples::new();
     for number in 0.. {
         let due = begun + Duration::from_secs(1) * number / STEADY;
         if due > begun + time {

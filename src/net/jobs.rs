@@ -197,8 +197,11 @@ impl<R: Lost + Send + 'static> Pool<R> {
                 }
             }
         }
+        let asleep = state.idle > 0;
         drop(state);
-        self.0.work.notify_one();
+        if asleep {
+            self.0.work.notify_one();
+        }
         Ok(())
     }
 
@@ -270,10 +273,15 @@ fn run<R: Lost + Send + 'static>(common: &Common<R>) {
             if done.is_err() {
                 log::error!("a fault of ours ended a job; please report it");
             }
+            // What was not collected yet has ended the loop's poll already, or is about to.
+            if state.done.is_empty() {
+                wake(common);
+            }
             state.done.push((job.ticket, done.unwrap_or_else(|_| R::lost())));
-            wake(common);
             // A bound may have become free for a job that another thread passed over.
-            common.work.notify_one();
+            if state.idle > 0 && state.waiting > 0 {
+                common.work.notify_one();
+            }
             continue;
         }
         if state.stopping {

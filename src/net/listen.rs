@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// Connections that may wait to be accepted.
 pub const BACKLOG: i32 = 4096;
@@ -31,6 +31,11 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Connections inherit these, which spares each of them five calls.
+    let (idle, interval, probes) = KEEPALIVE;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
@@ -67,15 +72,7 @@ impl Accept for TcpListener {
     type Stream = (TcpStream, SocketAddr);
 
     fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) = self.accept()?;
-        let sock = SockRef::from(&stream);
-        let (idle, interval, probes) = KEEPALIVE;
-        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
-        // A socket that is gone already refuses these; the first read will tell.
-        let _ = sock.set_tcp_nodelay(true);
-        let _ = sock.set_tcp_keepalive(&keepalive);
-        let _ = sock.set_tcp_notsent_lowat(UNSENT);
-        Ok((stream, peer))
+        self.accept()
     }
 }
 
@@ -153,7 +150,10 @@ impl<L: Accept> Listener<L> {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::net::Ipv4Addr;
     use std::rc::Rc;
+
+    use socket2::SockRef;
 
     use super::*;
 
@@ -222,5 +222,16 @@ mod tests {
         }
         let taken = tcp(first.local_addr().unwrap()).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn connections_inherit_what_the_listener_is_set_to() {
+        let listener = tcp((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept_one().unwrap();
+        let sock = SockRef::from(&stream);
+        assert!(sock.tcp_nodelay().unwrap() && sock.keepalive().unwrap());
+        assert_eq!(sock.tcp_keepalive_time().unwrap(), KEEPALIVE.0);
+        assert_eq!(sock.tcp_notsent_lowat().unwrap(), UNSENT);
     }
 }

@@ -191,7 +191,8 @@ impl<E: Entry> Loop<E> {
         let timeout = if self.runnable.is_empty() {
             let due = self.deadlines.peek().map(|Reverse((at, _))| *at);
             let next = [due, until].into_iter().flatten().min();
-            // mio rounds up to the kernel's millisecond, or the last fraction of one would be spun away.
+            // mio rounds up to the kernel's millisecond, so the last fraction of one is not spun away; what is due now
+            // stays zero.
             next.map(|at| at.saturating_duration_since(Instant::now()))
         } else {
             Some(Duration::ZERO)

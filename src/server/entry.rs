@@ -20,12 +20,12 @@ pub struct Port {
     pub tls: bool,
 }
 
-/// One thing in the loop.
+/// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
     /// A POP3 port.
-    Port(Listener<TcpListener>, Port),
+    Port(Box<(Listener<TcpListener>, Port)>),
     /// The control socket.
-    Orders(Listener<UnixListener>),
+    Orders(Box<Listener<UnixListener>>),
     /// A POP3 client.
     Pop3(Box<pop3::Conversation>),
     /// Somebody with orders.
@@ -33,7 +33,7 @@ pub enum Entry {
     /// A copy of an authenticator.
     Helper(Box<helpers::Copy>),
     /// Signals, and what came.
-    Signals(Signals, Vec<Signal>),
+    Signals(Box<(Signals, Vec<Signal>)>),
 }
 
 impl turn::Entry for Entry {
@@ -41,30 +41,30 @@ impl turn::Entry for Entry {
 
     fn register(&mut self, registry: &Registry, token: &dyn Fn(usize) -> Token) -> io::Result<()> {
         match self {
-            Entry::Port(listener, _) => watch(registry, &mut listener.socket, token(0)),
+            Entry::Port(port) => watch(registry, &mut port.0.socket, token(0)),
             Entry::Orders(listener) => watch(registry, &mut listener.socket, token(0)),
             Entry::Pop3(conversation) => conversation.register(registry, token(0)),
             Entry::Control(conversation) => conversation.register(registry, token(0)),
             Entry::Helper(copy) => copy.register(registry, token),
-            Entry::Signals(signals, _) => signals.register(registry, token(0)),
+            Entry::Signals(signals) => signals.0.register(registry, token(0)),
         }
     }
 
     fn deregister(&mut self, registry: &Registry) {
         match self {
             // An error means that it is gone already.
-            Entry::Port(listener, _) => drop(registry.deregister(&mut listener.socket)),
+            Entry::Port(port) => drop(registry.deregister(&mut port.0.socket)),
             Entry::Orders(listener) => drop(registry.deregister(&mut listener.socket)),
             Entry::Pop3(conversation) => conversation.deregister(registry),
             Entry::Control(conversation) => conversation.deregister(registry),
             Entry::Helper(copy) => copy.deregister(registry),
-            Entry::Signals(signals, _) => signals.deregister(registry),
+            Entry::Signals(signals) => signals.0.deregister(registry),
         }
     }
 
     fn mark(&mut self, lane: usize, ready: Readiness) {
         match self {
-            Entry::Port(listener, _) => listener.mark(),
+            Entry::Port(port) => port.0.mark(),
             Entry::Orders(listener) => listener.mark(),
             Entry::Pop3(conversation) => conversation.mark(ready),
             Entry::Control(conversation) => conversation.mark(ready),
@@ -75,12 +75,16 @@ impl turn::Entry for Entry {
 
     fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
         match self {
-            Entry::Port(listener, port) => accept(listener, *port, now, shared),
+            Entry::Port(port) => {
+                let (listener, port) = &mut **port;
+                accept(listener, *port, now, shared)
+            }
             Entry::Orders(listener) => orders(listener, now, shared),
             Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Helper(copy) => copy.turn(id, now, shared),
-            Entry::Signals(signals, came) => {
+            Entry::Signals(signals) => {
+                let (signals, came) = &mut **signals;
                 came.extend(signals.take());
                 Turn::Idle
             }
@@ -89,7 +93,7 @@ impl turn::Entry for Entry {
 
     fn deadline(&self) -> Option<Instant> {
         match self {
-            Entry::Port(listener, _) => listener.deadline(),
+            Entry::Port(port) => port.0.deadline(),
             Entry::Orders(listener) => listener.deadline(),
             Entry::Pop3(conversation) => conversation.deadline(),
             Entry::Control(conversation) => conversation.deadline(),
@@ -99,7 +103,7 @@ impl turn::Entry for Entry {
 
     fn expire(&mut self, now: Instant) {
         match self {
-            Entry::Port(listener, _) => listener.resume(),
+            Entry::Port(port) => port.0.resume(),
             Entry::Orders(listener) => listener.resume(),
             Entry::Pop3(conversation) => conversation.expire(now),
             Entry::Control(conversation) => conversation.expire(now),

@@ -5,10 +5,10 @@
 //! 1. Poll, but not past the next deadline; then read the clock, once.
 //! 2. Events set readiness and wake their entry.
 //! 3. Deadlines that are due wake theirs.
-//! 4. Answers that came from authenticators, jobs and clocks go to their conversations, if they still live *and* still owe
-//!    that ticket; otherwise they are dropped and counted.
+//! 4. Finished jobs are collected. Answers that came from authenticators, jobs and clocks go to their conversations, if they
+//!    still live *and* still owe that ticket; otherwise they are dropped and counted.
 //! 5. Each entry that could run when the turn began runs, with its budget.
-//! 6. Pools are drained: authenticators, jobs, newborn connections, orders.
+//! 6. Pools are drained: authenticators, newborn connections, orders.
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `orders.rs` what operators can have done, `journal.rs` the log.
@@ -47,6 +47,8 @@ use journal::Journal;
 pub const RUN_LOCK: &str = "dmail.run";
 /// How long conversations and jobs may take to end when we stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a start waits for what a killed server has left behind.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// How often certificates are looked at and memory is given back.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// Descriptors kept for authenticators, control, log and the drops' locks.
@@ -129,11 +131,11 @@ impl Server {
         };
         let mut ids = Vec::new();
         for (socket, port) in listeners {
-            ids.push(lp.insert(Entry::Port(Listener::new(socket), port)).map_err(trouble)?);
+            ids.push(lp.insert(Entry::Port(Box::new((Listener::new(socket), port)))).map_err(trouble)?);
         }
-        lp.insert(Entry::Orders(Listener::new(orders))).map_err(trouble)?;
+        lp.insert(Entry::Orders(Box::new(Listener::new(orders)))).map_err(trouble)?;
         let signals = Signals::catch().map_err(trouble)?;
-        let signals = lp.insert(Entry::Signals(signals, Vec::new())).map_err(trouble)?;
+        let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let housekeeping = lp.now() + HOUSEKEEPING;
         let stamps = stamps(&tls_files(&shared.settings));
         let server = Server {
@@ -153,6 +155,8 @@ impl Server {
             _lock: lock,
         };
         log::info!("dmail {} started: {}", env!("CARGO_PKG_VERSION"), server.serving());
+        // Reading the configuration left holes behind.
+        process::trim_memory();
         Ok(server)
     }
 
@@ -182,11 +186,12 @@ impl Server {
         let until = if self.shared.post.is_empty() { until } else { Some(self.lp.now()) };
         let now = self.lp.poll(until)?;
         self.shared.unpark(now);
+        // A job that ends later wakes the next poll.
+        self.collect(now);
         for (ticket, outcome) in std::mem::take(&mut self.shared.post) {
             self.deliver(now, ticket, outcome);
         }
         self.lp.run(&mut self.shared);
-        self.collect(now);
         self.drain_helpers(now);
         self.take_signals();
         self.settle_newborn(now);
@@ -304,7 +309,8 @@ impl Server {
     }
 
     fn take_signals(&mut self) {
-        let Some(Entry::Signals(_, came)) = self.lp.get_mut(self.signals) else { return };
+        let Some(Entry::Signals(signals)) = self.lp.get_mut(self.signals) else { return };
+        let came = &mut signals.1;
         for signal in std::mem::take(came) {
             match signal {
                 Signal::Stop => self.stop(),
@@ -426,8 +432,8 @@ impl Server {
 
     fn resume_ports(&mut self) {
         for &id in &self.ports {
-            if let Some(Entry::Port(listener, _)) = self.lp.get_mut(id) {
-                listener.resume();
+            if let Some(Entry::Port(port)) = self.lp.get_mut(id) {
+                port.0.resume();
                 self.lp.wake(id);
             }
         }
@@ -464,14 +470,14 @@ impl Server {
         // What can fail comes first ...
         let wanted = ports(&new, tls.is_some());
         let have: Vec<(Id, Port)> = (self.lp.iter_mut())
-            .filter_map(|(id, entry)| if let Entry::Port(_, port) = entry { Some((id, *port)) } else { None })
+            .filter_map(|(id, entry)| if let Entry::Port(port) = entry { Some((id, port.1)) } else { None })
             .collect();
         let mut fresh = Vec::new();
         for &port in wanted.iter().filter(|port| !have.iter().any(|(_, other)| other == *port)) {
             fresh.push((bind(port).map_err(|why| vec![why])?, port));
         }
         for (socket, port) in fresh {
-            let inserted = self.lp.insert(Entry::Port(Listener::new(socket), port));
+            let inserted = self.lp.insert(Entry::Port(Box::new((Listener::new(socket), port))));
             self.ports.push(inserted.map_err(|error| vec![format!("port {}: {error}", port.address)])?);
         }
         // ... and this cannot.
@@ -635,24 +641,31 @@ fn run_lock(settings: &Settings) -> Result<File, String> {
     let path = settings.work_path.join(RUN_LOCK);
     let trouble =
         |error: io::Error| format!("{}: {error}; work_path must be a directory that we can write to", path.display());
-    let lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(trouble)?;
-    match lock.try_lock() {
-        Ok(()) => {
-            lock.set_len(0).map_err(trouble)?;
-            io::Write::write_all(&mut &lock, format!("{}\n", std::process::id()).as_bytes()).map_err(trouble)?;
-            Ok(lock)
+    let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(trouble)?;
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(trouble(error)),
         }
-        Err(fs::TryLockError::WouldBlock) => {
-            let pid = io::read_to_string(&lock).unwrap_or_default();
-            Err(format!(
-                "{}: a server (pid {}) has this work_path already; `dmail serve` runs all services in one process, so stop \
-                 that one first or give this one a work_path of its own",
+        io::Seek::rewind(&mut lock).map_err(trouble)?;
+        let pid = io::read_to_string(&lock).unwrap_or_default();
+        let pid = pid.trim();
+        // A server that was killed while it started an authenticator has left the lock to that one, until its exec.
+        let dead = !pid.is_empty() && !Path::new("/proc").join(pid).exists();
+        if !dead || begun.elapsed() > LOCK_PATIENCE {
+            return Err(format!(
+                "{}: a server (pid {pid}) has this work_path already; `dmail serve` runs all services in one process, so \
+                 stop that one first or give this one a work_path of its own",
                 path.display(),
-                pid.trim()
-            ))
+            ));
         }
-        Err(fs::TryLockError::Error(error)) => Err(trouble(error)),
+        std::thread::sleep(Duration::from_millis(10));
     }
+    lock.set_len(0).and_then(|()| io::Seek::rewind(&mut lock)).map_err(trouble)?;
+    io::Write::write_all(&mut lock, format!("{}\n", std::process::id()).as_bytes()).map_err(trouble)?;
+    Ok(lock)
 }
 
 /// A socket that a server left behind; we have the run lock, so nobody listens there.

@@ -19,7 +19,9 @@ use crate::text::secret::Secret;
 pub type Key = [u8; 16];
 
 struct Entry {
-    account: Account,
+    /// What the answer says beyond the name; most say nothing, and then an entry is one place in the table. Many small
+    /// pieces that live for hours would keep the memory of the sessions around them from being given back.
+    more: Option<Box<Account>>,
     until: Instant,
     asked: bool,
 }
@@ -58,14 +60,15 @@ impl Cache {
         key
     }
 
-    /// The remembered answer, if there is one and it still holds.
-    pub fn get(&mut self, now: Instant, key: &Key) -> Option<Account> {
+    /// The remembered answer for this user, if there is one and it still holds.
+    pub fn get(&mut self, now: Instant, key: &Key, user: &[u8]) -> Option<Account> {
         let entry = self.entries.get_mut(key).filter(|entry| entry.until > now);
         match entry {
             Some(entry) => {
                 entry.asked = true;
                 self.hits += 1;
-                Some(entry.account.clone())
+                let plain = || Account { user: user.to_vec(), path: None, uid: None, info: Vec::new() };
+                Some(entry.more.as_deref().map_or_else(plain, Account::clone))
             }
             None => {
                 self.misses += u64::from(self.limit > 0);
@@ -85,7 +88,9 @@ impl Cache {
             }
             self.hand.push_back(key);
         }
-        self.entries.insert(key, Entry { account, until: now + self.life, asked: false });
+        let says_more = account.path.is_some() || account.uid.is_some() || !account.info.is_empty();
+        let more = says_more.then(|| Box::new(account));
+        self.entries.insert(key, Entry { more, until: now + self.life, asked: false });
     }
 
     fn forget_one(&mut self, now: Instant) {
@@ -129,7 +134,7 @@ mod tests {
         let mut cache = Cache::new(10, Duration::from_secs(60));
         let key = cache.key("pop3", b"ann", &secret("x"));
         cache.put(now, key, account("ann"));
-        assert!(cache.get(now, &key).is_some());
+        assert_eq!(cache.get(now, &key, b"ann"), Some(account("ann")));
         for (service, user, password) in [
             ("smtp", "ann", "x"),
             ("pop3", "an", "nx"),
@@ -138,9 +143,19 @@ mod tests {
             ("pop3a", "nn", "x"),
         ] {
             let other = cache.key(service, user.as_bytes(), &secret(password));
-            assert!(cache.get(now, &other).is_none(), "{service} {user} {password}");
+            assert!(cache.get(now, &other, user.as_bytes()).is_none(), "{service} {user} {password}");
         }
-        assert!(cache.get(now + Duration::from_secs(60), &key).is_none());
+        assert!(cache.get(now + Duration::from_secs(60), &key, b"ann").is_none());
+    }
+
+    #[test]
+    fn an_answer_that_says_more_than_the_name_comes_back_whole() {
+        let now = Instant::now();
+        let mut cache = Cache::new(10, Duration::from_secs(60));
+        let key = cache.key("pop3", b"ann", &secret("x"));
+        let own = Account { path: Some(b"/mail/ann".to_vec()), uid: Some(b"1000".to_vec()), ..account("ann") };
+        cache.put(now, key, own.clone());
+        assert_eq!(cache.get(now, &key, b"ann"), Some(own));
     }
 
     #[test]
@@ -152,7 +167,7 @@ mod tests {
         for index in 0..1000 {
             let key = cache.key("pop3", format!("user{index}").as_bytes(), &secret("x"));
             cache.put(now, key, account("user"));
-            assert!(cache.get(now, &regular).is_some(), "after {index}");
+            assert!(cache.get(now, &regular, b"regular").is_some(), "after {index}");
             assert!(cache.len().0 <= 100);
             assert!(cache.hand.len() <= 101);
         }
@@ -164,7 +179,7 @@ mod tests {
         for mut cache in [Cache::new(0, Duration::from_secs(9)), Cache::new(9, Duration::ZERO)] {
             let key = cache.key("pop3", b"ann", &secret("x"));
             cache.put(now, key, account("ann"));
-            assert!(cache.get(now, &key).is_none());
+            assert!(cache.get(now, &key, b"ann").is_none());
         }
     }
 }

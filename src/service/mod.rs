@@ -16,6 +16,7 @@ pub mod pop3;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -235,7 +236,7 @@ impl Shared {
     }
 
     /// Takes the dead bytes out of a drop, with the lock that the session had.
-    fn compact(&mut self, maildrop: Box<Maildrop>, volume: u64) {
+    pub(crate) fn compact(&mut self, maildrop: Box<Maildrop>, volume: u64) {
         let path = maildrop.path().to_owned();
         let drop_path = path.clone();
         let submitted = self.jobs.submit(None, Kind::Bulk, volume, move |pulse| {
@@ -243,7 +244,9 @@ impl Shared {
                 pulse.beat();
                 true
             };
-            Outcome::Compacted(drop_path, maildrop.compact(&mut keep_going).map(|_| ()))
+            // Nobody holds a ticket for it, so its loss must be told here: the drop is not being compacted any more.
+            let compact = AssertUnwindSafe(|| maildrop.compact(&mut keep_going).map(|_| ()));
+            Outcome::Compacted(drop_path, catch_unwind(compact).unwrap_or(Err(Refused::Locked)))
         });
         if submitted.is_ok() {
             self.compacting.insert(path);

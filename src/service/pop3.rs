@@ -321,7 +321,7 @@ impl Service<'_> {
             return self.denied(&login.user);
         };
         let key = self.shared.cache.key("pop3", &name.asked, &login.password);
-        let account = self.shared.cache.get(now, &key);
+        let account = self.shared.cache.get(now, &key, &name.asked);
         let known = account.is_some();
         self.session.entering = Some(Box::new(Entering { user: name.user, key, account }));
         if known {
@@ -475,7 +475,12 @@ impl Service<'_> {
     }
 
     fn rows(&mut self, from: u32, wanted: Wanted) -> Said {
-        match self.maildrop().page(from, Reach::Now) {
+        // One row is one small read, not a page.
+        let rows = match wanted {
+            Wanted::Rows => self.maildrop().page(from, Reach::Now),
+            _ => self.maildrop().row(from, Reach::Now).map(|row| row.into_iter().collect()),
+        };
+        match rows {
             Ok(rows) => {
                 self.session.wanted = wanted;
                 self.found(rows)
@@ -570,10 +575,14 @@ impl Service<'_> {
 
     fn commit(&mut self) -> Said {
         let Some(mut maildrop) = self.session.maildrop.take() else { return refused(Refusal::NotCommitted) };
+        let volume = self.session.volume;
         if maildrop.deletions() == 0 {
+            // What an earlier session deleted may still have to leave the drop.
+            if maildrop.wants_compaction() {
+                self.shared.compact(maildrop, volume);
+            }
             return Done::Now(Answer::Committed { deleted: 0 });
         }
-        let volume = self.session.volume;
         let said = self.job(Kind::Sync, volume, move || {
             let result = maildrop.commit();
             Outcome::Committed(Some((maildrop, volume)), result)

@@ -9,7 +9,7 @@
 //! | anything else, or nothing (procmail, mutt, mail.local) | not written for five minutes                      |
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::desk::{Desk, Refused, Remark, Remarks};
 use super::disk::{Disk, Holder, How, LockKind, Reach};
@@ -108,23 +108,42 @@ fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Option<Held<D>>, Refused> {
     let disk = &desk.disk;
     let name = desk.with(".lock");
     let path: PathBuf = desk.spot.drop.with_file_name(&name);
-    // Twice: once more after a stale one was taken away.
-    for attempt in 0..2 {
-        let file = match disk.open(&desk.dir, &name, How::CreateNew) {
-            Ok(file) => file,
-            Err(error) => match error.kind() {
-                io::ErrorKind::AlreadyExists if attempt == 0 && remove_stale(desk)? => continue,
-                io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
-                _ => return Err(Fault::new("making", &path, error).into()),
-            },
-        };
-        let inode = disk.stat(&file).map_err(Fault::at("looking at", &path))?.inode;
-        // Unwritten (a full disk), it is judged by its age like anybody's.
-        drop(disk.write(&file, line(&disk.holder()).as_bytes(), 0));
-        return Ok(Some(Held::Dotlock { file, inode, touched: disk.now() }));
+    // Written under another name first: whoever finds the lock, even right after we were killed, can read whose it is.
+    let new = desk.with(".lock.new");
+    drop(disk.remove(&desk.dir, &new));
+    let file = match disk.open(&desk.dir, &new, How::CreateNew) {
+        Ok(file) => file,
+        Err(error) => match error.kind() {
+            io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
+            _ => return Err(Fault::new("making", &path, error).into()),
+        },
+    };
+    // Unwritten (a full disk), it is judged by its age like anybody's.
+    drop(disk.write(&file, line(&disk.holder()).as_bytes(), 0));
+    let taken = take_name(desk, &new, &name);
+    drop(disk.remove(&desk.dir, &new));
+    let inode = disk.stat(&file).map_err(Fault::at("looking at", &path))?.inode;
+    match taken? {
+        true => Ok(Some(Held::Dotlock { file, inode, touched: disk.now() })),
+        false => Err(Refused::Locked),
     }
-    Err(Refused::Locked)
+}
+
+/// Gives our written lock its name, if nobody has it; once more after a stale one was taken away.
+fn take_name<D: Disk>(desk: &Desk<D>, new: &Path, name: &Path) -> Result<bool, Refused> {
+    for attempt in 0..2 {
+        match desk.disk.link(&desk.dir, new, name) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if attempt > 0 || !remove_stale(desk)? {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(Fault::new("making", &desk.spot.drop.with_file_name(name), error).into()),
+        }
+    }
+    Ok(false)
 }
 
 /// Takes the dotlock away if its holder is gone, and says whether it did.

@@ -254,6 +254,11 @@ impl<D: Disk> Maildrop<D> {
         &self.core.spot.drop
     }
 
+    /// Whether dead bytes were in the drop when the session began: an earlier compaction was put off or interrupted.
+    pub fn wants_compaction(&self) -> bool {
+        self.core.dead
+    }
+
     /// What was there when the session began.
     pub fn totals(&self) -> Totals {
         self.core.totals
