@@ -398,15 +398,16 @@ impl Life {
         }
         let disk = self.disk.again();
         disk.world().cold = false;
+        let empty = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| lock.data.is_empty());
+        if empty && !matches!(accident, Accident::Kill(_)) {
+            // A dotlock whose line the disk lost is anybody's: judged by its age. A kill alone never leaves one.
+            disk.world().now += 400_000_000_000;
+        }
         Life { disk, ..self }
     }
 
     /// Opens until it works, looks, and sees that the promises hold; then deletes and compacts once more.
     fn judge(&self) {
-        if self.disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| lock.data.is_empty()) {
-            // A dotlock that was made and not yet written to is anybody's: judged by its age.
-            self.disk.world().now += 400_000_000_000;
-        }
         for last in [false, true] {
             let mut maildrop = Maildrop::open_on(&self.disk, &self.place).expect("a drop can be opened after a crash");
             let found = seen(&self.disk, &maildrop).expect("and read");
