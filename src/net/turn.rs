@@ -164,6 +164,24 @@ impl<E: Entry> Loop<E> {
         self.slots.iter_mut().map(move |(key, slot)| (id(key, slot.birth), &mut slot.entry))
     }
 
+    /// Does something with an entry, if it still lives. A panic in it ends that entry alone, as one in its turn would.
+    pub fn guard<T>(&mut self, id: Id, work: impl FnOnce(&mut E) -> T) -> Option<T> {
+        let entry = self.get_mut(id)?;
+        let kind = entry.kind();
+        let done = catch_unwind(AssertUnwindSafe(|| work(entry)));
+        if done.is_err() {
+            self.panicked(id, kind);
+        }
+        done.ok()
+    }
+
+    fn panicked(&mut self, id: Id, kind: &str) {
+        self.panics += 1;
+        self.scratch.clear();
+        log::error!("{kind} {id}: a fault of ours ended this conversation; please report it");
+        self.closed.push(id);
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -274,13 +292,8 @@ impl<E: Entry> Loop<E> {
                 }
                 Ok(Turn::Closed) => self.closed.push(id),
                 Err(_) => {
-                    self.panics += 1;
-                    self.scratch.clear();
-                    log::error!(
-                        "{} {id}: a fault of ours ended this conversation; please report it",
-                        slot.entry.kind()
-                    );
-                    self.closed.push(id);
+                    let kind = slot.entry.kind();
+                    self.panicked(id, kind);
                 }
             }
         }

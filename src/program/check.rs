@@ -6,7 +6,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::options::{self, DONE, FAILED, USAGE};
-use crate::settings::{self, Complaint, Level, complaint};
+use crate::server;
+use crate::settings::{Level, complaint};
 
 const USAGE_TEXT: &str = "dmail check [-i FILE]
 
@@ -30,7 +31,7 @@ pub fn run(args: &[String]) -> u8 {
 
 /// What is printed about the configuration `path`, and the exit code.
 pub fn report(path: &Path) -> (String, u8) {
-    let complaints = complaints(path);
+    let (_, complaints) = server::judged(path);
     let mut text = String::new();
     for complaint in &complaints {
         let _ = writeln!(text, "{complaint}");
@@ -38,15 +39,6 @@ pub fn report(path: &Path) -> (String, u8) {
     let _ = writeln!(text, "{}: {}", path.display(), complaint::summary(&complaints));
     let failed = complaint::worst(&complaints) == Some(Level::Error);
     (text, if failed { FAILED } else { DONE })
-}
-
-/// Everything there is to say about the configuration `path` and the world around it.
-fn complaints(path: &Path) -> Vec<Complaint> {
-    let mut loaded = settings::load(path);
-    if let Some(settings) = &loaded.settings {
-        loaded.complaints.extend(settings::judge(settings));
-    }
-    loaded.complaints
 }
 
 #[cfg(test)]

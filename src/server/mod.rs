@@ -11,18 +11,19 @@
 //! 6. Pools are drained: authenticators, newborn connections, orders.
 //! 7. What closed is removed, only here.
 //!
-//! `entry.rs` is the list of what has turns, `orders.rs` what operators can have done, `journal.rs` the log.
+//! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
+//! can have done, `journal.rs` the log.
 
 mod entry;
 mod journal;
 mod orders;
+mod reload;
+mod start;
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,11 +38,13 @@ use crate::protocol::End;
 use crate::protocol::helper::Act;
 use crate::service::cache::Cache;
 use crate::service::helpers::{self, Helpers};
-use crate::service::{Configuration, Counts, Newborn, Outcome, Shared, Stamp, control, pop3};
-use crate::settings::{self, Complaint, Level, Settings};
+use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, pop3};
+use crate::settings::Settings;
 use crate::sys::process;
-use entry::{Entry, Port};
+use entry::Entry;
 use journal::Journal;
+use start::*;
+pub use start::{judged, usable};
 
 /// The file that says a server has this work_path.
 pub const RUN_LOCK: &str = "dmail.run";
@@ -71,6 +74,8 @@ pub struct Server {
     socket: PathBuf,
     stamps: Vec<Stamp>,
     generation: u32,
+    /// Configurations that took their place since the start.
+    reloads: u32,
     housekeeping: Instant,
     stop_by: Option<Instant>,
     reported: Duration,
@@ -95,8 +100,7 @@ impl Server {
             listeners.push((bind(port)?, port));
         }
         if listeners.is_empty() {
-            let file = settings.file.display();
-            return Err(format!("{file}: no port to serve: set pop_port, or pops_port with tls_cert and tls_key"));
+            return Err(no_port(&settings));
         }
         let socket = settings.work_path.join(SOCKET);
         remove_stale(&socket)?;
@@ -147,6 +151,7 @@ impl Server {
             socket,
             stamps,
             generation: 0,
+            reloads: 0,
             housekeeping,
             stop_by: None,
             reported: LONG_TURN,
@@ -205,16 +210,17 @@ impl Server {
     }
 
     fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) {
-        let delivered = match self.lp.get_mut(ticket.id) {
-            Some(Entry::Pop3(conversation)) => conversation.deliver(now, ticket, outcome, &mut self.shared),
+        let shared = &mut self.shared;
+        let delivered = self.lp.guard(ticket.id, |entry| match entry {
+            Entry::Pop3(conversation) => conversation.deliver(now, ticket, outcome, shared),
             // The configuration was being read, and that panicked.
-            Some(Entry::Control(conversation)) => {
+            Entry::Control(conversation) => {
                 conversation.report(ticket, false, "a fault of ours ended this order\n".to_owned());
                 true
             }
             _ => false,
-        };
-        if delivered {
+        });
+        if delivered == Some(true) {
             self.lp.wake(ticket.id);
         } else {
             self.shared.counts.late += 1;
@@ -226,7 +232,11 @@ impl Server {
         for (ticket, outcome) in self.shared.jobs.collect() {
             match outcome {
                 Outcome::Spawned(generation, copy, started) => self.spawned(now, generation, copy, started),
-                Outcome::Certificates(stamps, read) => self.certificates(stamps, read),
+                // Read for a configuration that is still in force.
+                Outcome::Certificates(reloads, stamps, read) if reloads == self.reloads => {
+                    self.certificates(stamps, read);
+                }
+                Outcome::Certificates(..) => {}
                 Outcome::Configuration(read, json) => self.reloaded(ticket, read, json),
                 outcome => self.shared.collected(ticket, outcome),
             }
@@ -387,29 +397,17 @@ impl Server {
             process::trim_memory();
             self.most_open = self.shared.open;
         }
-        let (files, old) = (tls_files(&self.shared.settings), self.stamps.clone());
+        let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {
             return;
         }
         let work = move |_: &jobs::Pulse| {
             let new = stamps(&files);
             let read = (new != old).then(|| tls::load(&files));
-            Outcome::Certificates(new, read)
+            Outcome::Certificates(reloads, new, read)
         };
         // No room now: the next time will do.
         let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
-    }
-
-    fn certificates(&mut self, stamps: Vec<Stamp>, read: Option<Result<Option<tls::Tls>, String>>) {
-        let Some(read) = read else { return };
-        self.stamps = stamps;
-        match read {
-            Ok(tls) => {
-                self.shared.tls = tls;
-                log::info!("certificates were read again");
-            }
-            Err(why) => log::error!("certificates have changed and cannot be used, the old ones stay: {why}"),
-        }
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -437,83 +435,6 @@ impl Server {
                 self.lp.wake(id);
             }
         }
-    }
-
-    /// Begins to read the configuration again: by a job, because it looks at files.
-    fn reload(&mut self, ticket: Option<Ticket>, json: bool) {
-        let file = self.shared.settings.file.clone();
-        let work = move |_: &jobs::Pulse| Outcome::Configuration(configuration(&file).map(Box::new), json);
-        if let Err(busy) = self.shared.jobs.submit(ticket, Kind::Read, 0, work) {
-            self.reloaded(ticket, Err(vec![format!("no room for the job: {busy:?}")]), json);
-        }
-    }
-
-    /// The configuration has been read: all of it takes its place, or none. Says which rows changed.
-    fn reloaded(&mut self, ticket: Option<Ticket>, read: Result<Box<Configuration>, Vec<String>>, json: bool) {
-        let result = read.and_then(|new| {
-            let stopping = || vec!["the server is stopping".to_owned()];
-            if self.shared.stopping { Err(stopping()) } else { self.replace(*new) }
-        });
-        match &result {
-            Ok(changes) if changes.is_empty() => log::info!("reload: nothing has changed"),
-            Ok(changes) => log::info!("reload: {}", changes.join("; ")),
-            Err(complaints) => log::error!("reload refused, nothing has changed: {}", complaints.join("; ")),
-        }
-        if let Some(ticket) = ticket {
-            let (done, text) = orders::reload_report(result, json);
-            self.report(ticket, done, text);
-        }
-    }
-
-    fn replace(&mut self, new: Configuration) -> Result<Vec<String>, Vec<String>> {
-        let Configuration { settings: new, tls, stamps, volumes } = new;
-        // What can fail comes first ...
-        let wanted = ports(&new, tls.is_some());
-        let have: Vec<(Id, Port)> = (self.lp.iter_mut())
-            .filter_map(|(id, entry)| if let Entry::Port(port) = entry { Some((id, port.1)) } else { None })
-            .collect();
-        let mut fresh = Vec::new();
-        for &port in wanted.iter().filter(|port| !have.iter().any(|(_, other)| other == *port)) {
-            fresh.push((bind(port).map_err(|why| vec![why])?, port));
-        }
-        for (socket, port) in fresh {
-            let inserted = self.lp.insert(Entry::Port(Box::new((Listener::new(socket), port))));
-            self.ports.push(inserted.map_err(|error| vec![format!("port {}: {error}", port.address)])?);
-        }
-        // ... and this cannot.
-        for (id, port) in have {
-            if !wanted.contains(&port) {
-                self.ports.retain(|other| *other != id);
-                self.lp.close(id);
-            }
-        }
-        let old = std::mem::replace(&mut self.shared.settings, Arc::new(new));
-        let new = self.shared.settings.clone();
-        self.stamps = stamps;
-        self.shared.tls = tls;
-        self.shared.volumes = volumes;
-        self.shared.pop3 = Shared::pop3_rules(&new);
-        self.shared.cap = cap(&new, self.descriptors);
-        log::set_max_level(journal::filter(new.log_level));
-        if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {
-            self.replace_helpers(&new);
-        } else if cache_limit(&old) != cache_limit(&new) || cache_life(&old) != cache_life(&new) {
-            self.shared.cache.reset(cache_limit(&new), cache_life(&new));
-        }
-        self.resume_ports();
-        Ok(settings::diff(&old, &new).iter().map(ToString::to_string).collect())
-    }
-
-    /// A new generation of authenticators takes over what waits; the old one finishes what it was asked.
-    fn replace_helpers(&mut self, settings: &Settings) {
-        self.generation += 1;
-        let mut fresh = Helpers::new(self.generation, settings);
-        if let Some(old) = self.shared.helpers.last_mut() {
-            fresh.pool.adopt(self.lp.now(), &mut old.pool);
-            old.pool.retire(self.lp.now());
-        }
-        self.shared.helpers.push(fresh);
-        self.shared.cache.reset(cache_limit(settings), cache_life(settings));
     }
 
     /// Begins to stop: no new connections, clients are told, what was begun is finished.
@@ -560,142 +481,4 @@ impl Server {
         // Jobs end without an event of their own once the last one has been collected.
         false
     }
-}
-
-fn configuration(path: &Path) -> Result<Configuration, Vec<String>> {
-    let settings = usable(path)?;
-    let files = tls_files(&settings);
-    let tls = tls::load(&files).map_err(|why| vec![why])?;
-    let (stamps, volumes) = (stamps(&files), volumes(&settings));
-    Ok(Configuration { settings, tls, stamps, volumes })
-}
-
-/// A configuration that a server can run with, or what is wrong with it, a sentence each.
-pub fn usable(path: &Path) -> Result<Settings, Vec<String>> {
-    let (settings, complaints) = judged(path);
-    let errors: Vec<String> =
-        complaints.iter().filter(|complaint| complaint.level == Level::Error).map(ToString::to_string).collect();
-    match settings {
-        Some(settings) if errors.is_empty() => Ok(settings),
-        _ => Err(errors),
-    }
-}
-
-/// A configuration, and all there is to say about it and about what it names.
-pub fn judged(path: &Path) -> (Option<Settings>, Vec<Complaint>) {
-    let settings::Loaded { settings, mut complaints } = settings::load(path);
-    if let Some(settings) = &settings {
-        complaints.extend(settings::judge(settings));
-        let readable = complaints.iter().all(|complaint| complaint.level != Level::Error);
-        if readable && let Err(why) = tls::load(&tls_files(settings)) {
-            complaints.push(Complaint { level: Level::Error, place: settings.place("tls_cert"), text: why });
-        }
-    }
-    (settings, complaints)
-}
-
-fn tls_files(settings: &Settings) -> Vec<tls::Files> {
-    let files = settings.tls_pairs().into_iter().map(|pair| tls::Files {
-        cert: pair.cert.to_owned(),
-        key: pair.key.to_owned(),
-        domain: pair.domain.map(str::to_owned),
-    });
-    files.collect()
-}
-
-fn stamps(files: &[tls::Files]) -> Vec<Stamp> {
-    let stamp = |path: &Path| {
-        let meta = fs::metadata(path).ok()?;
-        Some((meta.ino(), meta.size(), meta.modified().ok()?))
-    };
-    files.iter().flat_map(|files| [stamp(&files.cert), stamp(&files.key)]).collect()
-}
-
-/// The ports that these settings ask for.
-fn ports(settings: &Settings, tls: bool) -> Vec<Port> {
-    let mut ports = Vec::new();
-    for &ip in &settings.bind_address {
-        for (number, implicit) in [(settings.pop_port, false), (settings.pops_port, true)] {
-            if number != 0 && (tls || !implicit) {
-                ports.push(Port { address: SocketAddr::new(ip, number), tls: implicit });
-            }
-        }
-    }
-    ports
-}
-
-fn bind(port: Port) -> Result<crate::net::TcpListener, String> {
-    listen::tcp(port.address).map_err(|error| {
-        let row = if port.tls { "pops_port" } else { "pop_port" };
-        let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => format!("another program has it: stop that, or set {row}"),
-            io::ErrorKind::PermissionDenied => format!("ports below 1024 need root: start as root, or set {row}"),
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: set bind_address".to_owned(),
-            _ => format!("set bind_address or {row}"),
-        };
-        format!("port {}: {error}; {remedy}", port.address)
-    })
-}
-
-fn run_lock(settings: &Settings) -> Result<File, String> {
-    let path = settings.work_path.join(RUN_LOCK);
-    let trouble =
-        |error: io::Error| format!("{}: {error}; work_path must be a directory that we can write to", path.display());
-    let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(trouble)?;
-    let begun = Instant::now();
-    loop {
-        match lock.try_lock() {
-            Ok(()) => break,
-            Err(fs::TryLockError::WouldBlock) => {}
-            Err(fs::TryLockError::Error(error)) => return Err(trouble(error)),
-        }
-        io::Seek::rewind(&mut lock).map_err(trouble)?;
-        let pid = io::read_to_string(&lock).unwrap_or_default();
-        let pid = pid.trim();
-        // A server that was killed while it started an authenticator has left the lock to that one, until its exec.
-        let dead = !pid.is_empty() && !Path::new("/proc").join(pid).exists();
-        if !dead || begun.elapsed() > LOCK_PATIENCE {
-            return Err(format!(
-                "{}: a server (pid {pid}) has this work_path already; `dmail serve` runs all services in one process, so \
-                 stop that one first or give this one a work_path of its own",
-                path.display(),
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    lock.set_len(0).and_then(|()| io::Seek::rewind(&mut lock)).map_err(trouble)?;
-    io::Write::write_all(&mut lock, format!("{}\n", std::process::id()).as_bytes()).map_err(trouble)?;
-    Ok(lock)
-}
-
-/// A socket that a server left behind; we have the run lock, so nobody listens there.
-fn remove_stale(socket: &Path) -> Result<(), String> {
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", socket.display())),
-        _ => Ok(()),
-    }
-}
-
-/// Where drops lie, and the volume of each such place; the longest path first.
-fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
-    let roots = settings.drop_root.iter().chain([&settings.drop_path]);
-    let mut volumes: Vec<(PathBuf, u64)> =
-        roots.map(|root| (root.clone(), fs::metadata(root).map_or(0, |meta| meta.dev()))).collect();
-    volumes.sort_by_key(|(root, _)| std::cmp::Reverse(root.as_os_str().len()));
-    volumes
-}
-
-fn cap(settings: &Settings, limit: u64) -> usize {
-    let helpers = 2 * 3 * settings.authent_number;
-    let room = (limit as usize).saturating_sub(RESERVE + helpers) / PER_CONVERSATION;
-    let asked = if settings.max_connections == 0 { usize::MAX } else { settings.max_connections };
-    asked.min(room).max(1)
-}
-
-fn cache_limit(settings: &Settings) -> usize {
-    if settings.auth_nocache { 0 } else { settings.authent_cache }
-}
-
-fn cache_life(settings: &Settings) -> Duration {
-    Duration::from_secs(settings.authent_cache_hours * 3600)
 }

@@ -55,8 +55,9 @@ pub enum Outcome {
     Compacted(PathBuf, Result<(), Refused>),
     /// A copy of an authenticator was started, or not. With the generation of its pool.
     Spawned(u32, usize, std::io::Result<Started>),
-    /// The certificates' files, and what became of reading them again when they had changed.
-    Certificates(Vec<Stamp>, Option<Result<Option<Tls>, String>>),
+    /// After so many reloads, what the certificates' files look like, and what became of reading them again when they
+    /// had changed.
+    Certificates(u32, Vec<Stamp>, Option<Result<Option<Tls>, String>>),
     /// The configuration was read again; whether the report is wanted as JSON.
     Configuration(Result<Box<Configuration>, Vec<String>>, bool),
     /// It is time to try once more.

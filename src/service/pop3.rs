@@ -31,7 +31,7 @@ use crate::settings::Settings;
 use crate::store::maildrop::{self, Maildrop, MessageReader, Miss, Pulled, Reach, Refused};
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
-use crate::text::printable::printable;
+use crate::text::printable::{printable, visible};
 
 /// A POP3 client's connection.
 pub struct Conversation {
@@ -460,7 +460,7 @@ impl Service<'_> {
     }
 
     fn misconfigured(&mut self, why: &str) -> Said {
-        log::error!("pop3 {} {}: {}", self.id, self.who(), printable(why.as_bytes()));
+        log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
         self.session.entering = None;
         refused(Refusal::Misconfigured)
     }

@@ -174,13 +174,13 @@ pub static ROWS: &[Row] = &[
         part: "Who a user is",
         kind: OneOf(&["external"]),
         default: "external",
-        takes_effect: Restart,
+        takes_effect: Now,
         why: "How users prove who they are: external asks the program of authent_process.",
     }),
     row!(authent_process {
         kind: Command,
         required: true,
-        takes_effect: Restart,
+        takes_effect: Now,
         example: "/usr/local/bin/nwauth -path /var/lib/dmail",
         why: "The authenticator and its arguments. A relative program starts from the directory of this file. The words are \
               split as a shell would, without a shell: quotes work, nothing is expanded.",
@@ -188,7 +188,7 @@ pub static ROWS: &[Row] = &[
     row!(authent_number {
         kind: number("COPIES", 1, 64),
         default: "2",
-        takes_effect: Restart,
+        takes_effect: Now,
         why: "How many copies of the authenticator run; requests queue for them.",
     }),
     row!(authent_timeout {
@@ -229,20 +229,20 @@ pub static ROWS: &[Row] = &[
         kind: Addresses,
         default: "*",
         repeatable: true,
-        takes_effect: Restart,
+        takes_effect: Now,
         example: "192.0.2.1,2001:db8::1",
         why: "The addresses to listen on; * = all this machine has, IPv6 and IPv4.",
     }),
     row!(pop_port {
         kind: number("PORT", 0, 65_535),
         default: "110",
-        takes_effect: Restart,
+        takes_effect: Now,
         why: "The port for POP3; 0 = off. TLS begins with STLS.",
     }),
     row!(pops_port {
         kind: number("PORT", 0, 65_535),
         default: "995",
-        takes_effect: Restart,
+        takes_effect: Now,
         why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
     }),
     row!(tls_cert {
@@ -295,7 +295,7 @@ pub static ROWS: &[Row] = &[
     row!(max_connections {
         kind: number("CONNECTIONS", 0, 1_000_000),
         default: "0",
-        takes_effect: Restart,
+        takes_effect: Now,
         why: "Most connections at a time; 0 = as many as the limit on open files allows.",
     }),
     row!(max_errors {

@@ -3,18 +3,22 @@
 /// Characters shown; what is longer ends in `...`.
 pub const SHOWN: usize = 100;
 
-/// At most [`SHOWN`] characters: no controls, nothing that changes the direction of the text around it.
+/// At most [`SHOWN`] bytes of it: no controls, nothing that changes the direction of the text around it.
 pub fn printable(bytes: &[u8]) -> String {
-    let invisible = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
-    let mut shown: String = text.chars().map(|c| if invisible(c) { '?' } else { c }).collect();
+    let mut shown = visible(&String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]));
     if bytes.len() > SHOWN {
         shown.push_str("...");
     }
     shown
+}
+
+/// All of it, in the same way: for sentences of ours that name what strangers chose.
+pub fn visible(text: &str) -> String {
+    let invisible = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().map(|c| if invisible(c) { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

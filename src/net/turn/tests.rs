@@ -195,6 +195,19 @@ fn a_panic_in_one_conversation_leaves_the_others_alone() {
 }
 
 #[test]
+fn a_panic_while_an_answer_is_delivered_ends_only_who_it_was_for() {
+    let mut lp = Loop::new().unwrap();
+    let (first, _far) = toy(1, note);
+    let (second, _other) = toy(2, note);
+    let (first, second) = (lp.insert(first).unwrap(), lp.insert(second).unwrap());
+    assert_eq!(lp.guard(first, |toy| toy.number), Some(1));
+    assert_eq!(lp.guard(first, |_| -> u32 { panic!("this panic is meant") }), None);
+    assert_eq!((lp.sweep().unwrap().0, lp.panics()), (first, 1));
+    assert_eq!(lp.guard(first, |toy| toy.number), None, "gone");
+    assert_eq!(lp.guard(second, |toy| toy.number), Some(2));
+}
+
+#[test]
 fn another_thread_ends_a_poll() {
     let mut lp: Loop<Toy> = Loop::new().unwrap();
     // A waker that is dropped takes its wake-up with it.

@@ -1,0 +1,141 @@
+//! Reading the configuration, and the certificates, again: all of it takes its place, or none.
+//!
+//! Reading is a job, because it looks at files. Taking over happens between turns: first whatever can fail (ports are
+//! bound, entries made), then what cannot. Conversations keep the settings they were born with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::start::{bind, cache_life, cache_limit, cap, no_port, ports, stamps, tls_files, usable, volumes};
+use super::{Server, journal, orders};
+use crate::net::jobs::{self, Kind};
+use crate::net::listen::Listener;
+use crate::net::tls;
+use crate::net::turn::Ticket;
+use crate::service::helpers::Helpers;
+use crate::service::{Configuration, Outcome, Shared, Stamp};
+use crate::settings::{self, Settings};
+
+impl Server {
+    /// Begins to read the configuration again: by a job, because it looks at files.
+    pub(super) fn reload(&mut self, ticket: Option<Ticket>, json: bool) {
+        let file = self.shared.settings.file.clone();
+        let work = move |_: &jobs::Pulse| Outcome::Configuration(configuration(&file).map(Box::new), json);
+        if let Err(busy) = self.shared.jobs.submit(ticket, Kind::Read, 0, work) {
+            self.reloaded(ticket, Err(vec![format!("no room for the job: {busy:?}")]), json);
+        }
+    }
+
+    /// The configuration has been read: all of it takes its place, or none. Says which rows changed.
+    pub(super) fn reloaded(
+        &mut self,
+        ticket: Option<Ticket>,
+        read: Result<Box<Configuration>, Vec<String>>,
+        json: bool,
+    ) {
+        let result = read.and_then(|new| {
+            let stopping = || vec!["the server is stopping".to_owned()];
+            if self.shared.stopping { Err(stopping()) } else { self.replace(*new) }
+        });
+        match &result {
+            Ok(changes) if changes.is_empty() => log::info!("reload: nothing has changed"),
+            Ok(changes) => log::info!("reload: {}", changes.join("; ")),
+            Err(complaints) => log::error!("reload refused, nothing has changed: {}", complaints.join("; ")),
+        }
+        if let Some(ticket) = ticket {
+            let (done, text) = orders::reload_report(result, json);
+            self.report(ticket, done, text);
+        }
+    }
+
+    fn replace(&mut self, new: Configuration) -> Result<Vec<String>, Vec<String>> {
+        let Configuration { settings: mut new, tls, stamps, volumes } = new;
+        let old = self.shared.settings.clone();
+        let changes = settings::diff(&old, &new);
+        // Until the next start: the run lock, the control socket, the log and the bins are there.
+        new.work_path.clone_from(&old.work_path);
+        new.log_path.clone_from(&old.log_path);
+        // What can fail comes first ...
+        let wanted = ports(&new, tls.is_some());
+        if wanted.is_empty() {
+            return Err(vec![no_port(&new)]);
+        }
+        let mut have = Vec::new();
+        for &id in &self.ports {
+            if let Some(Entry::Port(port)) = self.lp.get_mut(id) {
+                have.push((id, port.1));
+            }
+        }
+        let mut fresh = Vec::new();
+        for &port in wanted.iter().filter(|port| !have.iter().any(|(_, other)| other == *port)) {
+            fresh.push((bind(port).map_err(|why| vec![why])?, port));
+        }
+        let mut added = Vec::new();
+        for (socket, port) in fresh {
+            match self.lp.insert(Entry::Port(Box::new((Listener::new(socket), port)))) {
+                Ok(id) => added.push(id),
+                Err(error) => {
+                    added.into_iter().for_each(|id| self.lp.close(id));
+                    return Err(vec![format!("port {}: {error}", port.address)]);
+                }
+            }
+        }
+        // ... and this cannot.
+        self.ports.extend(added);
+        for (id, port) in have {
+            if !wanted.contains(&port) {
+                self.ports.retain(|other| *other != id);
+                self.lp.close(id);
+            }
+        }
+        self.reloads += 1;
+        let new = Arc::new(new);
+        self.shared.settings = new.clone();
+        self.stamps = stamps;
+        self.shared.tls = tls;
+        self.shared.volumes = volumes;
+        self.shared.pop3 = Shared::pop3_rules(&new);
+        self.shared.cap = cap(&new, self.descriptors);
+        log::set_max_level(journal::filter(new.log_level));
+        if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {
+            self.replace_helpers(&new);
+        } else if cache_limit(&old) != cache_limit(&new) || cache_life(&old) != cache_life(&new) {
+            self.shared.cache.reset(cache_limit(&new), cache_life(&new));
+        }
+        self.resume_ports();
+        Ok(changes.iter().map(ToString::to_string).collect())
+    }
+
+    /// A new generation of authenticators takes over what waits; the old one finishes what it was asked.
+    fn replace_helpers(&mut self, settings: &Settings) {
+        self.generation += 1;
+        let mut fresh = Helpers::new(self.generation, settings);
+        if let Some(old) = self.shared.helpers.last_mut() {
+            fresh.pool.adopt(self.lp.now(), &mut old.pool);
+            old.pool.retire(self.lp.now());
+        }
+        self.shared.helpers.push(fresh);
+        self.shared.cache.reset(cache_limit(settings), cache_life(settings));
+    }
+
+    pub(super) fn certificates(&mut self, stamps: Vec<Stamp>, read: Option<Result<Option<tls::Tls>, String>>) {
+        let Some(read) = read else { return };
+        self.stamps = stamps;
+        match read {
+            Ok(tls) => {
+                self.shared.tls = tls;
+                log::info!("certificates were read again");
+            }
+            Err(why) => log::error!("certificates have changed and cannot be used, the old ones stay: {why}"),
+        }
+    }
+}
+
+fn configuration(path: &Path) -> Result<Configuration, Vec<String>> {
+    let settings = usable(path)?;
+    let files = tls_files(&settings);
+    let tls = tls::load(&files).map_err(|why| vec![why])?;
+    let (stamps, volumes) = (stamps(&files), volumes(&settings));
+    Ok(Configuration { settings, tls, stamps, volumes })
+}

@@ -1,0 +1,149 @@
+//! What a start and a reload need of the world: settings judged, ports bound, the work_path taken. Each refusal is one
+//! sentence that names the file or port and the remedy.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::entry::Port;
+use super::{LOCK_PATIENCE, PER_CONVERSATION, RESERVE, RUN_LOCK};
+use crate::net::{listen, tls};
+use crate::service::Stamp;
+use crate::settings::{self, Complaint, Level, Settings};
+
+/// A configuration that a server can run with, or what is wrong with it, a sentence each.
+pub fn usable(path: &Path) -> Result<Settings, Vec<String>> {
+    let (settings, complaints) = judged(path);
+    let errors: Vec<String> =
+        complaints.iter().filter(|complaint| complaint.level == Level::Error).map(ToString::to_string).collect();
+    match settings {
+        Some(settings) if errors.is_empty() => Ok(settings),
+        _ => Err(errors),
+    }
+}
+
+/// A configuration, and all there is to say about it and about what it names.
+pub fn judged(path: &Path) -> (Option<Settings>, Vec<Complaint>) {
+    let settings::Loaded { settings, mut complaints } = settings::load(path);
+    if let Some(settings) = &settings {
+        complaints.extend(settings::judge(settings));
+        let readable = complaints.iter().all(|complaint| complaint.level != Level::Error);
+        if readable && let Err(why) = tls::load(&tls_files(settings)) {
+            complaints.push(Complaint { level: Level::Error, place: settings.place("tls_cert"), text: why });
+        }
+    }
+    (settings, complaints)
+}
+
+pub(super) fn tls_files(settings: &Settings) -> Vec<tls::Files> {
+    let files = settings.tls_pairs().into_iter().map(|pair| tls::Files {
+        cert: pair.cert.to_owned(),
+        key: pair.key.to_owned(),
+        domain: pair.domain.map(str::to_owned),
+    });
+    files.collect()
+}
+
+pub(super) fn stamps(files: &[tls::Files]) -> Vec<Stamp> {
+    let stamp = |path: &Path| {
+        let meta = fs::metadata(path).ok()?;
+        Some((meta.ino(), meta.size(), meta.modified().ok()?))
+    };
+    files.iter().flat_map(|files| [stamp(&files.cert), stamp(&files.key)]).collect()
+}
+
+pub(super) fn no_port(settings: &Settings) -> String {
+    format!("{}: no port to serve: set pop_port, or pops_port with tls_cert and tls_key", settings.file.display())
+}
+
+/// The ports that these settings ask for.
+pub(super) fn ports(settings: &Settings, tls: bool) -> Vec<Port> {
+    let mut ports = Vec::new();
+    for &ip in &settings.bind_address {
+        for (number, implicit) in [(settings.pop_port, false), (settings.pops_port, true)] {
+            if number != 0 && (tls || !implicit) {
+                ports.push(Port { address: SocketAddr::new(ip, number), tls: implicit });
+            }
+        }
+    }
+    ports
+}
+
+pub(super) fn bind(port: Port) -> Result<crate::net::TcpListener, String> {
+    listen::tcp(port.address).map_err(|error| {
+        let row = if port.tls { "pops_port" } else { "pop_port" };
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("another program has it: stop that, or set {row}"),
+            io::ErrorKind::PermissionDenied => format!("ports below 1024 need root: start as root, or set {row}"),
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address: set bind_address".to_owned(),
+            _ => format!("set bind_address or {row}"),
+        };
+        format!("port {}: {error}; {remedy}", port.address)
+    })
+}
+
+pub(super) fn run_lock(settings: &Settings) -> Result<File, String> {
+    let path = settings.work_path.join(RUN_LOCK);
+    let trouble =
+        |error: io::Error| format!("{}: {error}; work_path must be a directory that we can write to", path.display());
+    let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(trouble)?;
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(trouble(error)),
+        }
+        io::Seek::rewind(&mut lock).map_err(trouble)?;
+        let pid = io::read_to_string(&lock).unwrap_or_default();
+        let pid = pid.trim();
+        // A server that was killed while it started an authenticator has left the lock to that one, until its exec.
+        let dead = !pid.is_empty() && !Path::new("/proc").join(pid).exists();
+        if !dead || begun.elapsed() > LOCK_PATIENCE {
+            return Err(format!(
+                "{}: a server (pid {pid}) has this work_path already; `dmail serve` runs all services in one process, so \
+                 stop that one first or give this one a work_path of its own",
+                path.display(),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    lock.set_len(0).and_then(|()| io::Seek::rewind(&mut lock)).map_err(trouble)?;
+    io::Write::write_all(&mut lock, format!("{}\n", std::process::id()).as_bytes()).map_err(trouble)?;
+    Ok(lock)
+}
+
+/// A socket that a server left behind; we have the run lock, so nobody listens there.
+pub(super) fn remove_stale(socket: &Path) -> Result<(), String> {
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", socket.display())),
+        _ => Ok(()),
+    }
+}
+
+/// Where drops lie, and the volume of each such place; the longest path first.
+pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
+    let roots = settings.drop_root.iter().chain([&settings.drop_path]);
+    let mut volumes: Vec<(PathBuf, u64)> =
+        roots.map(|root| (root.clone(), fs::metadata(root).map_or(0, |meta| meta.dev()))).collect();
+    volumes.sort_by_key(|(root, _)| std::cmp::Reverse(root.as_os_str().len()));
+    volumes
+}
+
+pub(super) fn cap(settings: &Settings, limit: u64) -> usize {
+    let helpers = 2 * 3 * settings.authent_number;
+    let room = (limit as usize).saturating_sub(RESERVE + helpers) / PER_CONVERSATION;
+    let asked = if settings.max_connections == 0 { usize::MAX } else { settings.max_connections };
+    asked.min(room).max(1)
+}
+
+pub(super) fn cache_limit(settings: &Settings) -> usize {
+    if settings.auth_nocache { 0 } else { settings.authent_cache }
+}
+
+pub(super) fn cache_life(settings: &Settings) -> Duration {
+    Duration::from_secs(settings.authent_cache_hours * 3600)
+}
