@@ -104,7 +104,7 @@ def rounds(bench, when, appends):
         else:
             same(found, none_gone, f"round {n}: nothing was marked; messages")
         pop.quit()
-        wait_for("the session is over", lambda: json.loads(site.tell("status", "--json").stdout)["jobs"]["running"] == 0)
+        wait_for("the session is over", lambda: site.is_quiet())
         if os.path.exists(lock):
             # Procmail and the others wait for a process that is dead.
             left += 1

@@ -1,5 +1,6 @@
 """A whole mail site in a folder: configuration, users, certificate, spool, and the server on ports of its own."""
 
+import json
 import os
 import shlex
 import signal
@@ -205,3 +206,8 @@ class Site:
 
     def tell(self, *words, seconds=30):
         return run([DMAIL, "tellpop", "-i", self.conf, *words], seconds=seconds)
+
+    def is_quiet(self):
+        """No job runs or waits: a compaction that follows a QUIT has ended."""
+        jobs = json.loads(self.tell("status", "--json").stdout)["jobs"]
+        return jobs["running"] == 0 and jobs["waiting"] == 0
