@@ -5,7 +5,7 @@
 //! DIR/users/nwauth.txt      ann and bob, both with the password `secret`
 //! DIR/cert.pem, key.pem     a certificate for localhost that nobody else has signed
 //! DIR/spool/ann, bob        mail: in plain mbox files, as any mail program writes them
-//! DIR/work/                 the log, the control socket
+//! DIR/work                  the log, the control socket
 //! ```
 //!
 //! A folder made by an earlier run is served as it stands, mail and all; anything else that is there is not touched.

@@ -29,24 +29,34 @@
 //!   entries cost none, nor do unknown names beside them: `encrypt all`.)
 //! * Lines over [`REQUEST_MOST`] bytes get one `-ERR`; nothing that comes in ends the process or grows it.
 
-use std::fmt::Write as _;
+mod options;
+mod requests;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use options::Options;
+
+use options::{Only, parse, usage};
+use requests::{Request, Requests};
 
 use crate::store::path::drop_path;
-use crate::store::users::{ADD_BYTES, Form, Record, Users, judge};
+use crate::store::users::{Form, Record, Users, judge};
 use crate::sys::crypt::Crypt;
 use crate::sys::nofollow::NOFOLLOW;
 use crate::text::fault::Fault;
 use crate::text::number::decimal;
+use crate::text::pattern::matches;
 use crate::text::percent;
-use crate::text::secret::{Secret, wipe};
+use crate::text::secret::Secret;
 
 /// Longest request, with its line end.
 pub const REQUEST_MOST: usize = 4096;
@@ -329,7 +339,11 @@ impl Nwauth {
         let is_pattern = text.iter().any(|byte| b"*?".contains(byte));
         let wanted = |name: &[u8]| {
             let name = percent::decode_leniently(&name.to_ascii_lowercase());
-            if is_pattern { fits(&text, &name) } else { memchr::memmem::find(&name, &text).is_some() }
+            if is_pattern {
+                matches(&String::from_utf8_lossy(&text), &name)
+            } else {
+                memchr::memmem::find(&name, &text).is_some()
+            }
         };
         let mut pipe = Ok(());
         let version = self.version;
@@ -578,7 +592,7 @@ impl Nwauth {
         if let Ok(mut file) = options.open(self.options.path.join("nwauth.log"))
             && file.metadata().is_ok_and(|metadata| metadata.is_file())
         {
-            let _ = file.write_all(format!("{} {line}\n", stamp(SystemTime::now())).as_bytes());
+            let _ = file.write_all(format!("{} {line}\n", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")).as_bytes());
         }
     }
 }
@@ -744,258 +758,9 @@ fn change(record: &mut Record, label: &[u8], value: &[u8]) -> Result<(), &'stati
     Ok(())
 }
 
-/// Whether `text` fits `pattern`: `*` any run, `?` one character. Linear but for one step back a star.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p + 1, t));
-                p += 1;
-            }
-            Some(&byte) if byte == b'?' || byte == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((after, from)) = star else { return false };
-                star = Some((after, from + 1));
-                p = after;
-                t = from + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|&byte| byte == b'*')
-}
-
 /// Peers' bytes, so that they cannot forge a log line.
 fn printable(bytes: &[u8]) -> String {
     bytes.iter().take(NAME_MOST).flat_map(|&byte| std::ascii::escape_default(byte)).map(char::from).collect()
-}
-
-/// `2026-08-01T12:34:56Z`. Days to a date: the proleptic Gregorian calendar, in years that begin in March.
-fn stamp(now: SystemTime) -> String {
-    let secs = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, secs) = (secs / 86_400 + 719_468, secs % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", secs / 3600, secs / 60 % 60, secs % 60)
-}
-
-/// Lines from a pipe, in a buffer that is ours to wipe.
-struct Requests<R> {
-    input: R,
-    /// As long as the longest line.
-    buffer: Vec<u8>,
-    /// Bytes before this were read and not yet taken.
-    filled: usize,
-    /// Inside a line that was too long and has been answered.
-    skipping: bool,
-}
-
-enum Request {
-    /// Without its line end.
-    Line(Secret),
-    TooLong,
-    End,
-}
-
-impl<R: Read> Requests<R> {
-    fn next(&mut self) -> io::Result<Request> {
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.buffer[..self.filled]) {
-                let line = self.buffer[..end].strip_suffix(b"\r").unwrap_or(&self.buffer[..end]);
-                let line = Secret::from(line);
-                self.forget(end + 1);
-                if !std::mem::take(&mut self.skipping) {
-                    return Ok(Request::Line(line));
-                }
-                continue;
-            }
-            if self.filled == self.buffer.len() {
-                self.forget(self.filled);
-                if !std::mem::replace(&mut self.skipping, true) {
-                    return Ok(Request::TooLong);
-                }
-            }
-            match self.input.read(&mut self.buffer[self.filled..]) {
-                Ok(0) => return Ok(Request::End),
-                Ok(count) => self.filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn forget(&mut self, count: usize) {
-        self.buffer.copy_within(count..self.filled, 0);
-        wipe(&mut self.buffer[self.filled - count..self.filled]);
-        self.filled -= count;
-    }
-}
-
-impl<R> Drop for Requests<R> {
-    fn drop(&mut self) {
-        wipe(&mut self.buffer);
-    }
-}
-
-// ---- the command line --------------------------------------------------------------------------------------------------
-
-/// What the command line says, before the command.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Directory of the files.
-    pub path: PathBuf,
-    /// Merge when `nwauth.add` is larger.
-    pub size: u64,
-    /// Refuse what changes the files.
-    pub readonly: bool,
-    /// Write nwauth.log.
-    pub log: bool,
-    /// Say on standard error what the log would be told.
-    pub debug: bool,
-    /// Wait this long before each reply, from and to.
-    pub sleep_ms: Option<(u64, u64)>,
-    /// Characters refused in names.
-    pub bad: Vec<u8>,
-    /// Characters refused before the `@`.
-    pub bad_local: Vec<u8>,
-    /// More than one `@` is fine.
-    pub allow_ats: bool,
-    /// Bytes above 0x7f are fine.
-    pub allow_high: bool,
-    only: Option<Only>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Only {
-    Help,
-    Version,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            path: PathBuf::from("."),
-            size: ADD_BYTES,
-            readonly: false,
-            log: false,
-            debug: false,
-            sleep_ms: None,
-            bad: BAD_CHARACTERS.to_vec(),
-            bad_local: Vec::new(),
-            allow_ats: false,
-            allow_high: false,
-            only: None,
-        }
-    }
-}
-
-/// One option: how it is called, how many words it takes, what it does with them.
-struct Row {
-    name: &'static str,
-    takes: &'static str,
-    set: fn(&mut Options, &[String]) -> Result<(), &'static str>,
-    why: &'static str,
-}
-
-/// The manual's spelling: one dash before a whole word, which is why the usual parser is of no use here.
-#[rustfmt::skip]
-const OPTIONS: &[Row] = &[
-    Row { name: "-path", takes: "DIR", why: "where nwauth.txt, nwauth.add and nwauth.log are (.)",
-          set: |o, v| { o.path = PathBuf::from(&v[0]); Ok(()) } },
-    Row { name: "-i", takes: "CONF", why: "the same, by a configuration that lies in that directory",
-          set: |o, v| { o.path = Path::new(&v[0]).parent().filter(|dir| dir.as_os_str() != "").unwrap_or(Path::new(".")).to_owned(); Ok(()) } },
-    Row { name: "-size", takes: "BYTES", why: "merge nwauth.add into nwauth.txt when it is larger (102400)",
-          set: |o, v| { o.size = decimal(v[0].as_bytes()).ok_or("takes a number of bytes")?; Ok(()) } },
-    Row { name: "-readonly", takes: "", why: "refuse set and del, as on a machine that copies another one's files",
-          set: |o, _| { o.readonly = true; Ok(()) } },
-    Row { name: "-log", takes: "", why: "write nwauth.log: who asked what, never a password",
-          set: |o, _| { o.log = true; Ok(()) } },
-    Row { name: "-logpass", takes: "", why: "not offered",
-          set: |_, _| Err("is not offered: it would write passwords into a log") },
-    Row { name: "-debug", takes: "", why: "say the same on standard error",
-          set: |o, _| { o.debug = true; Ok(()) } },
-    Row { name: "-sleep", takes: "X Y", why: "wait X to Y milliseconds before each reply, to try a slow authenticator",
-          set: |o, v| {
-              let (least, most) = (decimal(v[0].as_bytes()), decimal(v[1].as_bytes()));
-              let (Some(least), Some(most)) = (least, most) else { return Err("takes two numbers of milliseconds") };
-              if least > most || most > SLEEP_MOST { return Err("goes from less to more, up to 60000") }
-              o.sleep_ms = Some((least, most));
-              Ok(())
-          } },
-    Row { name: "-badchar", takes: "CHARS", why: "refuse names with one of these, instead of \\\"'`|<>()[]{}*?,;&$!",
-          set: |o, v| { o.bad = v[0].clone().into_bytes(); Ok(()) } },
-    Row { name: "-badchar_localpart", takes: "CHARS", why: "refuse names with one of these before the @ (none)",
-          set: |o, v| { o.bad_local = v[0].clone().into_bytes(); Ok(()) } },
-    Row { name: "-allowats", takes: "", why: "let names have more than one @",
-          set: |o, _| { o.allow_ats = true; Ok(()) } },
-    Row { name: "-allowhighascii", takes: "", why: "let names have bytes above 127",
-          set: |o, _| { o.allow_high = true; Ok(()) } },
-    Row { name: "-h", takes: "", why: "this page",
-          set: |o, _| { o.only = Some(Only::Help); Ok(()) } },
-    Row { name: "-V", takes: "", why: "the version",
-          set: |o, _| { o.only = Some(Only::Version); Ok(()) } },
-];
-
-/// Options, and the words of the command if there is one: everything from the first word that is no option. A command may
-/// be written like an option (`-check fred secret`), as the manual has it.
-fn parse(args: &[String]) -> Result<(Options, Vec<Secret>), String> {
-    let mut options = Options::default();
-    let mut words = Vec::new();
-    let mut rest = args;
-    while let Some((word, after)) = rest.split_first() {
-        let spelled = match word.as_str() {
-            "--help" | "-help" | "-?" => "-h",
-            "--version" => "-V",
-            other => other,
-        };
-        let Some(row) = OPTIONS.iter().find(|row| row.name == spelled) else {
-            let bare = word.trim_start_matches('-');
-            let Some(command) = COMMANDS.iter().find(|command| command.name == bare) else {
-                return Err(format!("{word}: no such option or command; nwauth -h lists them"));
-            };
-            // Options may follow a command that takes so many words and no other number.
-            let count = if command.least == command.most { after.len().min(command.most) } else { after.len() };
-            words.push(Secret::from(bare.as_bytes()));
-            words.extend(after[..count].iter().map(|word| Secret::from(word.as_bytes())));
-            rest = &after[count..];
-            if words.len() > 1 + count {
-                return Err(format!("{word}: one command at a time"));
-            }
-            continue;
-        };
-        let count = row.takes.split_whitespace().count();
-        if after.len() < count {
-            return Err(format!("{word} takes {}", row.takes));
-        }
-        (row.set)(&mut options, &after[..count]).map_err(|reason| format!("{word} {reason}"))?;
-        rest = &after[count..];
-    }
-    Ok((options, words))
-}
-
-fn usage() -> String {
-    let mut text =
-        "usage: nwauth [OPTIONS] [COMMAND]\n\nWithout a command, commands are read from standard input.\n\n".to_owned();
-    for row in OPTIONS {
-        let _ = writeln!(text, "  {:<28} {}", format!("{} {}", row.name, row.takes), row.why);
-    }
-    text.push_str("\ncommands:\n");
-    for command in COMMANDS {
-        let _ = writeln!(text, "  {} {}", command.name, command.takes);
-    }
-    text.push_str(
-        "\nA password of - with set is read from standard input: the command line is there for all to see.\n",
-    );
-    text
 }
 
 #[cfg(test)]

@@ -142,25 +142,3 @@ fn top_sends_the_header_the_blank_line_and_so_many_lines_at_every_cut() {
     assert_eq!(encode(&[b"A: b\n"], DotEncoder::top(5)), b"A: b\r\n\r\n.\r\n");
     assert_eq!(encode(&[b"A: b\r\n\r\n"], DotEncoder::top(0)), b"A: b\r\n\r\n.\r\n");
 }
-
-/// `cargo test --release -- --ignored --nocapture speed` prints what it does on this machine.
-#[test]
-#[ignore = "prints a speed, proves nothing"]
-fn speed_of_encoding() {
-    let lf = "All work and no play makes Jack a dull boy, and so on to the margin.\n".repeat(1 << 20);
-    let crlf = lf.replace('\n', "\r\n");
-    for (what, text, verbatim) in [("LF", &lf, false), ("CRLF, unknown", &crlf, false), ("CRLF, known", &crlf, true)] {
-        let mut best = f64::MAX;
-        let mut wire = Vec::with_capacity(1 << 18);
-        for _ in 0..5 {
-            let start = std::time::Instant::now();
-            let mut encoder = DotEncoder::whole(verbatim);
-            for piece in text.as_bytes().chunks(64 << 10) {
-                wire.clear();
-                encoder.push(piece, &mut wire);
-            }
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        println!("{what}: {:.2} GB/s", text.len() as f64 / best / 1e9);
-    }
-}
