@@ -59,6 +59,9 @@ pub fn run(args: &[String]) -> u8 {
         options::print(&format!("{} is made; `dmail serve -i {}` serves it\n", dir.display(), config.display()));
         return DONE;
     }
+    // Whole paths, so that the lines can be pasted anywhere.
+    let dir = dir.canonicalize().unwrap_or(dir);
+    let config = dir.join("dmail.conf");
     serve::serve(&config, |server| {
         options::print(&format!("dmail: serving {}\n{}", server.serving(), lines(&dir, &config)));
     })
