@@ -155,7 +155,8 @@ impl Server {
             housekeeping,
             stop_by: None,
             reported: LONG_TURN,
-            most_open: 0,
+            // The start counts as a burst: it needed much that will not be needed again.
+            most_open: usize::MAX,
             descriptors: limit,
             _lock: lock,
         };
@@ -395,6 +396,7 @@ impl Server {
         if self.most_open > self.shared.open * 2 + 16 {
             self.lp.trim();
             process::trim_memory();
+            process::unmap_idle_code();
             self.most_open = self.shared.open;
         }
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);

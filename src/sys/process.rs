@@ -90,6 +90,34 @@ pub fn trim_memory() -> bool {
     false
 }
 
+/// Lets go of the pages of our own code that are mapped (madvise(2), MADV_DONTNEED): what runs again is mapped again, from
+/// the page cache, and what only a start or a burst needed is not. Says how many bytes of code there are.
+pub fn unmap_idle_code() -> usize {
+    let own = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mut bytes = 0;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some(rights), Some(path)) = (words.next(), words.next(), words.nth(3)) else { continue };
+        // Only what is executed: never written, so the file has all of it. Not the relocated data beside it.
+        if rights != "r-xp" || std::path::Path::new(path) != own {
+            continue;
+        }
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        let Some((start, end)) = range.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
+            continue;
+        };
+        // SAFETY: the range is one mapping of this process, private, backed by a file and never written to (no PROT_WRITE,
+        // no text relocations in a Rust executable), so every page comes back as it was when it is next touched.
+        let result =
+            unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(start), end - start, libc::MADV_DONTNEED) };
+        if result == 0 {
+            bytes += end - start;
+        }
+    }
+    bytes
+}
+
 /// One arena for all threads: a thread that works on one job must not bring an arena of its own (mallopt(3)).
 pub fn one_arena() {
     #[cfg(target_env = "gnu")]
@@ -159,6 +187,7 @@ mod tests {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         assert_eq!(peer_uid(&one).unwrap(), own_uid());
         trim_memory();
+        assert!(unmap_idle_code() > 100_000, "there is code, and it still runs");
         assert_eq!(signal_name(15), "TERM");
     }
 
