@@ -3,7 +3,8 @@
 //! It is started by a job, because starting one takes a millisecond; with descriptors 0 to 2 and no others, an
 //! environment of two words, and a session of its own, so that killing it kills what it started.
 //!
-//! Its end is noticed by SIGCHLD, and what it wrote before is still read: an exit is reported when the pipe is empty.
+//! Its end is noticed by SIGCHLD or by the end of a pipe, whichever wakes us first; what it wrote before is still read, and
+//! the exit reported when the pipe is empty. One that only closes its output is found out by its silence.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;

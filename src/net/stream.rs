@@ -131,7 +131,7 @@ pub trait Host<M: Machine> {
         Flow::More
     }
 
-    /// A body was handed over whole, or ended before.
+    /// A body was handed over whole, or broke. Not told when the conversation itself ends in the midst of one.
     fn over(&mut self, _body: &Self::Body, _whole: bool) {}
 
     /// The body said `Cold`: fetch what it needs, supply it and release the stream.

@@ -174,6 +174,16 @@ impl Wire {
         }
     }
 
+    /// After an error: one last try to send the alert that explains it. Nothing depends on it.
+    pub(super) fn last_words(&mut self, sock: &mut impl Write) {
+        if let Wire::Tls(tls) = self
+            && !tls.unsent.is_empty()
+        {
+            let _ = sock.write(&tls.unsent);
+            tls.unsent = Vec::new();
+        }
+    }
+
     /// Whether a handshake is under way.
     pub(super) fn is_shaking_hands(&self) -> bool {
         matches!(self, Wire::Tls(tls) if !tls.established)
@@ -320,24 +330,6 @@ impl Tls {
                     Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
                 };
             }
-        }
-    }
-
-    /// One last try to send what explains a failure.
-    fn last_words(&mut self, sock: &mut impl Write) {
-        if !self.unsent.is_empty() {
-            // Nothing depends on it: the connection is lost either way.
-            let _ = sock.write(&self.unsent);
-            self.unsent = Vec::new();
-        }
-    }
-}
-
-impl Wire {
-    /// After an error: one last try to send the alert that explains it.
-    pub(super) fn last_words(&mut self, sock: &mut impl Write) {
-        if let Wire::Tls(tls) = self {
-            tls.last_words(sock);
         }
     }
 }

@@ -11,8 +11,8 @@
 //! | Leaving   | it was told to exit                   | its end; [`EXIT_PATIENCE`] is over                        |
 //! | Dying     | `Act::Kill`                           | its end                                                   |
 //!
-//! Promises: every ticket is answered exactly once, by its deadline. A copy that was silent past the deadline, spoke
-//! unasked or answered garbage is killed, so that a late answer can never reach the next request. A request whose copy
+//! Promises: every ticket is answered exactly once, within twice the time-out: a copy is found within one, for a second
+//! try too, and has one to answer. A copy that was silent past its deadline, spoke unasked or answered garbage is killed, so that a late answer can never reach the next request. A request whose copy
 //! died or babbled is tried once more with another copy, if there is time. Silence, death, garbage and `-DEAD` are all
 //! *unavailable*, never *refused*. A copy that ends without a single good answer is started again after a back-off that
 //! doubles; while all copies are held back so, requests are answered at once.

@@ -270,8 +270,6 @@ impl Server {
         for helpers in &mut shared.helpers {
             helpers.pool.expire(now);
             while let Some(act) = helpers.pool.poll(now) {
-                let entry =
-                    |lp: &mut Loop<Entry>, copy: usize| helpers.copies[copy].map(|id| (id, lp.get_mut(id).is_some()));
                 match act {
                     Act::Spawn(copy) => {
                         let (generation, program) = (helpers.generation, helpers.program.clone());
@@ -281,28 +279,16 @@ impl Server {
                         }
                     }
                     Act::Write(copy, line) => {
-                        let sent = match entry(lp, copy) {
-                            Some((id, true)) => match lp.get_mut(id) {
-                                Some(Entry::Helper(process)) => process.send(line.reveal()).is_ok(),
-                                _ => false,
-                            },
-                            _ => false,
-                        };
-                        // It does not read, or is gone: killed, and noticed by its end.
-                        if !sent
-                            && let Some((id, true)) = entry(lp, copy)
-                            && let Some(Entry::Helper(process)) = lp.get_mut(id)
+                        // One that does not read is killed, and noticed by its end.
+                        if let Some(process) = process(lp, helpers, copy)
+                            && process.send(line.reveal()).is_err()
                         {
                             process.kill();
                         }
                     }
-                    Act::Kill(copy) => match entry(lp, copy) {
-                        Some((id, true)) => {
-                            if let Some(Entry::Helper(process)) = lp.get_mut(id) {
-                                process.kill();
-                            }
-                        }
-                        _ => helpers.pool.ended(now, copy),
+                    Act::Kill(copy) => match process(lp, helpers, copy) {
+                        Some(process) => process.kill(),
+                        None => helpers.pool.ended(now, copy),
                     },
                     Act::Done(ticket, verdict) => shared.post.push_back((ticket, Outcome::Verdict(verdict))),
                     Act::Note(text) => log::warn!("{text}"),
@@ -482,5 +468,13 @@ impl Server {
         }
         // Jobs end without an event of their own once the last one has been collected.
         false
+    }
+}
+
+/// The process that is this copy of an authenticator, while it lives.
+fn process<'l>(lp: &'l mut Loop<Entry>, helpers: &Helpers, copy: usize) -> Option<&'l mut helpers::Copy> {
+    match lp.get_mut(helpers.copies[copy]?) {
+        Some(Entry::Helper(process)) => Some(process),
+        _ => None,
     }
 }

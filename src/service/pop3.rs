@@ -7,7 +7,10 @@
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
 //! | Retrieve     | a body, pulled slice by slice from what is in memory; a job fetches what is not            |
-//! | Commit       | by a job: the ledger is synced. The compaction that follows keeps the session's lock       |
+//! | Commit       | by a job: the ledger is synced. At once when nothing is marked                             |
+//!
+//! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
+//! leave.
 //!
 //! The maildrop is closed, and its lock given back, with the session; a session that ends without a commit deletes nothing.
 
