@@ -2,7 +2,7 @@
 //!
 //! | file         | what it is                                                                         |
 //! |--------------|--------------------------------------------------------------------------------------|
-//! | `pop3.rs`    | one client's session: who it is, its maildrop, what it costs                         |
+//! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `helpers.rs` | the authenticators' processes                                                        |

@@ -1,0 +1,141 @@
+//! What a client who is in can ask: rows, messages, marks, and the commit at the end.
+
+use super::{Message, Said, Service, Wanted, refused};
+use crate::net::jobs::Kind;
+use crate::net::stream::Done;
+use crate::protocol::pop3::reply::Refusal;
+use crate::protocol::pop3::{Answer, Row, Totals};
+use crate::service::Outcome;
+use crate::store::maildrop::{self, Maildrop, MessageReader, Miss, Reach};
+
+impl Service<'_> {
+    /// The maildrop of a logged-in session. The machine asks about messages in no other state.
+    pub(super) fn maildrop(&mut self) -> &mut Maildrop {
+        self.session.maildrop.as_mut().expect("the machine asks about messages only between Opened and Commit")
+    }
+
+    pub(super) fn totals(&mut self) -> Totals {
+        let maildrop = self.maildrop();
+        let (totals, live) = (maildrop.totals(), maildrop.live_totals());
+        Totals { messages: live.messages, octets: live.octets, last_read: totals.last_read }
+    }
+
+    pub(super) fn rows(&mut self, from: u32, wanted: Wanted) -> Said {
+        // One row is one small read, not a page.
+        let rows = match wanted {
+            Wanted::Rows => self.maildrop().page(from, Reach::Now),
+            _ => self.maildrop().row(from, Reach::Now).map(|row| row.into_iter().collect()),
+        };
+        match rows {
+            Ok(rows) => {
+                self.session.wanted = wanted;
+                self.found(rows)
+            }
+            Err(Miss::Cold) => {
+                self.session.wanted = wanted;
+                let lookup = self.maildrop().lookup(from);
+                self.job(Kind::Read, self.session.volume, move || Outcome::Rows(lookup.run()))
+            }
+            Err(miss) => self.missed(&miss),
+        }
+    }
+
+    pub(super) fn found(&mut self, rows: Vec<maildrop::Row>) -> Said {
+        let row =
+            |row: maildrop::Row| Row { number: row.number, octets: row.octets, uid: row.uid, deleted: row.deleted };
+        match self.session.wanted {
+            Wanted::Rows => Done::Now(Answer::Rows(rows.into_iter().map(row).collect())),
+            Wanted::Delete(number) => match rows.iter().find(|row| row.number == number) {
+                Some(row) => {
+                    self.maildrop().mark(row);
+                    Done::Now(Answer::Done)
+                }
+                None => refused(Refusal::NoSuchMessage),
+            },
+            Wanted::Row(number) | Wanted::Message(number, _) => {
+                let found = rows.into_iter().find(|row| row.number == number && !row.deleted);
+                match found {
+                    Some(found) => Done::Now(Answer::Rows(vec![row(found)])),
+                    None => refused(Refusal::NoSuchMessage),
+                }
+            }
+        }
+    }
+
+    pub(super) fn exists(&mut self, number: u32) -> Result<(), Refusal> {
+        let maildrop = self.maildrop();
+        if number == 0 || number > maildrop.totals().messages {
+            Err(Refusal::NoSuchMessage)
+        } else if maildrop.is_deleted(number) {
+            Err(Refusal::AlreadyDeleted)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn delete(&mut self, number: u32) -> Said {
+        if let Err(refusal) = self.exists(number) {
+            return refused(refusal);
+        }
+        self.rows(number, Wanted::Delete(number))
+    }
+
+    pub(super) fn retrieve(&mut self, number: u32, lines: Option<u64>) -> Said {
+        if self.exists(number).is_err() {
+            return refused(Refusal::NoSuchMessage);
+        }
+        self.session.wanted = Wanted::Message(number, lines);
+        match self.maildrop().reader(number, lines, Reach::Now) {
+            Ok(reader) => self.send(reader),
+            Err(Miss::Cold) => {
+                let volume = self.session.volume;
+                let lookup = self.maildrop().lookup(number);
+                self.job(Kind::Read, volume, move || Outcome::Reader(lookup.reader(lines).map(Box::new)))
+            }
+            Err(miss) => self.missed(&miss),
+        }
+    }
+
+    pub(super) fn send(&mut self, reader: MessageReader) -> Said {
+        let Wanted::Message(_, lines) = self.session.wanted else { return refused(Refusal::Unavailable) };
+        let octets = reader.octets();
+        let body = Message { reader, whole: lines.is_none(), fault: None };
+        Done::Send(Answer::Sending(octets), Box::new(body), Answer::Sent)
+    }
+
+    /// Something could not be read: for the log, and for the client.
+    pub(super) fn missed(&mut self, miss: &Miss) -> Said {
+        match miss {
+            Miss::Cold => refused(Refusal::Unavailable),
+            Miss::Changed => {
+                self.shared.counts.changed += 1;
+                log::warn!("pop3 {} {}: the drop was changed by another program", self.id, self.who());
+                refused(Refusal::Changed)
+            }
+            Miss::Fault(fault) => {
+                self.report(fault);
+                refused(Refusal::Unavailable)
+            }
+        }
+    }
+
+    pub(super) fn commit(&mut self) -> Said {
+        let Some(mut maildrop) = self.session.maildrop.take() else { return refused(Refusal::NotCommitted) };
+        let volume = self.session.volume;
+        if maildrop.deletions() == 0 {
+            // What an earlier session deleted may still have to leave the drop.
+            if maildrop.wants_compaction() {
+                self.shared.compact(maildrop, volume);
+            }
+            return Done::Now(Answer::Committed { deleted: 0 });
+        }
+        let said = self.job(Kind::Sync, volume, move || {
+            let result = maildrop.commit();
+            Outcome::Committed(Some((maildrop, volume)), result)
+        });
+        match said {
+            Done::Later => Done::Later,
+            _ => refused(Refusal::NotCommitted),
+        }
+    }
+}
