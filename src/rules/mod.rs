@@ -1,3 +1,5 @@
 //! F1: decisions as functions: values in, verdict out.
 
+pub mod flood;
 pub mod names;
+pub mod stats;
