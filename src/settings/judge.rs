@@ -22,6 +22,9 @@ pub fn judge(settings: &Settings) -> Vec<Complaint> {
     if settings.places.contains_key("log_path") {
         judge.folder("log_path", &settings.log_path, Use::Write);
     }
+    if let Some(stats) = &settings.stats_path {
+        judge.folder("stats_path", stats, Use::Write);
+    }
     judge.folder("drop_path", &settings.drop_path, Use::Read);
     if settings.places.contains_key("drop_root") {
         for root in &settings.drop_root {

@@ -32,6 +32,8 @@ pub enum Kind {
     SomeOf(&'static [&'static str]),
     /// A directory.
     Folder,
+    /// A directory; written without one it is unset.
+    FolderOrNone,
     /// A file with PEM in it, and perhaps the domain it is for.
     Pem,
     /// A program and its arguments.
@@ -53,6 +55,7 @@ impl Kind {
             Kind::OneOf(choices) => choices.join("|"),
             Kind::SomeOf(choices) => format!("LIST of {}", choices.join(", ")),
             Kind::Folder => "DIRECTORY".to_owned(),
+            Kind::FolderOrNone => "[DIRECTORY]".to_owned(),
             Kind::Pem => "FILE [DOMAIN]".to_owned(),
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
             Kind::Domain => "DOMAIN".to_owned(),
@@ -267,7 +270,8 @@ impl Field for PathBuf {
 
 impl Field for Option<PathBuf> {
     fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
-        *self = Some(value.path(value.one()?)?);
+        let none = value.words.iter().all(|word| word.text.is_empty());
+        *self = if none && matches!(value.kind, Kind::FolderOrNone) { None } else { Some(value.path(value.one()?)?) };
         Ok(())
     }
     fn show(&self) -> Vec<String> {

@@ -69,6 +69,10 @@ pub struct Settings {
     pub log_path: PathBuf,
     /// What is logged.
     pub log_level: LogLevel,
+    /// A log that grew to so many kilobytes is renamed; 0 = never.
+    pub log_max_size: u64,
+    /// Statistics files; `None` = there are none.
+    pub stats_path: Option<PathBuf>,
 
     /// How users prove who they are.
     pub authent_method: Method,

@@ -278,6 +278,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
+        log_max_size: 0,
+        stats_path: None,
         authent_method: Method::External,
         authent_process: Command::default(),
         authent_number: 0,

@@ -7,7 +7,7 @@ use std::fmt;
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
 use super::{LockMethod, LogLevel, PlainAuth, Settings};
-use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf};
+use Kind::{Addresses, Command, Domain, Flag, Folder, FolderOrNone, Networks, Number, OneOf, Pem, SomeOf};
 use TakesEffect::{NewConnections, Now, Restart};
 
 /// One setting.
@@ -115,15 +115,29 @@ pub static ROWS: &[Row] = &[
     row!(log_path {
         kind: Folder,
         follows: Some("work_path"),
-        takes_effect: Restart,
+        takes_effect: Now,
         example: "/var/log/dmail",
         why: "Directory for dpop.log and the other logs.",
+    }),
+    row!(log_max_size {
+        kind: number("KILOBYTES", 0, 1_000_000_000),
+        default: "10000",
+        takes_effect: Now,
+        why: "A log that would grow beyond this is renamed, dpop.log to dpop1.log and so on; dpop4.log is the oldest that is \
+              kept. 0 = never, for sites where another program does it.",
     }),
     row!(log_level {
         kind: OneOf(LogLevel::NAMES),
         default: "info",
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
+    }),
+    row!(stats_path {
+        kind: FolderOrNone,
+        takes_effect: Now,
+        example: "/var/lib/dmail/stats",
+        why: "Directory for the statistics of sessions, a file a day, for billing; `tellpop stats` sums them up. Unset, or \
+              written without a directory, there are none.",
     }),
     row!(drop_path {
         part: "The spool",
@@ -345,7 +359,7 @@ pub static LATER: &[Unused] = &[
     note(&["bin_pfull"], "a drop file is compacted when its user quits"),
     note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
     note(&["bulletin_path", "bulletin_from", "hide_old_bulls"], "there are no bulletins yet"),
-    note(&["stats_path", "oneline_stats"], "there are no statistics files yet; each session has its line in the log"),
+    note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(
         &[

@@ -106,6 +106,7 @@ fn the_defaults_are_what_the_manual_says() {
     assert!(!settings.authent_domain && !settings.auth_nocache && !settings.hide_version);
     assert_eq!(settings.log_level, LogLevel::Info);
     assert_eq!(settings.log_path, Path::new("/w"));
+    assert_eq!((settings.log_max_size, settings.stats_path), (10_000, None));
     assert_eq!(settings.drop_root, [Path::new("/d")]);
     assert_eq!(settings.lock_method, [LockMethod::Dotlock, LockMethod::Fcntl]);
     assert_eq!(settings.plain_auth, PlainAuth::Local);
@@ -146,6 +147,16 @@ fn values_of_each_kind_are_read() {
     assert_eq!(pairs[0], TlsPair { domain: None, cert: path("/conf/a.pem"), key: path("/k/ak.pem") });
     assert_eq!(pairs[1], TlsPair { domain: Some("b.example"), cert: path("/conf/b.pem"), key: path("/conf/bk.pem") });
     assert_eq!(good("lock_method none").lock_method, []);
+}
+
+#[test]
+fn statistics_are_switched_off_by_a_blank_path_as_in_the_manual() {
+    assert_eq!(good("stats_path my/stats/path").stats_path.as_deref(), Some(Path::new("/conf/my/stats/path")));
+    for off in ["stats_path # To disable", "stats_path", "stats_path   ", "stats_path \"\""] {
+        assert_eq!(good(off).stats_path, None, "{off}");
+    }
+    assert!(only("stats_path a b").contains("stats_path takes one value"));
+    assert!(only("bin_path # none").contains("bin_path says nothing"));
 }
 
 #[test]
@@ -508,13 +519,16 @@ fn what_is_not_there_or_cannot_be_used_is_told_with_file_line_and_remedy() {
         assert!(said[0].starts_with(says), "\n     is: {}\nshould: {says}", said[0]);
     }
     let folder = world();
-    let said = judged(&folder, "log_path logs\nbin_path bins\ndrop_root drop\ndrop_root more\n");
-    for (said, says) in
-        said.iter().zip([":7:1: error: log_path: ", ":10:1: error: drop_root: ", ":8:1: error: bin_path: "])
-    {
+    let said = judged(&folder, "log_path logs\nbin_path bins\ndrop_root drop\ndrop_root more\nstats_path stats\n");
+    for (said, says) in said.iter().zip([
+        ":7:1: error: log_path: ",
+        ":11:1: error: stats_path: ",
+        ":10:1: error: drop_root: ",
+        ":8:1: error: bin_path: ",
+    ]) {
         assert!(said.contains(says), "{said}");
     }
-    assert_eq!(said.len(), 3);
+    assert_eq!(said.len(), 4);
 }
 
 #[test]
