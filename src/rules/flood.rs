@@ -22,12 +22,15 @@ pub const MOST: usize = 256;
 pub enum Origin {
     /// A network, by its first address.
     Network(IpAddr),
+    /// No client's address belongs to it.
+    Inside,
     /// Whatever the table had no room for.
     Others,
 }
 
 impl Origin {
-    fn of(address: IpAddr) -> Origin {
+    fn of(address: Option<IpAddr>) -> Origin {
+        let Some(address) = address else { return Origin::Inside };
         Origin::Network(match address.to_canonical() {
             IpAddr::V4(address) => IpAddr::V4((u32::from(address) & !0xff).into()),
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -40,6 +43,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Network(address @ IpAddr::V4(_)) => write!(f, "{address}/24"),
             Origin::Network(address) => write!(f, "{address}/64"),
+            Origin::Inside => f.write_str("inside"),
             Origin::Others => f.write_str("other addresses"),
         }
     }
@@ -75,7 +79,7 @@ impl<K: Copy + PartialEq> Flood<K> {
     }
 
     /// Counts an event; whether it shall have a line of its own.
-    pub fn admit(&mut self, now: Instant, kind: K, from: IpAddr) -> bool {
+    pub fn admit(&mut self, now: Instant, kind: K, from: Option<IpAddr>) -> bool {
         let find = |rows: &[Row<K>], origin| rows.iter().position(|row| row.kind == kind && row.origin == origin);
         let mut origin = Origin::of(from);
         let mut found = find(&self.rows, origin);
@@ -132,8 +136,8 @@ impl<K: Copy + PartialEq> Default for Flood<K> {
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn at(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
     }
 
     #[test]
@@ -150,7 +154,7 @@ mod tests {
         let told = flood.expire(begin + WINDOW);
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].kind, told[0].origin.to_string(), told[0].times), ('a', "192.0.2.0/24".into(), 972));
-        assert!(flood.rows.is_empty() && flood.expire(begin + WINDOW * 3) == []);
+        assert!(flood.rows.is_empty() && flood.expire(begin + WINDOW * 3).is_empty());
         assert!(flood.admit(begin + WINDOW, 'a', at("192.0.2.7")));
     }
 
@@ -183,7 +187,7 @@ mod tests {
         let mut flood = Flood::new();
         let mut lines = 0;
         for network in 0..100_000u32 {
-            lines += usize::from(flood.admit(begin, 'a', IpAddr::V4((network << 8).into())));
+            lines += usize::from(flood.admit(begin, 'a', Some(IpAddr::V4((network << 8).into()))));
         }
         assert_eq!(lines, MOST + LINES as usize);
         assert_eq!(flood.rows.len(), MOST + 1);

@@ -36,8 +36,10 @@ use crate::net::tls;
 use crate::net::turn::{Id, Loop, Ticket};
 use crate::protocol::End;
 use crate::protocol::helper::Act;
+use crate::rules::flood::Flood;
 use crate::service::cache::Cache;
 use crate::service::helpers::{self, Helpers};
+use crate::service::noise::Event;
 use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, pop3};
 use crate::settings::Settings;
 use crate::sys::process;
@@ -107,7 +109,7 @@ impl Server {
         let orders = listen::unix(&socket).map_err(|error| {
             format!("{}: cannot listen here: {error}; work_path must be writable and short", socket.display())
         })?;
-        let journal = Journal::open(&settings.log_path.join("dpop.log"), settings.log_level);
+        let journal = Journal::open(&settings);
         let journal = journal.map_err(|fault| format!("{fault}; set log_path to a directory we can write to"))?;
         let trouble = |error: io::Error| format!("the event loop cannot be set up: {error}");
         let mut lp = Loop::new().map_err(trouble)?;
@@ -126,6 +128,7 @@ impl Server {
             compacting: HashSet::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
+            flood: Flood::new(),
             open: 0,
             cap,
             controls: 0,
@@ -178,6 +181,7 @@ impl Server {
     /// Serves until told to stop.
     pub fn run(mut self) -> Result<(), String> {
         while self.turn().map_err(|error| format!("the event loop: {error}"))? {}
+        self.shared.tell(self.lp.now());
         log::info!("dmail stopped");
         // The next server removes what we could not.
         let _ = fs::remove_file(&self.socket);
@@ -291,7 +295,8 @@ impl Server {
                         None => helpers.pool.ended(now, copy),
                     },
                     Act::Done(ticket, verdict) => shared.post.push_back((ticket, Outcome::Verdict(verdict))),
-                    Act::Note(text) => log::warn!("{text}"),
+                    Act::Note(text) if shared.flood.admit(now, Event::Undecided, None) => log::warn!("{text}"),
+                    Act::Note(_) => {}
                 }
             }
         }
@@ -373,6 +378,7 @@ impl Server {
 
     fn keep_house(&mut self, now: Instant) {
         self.housekeeping = now + HOUSEKEEPING;
+        self.shared.tell(now);
         let longest = self.lp.longest();
         if longest.time > self.reported {
             log::warn!("a turn of {} took {} ms", longest.kind, longest.time.as_millis());
@@ -405,7 +411,9 @@ impl Server {
                 Entry::Pop3(conversation) => {
                     self.shared.open -= 1;
                     left += 1;
-                    conversation.farewell(id, now);
+                    if let Some(left) = conversation.farewell(id, now, &mut self.shared) {
+                        self.journal.record(left);
+                    }
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
                 _ => {}

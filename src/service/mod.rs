@@ -6,12 +6,14 @@
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `helpers.rs` | the authenticators' processes                                                        |
+//! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 //! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
 
 pub mod account;
 pub mod cache;
 pub mod control;
 pub mod helpers;
+pub mod noise;
 pub mod pop3;
 
 use std::collections::{HashSet, VecDeque};
@@ -28,6 +30,7 @@ use crate::net::turn::Ticket;
 use crate::net::{TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
+use crate::rules::flood::Flood;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
 use crate::text::fault::Fault;
@@ -155,6 +158,8 @@ pub struct Shared {
     pub orders: VecDeque<(Ticket, Vec<String>)>,
     /// What happened.
     pub counts: Counts,
+    /// What clients make happen, as far as it has lines in the log.
+    pub flood: Flood<noise::Event>,
     /// Conversations that are open now.
     pub open: usize,
     /// Most that may be.

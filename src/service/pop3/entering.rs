@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::{Entering, Said, Service, refused};
+use super::{Entering, Event, Said, Service, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
 use crate::protocol::helper::{Question, Verdict};
@@ -38,7 +38,10 @@ impl Service<'_> {
 
     pub(super) fn denied(&mut self, user: &[u8]) -> Said {
         self.shared.counts.denied += 1;
-        log::info!("pop3 {} {} {}: login refused", self.id, printable(user), self.session.peer.ip().to_canonical());
+        if self.has_line(Event::Refused) {
+            let from = self.session.peer.ip().to_canonical();
+            log::info!("pop3 {} {} {from}: login refused", self.id, printable(user));
+        }
         refused(Refusal::Denied)
     }
 
@@ -58,7 +61,9 @@ impl Service<'_> {
             }
             Verdict::Refused => self.denied(entering.user.as_bytes()),
             Verdict::Unavailable => {
-                log::warn!("pop3 {} {}: no authenticator could tell", self.id, printable(entering.user.as_bytes()));
+                if self.has_line(Event::Undecided) {
+                    log::warn!("pop3 {} {}: no authenticator could tell", self.id, printable(entering.user.as_bytes()));
+                }
                 self.unavailable()
             }
         }
@@ -137,7 +142,9 @@ impl Service<'_> {
     }
 
     pub(super) fn misconfigured(&mut self, why: &str) -> Said {
-        log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
+        if self.has_line(Event::Trouble) {
+            log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
+        }
         self.session.entering = None;
         refused(Refusal::Misconfigured)
     }

@@ -25,8 +25,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cache::Key;
+use super::noise::Event;
 use super::{LOCK_PATIENCE, Outcome, Shared};
-use crate::net::jobs::Kind;
+use crate::net::jobs::{Busy, Kind};
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
@@ -89,7 +90,17 @@ enum Wanted {
 pub struct Message {
     reader: MessageReader,
     whole: bool,
+    /// Octets handed on, with their dots.
+    sent: u64,
     fault: Option<Miss>,
+}
+
+impl Message {
+    /// What the client got of it: of the whole message as LIST counts it.
+    fn octets(&self, handed_over: bool) -> u64 {
+        let octets = self.reader.octets();
+        if handed_over && self.whole { octets } else { self.sent.min(octets) }
+    }
 }
 
 impl Body for Message {
@@ -97,7 +108,10 @@ impl Body for Message {
         if self.fault.is_some() {
             return Pull::Broken;
         }
-        match self.reader.pull(scratch, out) {
+        let before = out.len();
+        let pulled = self.reader.pull(scratch, out);
+        self.sent += (out.len() - before) as u64;
+        match pulled {
             Ok(Pulled::More) => Pull::More,
             Ok(Pulled::Last) => Pull::Last,
             Err(Miss::Cold) => Pull::Cold,
@@ -158,7 +172,7 @@ impl Conversation {
 
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
-        let mut host = Service { session: &mut self.session, shared, id };
+        let mut host = Service { session: &mut self.session, shared, id, now };
         self.stream.turn(now, scratch, &mut host)
     }
 
@@ -207,7 +221,7 @@ impl Conversation {
         if !self.stream.is_owed() {
             return false;
         }
-        let mut service = Service { session: &mut self.session, shared, id: ticket.id };
+        let mut service = Service { session: &mut self.session, shared, id: ticket.id, now };
         match service.delivered(now, outcome) {
             Done::Later => {}
             done => self.stream.answer(done),
@@ -215,17 +229,43 @@ impl Conversation {
         true
     }
 
-    /// It is over: the line for the log.
-    pub fn farewell(self, id: Id, now: Instant) {
+    /// It is over: the line for the log, and, if somebody had logged in, the statistics.
+    pub fn farewell(mut self, id: Id, now: Instant, shared: &mut Shared) -> Option<Left> {
+        // It ended in the midst of a message.
+        self.session.octets += self.stream.body().map_or(0, |body| body.octets(false));
         let Session { user, peer, began, retrieved, octets, deleted, secured, .. } = self.session;
         let who = user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
-        let seconds = now.saturating_duration_since(began).as_secs();
+        let secs = now.saturating_duration_since(began).as_secs();
         let how = if secured { "tls" } else { "plain" };
-        log::info!(
-            "pop3 {id} {who} {} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {seconds} s",
-            peer.ip().to_canonical()
-        );
+        let from = peer.ip().to_canonical();
+        if user.is_some() || shared.has_line(now, Event::Stranger, Some(from)) {
+            log::info!(
+                "pop3 {id} {who} {from} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {secs} s"
+            );
+        }
+        let left = |user: Box<str>| Left {
+            user: user.into(),
+            from: from.to_string(),
+            secs,
+            bytes: octets,
+            messages: retrieved,
+        };
+        user.map(left)
     }
+}
+
+/// What a session of somebody who had logged in comes to.
+pub struct Left {
+    /// Who it was.
+    pub user: String,
+    /// The client's address.
+    pub from: String,
+    /// How long it took.
+    pub secs: u64,
+    /// Octets of messages that were sent, also of parts of messages.
+    pub bytes: u64,
+    /// Messages that were sent whole.
+    pub messages: u32,
 }
 
 type Said = Done<Answer, Message>;
@@ -239,6 +279,7 @@ struct Service<'a> {
     session: &'a mut Session,
     shared: &'a mut Shared,
     id: Id,
+    now: Instant,
 }
 
 impl Host<Pop3> for Service<'_> {
@@ -275,9 +316,9 @@ impl Host<Pop3> for Service<'_> {
         if let Some(miss) = &body.fault {
             let _ = self.missed(miss);
         }
+        self.session.octets += body.octets(whole);
         if whole && body.whole {
             self.session.retrieved += 1;
-            self.session.octets += body.reader.octets();
             self.shared.counts.retrieved += 1;
             self.shared.counts.octets += body.reader.octets();
         }
@@ -289,7 +330,7 @@ impl Host<Pop3> for Service<'_> {
         let ticket = self.ticket();
         let taken = self.shared.jobs.submit(Some(ticket), Kind::Read, volume, move |_| Outcome::Fetched(fetch.run()));
         if let Err(busy) = taken {
-            log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
+            self.busy(&busy);
             self.shared.post.push_back((ticket, Outcome::Lost));
         }
     }
@@ -307,7 +348,7 @@ impl Service<'_> {
         match self.shared.jobs.submit(Some(ticket), kind, volume, move |_| work()) {
             Ok(()) => Done::Later,
             Err(busy) => {
-                log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
+                self.busy(&busy);
                 refused(Refusal::Unavailable)
             }
         }
@@ -335,8 +376,20 @@ impl Service<'_> {
         }
     }
 
-    fn report(&self, fault: &Fault) {
-        log::error!("pop3 {} {}: {fault}", self.id, self.who());
+    fn report(&mut self, fault: &Fault) {
+        if self.has_line(Event::Trouble) {
+            log::error!("pop3 {} {}: {fault}", self.id, self.who());
+        }
+    }
+
+    fn busy(&mut self, busy: &Busy) {
+        if self.has_line(Event::Busy) {
+            log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
+        }
+    }
+
+    fn has_line(&mut self, event: Event) -> bool {
+        self.shared.has_line(self.now, event, Some(self.session.peer.ip()))
     }
 
     fn who(&self) -> String {
