@@ -6,6 +6,7 @@ pub mod nwauth;
 pub mod options;
 pub mod serve;
 pub mod settings;
+pub mod stats;
 pub mod tell;
 
 use std::ffi::OsString;
