@@ -73,14 +73,14 @@ mod tests {
 
     #[test]
     fn unknown_names_warn_and_later_ones_are_noted_but_both_pass() {
-        let (_dir, path) = written("pop_prot 110\nbulletin_path /tmp\nallow_dds false\n");
+        let (_dir, path) = written("pop_prot 110\nadmin_port 8080\nallow_dds false\n");
         let (text, code) = report(&path);
         assert_eq!(code, DONE, "{text}");
         assert!(
             text.contains("dmail.conf:5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
             "{text}"
         );
-        assert!(text.contains("dmail.conf:6:1: note: bulletin_path is known but not used by this version"), "{text}");
+        assert!(text.contains("dmail.conf:6:1: note: admin_port is known but not used by this version"), "{text}");
         assert!(
             text.contains("dmail.conf:7:1: note: allow_dds is known but not used by this version: names with"),
             "{text}"

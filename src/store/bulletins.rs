@@ -2,7 +2,7 @@
 //!
 //! What is there is made into one mbox file below work_path, named by its content, and that is opened like any maildrop: so
 //! bulletins are listed, read slice by slice and watched for changes by the same code as mail. A board that took an older one's
-//! place leaves its file to the sessions that read it: they have it open.
+//! place leaves it to the sessions that read it: the one before, and all that are younger than a day.
 //!
 //! | file in `work_path/bulletins` | what                                                                          |
 //! |-------------------------------|-------------------------------------------------------------------------------|
@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -31,6 +32,9 @@ use crate::text::fault::Fault;
 pub const TEXT_BYTES: u64 = 1 << 20;
 /// The most bulletins.
 pub const MOST: usize = 1000;
+
+/// How long older boards are left to those who read them.
+const LEFT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Where bulletins come from, and what is said in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +96,7 @@ impl Board {
             board.mail = Some(mail);
             let _ = fs::remove_file(&fresh);
         } else {
-            board.open(source, &folder, &fresh)?;
+            board.open(source, &folder, &fresh, old)?;
         }
         Ok(Some(board))
     }
@@ -158,7 +162,7 @@ impl Board {
         Ok(())
     }
 
-    fn open(&mut self, source: &Source, folder: &Path, fresh: &Path) -> Result<(), Fault> {
+    fn open(&mut self, source: &Source, folder: &Path, fresh: &Path, old: Option<&Board>) -> Result<(), Fault> {
         let name = format!("{:016x}.mbox", self.hash);
         let path = folder.join(&name);
         fs::rename(fresh, &path).map_err(Fault::at("renaming", fresh))?;
@@ -174,12 +178,18 @@ impl Board {
             return Err(Fault::new("reading", &path, error));
         }
         self.mail = Some(Arc::new(mail));
-        // What earlier boards left; sessions that read them have them open.
+        let before = old.map(|old| format!("{:016x}.mbox", old.hash));
         for entry in fs::read_dir(folder).map_err(Fault::at("listing", folder))?.flatten() {
             let other = entry.file_name();
             let other = other.to_string_lossy();
-            let ours = other.trim_start_matches('.').starts_with(&name);
-            if other.contains(".mbox") && !ours {
+            let read = |name: &String| other.trim_start_matches('.').starts_with(name.as_str());
+            let young = || {
+                entry
+                    .metadata()
+                    .and_then(|seen| seen.modified())
+                    .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LEFT_FOR))
+            };
+            if other.contains(".mbox") && !read(&name) && !before.as_ref().is_some_and(read) && !young() {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -274,8 +284,20 @@ mod tests {
         let shorter = read(&source, Some(&board), false).unwrap();
         assert_eq!((&*shorter.numbers, shorter.newest), (&[9][..], 10));
         assert_eq!(ids(&board).len(), 2);
-        let left = fs::read_dir(dir.path().join("work/bulletins")).unwrap().flatten();
-        assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().ends_with(".mbox")).count(), 1);
+        // Older boards go, but for the one before, when they are a day old.
+        let folder = dir.path().join("work/bulletins");
+        let left = || {
+            let names = fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
+            names.filter(|path| path.extension().is_some_and(|ending| ending == "mbox")).collect::<Vec<_>>()
+        };
+        assert_eq!(left().len(), 2);
+        for path in left() {
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_modified(std::time::SystemTime::now() - 2 * LEFT_FOR).unwrap();
+        }
+        put("11.txt", "eleven\n");
+        read(&source, Some(&shorter), false).unwrap();
+        assert_eq!(left().len(), 2, "the new one and the one before");
     }
 
     #[test]

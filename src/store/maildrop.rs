@@ -55,8 +55,12 @@ pub struct Maildrop<D: Disk = RealDisk> {
     ledger: End,
     /// Nothing until the first message is marked.
     marks: Option<Box<Marks>>,
-    /// What [`commit`](Maildrop::commit) is to remember of bulletins.
+    /// What the ledger remembers of bulletins; epoch 0: nothing.
+    bulletins: Seen,
+    /// What [`commit`](Maildrop::commit) is to remember of them.
     seen: Option<Seen>,
+    /// This session made the bin: nobody was here before.
+    is_new: bool,
 }
 
 /// What a session and its readers and jobs share; nothing in it changes but `seen`.
@@ -67,7 +71,6 @@ pub(super) struct Core<D: Disk> {
     bin: Option<D::File>,
     /// `None`: there is no drop.
     pub(super) files: Option<Files<D>>,
-    bulletins: Seen,
     generation: u64,
     totals: Totals,
     /// Dead messages' bytes are in the drop.
@@ -175,9 +178,10 @@ impl Maildrop {
 impl<D: Disk> Maildrop<D> {
     /// [`open`](Maildrop::open) on a disk of the caller's.
     pub fn open_on(disk: &D, place: &Place) -> Result<Maildrop<D>, Refused> {
-        let mut remarks = Remarks::default();
+        let (mut remarks, mut made) = (Remarks::default(), false);
         for _ in 0..ATTEMPTS {
-            if let Some(maildrop) = Maildrop::attempt(disk, place, &mut remarks)? {
+            if let Some(mut maildrop) = Maildrop::attempt(disk, place, &mut remarks, &mut made)? {
+                maildrop.is_new = made;
                 return Ok(maildrop);
             }
         }
@@ -185,7 +189,12 @@ impl<D: Disk> Maildrop<D> {
     }
 
     /// `None`: something was replaced under our hands, begin again.
-    fn attempt(disk: &D, place: &Place, remarks: &mut Remarks) -> Result<Option<Maildrop<D>>, Refused> {
+    fn attempt(
+        disk: &D,
+        place: &Place,
+        remarks: &mut Remarks,
+        made: &mut bool,
+    ) -> Result<Option<Maildrop<D>>, Refused> {
         let mut desk = Desk::at(disk, place, false)?;
         if desk.is_none() && (place.lone || Desk::has_mail(disk, place)?) {
             desk = Desk::at(disk, place, true)?;
@@ -197,6 +206,7 @@ impl<D: Disk> Maildrop<D> {
                 if !place.lone && desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
                     return Ok(Some(Maildrop::empty(disk, place)));
                 }
+                *made = true;
                 match desk.open_own(".bin", How::Create)? {
                     Some(bin) => bin,
                     None => return Ok(None),
@@ -263,7 +273,6 @@ impl<D: Disk> Maildrop<D> {
             spot,
             bin,
             files,
-            bulletins: header.bulletins,
             generation: header.generation,
             totals: Totals { messages: header.count, octets: header.octets, last_read: header.last_read },
             dead: header.preamble + header.live_bytes < header.drop.size,
@@ -274,7 +283,7 @@ impl<D: Disk> Maildrop<D> {
             remarks,
         };
         let ledger = End { bytes: header.bin_bytes, serial: header.bin_serial, id: header.bin_id };
-        Maildrop { core: Arc::new(core), ledger, marks: None, seen: None }
+        Maildrop { core: Arc::new(core), ledger, marks: None, bulletins: header.bulletins, seen: None, is_new: false }
     }
 
     /// The drop file.
@@ -369,9 +378,14 @@ impl<D: Disk> Maildrop<D> {
         Ok(MessageReader::new(Arc::clone(&self.core), entry, body_lines))
     }
 
-    /// What the ledger says of bulletins when `remembers`: nothing when this user never had any taken away.
+    /// What the ledger remembers of bulletins; `None` when nothing.
     pub fn bulletins(&self) -> Option<Seen> {
-        Some(self.core.bulletins).filter(|seen| seen.epoch != 0)
+        Some(self.bulletins).filter(|seen| seen.epoch != 0)
+    }
+
+    /// Whether nobody had a bin here before this session.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Whether there is a ledger in which something could be remembered of bulletins. There is none where nothing was opened.
@@ -421,6 +435,7 @@ impl<D: Disk> Maildrop<D> {
             let synced = core.disk.open_dir(parent).and_then(|dir| core.disk.sync_dir(&dir));
             synced.map_err(Fault::at("syncing", parent))?;
         }
+        self.bulletins = seen.unwrap_or(self.bulletins);
         self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id };
         let (deleted, octets) = marked.map_or((0, 0), |marks| (marks.count, marks.octets));
         Ok(Commit { deleted, octets, wants_compaction: core.dead || deleted > 0 })
