@@ -14,9 +14,14 @@ const USAGE_TEXT: &str = "dmail check [-i FILE]
 Reads dmail.conf and what it includes, looks whether what it names is there and can be used, and says what is wrong and
 what to do. Nothing is changed. Exit code 1: a server could not run with it.";
 
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(USAGE_TEXT, options::none)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let (common, matches) = match options::read(args, USAGE_TEXT, |_| {}) {
+    let (common, matches) = match options::read(args, USAGE_TEXT, options::none) {
         Ok(read) => read,
         Err(code) => return code,
     };
