@@ -316,6 +316,9 @@ impl Tally {
     /// Adds lines that were read. Each needs three places in memory that are seldom in the processor's caches: they are
     /// asked for together, which takes a third of the time.
     fn add(&mut self, lines: &[(Line<'_>, u32)]) {
+        if lines.is_empty() {
+            return;
+        }
         while (self.users.len() + lines.len()) * 4 > self.places.len() * 3 {
             self.grow();
         }
