@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
-use super::stats;
+use super::{bulletin, stats};
 use crate::control::{self, Order, Tool};
 use crate::protocol::control::{heading, line};
 use crate::settings;
@@ -22,10 +22,18 @@ const LONGEST: usize = 64 * 1024 * 1024;
 /// How long a server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+fn usage() -> String {
+    format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help())
+}
+
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(&usage(), options::stop_at_first_word)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let usage = format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help());
-    let (common, matches) = match options::read(args, &usage, options::stop_at_first_word) {
+    let (common, matches) = match options::read(args, &usage(), options::stop_at_first_word) {
         Ok(read) => read,
         Err(code) => return code,
     };
@@ -35,6 +43,7 @@ pub fn run(args: &[String]) -> u8 {
             eprintln!("tellpop: {why}");
             return USAGE;
         }
+        Ok((Order::ByTool(Tool::Bulletin), json)) => return bulletin::run(&common.config, json),
         Ok((Order::ByTool(Tool::Stats), _)) => return stats::run(&common.config, &after_verb(&matches.free)),
         Ok(_) => {}
     }

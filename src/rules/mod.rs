@@ -1,5 +1,6 @@
 //! F1: decisions as functions: values in, verdict out.
 
+pub mod bulletins;
 pub mod flood;
 pub mod names;
 pub mod stats;
