@@ -1,6 +1,7 @@
 //! How a client gets in: name, password, maildrop. Whatever is refused here is counted, and said in the log.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::shown::Shown;
@@ -10,7 +11,7 @@ use crate::net::stream::Done;
 use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Login};
-use crate::service::{LOCK_RETRY, Outcome, account};
+use crate::service::{LOCK_PATIENCE, LOCK_RETRY, Outcome, PEER_PATIENCE, account};
 use crate::store::maildrop::{Maildrop, Refused};
 use crate::text::fault::Fault;
 use crate::text::printable::{printable, visible};
@@ -121,15 +122,18 @@ impl Service<'_> {
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();
-                if self.session.patience.is_some_and(|until| now < until && !self.shared.stopping)
-                    && (matches!(refusal, Refused::Locked) || ours())
-                {
-                    let ticket = self.ticket();
-                    self.shared.parked.push_back((now + LOCK_RETRY, ticket));
-                    return Done::Later;
+                let patient = self.session.patience.is_some_and(|until| now < until && !self.shared.stopping);
+                if patient && (matches!(refusal, Refused::Locked) || ours()) {
+                    return self.park(now);
                 }
-                self.session.entering = None;
-                refused(Refusal::InUse)
+                match self.drop() {
+                    Some(drop) if matches!(refusal, Refused::InUse) => {
+                        let ticket = self.ticket();
+                        self.shared.contested.push((drop, ticket));
+                        Done::Later
+                    }
+                    _ => self.in_use(),
+                }
             }
             Err(Refused::Unsafe(fault)) => self.misconfigured(&fault.to_string()),
             Err(Refused::Fault(fault)) => {
@@ -140,12 +144,34 @@ impl Service<'_> {
         }
     }
 
-    pub(super) fn place_is_compacting(&self) -> bool {
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
-            return false;
-        };
-        let place = account::place(user, account, &self.session.settings);
-        place.is_ok_and(|place| self.shared.compacting.contains(&place.drop))
+    /// Another session has the maildrop. One whose peer is gone is given up by the kernel, and worth waiting for.
+    pub(super) fn held(&mut self, now: Instant, fading: bool) -> Said {
+        let until = self.session.patience.map(|until| until + (PEER_PATIENCE - LOCK_PATIENCE));
+        if fading && until.is_some_and(|until| now < until && !self.shared.stopping) {
+            return self.park(now);
+        }
+        self.in_use()
+    }
+
+    fn park(&mut self, now: Instant) -> Said {
+        let ticket = self.ticket();
+        self.shared.parked.push_back((now + LOCK_RETRY, ticket));
+        Done::Later
+    }
+
+    fn in_use(&mut self) -> Said {
+        self.session.entering = None;
+        refused(Refusal::InUse)
+    }
+
+    /// The drop of who was welcomed.
+    fn drop(&self) -> Option<PathBuf> {
+        let Entering { user, account: Some(account), .. } = self.session.entering.as_deref()? else { return None };
+        account::place(user, account, &self.session.settings).ok().map(|place| place.drop)
+    }
+
+    fn place_is_compacting(&self) -> bool {
+        self.drop().is_some_and(|drop| self.shared.compacting.contains(&drop))
     }
 
     pub(super) fn misconfigured(&mut self, why: &str) -> Said {

@@ -22,6 +22,7 @@ pub mod shown;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,6 +40,7 @@ use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
+use crate::sys::socket::unanswered_probes;
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
@@ -208,6 +210,16 @@ impl Conversation {
         losable.then_some(self.session.began)
     }
 
+    /// Whether this session has the maildrop of that drop.
+    pub fn holds(&self, drop: &Path) -> bool {
+        self.session.maildrop.as_ref().is_some_and(|maildrop| maildrop.path() == drop)
+    }
+
+    /// Whether its peer leaves keep-alive probes unanswered: it will be given up soon, or has been.
+    pub fn is_fading(&mut self) -> bool {
+        unanswered_probes(self.stream.sock_mut()).is_ok_and(|probes| probes > 0)
+    }
+
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
         if ticket.serial != self.session.serial {
@@ -368,6 +380,7 @@ impl Service<'_> {
             Outcome::Verdict(verdict) => self.judged(now, verdict),
             Outcome::Opened(opened) => self.opened(now, opened),
             Outcome::TryAgain => self.open(),
+            Outcome::Held(fading) => self.held(now, fading),
             Outcome::Rows(Ok(rows)) => self.found(rows),
             Outcome::Reader(Ok(reader)) => self.send(*reader),
             Outcome::Rows(Err(miss)) | Outcome::Reader(Err(miss)) => self.missed(&miss),
