@@ -22,6 +22,7 @@
 //! [`Tally`] needs 56 bytes and the name for each user, and up to 16 for finding him; nothing for a line.
 
 use std::cmp::{Ordering, Reverse};
+use std::hint::black_box;
 
 use memchr::{memchr, memrchr};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -118,6 +119,9 @@ impl Line<'_> {
         let (messages, rest) = last_number(rest)?;
         let (bytes, _from) = last_number(rest)?;
         let user = if user.is_empty() { b"-" } else { user };
+        if user.len() > NAME_BYTES {
+            return None;
+        }
         Some(Line { start, end, user, bytes, messages })
     }
 }
@@ -198,6 +202,8 @@ struct User {
 /// Where a user may be found: half of his name's hash, and his index plus one; 0 in an empty place.
 type Place = (u32, u32);
 
+/// Lines that are added together.
+const BATCH: usize = 64;
 /// Names that are longer make a bad line.
 const NAME_BYTES: usize = 4096;
 
@@ -281,10 +287,22 @@ impl Tally {
     pub fn feed(&mut self, bytes: &[u8]) -> usize {
         let whole = memrchr(b'\n', bytes).map_or(0, |at| at + 1);
         let mut rest = &bytes[..whole];
+        let mut lines = Vec::with_capacity(BATCH);
         while let Some(end) = memchr(b'\n', rest) {
-            self.line(&rest[..end]);
+            match Line::read(&rest[..end]) {
+                Some(line) => {
+                    self.read += 1;
+                    lines.push((line, xxh3_64_with_seed(line.user, self.seed) as u32));
+                }
+                None => self.reject(),
+            }
+            if lines.len() == BATCH {
+                self.add(&lines);
+                lines.clear();
+            }
             rest = &rest[end + 1..];
         }
+        self.add(&lines);
         whole
     }
 
@@ -295,19 +313,40 @@ impl Tally {
         self.first_bad.get_or_insert(self.read);
     }
 
-    fn line(&mut self, text: &[u8]) {
-        let index = Line::read(text).and_then(|line| Some((line, self.find(line.user)?)));
-        let Some((line, index)) = index else { return self.reject() };
-        self.read += 1;
-        let secs = line.end.saturating_sub(line.start);
-        self.users[index].sum.add(&Sum {
-            connections: 1,
-            messages: line.messages,
-            bytes: line.bytes,
-            secs,
-            first: line.start,
-            last: line.start,
-        });
+    /// Adds lines that were read. Each needs three places in memory that are seldom in the processor's caches: they are
+    /// asked for together, which takes a third of the time.
+    fn add(&mut self, lines: &[(Line<'_>, u32)]) {
+        if lines.is_empty() {
+            return;
+        }
+        while (self.users.len() + lines.len()) * 4 > self.places.len() * 3 {
+            self.grow();
+        }
+        let mask = self.places.len() - 1;
+        let mut likely = [0; BATCH];
+        for ((_, hash), index) in lines.iter().zip(&mut likely) {
+            *index = self.places[*hash as usize & mask].1 as usize;
+        }
+        let mut begins = [0; BATCH];
+        for (index, begin) in likely.iter().zip(&mut begins).filter(|(index, _)| **index > 0) {
+            *begin = self.users[*index - 1].name as usize;
+        }
+        black_box(begins.iter().fold(0, |all, begin| all ^ self.names.get(*begin).copied().unwrap_or(0)));
+        for (line, hash) in lines {
+            let Some(index) = self.find(line.user, *hash) else {
+                self.read -= 1;
+                self.reject();
+                continue;
+            };
+            self.users[index].sum.add(&Sum {
+                connections: 1,
+                messages: line.messages,
+                bytes: line.bytes,
+                secs: line.end.saturating_sub(line.start),
+                first: line.start,
+                last: line.start,
+            });
+        }
     }
 
     fn name(&self, user: &User) -> &[u8] {
@@ -316,12 +355,8 @@ impl Tally {
         &self.names[at + 2..at + 2 + length]
     }
 
-    /// The index of a user, who may be new. None: no room for one with such a name.
-    fn find(&mut self, name: &[u8]) -> Option<usize> {
-        if (self.users.len() + 1) * 4 > self.places.len() * 3 {
-            self.grow();
-        }
-        let hash = xxh3_64_with_seed(name, self.seed) as u32;
+    /// The index of a user, who may be new and has a place then. None: all names together are too long.
+    fn find(&mut self, name: &[u8], hash: u32) -> Option<usize> {
         let mask = self.places.len() - 1;
         let mut at = hash as usize & mask;
         loop {
@@ -338,7 +373,7 @@ impl Tally {
             at = (at + 1) & mask;
         }
         let begin = u32::try_from(self.names.len()).ok()?;
-        let length = u16::try_from(name.len()).ok().filter(|length| usize::from(*length) <= NAME_BYTES)?;
+        let length = u16::try_from(name.len()).ok()?;
         let index = self.users.len();
         self.places[at] = (hash, u32::try_from(index + 1).ok()?);
         self.names.extend(length.to_le_bytes());
@@ -491,8 +526,8 @@ mod tests {
     fn a_name_that_is_too_long_is_a_bad_line() {
         let mut tally = Tally::new(0);
         tally.feed(format!("1 2 {} h 3 4\n", "x".repeat(NAME_BYTES)).as_bytes());
-        tally.feed(format!("1 2 {} h 3 4\n", "x".repeat(NAME_BYTES + 1)).as_bytes());
-        assert_eq!((tally.users(), tally.bad()), (1, 1));
+        tally.feed(format!("1 2 {} h 3 4\n1 2 x h 3 4\n", "x".repeat(NAME_BYTES + 1)).as_bytes());
+        assert_eq!((tally.users(), tally.bad(), tally.first_bad()), (2, 1, Some(2)));
     }
 
     #[test]
