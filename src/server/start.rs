@@ -1,6 +1,7 @@
 //! What a start and a reload need of the world: settings judged, ports bound, the work_path taken. Each refusal is one
 //! sentence that names the file or port and the remedy.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -126,9 +127,10 @@ pub(super) fn remove_stale(socket: &Path) -> Result<(), String> {
 
 /// Where drops lie, and the volume of each such place; the longest path first.
 pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
-    let roots = settings.drop_root.iter().chain([&settings.drop_path]);
-    let mut volumes: Vec<(PathBuf, u64)> =
-        roots.map(|root| (root.clone(), fs::metadata(root).map_or(0, |meta| meta.dev()))).collect();
+    let roots: BTreeSet<&Path> =
+        settings.drop_root.iter().map(PathBuf::as_path).chain(settings.domains.all_drops()).collect();
+    let volume = |root: &Path| fs::metadata(root).map_or(0, |meta| meta.dev());
+    let mut volumes: Vec<(PathBuf, u64)> = roots.into_iter().map(|root| (root.to_owned(), volume(root))).collect();
     volumes.sort_by_key(|(root, _)| std::cmp::Reverse(root.as_os_str().len()));
     volumes
 }

@@ -14,6 +14,7 @@ use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
 use super::words::{Manner, Trouble, Word, is_blank, words};
 use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
+use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan};
 use crate::sys::access;
 use crate::text::nearest::nearest;
 
@@ -178,11 +179,7 @@ impl Reader {
         if let Some(first) = places.first()
             && !row.repeatable
         {
-            let first = if first.file == place.file {
-                format!("in line {}", first.line)
-            } else {
-                format!("at {}:{}", first.file.display(), first.line)
-            };
+            let first = first.seen_from(&place);
             return Err(Trouble::at(place.column, format!("{} is set already {first}: keep one of them", row.name)));
         }
         places.push(place);
@@ -255,6 +252,9 @@ impl Reader {
             }
         }
         if worst(&self.complaints) != Some(Level::Error) {
+            draw_domains(&mut self.settings, &mut self.complaints);
+        }
+        if worst(&self.complaints) != Some(Level::Error) {
             agree(&self.settings, &mut self.complaints);
         }
         let settings = (worst(&self.complaints) != Some(Level::Error)).then_some(self.settings);
@@ -273,6 +273,11 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         drop_root: Vec::new(),
         hash_spool: 0,
         bin_path: None,
+        vdomain: Vec::new(),
+        vdomain_separator: '_',
+        drop_prefix: true,
+        alt_drop_path: Vec::new(),
+        domains: Domains::default(),
         lock_method: Vec::new(),
         min_uid: 0,
         work_path: PathBuf::new(),
@@ -298,6 +303,50 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         pop3_login_secs: 0,
         max_connections: 0,
         max_errors: 0,
+    }
+}
+
+/// Each directory of drop files once, the main domain's first.
+fn spools(settings: &Settings) -> Vec<&Path> {
+    let mut spools: Vec<&Path> = Vec::new();
+    for drops in [&*settings.drop_path].into_iter().chain(settings.domains.all_drops()) {
+        if !spools.contains(&drops) {
+            spools.push(drops);
+        }
+    }
+    spools
+}
+
+/// The table of domains, and their directories as roots unless others are named.
+fn draw_domains(settings: &mut Settings, complaints: &mut Vec<Complaint>) {
+    let naming = Naming {
+        separator: settings.vdomain_separator,
+        drop_prefix: settings.drop_prefix,
+        authent_domain: settings.authent_domain,
+        hash_spool: settings.hash_spool,
+    };
+    let (drawn, objections) = domains::draw(Plan {
+        main: &settings.host_domain,
+        drops: &settings.drop_path,
+        lines: &settings.vdomain,
+        elsewhere: &settings.alt_drop_path,
+        naming,
+    });
+    settings.domains = drawn;
+    if !settings.places.contains_key("drop_root") {
+        settings.drop_root = spools(settings).into_iter().map(Path::to_owned).collect();
+    }
+    for Objection { fatal, at, other, what, remedy } in objections {
+        let place = |cited: Cited| match cited {
+            Cited::Line(index) => settings.place_of("vdomain", index),
+            Cited::Elsewhere(index) => settings.place_of("alt_drop_path", index),
+            Cited::Main => settings.place_of("host_domain", 0),
+            Cited::Drops => settings.place("drop_path"),
+        };
+        let (at, other) = (place(at), other.map(place));
+        let other = other.map_or(String::new(), |other| format!(" ({})", other.seen_from(&at)));
+        let level = if fatal { Level::Error } else { Level::Warning };
+        complaints.push(Complaint { level, place: at, text: format!("{what}{other}: {remedy}") });
     }
 }
 
@@ -337,12 +386,11 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
             complain(Level::Error, name, text);
         }
     }
-    if !settings.drop_root.iter().any(|root| settings.drop_path.starts_with(root)) {
-        let text = format!(
-            "no drop_root covers {}: add `drop_root` lines for all spools in use",
-            settings.drop_path.display()
-        );
-        complain(Level::Warning, "drop_root", text);
+    for drops in spools(settings) {
+        if !settings.drop_root.iter().any(|root| drops.starts_with(root)) {
+            let text = format!("no drop_root covers {}: add `drop_root` lines for all spools in use", drops.display());
+            complain(Level::Warning, "drop_root", text);
+        }
     }
     if !settings.plain_networks.is_empty() && settings.plain_auth != PlainAuth::Local {
         let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());
