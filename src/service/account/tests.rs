@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::settings::parse;
-use crate::store::maildrop::Maildrop;
+use crate::store::maildrop::{Maildrop, Reach};
 
 fn settings() -> Settings {
     Settings::for_tests(Path::new("/srv/mail"))
@@ -97,7 +97,7 @@ fn the_same_name_in_all_domains_has_drop_and_bin_for_each() {
         let open = places.map(|place| Maildrop::open(&place).unwrap());
         for (mut maildrop, login) in open.into_iter().zip(logins) {
             assert_eq!(maildrop.totals().messages as usize, login.len(), "{login} {more}");
-            let row = maildrop.page(1, crate::store::maildrop::Reach::Wait).unwrap()[0].clone();
+            let row = maildrop.page(1, Reach::Wait).unwrap()[0];
             maildrop.mark(&row);
             assert_eq!(maildrop.commit().unwrap().deleted, 1);
         }
