@@ -1,4 +1,5 @@
 //! F1: decisions as functions: values in, verdict out.
 
+pub mod bulletins;
 pub mod domains;
 pub mod names;

@@ -149,3 +149,22 @@ pub(super) fn cache_limit(settings: &Settings) -> usize {
 pub(super) fn cache_life(settings: &Settings) -> Duration {
     Duration::from_secs(settings.authent_cache_hours * 3600)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_directory_of_drop_files_knows_its_volume_and_the_longest_path_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "host_domain a.test\ndrop_path drop\nwork_path work\nauthent_process x\n\
+                    vdomain B /b b.test drop/b\nvdomain C /c c.test /proc\n";
+        fs::create_dir_all(dir.path().join("drop/b")).unwrap();
+        let settings = settings::parse::load_text(&dir.path().join("dmail.conf"), text.as_bytes()).settings.unwrap();
+        let here = fs::metadata(dir.path()).unwrap().dev();
+        let there = fs::metadata("/proc").unwrap().dev();
+        assert_ne!(here, there);
+        let wanted = [(dir.path().join("drop/b"), here), (dir.path().join("drop"), here), ("/proc".into(), there)];
+        assert_eq!(volumes(&settings), wanted);
+    }
+}

@@ -29,6 +29,7 @@ pub fn place(name: &Name, account: &Account, settings: &Settings) -> Result<Plac
         work_path: settings.work_path.clone(),
         owner: None,
         locks: settings.lock_method.iter().map(lock).collect(),
+        lone: false,
     })
 }
 

@@ -30,6 +30,9 @@ pub fn judge(settings: &Settings) -> Vec<Complaint> {
             judge.folder("drop_root", root, Use::Read);
         }
     }
+    if let Some(board) = &settings.bulletin_path {
+        judge.folder("bulletin_path", board, Use::Read);
+    }
     if let Some(bins) = &settings.bin_path {
         judge.folder("bin_path", bins, Use::Write);
     }
@@ -99,19 +102,26 @@ impl Judge<'_> {
 
     /// Dotlocks, and bins that lie beside the drops, need a directory that can be written.
     fn locks(&mut self) {
-        let drops = &self.settings.drop_path;
-        let needed = self.settings.lock_method.contains(&LockMethod::Dotlock) || self.settings.bin_path.is_none();
-        if self.settings.hash_spool == 0
-            && needed
-            && access::read(drops).is_ok()
-            && let Err(error) = access::write(drops)
-        {
-            let text = format!(
-                "drop_path: nothing can be made in {}, neither dotlocks nor bins: {error}; run as a user who may, or set \
-                 bin_path and lock_method",
-                drops.display()
-            );
-            self.complain(Level::Warning, "drop_path", text);
+        let settings = self.settings;
+        let needed = settings.lock_method.contains(&LockMethod::Dotlock) || settings.bin_path.is_none();
+        if settings.hash_spool != 0 || !needed {
+            return;
+        }
+        let mut looked_at = HashSet::new();
+        let virtually = settings.vdomain.iter().enumerate().map(|(at, line)| ("vdomain", at, &line.drops));
+        let all = [("drop_path", 0, &settings.drop_path)].into_iter().chain(virtually);
+        for (name, at, drops) in all.filter(|(.., drops)| looked_at.insert(*drops)) {
+            if access::read(drops).is_ok()
+                && let Err(error) = access::write(drops)
+            {
+                let text = format!(
+                    "{name}: nothing can be made in {}, neither dotlocks nor bins: {error}; run as a user who may, or set \
+                     bin_path and lock_method",
+                    drops.display()
+                );
+                let place = settings.place_of(name, at);
+                self.complaints.push(Complaint { level: Level::Warning, place, text });
+            }
         }
     }
 

@@ -126,6 +126,23 @@ fn what_the_login_names_beats_the_address_and_case_means_nothing() {
 }
 
 #[test]
+fn an_answer_is_remembered_for_one_user_and_what_was_asked() {
+    let lines = ["a 10.0.0.1 a.example /a", "b 10.0.0.2 b.example /b"];
+    let (table, whole) = (domains(NAMING, &lines), domains(Naming { authent_domain: true, ..NAMING }, &lines));
+    let mut keys = BTreeSet::new();
+    for table in [&table, &whole] {
+        for login in ["fred", "fred@a.example", "fred@b.example"] {
+            keys.insert(table.resolve(login.as_bytes(), Home::default()).unwrap().remembered_by());
+        }
+    }
+    assert_eq!(keys.len(), 6);
+    let here = table.home_at("10.0.0.1".parse().unwrap());
+    let spelled =
+        ["Fred", "fred@A.example"].map(|login| table.resolve(login.as_bytes(), here).unwrap().remembered_by());
+    assert_eq!(spelled[0], spelled[1], "another spelling is the same user");
+}
+
+#[test]
 fn the_longest_suffix_counts() {
     let table = domains(NAMING, &["A %x a.example /a", "B %y%x b.example /b"]);
     is(&table, "9.9.9.9", "fred%x", "fred@a.example", "A_fred", "/a/A_fred");
