@@ -186,6 +186,16 @@ fn virtual_domains_are_read_and_their_directories_are_roots() {
 }
 
 #[test]
+fn the_page_on_virtual_domains_has_lines_that_can_be_read() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dpop-virtual-domains.md")).unwrap();
+    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("vdomain ")).skip(1).collect();
+    assert_eq!(good(&lines.join("\n")).vdomain.len(), lines.len());
+    assert_eq!(lines.len(), 2);
+    let signs: Vec<String> = crate::rules::domains::SIGNS.iter().map(char::to_string).collect();
+    assert!(page.contains(&format!("begins with one of `{}`", signs.join(" "))), "{signs:?}");
+}
+
+#[test]
 fn directories_of_virtual_domains_are_looked_at() {
     let folder = world();
     fs::create_dir(folder.path("drop/one")).unwrap();
