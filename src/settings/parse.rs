@@ -3,8 +3,10 @@
 //! Lines are taken as they come; what is not written gets its default at the end, then settings that must agree are compared.
 //! A file never hangs or floods us: files, their size and depth, and complaints are bounded.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
 use super::words::{Manner, Trouble, Word, is_blank, words};
 use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
-use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan};
+use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::sys::access;
 use crate::text::nearest::nearest;
 
@@ -311,13 +313,9 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
 
 /// Each directory of drop files once, the main domain's first.
 fn spools(settings: &Settings) -> Vec<&Path> {
-    let mut spools: Vec<&Path> = Vec::new();
-    for drops in [&*settings.drop_path].into_iter().chain(settings.domains.all_drops()) {
-        if !spools.contains(&drops) {
-            spools.push(drops);
-        }
-    }
-    spools
+    let mut seen = HashSet::new();
+    let all = [&*settings.drop_path].into_iter().chain(settings.domains.all_drops());
+    all.filter(|drops| seen.insert(*drops)).collect()
 }
 
 /// The table of domains, and their directories as roots unless others are named.
@@ -371,6 +369,17 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
             complain(Level::Error, "bind_address", text);
         }
     }
+    for (index, line) in settings.vdomain.iter().enumerate() {
+        let Reach::Addresses(addresses) = &line.reach else { continue };
+        let bound = |address: &IpAddr| address.is_unspecified() || addresses.contains(*address);
+        if !settings.bind_address.iter().any(bound) {
+            let text = format!("nobody can connect to {addresses}: bind_address has none of them, add it there");
+            complaints.push(Complaint { level: Level::Warning, place: settings.place_of("vdomain", index), text });
+        }
+    }
+    let mut complain = |level, name: &str, text: String| {
+        complaints.push(Complaint { level, place: settings.place(name), text });
+    };
     let alone = |of: &[TlsFile], partners: &[TlsFile]| {
         let same = |file: &TlsFile, other: &&TlsFile| file.domain == other.domain;
         let count = |files: &[TlsFile], file: &TlsFile| files.iter().filter(|other| same(file, other)).count();
@@ -389,7 +398,8 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
             complain(Level::Error, name, text);
         }
     }
-    for drops in spools(settings) {
+    let written = settings.places.contains_key("drop_root");
+    for drops in spools(settings).into_iter().filter(|_| written) {
         if !settings.drop_root.iter().any(|root| drops.starts_with(root)) {
             let text = format!("no drop_root covers {}: add `drop_root` lines for all spools in use", drops.display());
             complain(Level::Warning, "drop_root", text);

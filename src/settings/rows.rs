@@ -177,9 +177,9 @@ pub static ROWS: &[Row] = &[
         kind: VirtualDomain,
         repeatable: true,
         takes_effect: NewConnections,
-        example: "abc 192.0.2.4 abc.example /var/mail/abc.example",
+        example: "abc 192.0.2.1 abc.example /var/mail/abc.example",
         why: "A domain with users of its own: its fred is not the main domain's fred. Its users are those who connect to one \
-              of the ADDRESSES (192.0.2.4, 2001:db8::4, a network, a list), or whose login ends in the SUFFIX: with `vdomain \
+              of the ADDRESSES (192.0.2.1, 2001:db8::1, a network, a list), or whose login ends in the SUFFIX: with `vdomain \
               abc /xdom abc.example /var/mail/abc.example` that is fred/xdom; fred@abc.example works too, and @abc.example, \
               %xdom and the like as SUFFIX. A suffix or domain in the login beats the address. One domain may have several \
               lines, with the same prefix and directory. Its users are called PREFIX_fred by the authenticator and in the \

@@ -301,6 +301,10 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
              b.com (in line 5): choose a prefix",
         ),
         (
+            "bind_address 10.0.0.1\nvdomain a 10.0.0.0/8 a.com /d\nvdomain b 192.0.2.4 b.com /d\nvdomain c /c c.com /d",
+            ":7:1: warning: nobody can connect to 192.0.2.4: bind_address has none of them",
+        ),
+        (
             "alt_drop_path a.com",
             ":5:15: error: alt_drop_path takes 2 values, and here are 1: write `alt_drop_path DOMAIN",
         ),
