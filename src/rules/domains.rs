@@ -121,8 +121,8 @@ pub struct Home(Option<u16>);
 pub struct Name {
     /// Of which domain.
     home: Home,
-    /// In lower case, without the domain: `fred`. Drop files are spread by it.
-    pub user: String,
+    /// In lower case, without the domain: `fred`. Drop files are spread by it. Who it is, is [`shown`](Name::shown).
+    pub local: String,
     /// The canonical name, `fred` or `fred@abc.example`: for logs, statistics, orders. One user has one.
     shown: String,
     /// What the authenticator is told.
@@ -238,7 +238,7 @@ impl Domains {
         };
         Some(Name {
             home: Home(None),
-            user: user.to_owned(),
+            local: user.to_owned(),
             shown: user.to_owned(),
             asked: asked.into(),
             file: user.to_owned(),
@@ -258,7 +258,7 @@ impl Domains {
         let shown = format!("{user}@{}", tenant.domain);
         Some(Name {
             home: Home(Some(index)),
-            user: user.to_owned(),
+            local: user.to_owned(),
             asked: if self.naming.authent_domain { shown.clone() } else { full.clone() }.into(),
             shown,
             file: if self.naming.drop_prefix { full } else { user.to_owned() },

@@ -20,7 +20,7 @@ pub fn name(login: &[u8], here: Home, settings: &Settings) -> Option<Name> {
 /// Where this user's mail is. Refuses, with a sentence for the log, what an authenticator must not answer.
 pub fn place(name: &Name, account: &Account, settings: &Settings) -> Result<Place, String> {
     let drop = match &account.path {
-        None => drop_path(settings.domains.drops_of(name), settings.hash_spool, &name.user, &name.file),
+        None => drop_path(settings.domains.drops_of(name), settings.hash_spool, &name.local, &name.file),
         Some(path) => checked(Path::new(OsStr::from_bytes(path)), &settings.drop_root)?,
     };
     Ok(Place {

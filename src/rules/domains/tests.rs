@@ -660,7 +660,7 @@ proptest! {
                 let address: IpAddr = address.parse().unwrap();
                 let found = table.resolve(login.as_bytes(), table.home_at(address)).map(|name| {
                     let directory = table.drops_of(&name).to_owned();
-                    let directory = if naming.hash_spool == 0 { directory } else { directory.join(&name.user[..1]) };
+                    let directory = if naming.hash_spool == 0 { directory } else { directory.join(&name.local[..1]) };
                     let drop = directory.join(&name.file).display().to_string();
                     (name.shown().to_owned(), String::from_utf8(name.asked).unwrap(), drop)
                 });
