@@ -100,12 +100,10 @@ def means(login, address, whole):
     return shown(user, domain)
 
 
-def session(site, address, login, source=None):
+def session(site, address, login):
     """One pipelined session: the reply to PASS, and the text of message 1."""
     with socket.socket() as sock:
         sock.settimeout(30)
-        if source:
-            sock.bind((source, 0))
         sock.connect((address, site.port))
         sock.sendall(f"USER {login}\r\nPASS same\r\nRETR 1\r\nQUIT\r\n".encode())
         got = b""
@@ -247,12 +245,12 @@ def interleaved(bench):
     for whole, count in ((False, LOGINS - LOGINS // 4), (True, LOGINS // 4)):
         site = site_of_domains(bench, whole, drop_prefix=not whole)
         site.start()
-        trace(bench, site, whole, count)
+        trace(site, whole, count)
         check(site.stop() == 0, "the server ended badly", site.said())
         run(["rm", "-r", site.folder])
 
 
-def trace(bench, site, whole, count):
+def trace(site, whole, count):
     dice = random.Random(f"domains {whole}")
     addresses = ["127.0.0.1", "127.0.0.5"] + [address for _, _, address in DOMAINS.values() if address]
     endings = [""] * 6 + [suffix for _, suffix, _ in DOMAINS.values() if suffix] + [f"@{name}" for name in (*DOMAINS, MAIN)]
@@ -265,7 +263,7 @@ def trace(bench, site, whole, count):
 
     work = queue.SimpleQueue()
     for _ in range(count):
-        work.put((dice.choice(addresses), login(), f"127.0.{dice.randrange(1, 200)}.{dice.randrange(1, 200)}"))
+        work.put((dice.choice(addresses), login()))
     # Two sessions of one user would meet in [IN-USE]; which user it is, the model says.
     locks = {}
     for user in USERS:
@@ -277,14 +275,14 @@ def trace(bench, site, whole, count):
     def client():
         while not failures:
             try:
-                address, name, source = work.get_nowait()
+                address, name = work.get_nowait()
             except queue.Empty:
                 return
             who = means(name, address, whole)
             try:
                 with locks[who] if who else contextlib.nullcontext():
                     for _ in range(200):
-                        reply, got = session(site, address, name, source)
+                        reply, got = session(site, address, name)
                         # The one before may still be giving its lock back.
                         if b"[IN-USE]" not in reply:
                             break
