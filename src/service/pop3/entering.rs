@@ -18,19 +18,20 @@ use crate::text::printable::{printable, visible};
 
 impl Service<'_> {
     pub(super) fn login(&mut self, now: Instant, login: Login) -> Said {
-        let Some(name) = account::name(&login.user, &self.session.settings) else {
+        let Some(name) = account::name(&login.user, self.session.here, &self.session.settings) else {
             return self.denied(&login.user);
         };
-        let key = self.shared.cache.key("pop3", &name.asked, &login.password);
+        let key = self.shared.cache.key("pop3", &name.remembered_by(), &login.password);
         let account = self.shared.cache.get(now, &key, &name.asked);
         let known = account.is_some();
-        self.session.entering = Some(Box::new(Entering { user: name.user, key, account }));
+        let asked = name.asked.clone();
+        self.session.entering = Some(Box::new(Entering { name, key, account }));
         if known {
             return Done::Now(Answer::Welcome);
         }
         let ticket = self.ticket();
         let from = self.session.peer.ip().to_canonical();
-        let question = Question::Check { user: name.asked, password: login.password, from };
+        let question = Question::Check { user: asked, password: login.password, from };
         match self.shared.helpers.last_mut() {
             Some(helpers) => helpers.pool.submit(now, ticket, question),
             None => return self.unavailable(),
@@ -61,10 +62,14 @@ impl Service<'_> {
                 self.session.entering = Some(entering);
                 Done::Now(Answer::Welcome)
             }
-            Verdict::Refused => self.denied(entering.user.as_bytes()),
+            Verdict::Refused => self.denied(entering.name.shown().as_bytes()),
             Verdict::Unavailable => {
                 if self.has_line(Event::Undecided) {
-                    log::warn!("pop3 {} {}: no authenticator could tell", self.id, printable(entering.user.as_bytes()));
+                    log::warn!(
+                        "pop3 {} {}: no authenticator could tell",
+                        self.id,
+                        printable(entering.name.shown().as_bytes())
+                    );
                 }
                 self.unavailable()
             }
@@ -74,10 +79,10 @@ impl Service<'_> {
     /// Opens the maildrop of who was welcomed.
     pub(super) fn open(&mut self) -> Said {
         let settings = self.session.settings.clone();
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
+        let Some(Entering { name, account: Some(account), .. }) = self.session.entering.as_deref() else {
             return self.unavailable();
         };
-        let mut place = match account::place(user, account, &settings) {
+        let mut place = match account::place(name, account, &settings) {
             Ok(place) => place,
             Err(why) => return self.misconfigured(&why),
         };
@@ -116,7 +121,7 @@ impl Service<'_> {
                 }
                 self.session.maildrop = Some(maildrop);
                 self.session.shown = shown;
-                self.session.user = self.session.entering.take().map(|entering| entering.user.into());
+                self.session.user = self.session.entering.take().map(|entering| entering.name.shown().into());
                 self.shared.counts.logins += 1;
                 Done::Now(Answer::Opened(self.totals()))
             }
@@ -166,8 +171,8 @@ impl Service<'_> {
 
     /// The drop of who was welcomed.
     fn drop(&self) -> Option<PathBuf> {
-        let Entering { user, account: Some(account), .. } = self.session.entering.as_deref()? else { return None };
-        account::place(user, account, &self.session.settings).ok().map(|place| place.drop)
+        let Entering { name, account: Some(account), .. } = self.session.entering.as_deref()? else { return None };
+        account::place(name, account, &self.session.settings).ok().map(|place| place.drop)
     }
 
     fn place_is_compacting(&self) -> bool {

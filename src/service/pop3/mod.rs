@@ -38,6 +38,7 @@ use crate::protocol::End;
 use crate::protocol::helper::Account;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
+use crate::rules::domains::{Home, Name};
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
 use crate::sys::socket::unanswered_probes;
@@ -57,6 +58,8 @@ struct Session {
     settings: Arc<Settings>,
     tls: Option<Tls>,
     peer: SocketAddr,
+    /// The domain of users who name none.
+    here: Home,
     began: Instant,
     /// Which ask is owed an answer, counted.
     serial: u32,
@@ -78,7 +81,7 @@ struct Session {
 }
 
 struct Entering {
-    user: String,
+    name: Name,
     key: Key,
     account: Option<Account>,
 }
@@ -139,12 +142,18 @@ impl Conversation {
             (true, Some(tls)) => Some(tls.clone()),
             (false, _) => None,
         };
+        // The address costs a system call: it is asked for only where it tells domains apart.
+        let here = match shared.settings.domains.look_at_addresses() {
+            true => shared.settings.domains.home_at(sock.local_addr()?.ip()),
+            false => Home::default(),
+        };
         Ok(Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,
             session: Session {
                 settings: shared.settings.clone(),
                 tls: shared.tls.clone(),
                 peer,
+                here,
                 began: now,
                 serial: 0,
                 patience: None,
@@ -416,7 +425,7 @@ impl Service<'_> {
     }
 
     fn who(&self) -> String {
-        let entering = self.session.entering.as_deref().map(|entering| entering.user.as_str());
+        let entering = self.session.entering.as_deref().map(|entering| entering.name.shown());
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
     }
 }
