@@ -138,7 +138,8 @@ def trash(bench):
     site.start()
     same(shown(site), 1, "bulletins shown")
     for number in (2, 3, 4):
-        check(re.search(rf"{number}\.txt: this bulletin is not shown", site.log()), f"{number}.txt in the log")
+        said = rf"{number}\.txt: this bulletin is not shown"
+        wait_for(f"{number}.txt in the log", lambda said=said: re.search(said, site.log()))
 
 
 @test("bulletins: tellpop bulletin posts one under the next number, and a running server shows it")
