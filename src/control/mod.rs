@@ -31,6 +31,8 @@ pub enum Order {
 pub enum Tool {
     /// Sum up statistics files.
     Stats,
+    /// Put a message to all users on the board.
+    Bulletin,
 }
 
 /// One verb.
@@ -46,6 +48,12 @@ pub struct Verb {
 
 /// All verbs.
 pub static VERBS: &[Verb] = &[
+    Verb {
+        name: "bulletin",
+        arguments: "",
+        help: "post a message to all users: its text from standard input, up to a line with a single dot",
+        parse: |args| none(args, Order::ByTool(Tool::Bulletin)),
+    },
     Verb { name: "help", arguments: "", help: "list the commands", parse: |args| none(args, Order::Help) },
     Verb {
         name: "log_level",

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
-use super::stats;
+use super::{bulletin, stats};
 use crate::control::{self, Order, Tool};
 use crate::protocol::control::{heading, line};
 use crate::settings;
@@ -43,6 +43,7 @@ pub fn run(args: &[String]) -> u8 {
             eprintln!("tellpop: {why}");
             return USAGE;
         }
+        Ok((Order::ByTool(Tool::Bulletin), json)) => return bulletin::run(&common.config, json),
         Ok((Order::ByTool(Tool::Stats), _)) => return stats::run(&common.config, &after_verb(&matches.free)),
         Ok(_) => {}
     }

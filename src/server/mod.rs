@@ -8,7 +8,7 @@
 //! 4. Finished jobs are collected. Answers that came from authenticators, jobs and clocks go to their conversations, if they
 //!    still live *and* still owe that ticket; otherwise they are dropped and counted.
 //! 5. Each entry that could run when the turn began runs, with its budget.
-//! 6. Pools are drained: authenticators, newborn connections, orders.
+//! 6. Pools are drained: authenticators, newborn connections, contested maildrops, orders.
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
@@ -131,6 +131,7 @@ impl Server {
             volumes: volumes(&settings),
             newborn: Vec::new(),
             parked: VecDeque::new(),
+            contested: Vec::new(),
             compacting: HashSet::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -213,6 +214,7 @@ impl Server {
         self.drain_helpers(now);
         self.take_signals();
         self.settle_newborn(now);
+        self.settle_contested();
         self.carry_out_orders();
         self.shed();
         if now >= self.housekeeping {
@@ -366,6 +368,17 @@ impl Server {
             }
         }
         self.most_open = self.most_open.max(self.shared.open);
+    }
+
+    /// Who found a maildrop in use is told whether the session that has it may be about to end.
+    fn settle_contested(&mut self) {
+        for (drop, ticket) in std::mem::take(&mut self.shared.contested) {
+            let ending = self.lp.iter_mut().any(|(id, entry)| match entry {
+                Entry::Pop3(other) => id != ticket.id && other.holds(&drop) && other.is_fading(),
+                _ => false,
+            });
+            self.shared.post.push_back((ticket, Outcome::Held(ending)));
+        }
     }
 
     /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.

@@ -39,6 +39,9 @@ use pop3::shown::Shown;
 
 /// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it waits for the end of a session whose peer has begun to leave keep-alive probes unanswered: until the kernel
+/// gives that one up, and a little more.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(35);
 /// How often it tries.
 pub const LOCK_RETRY: Duration = Duration::from_millis(250);
 
@@ -69,6 +72,8 @@ pub enum Outcome {
     Configuration(Result<Box<Configuration>, Vec<String>>, bool),
     /// It is time to try once more.
     TryAgain,
+    /// The maildrop is another session's; whether that one's peer seems to be gone.
+    Held(bool),
     /// The job that would have answered ended by a fault of ours.
     Lost,
 }
@@ -158,6 +163,8 @@ pub struct Shared {
     pub newborn: Vec<Newborn>,
     /// Conversations that will try again, the first one first: all wait equally long.
     pub parked: VecDeque<(Instant, Ticket)>,
+    /// Logins that found the maildrop in use, and which: is the session that has it still alive?
+    pub contested: Vec<(PathBuf, Ticket)>,
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
     pub compacting: HashSet<PathBuf>,
     /// Orders, to be carried out between turns.

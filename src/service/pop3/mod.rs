@@ -22,6 +22,7 @@ pub mod shown;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,8 +38,10 @@ use crate::protocol::End;
 use crate::protocol::helper::Account;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
+use crate::rules::domains::{Home, Name};
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
+use crate::sys::socket::unanswered_probes;
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
@@ -55,6 +58,8 @@ struct Session {
     settings: Arc<Settings>,
     tls: Option<Tls>,
     peer: SocketAddr,
+    /// The domain of users who name none.
+    here: Home,
     began: Instant,
     /// Which ask is owed an answer, counted.
     serial: u32,
@@ -76,7 +81,7 @@ struct Session {
 }
 
 struct Entering {
-    user: String,
+    name: Name,
     key: Key,
     account: Option<Account>,
 }
@@ -137,12 +142,18 @@ impl Conversation {
             (true, Some(tls)) => Some(tls.clone()),
             (false, _) => None,
         };
+        // The address costs a system call: it is asked for only where it tells domains apart.
+        let here = match shared.settings.domains.look_at_addresses() {
+            true => shared.settings.domains.home_at(sock.local_addr()?.ip()),
+            false => Home::default(),
+        };
         Ok(Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,
             session: Session {
                 settings: shared.settings.clone(),
                 tls: shared.tls.clone(),
                 peer,
+                here,
                 began: now,
                 serial: 0,
                 patience: None,
@@ -206,6 +217,16 @@ impl Conversation {
     pub fn partial_since(&self) -> Option<Instant> {
         let losable = self.stream.partial_bytes() > 0 && !self.stream.machine().is_logged_in();
         losable.then_some(self.session.began)
+    }
+
+    /// Whether this session has the maildrop of that drop.
+    pub fn holds(&self, drop: &Path) -> bool {
+        self.session.maildrop.as_ref().is_some_and(|maildrop| maildrop.path() == drop)
+    }
+
+    /// Whether its peer leaves keep-alive probes unanswered: it will be given up soon, or has been.
+    pub fn is_fading(&mut self) -> bool {
+        unanswered_probes(self.stream.sock_mut()).is_ok_and(|probes| probes > 0)
     }
 
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.
@@ -368,6 +389,7 @@ impl Service<'_> {
             Outcome::Verdict(verdict) => self.judged(now, verdict),
             Outcome::Opened(opened) => self.opened(now, opened),
             Outcome::TryAgain => self.open(),
+            Outcome::Held(fading) => self.held(now, fading),
             Outcome::Rows(Ok(rows)) => self.found(rows),
             Outcome::Reader(Ok(reader)) => self.send(*reader),
             Outcome::Rows(Err(miss)) | Outcome::Reader(Err(miss)) => self.missed(&miss),
@@ -403,7 +425,7 @@ impl Service<'_> {
     }
 
     fn who(&self) -> String {
-        let entering = self.session.entering.as_deref().map(|entering| entering.user.as_str());
+        let entering = self.session.entering.as_deref().map(|entering| entering.name.shown());
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
     }
 }
