@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::disk::{Disk, How, LockKind, Stat};
 use crate::text::fault::Fault;
+use crate::text::number::Fraction;
 
 /// Where a maildrop is, and how other programs meet us there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Place {
     pub work_path: PathBuf,
     /// Who must own the drop; `None`: anybody.
     pub owner: Option<u32>,
+    /// What part of the drop live mail must fill: with less in it the drop is compacted.
+    pub full: Fraction,
     /// How to lock the drop while scanning and compacting, in this order.
     pub locks: Vec<LockKind>,
 }
@@ -31,6 +34,7 @@ impl Place {
             bin_path: None,
             work_path: work_path.into(),
             owner: None,
+            full: Fraction::HALF,
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
         }
     }
@@ -125,6 +129,7 @@ pub(super) struct Spot {
     /// Where its bin lies, when not beside it.
     pub(super) bins: Option<Box<Path>>,
     pub(super) owner: Option<u32>,
+    pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
 }
 
@@ -145,7 +150,8 @@ impl<D: Disk> Desk<D> {
         for (slot, kind) in locks.iter_mut().zip(&place.locks) {
             *slot = Some(*kind);
         }
-        let mut spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: place.owner, locks };
+        let mut spot =
+            Spot { drop: place.drop.as_path().into(), bins: None, owner: place.owner, full: place.full, locks };
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
         };

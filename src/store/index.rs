@@ -68,6 +68,8 @@ pub(super) struct Header {
     pub(super) bin_bytes: u64,
     pub(super) bin_id: u64,
     pub(super) bin_serial: u32,
+    /// When others were last seen to have changed the drop, as the ledger says.
+    pub(super) foreign_secs: u64,
     /// The last message of the drop, dead or alive.
     pub(super) last: Last,
     /// [`tail_bytes`] before the drop's end.
@@ -125,6 +127,7 @@ impl Header {
             (self.last.hash >> 64) as u64,
             u64::from(self.last.dead) << 32 | u64::from(self.last.occurrence),
             self.tail_hash,
+            self.foreign_secs,
         ];
         let mut bytes = [0; HEADER_BYTES];
         for (word, place) in words.iter().zip(bytes.chunks_exact_mut(8)) {
@@ -170,6 +173,7 @@ impl Header {
                 dead: word(23) >> 32 == 1,
             },
             tail_hash: word(24),
+            foreign_secs: word(25),
         })
     }
 }

@@ -20,6 +20,8 @@
 //! | 4    | Burial     | serial 4                                    | the bytes of all deaths up to that record are gone   |
 //! | 5    | Gone       | (hash 16, occurrence 4) each                | these are no longer in the drop, whoever removed them |
 //! | 6    | Frozen     | (hash 16, occurrence 4, text)               | reserved: imported UIDs                              |
+//! | 7    | Foreign    | seconds since 1970, 8                       | then somebody else than a deliverer wrote to the drop |
+//! | 8    | Revived    | (hash 16, occurrence 4) each                | the operator called these back: they are not dead    |
 //!
 //! Kinds we do not know are passed over. A death whose bytes are gone is forgotten, so that the same message arriving again
 //! is new; that a number was given to a repeated message is never forgotten.
@@ -45,6 +47,8 @@ pub(super) enum Record {
     Repetition(Vec<Named>),
     Burial { through: u32 },
     Gone(Vec<Uid>),
+    Foreign { at_secs: u64 },
+    Revived(Vec<Uid>),
 }
 
 /// One message.
@@ -74,6 +78,10 @@ pub(super) struct Ledger {
     pub(super) lines: HashMap<Uid, u32>,
     /// Of those hashes: occurrences that are no longer in the drop.
     pub(super) gone: HashSet<Uid>,
+    /// When others were last seen to have changed the drop, in seconds since 1970; 0: never.
+    pub(super) foreign_secs: u64,
+    /// The last record that called the dead back: an index that does not know it lacks them.
+    pub(super) revived: Option<u32>,
     /// Something in the middle could not be read.
     pub(super) damaged: bool,
 }
@@ -125,13 +133,25 @@ impl Ledger {
                 }
             }
             Record::Burial { through } => {
-                let buried = |(_, serial): &(u32, u32)| serial.wrapping_sub(*through).cast_signed() <= 0;
+                let buried = |(_, serial): &(u32, u32)| !is_after(*serial, *through);
                 let buried: Vec<Uid> =
                     self.deaths.iter().filter(|(_, death)| buried(death)).map(|(uid, _)| *uid).collect();
                 buried.iter().for_each(|uid| self.bury(uid));
             }
             Record::Gone(uids) => {
                 uids.iter().for_each(|uid| self.bury(uid));
+            }
+            Record::Foreign { at_secs } => self.foreign_secs = *at_secs,
+            Record::Revived(uids) => {
+                for uid in uids {
+                    if let Some((from_check, _)) = self.deaths.remove(uid)
+                        && self.next.contains_key(&uid.hash)
+                    {
+                        // It has a namesake, from which only this told it apart.
+                        self.lines.insert(*uid, from_check);
+                    }
+                }
+                self.revived = Some(serial);
             }
         }
     }
@@ -188,6 +208,9 @@ impl Ledger {
             let deaths = self.deaths.iter().map(|(uid, (from_check, _))| named((uid, from_check)));
             records.push(Record::Deaths(deaths.collect()));
         }
+        if self.foreign_secs > 0 {
+            records.push(Record::Foreign { at_secs: self.foreign_secs });
+        }
         let name = self.name.clone().unwrap_or_default();
         let mut bytes = Vec::new();
         encode(&Record::Opening(name.clone()), short.serial, short.id, &mut bytes);
@@ -209,6 +232,11 @@ impl Ledger {
     pub(super) fn free(&self, hash: u128, known: bool) -> u32 {
         self.next.get(&hash).copied().unwrap_or(u32::from(known))
     }
+}
+
+/// Whether a record came after another.
+pub(super) fn is_after(serial: u32, other: u32) -> bool {
+    serial.wrapping_sub(other).cast_signed() > 0
 }
 
 /// The bytes that add `record`, number `serial`, to ledger `id`.
@@ -234,9 +262,13 @@ pub(super) fn encode(record: &Record, serial: u32, id: u64, bytes: &mut Vec<u8>)
             payload.extend_from_slice(&through.to_le_bytes());
             4
         }
-        Record::Gone(uids) => {
+        Record::Gone(uids) | Record::Revived(uids) => {
             uids.iter().for_each(|one| uid(one, &mut payload));
-            5
+            if matches!(record, Record::Gone(_)) { 5 } else { 8 }
+        }
+        Record::Foreign { at_secs } => {
+            payload.extend_from_slice(&at_secs.to_le_bytes());
+            7
         }
     };
     let mut head = [0; HEAD_BYTES];
@@ -262,13 +294,13 @@ fn check(head: &[u8; HEAD_BYTES], payload: &[u8]) -> u64 {
 fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
     let head: &[u8; HEAD_BYTES] = bytes.get(..HEAD_BYTES)?.try_into().ok()?;
     let u32_at = |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let u64_at = |at: usize| Some(u64::from_le_bytes(head[at..at + 8].try_into().ok()?));
+    let u64_at = |bytes: &[u8], at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let length = u32_at(head, 8)? as usize;
     if head[..4] != *MAGIC || length > PAYLOAD_BYTES {
         return None;
     }
     let payload = bytes.get(HEAD_BYTES..HEAD_BYTES + length)?;
-    if check(head, payload) != u64_at(24)? {
+    if check(head, payload) != u64_at(head, 24)? {
         return None;
     }
     let uid = |bytes: &[u8]| {
@@ -282,10 +314,14 @@ fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
             .collect::<Option<Vec<_>>>()
             .map(if kind == 2 { Record::Deaths } else { Record::Repetition }),
         4 => u32_at(payload, 0).map(|through| Record::Burial { through }),
-        5 => payload.chunks(20).map(uid).collect::<Option<Vec<_>>>().map(Record::Gone),
+        kind @ (5 | 8) => {
+            let uids = payload.chunks(20).map(uid).collect::<Option<Vec<_>>>();
+            uids.map(if kind == 5 { Record::Gone } else { Record::Revived })
+        }
+        7 => u64_at(payload, 0).map(|at_secs| Record::Foreign { at_secs }),
         _ => None,
     };
-    Some((record, u32_at(head, 12)?, u64_at(16)?, HEAD_BYTES + length))
+    Some((record, u32_at(head, 12)?, u64_at(head, 16)?, HEAD_BYTES + length))
 }
 
 /// For callers that read the file: how much memory a ledger may take.
@@ -312,6 +348,9 @@ mod tests {
             Record::Deaths(vec![named(3, 0)]),
             Record::Burial { through: 1 },
             Record::Gone(vec![named(4, 2).uid]),
+            Record::Foreign { at_secs: 1_700_000_000 },
+            Record::Deaths(vec![named(5, 0), named(4, 0)]),
+            Record::Revived(vec![named(5, 0).uid, named(4, 0).uid]),
         ];
         let mut ledger = Ledger::default();
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
@@ -327,7 +366,7 @@ mod tests {
     fn what_was_appended_is_what_is_read() {
         let (_, bytes, _) = sample();
         let ledger = Ledger::parse(&bytes);
-        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 5, false));
+        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 8, false));
         assert_eq!(ledger.name.as_deref(), Some(&b"ann"[..]));
         assert_eq!(ledger.deaths.keys().copied().collect::<Vec<_>>(), [named(3, 0).uid]);
         assert_eq!(
@@ -335,6 +374,8 @@ mod tests {
             (2, 3, 1, 0)
         );
         assert!(ledger.gone.contains(&named(4, 2).uid));
+        assert_eq!((ledger.foreign_secs, ledger.revived), (1_700_000_000, Some(8)));
+        assert_eq!(ledger.lines.get(&named(4, 0).uid), Some(&4), "who was called back is still told from his namesake");
     }
 
     #[test]
@@ -346,6 +387,7 @@ mod tests {
         for ledger in [short, read] {
             assert_eq!(ledger.deaths.keys().collect::<Vec<_>>(), long.deaths.keys().collect::<Vec<_>>());
             assert_eq!((&ledger.next, &ledger.lines, &ledger.gone), (&long.next, &long.lines, &long.gone));
+            assert_eq!(ledger.foreign_secs, long.foreign_secs);
             assert_eq!((ledger.id, ledger.end as usize, ledger.damaged), (long.id, bytes.len(), false));
         }
     }

@@ -42,6 +42,7 @@ use super::ledger::{Ledger, Named, Record};
 use super::locks::DropLocks;
 use super::refresh::{self, Stale, write_ledger};
 use crate::text::fault::Fault;
+use crate::text::number::Fraction;
 
 /// How often a file may be replaced under our hands before we let others settle it.
 const ATTEMPTS: u32 = 8;
@@ -63,8 +64,8 @@ pub(super) struct Core<D: Disk> {
     pub(super) files: Option<Files<D>>,
     generation: u64,
     totals: Totals,
-    /// Dead messages' bytes are in the drop.
-    dead: bool,
+    /// What of the drop is not dead.
+    kept_bytes: u64,
     /// The drop's size when the snapshot was taken.
     pub(super) size: u64,
     pub(super) last: Last,
@@ -141,7 +142,7 @@ pub struct Commit {
     pub deleted: u32,
     /// Their size on the wire.
     pub octets: u64,
-    /// Dead bytes are in the drop: [`Maildrop::compact`] would take them out.
+    /// So much of the drop is dead that it is time for [`Maildrop::compact`].
     pub wants_compaction: bool,
 }
 
@@ -213,7 +214,7 @@ impl<D: Disk> Maildrop<D> {
         match refresh::refresh(&desk, &drop, seen, &bin) {
             Ok(mut fresh) => {
                 fresh.remarks.join(*remarks);
-                let files = Files { drop, bin, index: fresh.index };
+                let files = Files { drop, bin: fresh.bin.unwrap_or(bin), index: fresh.index };
                 Ok(Some(Maildrop::over(disk, desk.spot, Some(files), &fresh.header, fresh.remarks)))
             }
             Err(Stale::Replaced) => Ok(None),
@@ -227,18 +228,22 @@ impl<D: Disk> Maildrop<D> {
     }
 
     fn empty(disk: &D, place: &Place) -> Maildrop<D> {
-        let spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: None, locks: [None; 3] };
+        let spot =
+            Spot { drop: place.drop.as_path().into(), bins: None, owner: None, full: place.full, locks: [None; 3] };
         Maildrop::over(disk, spot, None, &Header::default(), Remarks::default())
     }
 
-    fn over(disk: &D, spot: Spot, files: Option<Files<D>>, header: &Header, remarks: Remarks) -> Maildrop<D> {
+    fn over(disk: &D, mut spot: Spot, files: Option<Files<D>>, header: &Header, remarks: Remarks) -> Maildrop<D> {
+        if refresh::is_shared(header.foreign_secs, disk.now()) {
+            spot.full = Fraction::ALL;
+        }
         let core = Core {
             disk: disk.clone(),
             spot,
             files,
             generation: header.generation,
             totals: Totals { messages: header.count, octets: header.octets, last_read: header.last_read },
-            dead: header.preamble + header.live_bytes < header.drop.size,
+            kept_bytes: header.preamble + header.live_bytes,
             size: header.drop.size,
             last: header.last,
             tail_hash: header.tail_hash,
@@ -254,9 +259,9 @@ impl<D: Disk> Maildrop<D> {
         &self.core.spot.drop
     }
 
-    /// Whether dead bytes were in the drop when the session began: an earlier compaction was put off or interrupted.
+    /// Whether so much of the drop was dead when the session began that it is time for [`compact`](Maildrop::compact).
     pub fn wants_compaction(&self) -> bool {
-        self.core.dead
+        self.core.is_due(0, 0)
     }
 
     /// What was there when the session began.
@@ -346,14 +351,16 @@ impl<D: Disk> Maildrop<D> {
     pub fn commit(&mut self) -> Result<Commit, Fault> {
         let marked = self.marks.take().filter(|marks| marks.count > 0);
         let (Some(files), Some(marks)) = (&self.core.files, marked) else {
-            return Ok(Commit { wants_compaction: self.core.dead, ..Commit::default() });
+            return Ok(Commit { wants_compaction: self.wants_compaction(), ..Commit::default() });
         };
         let core = &self.core;
         let mut deaths = Vec::with_capacity(marks.count as usize);
+        let mut dead_bytes = 0;
         let mut number = 0;
         let read = files.index.read(&core.disk, core.generation, 0..core.totals.messages, Reach::Wait, |entry| {
             number += 1;
             if marks.has(number) {
+                dead_bytes += entry.extent.end() - entry.extent.offset;
                 deaths.push(Named { uid: entry.uid(), from_check: entry.extent.from_check });
             }
         });
@@ -372,7 +379,8 @@ impl<D: Disk> Maildrop<D> {
             synced.map_err(Fault::at("syncing", parent))?;
         }
         self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id };
-        Ok(Commit { deleted: marks.count, octets: marks.octets, wants_compaction: true })
+        let wants_compaction = core.is_due(marks.count, dead_bytes);
+        Ok(Commit { deleted: marks.count, octets: marks.octets, wants_compaction })
     }
 
     /// Takes dead bytes out of the drop, then gives the session lock up. Long: only in a job for bulk work. `keep_going` is
@@ -468,6 +476,13 @@ impl<D: Disk> Core<D> {
             }
             Err(unread) => Err(Miss::Fault(self.index_fault(unread))),
         }
+    }
+
+    /// Whether it is time for a compaction when `count` messages of `bytes` are dead besides: nothing is left, which is one
+    /// truncate, or less than the place wants.
+    fn is_due(&self, count: u32, bytes: u64) -> bool {
+        let kept = self.kept_bytes.saturating_sub(bytes);
+        kept < self.size && (self.totals.messages == count || self.spot.full.is_more_than(kept, self.size))
     }
 
     /// The drop as it was when it was last found to be the one we know.
