@@ -236,7 +236,7 @@ fn set_aside<D: Disk>(desk: &Desk<D>, remarks: &mut Remarks) -> Result<(), Stale
 
 fn finish<D: Disk>(desk: &Desk<D>) -> Result<(), Refused> {
     desk.remove_own(".copy")?;
-    desk.disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &desk.own_path(".copy")))?;
+    desk.sync_bins()?;
     Ok(())
 }
 
@@ -482,7 +482,7 @@ fn publish<D: Disk>(
         return Err(refused);
     }
     disk.rename(&desk.bins, &desk.own(".copy.new"), &desk.own(".copy")).map_err(Fault::at("renaming", &path))?;
-    disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
+    desk.sync_bins()?;
     Ok(plan)
 }
 

@@ -133,6 +133,16 @@ pub(super) struct Spot {
     pub(super) locks: [Option<LockKind>; 3],
 }
 
+/// What came of trying for the session lock.
+pub(super) enum Bin<F> {
+    /// The bin, locked.
+    Held(F),
+    /// There is no bin.
+    Absent,
+    /// Another file has its name now: begin again.
+    Replaced,
+}
+
 /// The directories of a spot, held open while a job works there.
 pub(super) struct Desk<D: Disk> {
     pub(super) disk: D,
@@ -166,8 +176,14 @@ impl<D: Disk> Desk<D> {
         Desk::hold(disk, spot, Some(dir), make)
     }
 
+    /// The same for a drop as it stands: the bins' directory is made when there is mail.
+    pub(super) fn of(disk: &D, place: &Place) -> Result<Option<Desk<D>>, Refused> {
+        let desk = Desk::at(disk, place, false)?;
+        if desk.is_none() && Desk::has_mail(disk, place)? { Desk::at(disk, place, true) } else { Ok(desk) }
+    }
+
     /// Whether there is a drop with bytes in it, as far as a look tells.
-    pub(super) fn has_mail(disk: &D, place: &Place) -> Result<bool, Refused> {
+    fn has_mail(disk: &D, place: &Place) -> Result<bool, Refused> {
         let (Some(parent), Some(name)) = (place.drop.parent(), place.drop.file_name()) else { return Ok(false) };
         let Some(dir) = there(disk.open_dir(parent)).map_err(Fault::at("opening", parent))? else { return Ok(false) };
         let seen = there(disk.look(&dir, Path::new(name))).map_err(Fault::at("looking at", &place.drop))?;
@@ -237,6 +253,18 @@ impl<D: Disk> Desk<D> {
         Ok(found)
     }
 
+    /// Whether an open drop has its name still.
+    pub(super) fn is_named(&self, drop: &D::File) -> Result<bool, Fault> {
+        let named = there(self.disk.look(&self.dir, self.name())).map_err(self.fault("looking at"))?;
+        let seen = self.disk.stat(drop).map_err(self.fault("looking at"))?;
+        Ok(named.is_some_and(|named| (named.dev, named.inode) == (seen.dev, seen.inode)))
+    }
+
+    /// The volume of the drop's directory.
+    pub(super) fn dev(&self) -> Result<u64, Fault> {
+        Ok(self.disk.stat_dir(&self.dir).map_err(self.fault("looking at the directory of"))?.dev)
+    }
+
     /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
     pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
         let path = self.own_path(ending);
@@ -248,6 +276,19 @@ impl<D: Disk> Desk<D> {
             return Err(refuse("opening", &path, &format!("belongs to uid {}", seen.uid)));
         }
         Ok(found)
+    }
+
+    /// Takes the session lock: on the file that has the bin's name, and has it still when it is locked.
+    pub(super) fn lock_bin(&self, how: How) -> Result<Bin<D::File>, Refused> {
+        let Some((bin, held)) = self.open_own(".bin", how)? else { return Ok(Bin::Absent) };
+        let path = self.own_path(".bin");
+        if !self.disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
+            return Err(Refused::InUse);
+        }
+        // A ledger written anew has another inode: who locked the old one has locked nothing.
+        let named = self.disk.look(&self.bins, &self.own(".bin"));
+        let is_named = named.is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode));
+        Ok(if is_named { Bin::Held(bin) } else { Bin::Replaced })
     }
 
     fn open(&self, dir: &D::Dir, name: &Path, path: &Path, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
@@ -281,6 +322,11 @@ impl<D: Disk> Desk<D> {
         there(self.disk.remove(&self.bins, &self.own(ending)))
             .map(drop)
             .map_err(Fault::at("removing", &self.own_path(ending)))
+    }
+
+    /// Returns when the names of our own files are on disk.
+    pub(super) fn sync_bins(&self) -> Result<(), Fault> {
+        self.disk.sync_dir(&self.bins).map_err(Fault::at("syncing the directory of", &self.own_path(".bin")))
     }
 
     /// Whether one of our own files is there.

@@ -221,6 +221,13 @@ impl Ledger {
         (short, bytes)
     }
 
+    /// The same for a drop of another name.
+    pub(super) fn renamed(&self, name: &[u8]) -> Vec<u8> {
+        let (mut short, _) = self.rewritten();
+        short.name = Some(name.to_owned());
+        short.rewritten().1
+    }
+
     /// Whether the live content is so little of the file that it is worth writing anew.
     pub(super) fn is_mostly_past(&self) -> bool {
         const WORTH_BYTES: u64 = 64 * 1024;

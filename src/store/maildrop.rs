@@ -19,6 +19,8 @@
 //! [`delete`]: Maildrop::delete
 //! [`undelete_all`]: Maildrop::undelete_all
 //!
+//! The operator's acts need the session lock too: [`undelete`](fn@undelete), [`erase`](fn@erase), [`rename_user`].
+//!
 //! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made. The promises
 //! are DESIGN's: what `commit` answered stays deleted, what it did not answer is deleted wholly or not at all, and no
 //! message goes that was not marked. Losing the ledger brings deletions back that were not yet compacted, no more.
@@ -31,11 +33,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use super::compaction::Compacted;
 pub use super::desk::{Place, Refused, Remark};
 pub use super::disk::{LockKind, Reach};
+pub use super::erase::{Erased, erase};
 pub use super::reader::{Fetch, Fetched, MessageReader, Pulled};
+pub use super::rename::{Renamed, rename_user};
+pub use super::undelete::{Undeleted, undelete};
 pub use crate::mail::identity::Uid;
 
 use super::compaction;
-use super::desk::{Desk, Remarks, Spot};
+use super::desk::{Bin, Desk, Remarks, Spot};
 use super::disk::{Disk, How, RealDisk};
 use super::index::{Entry, Header, Identity, Index, Last, PAGE, Unread};
 use super::ledger::{Ledger, Named, Record};
@@ -45,7 +50,7 @@ use crate::text::fault::Fault;
 use crate::text::number::Fraction;
 
 /// How often a file may be replaced under our hands before we let others settle it.
-const ATTEMPTS: u32 = 8;
+pub(super) const ATTEMPTS: u32 = 8;
 
 /// A maildrop, open for one session.
 pub struct Maildrop<D: Disk = RealDisk> {
@@ -181,35 +186,15 @@ impl<D: Disk> Maildrop<D> {
 
     /// `None`: something was replaced under our hands, begin again.
     fn attempt(disk: &D, place: &Place, remarks: &mut Remarks) -> Result<Option<Maildrop<D>>, Refused> {
-        let mut desk = Desk::at(disk, place, false)?;
-        if desk.is_none() && Desk::has_mail(disk, place)? {
-            desk = Desk::at(disk, place, true)?;
-        }
-        let Some(desk) = desk else { return Ok(Some(Maildrop::empty(disk, place))) };
-        let bin = match desk.open_own(".bin", How::Write)? {
-            Some(bin) => bin,
-            None => {
-                if desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
-                    return Ok(Some(Maildrop::empty(disk, place)));
-                }
-                match desk.open_own(".bin", How::Create)? {
-                    Some(bin) => bin,
-                    None => return Ok(None),
-                }
+        let Some(desk) = Desk::of(disk, place)? else { return Ok(Some(Maildrop::empty(disk, place))) };
+        let mut bin = desk.lock_bin(How::Write)?;
+        if matches!(bin, Bin::Absent) {
+            if desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
+                return Ok(Some(Maildrop::empty(disk, place)));
             }
-        };
-        let (bin, held) = bin;
-        let path = desk.own_path(".bin");
-        if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
-            return Err(Refused::InUse);
+            bin = desk.lock_bin(How::Create)?;
         }
-        // A ledger written anew has another inode: who locked the old one has locked nothing.
-        if !disk
-            .look(&desk.bins, &desk.own(".bin"))
-            .is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode))
-        {
-            return Ok(None);
-        }
+        let Bin::Held(bin) = bin else { return Ok(None) };
         let Some((drop, seen)) = desk.open_drop()? else { return Ok(Some(Maildrop::empty(disk, place))) };
         match refresh::refresh(&desk, &drop, seen, &bin) {
             Ok(mut fresh) => {

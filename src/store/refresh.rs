@@ -148,9 +148,7 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     locks: &mut DropLocks<'d, D>,
 ) -> Result<Fresh<D>, Stale> {
     let disk = &desk.disk;
-    let named = super::desk::there(disk.look(&desk.dir, desk.name())).map_err(desk.fault("looking at"))?;
-    let seen = disk.stat(drop).map_err(desk.fault("looking at"))?;
-    if named.is_none_or(|named| (named.dev, named.inode) != (seen.dev, seen.inode)) {
+    if !desk.is_named(drop)? {
         return Err(Stale::Replaced);
     }
     let mut remarks = locks.remarks;
@@ -478,6 +476,27 @@ pub(super) fn fault<D: Disk>(desk: &Desk<D>, unread: Unread) -> Fault {
     Fault::new("reading", &index::path(desk), error)
 }
 
+/// Those whom the ledger calls dead and whose bytes are in the drop, and their size on the wire.
+pub(super) fn dead_in<D: Disk>(
+    desk: &Desk<D>,
+    drop: &D::File,
+    size: u64,
+    ledger: &Ledger,
+    locks: &mut DropLocks<'_, D>,
+) -> Result<(Vec<Uid>, u64), Refused> {
+    let mut seats = Seats::new(ledger);
+    let (mut uids, mut octets) = (Vec::new(), 0);
+    scan(desk, drop, 0..size, locks, &mut || true, |extent| {
+        let (occurrence, dead) = seats.seat(&extent);
+        if dead {
+            uids.push(Uid { hash: extent.hash, occurrence });
+            octets += extent.octets;
+        }
+        true
+    })?;
+    Ok((uids, octets))
+}
+
 /// Who sits where: see the module's page.
 struct Seats<'l> {
     ledger: &'l Ledger,
@@ -679,7 +698,7 @@ pub(super) fn append<D: Disk>(
     let path = desk.own_path(".bin");
     write_ledger(&desk.disk, bin, &bytes, at).map_err(|(doing, error)| Fault::new(doing, &path, error))?;
     if first {
-        desk.disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
+        desk.sync_bins()?;
     }
     Ok(())
 }
@@ -689,24 +708,42 @@ pub(super) fn shortened<D: Disk>(desk: &Desk<D>, ledger: &mut Ledger) -> Result<
     if !ledger.is_mostly_past() {
         return Ok(None);
     }
-    let disk = &desk.disk;
-    let path = desk.own_path(".bin.new");
     let (short, bytes) = ledger.rewritten();
-    let Some((file, _)) = desk.open_own(".bin.new", How::Create)? else { return Ok(None) };
-    let written = disk
-        .cut(&file, 0)
-        .and_then(|()| disk.write(&file, &bytes, 0))
-        .and_then(|()| disk.sync(&file))
-        .and_then(|()| disk.try_lock(&file, LockKind::Fcntl));
-    if !matches!(written, Ok(true)) {
-        // The long one serves as well.
-        desk.remove_own(".bin.new")?;
-        return Ok(None);
-    }
-    disk.rename(&desk.bins, &desk.own(".bin.new"), &desk.own(".bin")).map_err(Fault::at("renaming", &path))?;
-    disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
+    // When it cannot be written the long one serves as well.
+    let Ok(file) = write_bin(desk, &bytes) else { return Ok(None) };
+    name_bin(desk)?;
     *ledger = short;
     Ok(Some(file))
+}
+
+/// Writes a whole ledger beside the one there is, synced and with the session lock on it.
+pub(super) fn write_bin<D: Disk>(desk: &Desk<D>, bytes: &[u8]) -> Result<D::File, Refused> {
+    let disk = &desk.disk;
+    let path = desk.own_path(".bin.new");
+    let Some((file, _)) = desk.open_own(".bin.new", How::Create)? else {
+        return Err(Fault::new("making", &path, io::ErrorKind::NotFound.into()).into());
+    };
+    let written = disk
+        .cut(&file, 0)
+        .and_then(|()| disk.write(&file, bytes, 0))
+        .and_then(|()| disk.sync(&file))
+        .and_then(|()| disk.try_lock(&file, LockKind::Fcntl));
+    match written {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Refused::InUse),
+        Err(error) => {
+            desk.remove_own(".bin.new")?;
+            Err(Fault::new("writing", &path, error).into())
+        }
+    }
+}
+
+/// Gives what [`write_bin`] wrote the name that counts.
+pub(super) fn name_bin<D: Disk>(desk: &Desk<D>) -> Result<(), Fault> {
+    let path = desk.own_path(".bin.new");
+    let renamed = desk.disk.rename(&desk.bins, &desk.own(".bin.new"), &desk.own(".bin"));
+    renamed.map_err(Fault::at("renaming", &path))?;
+    desk.sync_bins()
 }
 
 /// Writes and syncs; what could not be is taken out again if that can be done, and never tried again.

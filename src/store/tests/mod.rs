@@ -1,5 +1,6 @@
 //! The maildrop on real files in temporary folders.
 
+mod acts;
 mod costs;
 mod deferral;
 mod sim;
