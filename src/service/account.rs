@@ -51,6 +51,7 @@ pub fn place(user: &str, account: &Account, settings: &Settings) -> Result<Place
         owner: None,
         full: settings.bin_pfull,
         locks: settings.lock_method.iter().map(lock).collect(),
+        lone: false,
     })
 }
 

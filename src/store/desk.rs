@@ -24,6 +24,8 @@ pub struct Place {
     pub full: Fraction,
     /// How to lock the drop while scanning and compacting, in this order.
     pub locks: Vec<LockKind>,
+    /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
+    pub lone: bool,
 }
 
 impl Place {
@@ -36,6 +38,7 @@ impl Place {
             owner: None,
             full: Fraction::HALF,
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
+            lone: false,
         }
     }
 }
@@ -176,10 +179,11 @@ impl<D: Disk> Desk<D> {
         Desk::hold(disk, spot, Some(dir), make)
     }
 
-    /// The same for a drop as it stands: the bins' directory is made when there is mail.
+    /// The same for a drop as it stands: the bins' directory is made when there is mail, or a lone bin is wanted.
     pub(super) fn of(disk: &D, place: &Place) -> Result<Option<Desk<D>>, Refused> {
         let desk = Desk::at(disk, place, false)?;
-        if desk.is_none() && Desk::has_mail(disk, place)? { Desk::at(disk, place, true) } else { Ok(desk) }
+        let is_wanted = desk.is_none() && (place.lone || Desk::has_mail(disk, place)?);
+        if is_wanted { Desk::at(disk, place, true) } else { Ok(desk) }
     }
 
     /// Whether there is a drop with bytes in it, as far as a look tells.

@@ -215,6 +215,7 @@ fn close<D: Disk>(
     header.bin_id = ledger.id;
     header.bin_serial = ledger.serial;
     header.foreign_secs = ledger.foreign_secs;
+    header.bulletins = ledger.bulletins.unwrap_or_default();
     let index = writer.finish(&mut header).map_err(|unread| fault(desk, unread))?;
     if matches!(index, Index::Memory(_)) {
         remarks.add(Remark::IndexInMemory);
