@@ -437,6 +437,15 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_of_another_name_says_the_same_of_its_messages() {
+        let (_, bytes, _) = sample();
+        let long = Ledger::parse(&bytes);
+        let other = Ledger::parse(&long.renamed(b"bob"));
+        assert_eq!((other.name.as_deref(), other.id, other.bulletins), (Some(&b"bob"[..]), long.id, long.bulletins));
+        assert_eq!((other.deaths.len(), other.lines, other.gone), (long.deaths.len(), long.lines, long.gone));
+    }
+
+    #[test]
     fn a_torn_tail_is_no_record_wherever_it_is_torn() {
         let (_, bytes, ends) = sample();
         for cut in 0..bytes.len() {

@@ -197,7 +197,7 @@ fn our_own_compaction_is_no_sighting() {
 }
 
 #[test]
-fn a_sighting_survives_a_lost_index_a_rewritten_ledger_and_a_clock_that_was_wrong() {
+fn a_sighting_survives_a_lost_index_and_a_clock_that_was_wrong() {
     let (disk, place) = site(20);
     drop(open(&disk, &place));
     put(&disk, &text(&disk).replace("m003", "M003"));

@@ -684,6 +684,38 @@ fn a_compaction_that_is_told_to_stop_leaves_the_drop_as_it_was() {
 }
 
 #[test]
+fn the_operators_acts_work_on_real_files_with_bins_of_their_own() {
+    let mut site = Site::with(4);
+    site.place.bin_path = Some(site.folder.path().join("bins"));
+    let before = site.uids();
+    site.delete(&[1, 3]);
+    assert_eq!(undelete(&site.place).unwrap().messages, 2);
+    assert_eq!(site.uids(), before);
+    site.delete(&[1, 3]);
+
+    let far = site.folder.path().join("far");
+    fs::create_dir(&far).unwrap();
+    let bob = Place { drop: far.join("bob"), ..site.place.clone() };
+    let (inode, bytes) = (fs::metadata(&site.place.drop).unwrap().ino(), site.text().len() as u64);
+    assert_eq!(rename_user(&site.place, &bob).unwrap(), Renamed { bytes });
+    assert_eq!(site.names(), Vec::<String>::new());
+    assert_eq!(fs::metadata(&bob.drop).unwrap().ino(), inode);
+    let maildrop = Maildrop::open(&bob).unwrap();
+    assert_eq!(rows(&maildrop).iter().map(|row| row.uid).collect::<Vec<_>>(), [before[1], before[3]]);
+    assert!(matches!(erase(&bob), Err(Refused::InUse)));
+    drop(maildrop);
+
+    let mut bins = site.folder.path().join("bins");
+    bins.extend(far.components().skip(1));
+    assert!(bins.join(".bob.bin").exists());
+    fs::write(bins.join(".bob.copy.aside-0123456789abcdef"), "mail").unwrap();
+    assert_eq!(erase(&bob).unwrap(), Erased { bytes });
+    assert_eq!((fs::read_dir(&far).unwrap().count(), fs::read_dir(&bins).unwrap().count()), (0, 0));
+    fs::write(&bob.drop, (1..=4).map(letter).collect::<String>()).unwrap();
+    assert_eq!(rows(&Maildrop::open(&bob).unwrap()).len(), 4);
+}
+
+#[test]
 fn top_sends_the_header_and_some_lines() {
     let site = Site::with(1);
     let maildrop = site.open();
