@@ -269,6 +269,8 @@ fn a_mailbox_that_nobody_opened_is_renamed_with_a_ledger_that_can_be_written_on(
     let (disk, place) = site(3);
     assert!(rename_user_on(&disk, &place, &Place { drop: "/spool/bob".into(), ..place.clone() }).is_ok());
     let bob = Place { drop: "/spool/bob".into(), ..place };
+    let number = disk.world().bytes(Path::new("/spool/.bob.bin"))[16..24].to_vec();
+    assert!(number[2..] != [0; 6], "its number was drawn, and is no other's");
     delete(&disk, &bob, &[2]);
     disk.world().take_away(Path::new("/spool/.bob.idx"));
     let maildrop = open(&disk, &bob);
