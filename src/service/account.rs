@@ -28,6 +28,7 @@ pub fn place(name: &Name, account: &Account, settings: &Settings) -> Result<Plac
         bin_path: settings.bin_path.clone(),
         work_path: settings.work_path.clone(),
         owner: None,
+        full: settings.bin_pfull,
         locks: settings.lock_method.iter().map(lock).collect(),
         lone: false,
     })

@@ -249,7 +249,7 @@ impl Shared {
                 self.compacting.remove(&path);
                 match result {
                     Ok(()) => log::debug!("compacted {}", path.display()),
-                    // The deletions are in the ledger: the next session that deletes tries again.
+                    // The deletions are in the ledger: the next session that finds it due tries again.
                     Err(Refused::InUse | Refused::Locked) => {
                         log::debug!("{}: compaction put off, another program has the drop", path.display());
                     }

@@ -37,6 +37,7 @@ pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
+use crate::text::number::Fraction;
 use crate::text::pattern::AddressList;
 
 /// A configuration as one value: read once, never changed; a reload makes another. What each field means is in its row.
@@ -69,6 +70,8 @@ pub struct Settings {
     pub alt_drop_path: Vec<Elsewhere>,
     /// What follows from these, and from host_domain, drop_path and hash_spool: who a login means.
     pub domains: Domains,
+    /// A drop with less live mail in it is compacted at QUIT.
+    pub bin_pfull: Fraction,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.

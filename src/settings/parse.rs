@@ -19,6 +19,7 @@ use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::sys::access;
 use crate::text::nearest::nearest;
+use crate::text::number::Fraction;
 
 /// A configuration is read into memory; a larger file is something else.
 const FILE_BYTES: u64 = 1 << 20;
@@ -280,6 +281,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         drop_prefix: true,
         alt_drop_path: Vec::new(),
         domains: Domains::default(),
+        bin_pfull: Fraction::HALF,
         bulletin_path: None,
         bulletin_from: String::new(),
         hide_old_bulls: false,
