@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
         max_errors: 10,
         hide_version: false,
     };
-    let link = Link { tls: false, can_tls: true, plain_ok: true };
+    let link = Link { tls: false, can_tls: true, plain_ok: true, scram: true };
     let mut machine = Pop3::new(now, Arc::new(rules), link);
     let (mut input, mut out) = (Input::default(), Output::default());
     machine.open(now, &mut out);

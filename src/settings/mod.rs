@@ -86,6 +86,8 @@ pub struct Settings {
     pub authent_cache_hours: u64,
     /// Whether none are remembered.
     pub auth_nocache: bool,
+    /// Whether APOP is offered.
+    pub apop_enable: bool,
 
     /// Addresses to listen on. Never empty.
     pub bind_address: Vec<IpAddr>,
