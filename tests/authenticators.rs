@@ -139,6 +139,10 @@ fn the_laboratory_is_refused_in_working_hours_and_nobody_else() {
         model.exits();
     }
     let mut model = start("mon 10:00");
+    for request in ["scram fred 10.4.1.2", "apop fred <1@x> 00 10.4.1.2", "CHECK fred secret 10.4.1.2"] {
+        assert_eq!(model.ask(request), refused, "{request}: there is no way around");
+    }
+    assert_eq!(model.ask("scram fred 10.5.1.2"), "-ERR unknown command");
     assert_eq!(model.ask("check fred wrong 10.4.1.2"), refused, "the password is not looked at");
     assert_eq!(model.ask("check fred wrong 10.5.1.2"), WRONG);
     model.ends_with_its_input();

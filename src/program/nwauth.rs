@@ -8,7 +8,7 @@
 //! |-------------------------------------------|-------------------------------------------------------------------------|
 //! | `check USER PASSWORD [ADDRESS]`           | `+OK user path uid info`, or `-ERR`, the same for whatever was wrong    |
 //! | `lookup USER`                             | the same, or `-ERR does not exist`                                      |
-//! | `scram USER`                              | `+OK user path uid scram=VERIFIER info`, for whatever name              |
+//! | `scram USER [ADDRESS]`                    | `+OK user path uid scram=VERIFIER info`, for whatever name              |
 //! | `apop USER STAMP DIGEST [ADDRESS]`        | as to `check`; with `-apop` only                                        |
 //! | `set USER PASSWORD [LABEL="VALUE"]...`    | adds or changes; password `(NULL)` or `NULL`: it stays as it is         |
 //! | `del USER`                                | deletes                                                                 |
@@ -232,7 +232,8 @@ impl Nwauth {
         };
         // What identifies the user is logged; what stands after it may be a password.
         let whom = words.first().map(|user| printable(user.reveal())).unwrap_or_default();
-        let at = [("check", 2), ("apop", 3)].iter().find(|(name, _)| *name == command.name).map(|(_, at)| *at);
+        let at =
+            [("check", 2), ("scram", 1), ("apop", 3)].iter().find(|(name, _)| *name == command.name).map(|(_, at)| *at);
         let from = at.and_then(|at| std::str::from_utf8(words.get(at)?.reveal()).ok()?.parse::<IpAddr>().ok());
         let from = from.map(|address| format!(" from {address}"));
         let verdict = String::from_utf8_lossy(reply.split(|&byte| byte == b' ').next().unwrap_or_default());
@@ -663,7 +664,7 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { name: "check", takes: "USER PASSWORD [ADDRESS]", least: 2, most: 3, piped: true, run: |n, w, _| n.check(w) },
     Command { name: "lookup", takes: "USER", least: 1, most: 2, piped: true, run: |n, w, _| n.lookup(w) },
-    Command { name: "scram", takes: "USER", least: 1, most: 1, piped: true, run: |n, w, _| n.scram(w) },
+    Command { name: "scram", takes: "USER [ADDRESS]", least: 1, most: 2, piped: true, run: |n, w, _| n.scram(w) },
     Command { name: "apop", takes: "USER STAMP DIGEST [ADDRESS]", least: 3, most: 4, piped: true, run: |n, w, _| n.apop(w) },
     Command { name: "set", takes: "USER PASSWORD [LABEL=\"VALUE\"]...", least: 2, most: 64, piped: true, run: |n, w, _| n.set(w) },
     Command { name: "del", takes: "USER", least: 1, most: 1, piped: true, run: |n, w, _| n.del(w) },

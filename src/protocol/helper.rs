@@ -27,7 +27,7 @@
 //!
 //! | ability | request                        | answer                                                                      |
 //! |---------|--------------------------------|------------------------------------------------------------------------------|
-//! | `scram` | `scram user`                   | `+OK user path|config uid scram=ITERATIONS,SALT,STOREDKEY,SERVERKEY [info]`  |
+//! | `scram` | `scram user ip`                | `+OK user path|config uid scram=ITERATIONS,SALT,STOREDKEY,SERVERKEY [info]`  |
 //! | `apop`  | `apop user stamp digest ip`    | as to `check`: the helper compares MD5(stamp, password) with the digest      |
 //!
 //! Salt and keys are in base64 ([`Verifier`]). About a user who is not there a helper answers `scram` with a verifier that it
@@ -81,10 +81,12 @@ pub enum Question {
         /// The name, `@domain` included where that is wanted.
         user: Vec<u8>,
     },
-    /// By what is a proof of this user's password judged?
+    /// By what is a proof of this user's password judged? With the client's address.
     Scram {
         /// The name, `@domain` included where that is wanted.
         user: Vec<u8>,
+        /// Where the client is.
+        from: std::net::IpAddr,
     },
     /// Is this the digest of stamp and password? With the client's address.
     Apop {
@@ -569,7 +571,10 @@ fn encode(question: &Question, escaped: bool) -> Option<Secret> {
             ("check", vec![user, password.reveal(), address.as_bytes()])
         }
         Question::Lookup { user } => ("lookup", vec![user]),
-        Question::Scram { user } => ("scram", vec![user]),
+        Question::Scram { user, from } => {
+            address = from.to_string();
+            ("scram", vec![user, address.as_bytes()])
+        }
         Question::Apop { user, stamp, digest, from } => {
             address = from.to_string();
             ("apop", vec![user, stamp.as_bytes(), digest.reveal(), address.as_bytes()])
@@ -618,7 +623,7 @@ fn decode(line: &[u8], question: &Question, escaped: bool) -> Result<Verdict, &'
     };
     let (user, path, uid) = (word()?, word()?, word()?);
     let (asked, verifier) = match question {
-        Question::Scram { user } => {
+        Question::Scram { user, .. } => {
             let word = Secret::new(word()?);
             let verifier = word.reveal().strip_prefix(b"scram=").and_then(Verifier::parse);
             (user, Some(verifier.ok_or("answered without a verifier")?))

@@ -319,12 +319,13 @@ fn the_log_has_who_and_what_and_no_password() {
     let mut desk = Desk::with(|options| options.log = true);
     desk.say(
         b"set fred hunter2 note=\"pass hunter2\"\ncheck fred hunter2 10.0.0.1\ncheck fred hunter3 hunter2\n\
-        check fr\x1b[1med hunter2 ::1\nset ann hunter2 hunter2\nhunter2 hunter2\ncheck fred hunter2 a hunter2\n",
+        check fr\x1b[1med hunter2 ::1\nscram fred 10.0.0.2\nset ann hunter2 hunter2\nhunter2 hunter2\ncheck fred hunter2 a hunter2\n",
     );
     let path = desk.dir.path().join("nwauth.log");
     let log = fs::read_to_string(&path).unwrap();
     assert!(!log.contains("hunter"), "{log}");
     assert!(log.contains("Z check fred from 10.0.0.1: +OK\n"), "{log}");
+    assert!(log.contains("Z scram fred from 10.0.0.2: +OK\n"), "{log}");
     assert!(log.contains("check fr\\x1b[1med from ::1: -ERR\n"), "{log}");
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -437,7 +438,10 @@ fn scram_tells_nobody_who_is_there() {
     assert_eq!(verifier(&mut desk, "nobody").0.salt(), salt);
     desk.say(b"set nobody x\n");
     assert_eq!(verifier(&mut desk, "nobody").0.salt(), salt);
-    assert_eq!(desk.say(b"scram a/b\nscram -x\nscram\n"), format!("{WRONG}\n{WRONG}\n-ERR usage: scram USER\n"));
+    assert_eq!(
+        desk.say(b"scram a/b\nscram -x\nscram\n"),
+        format!("{WRONG}\n{WRONG}\n-ERR usage: scram USER [ADDRESS]\n")
+    );
 }
 
 #[test]

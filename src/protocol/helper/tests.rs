@@ -180,7 +180,7 @@ const NOBODY: &str =
     "scram=4096,AAAA,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 fn scram(user: &str) -> Question {
-    Question::Scram { user: user.into() }
+    Question::Scram { user: user.into(), from: FROM }
 }
 
 fn apop(user: &str) -> Question {
@@ -231,7 +231,7 @@ fn who_does_not_have_an_ability_is_not_asked() {
     bench.submit(1, apop("fred"));
     assert_eq!(bench.verdicts(), [(1, Verdict::Unavailable)]);
     bench.submit(2, scram("two words"));
-    assert_eq!(bench.take(), [write(0, "scram two%20words\n")]);
+    assert_eq!(bench.take(), [write(0, "scram two%20words 127.0.0.1\n")]);
 }
 
 #[test]

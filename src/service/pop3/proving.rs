@@ -41,7 +41,8 @@ impl Service<'_> {
 
     pub(super) fn verifier(&mut self, now: Instant, user: &[u8]) -> Said {
         let Some(asked) = self.enter(user) else { return self.denied(user) };
-        self.question(now, Question::Scram { user: asked })
+        let from = self.session.peer.ip().to_canonical();
+        self.question(now, Question::Scram { user: asked, from })
     }
 
     /// Somebody says that he is this user: what the authenticator is told, if there can be such a one.
