@@ -56,6 +56,7 @@ use jiff::Timestamp;
 pub use options::Options;
 pub use proofs::Scram;
 
+pub use options::usage as page;
 use options::{Only, parse, usage};
 use requests::{Request, Requests};
 
