@@ -14,6 +14,7 @@
 //! that share a user file share it.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -25,6 +26,8 @@ use crate::protocol::sasl::scram::Verifier;
 use crate::text::fault::Fault;
 use crate::text::secret::Secret;
 
+/// How long the making of the key waits for another writer: a server that asks for the version waits two seconds.
+const KEY_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of the key.
 const KEY: usize = 32;
 /// Bytes of a salt.
@@ -112,7 +115,7 @@ impl Users {
         if !make {
             return Ok(None);
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock_within(KEY_WAIT)?;
         // Somebody else may have been quicker.
         if let Some(key) = self.read_key()? {
             return Ok(Some(key));

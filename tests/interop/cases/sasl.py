@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import json
 import os
 import poplib
 import shlex
@@ -200,6 +201,8 @@ def made_up(bench):
     started(site, "tls")
     with site.pop("tls") as pop:
         check("SCRAM-SHA-256" not in capabilities(pop)["SASL"], "offered, and ann would be kept out")
+        status = json.loads(site.tell("status", "--json").stdout)
+        same(status["authenticators"]["scram"], False, "what status says")
         pop.login("ann", "rasmuslerdorf")
         pop.quit()
     site.stop()
