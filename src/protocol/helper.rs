@@ -25,10 +25,10 @@
 //! Words after `version 2` are abilities, and others are passed over: `+OK version 2 scram apop nwauth 0.1.0`. Who names none
 //! has none, and what the copy last asked named is what all of them can.
 //!
-//! | ability | request                        | answer                                                                      |
-//! |---------|--------------------------------|------------------------------------------------------------------------------|
-//! | `scram` | `scram user ip`                | `+OK user path|config uid scram=ITERATIONS,SALT,STOREDKEY,SERVERKEY [info]`  |
-//! | `apop`  | `apop user stamp digest ip`    | as to `check`: the helper compares MD5(stamp, password) with the digest      |
+//! | ability | request                     | answer                                                                 |
+//! |---------|-----------------------------|-------------------------------------------------------------------------|
+//! | `scram` | `scram user ip`             | as to `check`, and before the info `scram=ITERATIONS,SALT,STOREDKEY,SERVERKEY` |
+//! | `apop`  | `apop user stamp digest ip` | as to `check`: the helper compares MD5(stamp, password) with the digest |
 //!
 //! Salt and keys are in base64 ([`Verifier`]). About a user who is not there a helper answers `scram` with a verifier that it
 //! makes up and nobody's password fits, the same one each time: `-ERR` would tell that he is not there before anything was

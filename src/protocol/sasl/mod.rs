@@ -1,10 +1,10 @@
 //! SASL, the server's side (RFC 4422), for any protocol that has lines: POP3's AUTH (RFC 5034), SMTP's (RFC 4954). No I/O.
 //!
-//! | mechanism     | the client says                            | we say in between            | comes to             |
-//! |---------------|--------------------------------------------|------------------------------|----------------------|
-//! | PLAIN         | `acting NUL name NUL password` (RFC 4616)  | nothing                      | [`Step::Login`]      |
-//! | LOGIN         | name; password                             | `Username:`, `Password:`     | [`Step::Login`]      |
-//! | SCRAM-SHA-256 | name and nonce; proof; nothing             | salt and nonce; our own proof | [`Step::Verifier`], then [`Step::Proof`] |
+//! | mechanism     | the client says                           | we say in between             | comes to                          |
+//! |---------------|-------------------------------------------|-------------------------------|-----------------------------------|
+//! | PLAIN         | `acting NUL name NUL password` (RFC 4616) | nothing                       | [`Step::Login`]                   |
+//! | LOGIN         | name; password                            | `Username:`, `Password:`      | [`Step::Login`]                   |
+//! | SCRAM-SHA-256 | name and nonce; proof; nothing            | salt and nonce; our own proof | [`Step::Verifier`], [`Step::Proof`] |
 //!
 //! An [`Exchange`] is fed with the client's lines, still in base64, and says what is next. Whoever drives it writes the
 //! challenges, bounds the lines, and answers [`Step::Verifier`] by [`Exchange::challenge`].

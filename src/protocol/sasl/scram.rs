@@ -1,12 +1,12 @@
 //! SCRAM-SHA-256, the server's side (RFC 5802, 7677): a client proves that it knows a password without sending it, and the
 //! server that it knows a verifier of it. Messages in, messages out; random numbers are inputs.
 //!
-//! | message      | what it says                                       | made or taken by                         |
-//! |--------------|----------------------------------------------------|-------------------------------------------|
-//! | client-first | `n,,n=ann,r=NONCE`: who, and a number of theirs     | [`First::parse`]                          |
-//! | server-first | `r=NONCENONCE,s=SALT,i=ITERATIONS`                  | [`First::challenge`]                      |
-//! | client-final | `c=biws,r=NONCENONCE,p=PROOF`                       | [`Challenged::judge`]                     |
-//! | server-final | `v=SIGNATURE`                                       | [`Challenged::judge`], for a good proof   |
+//! | message      | what it says                                    | made or taken by                        |
+//! |--------------|-------------------------------------------------|-----------------------------------------|
+//! | client-first | `n,,n=ann,r=NONCE`: who, and a number of theirs | [`First::parse`]                        |
+//! | server-first | `r=NONCENONCE,s=SALT,i=ITERATIONS`              | [`First::challenge`]                    |
+//! | client-final | `c=biws,r=NONCENONCE,p=PROOF`                   | [`Challenged::judge`]                   |
+//! | server-final | `v=SIGNATURE`                                   | [`Challenged::judge`], for a good proof |
 //!
 //! **Channel binding** (`-PLUS`) is not offered: the unbuffered TLS connections that the driver runs do not give out the
 //! exporter's bytes (RFC 9266). A client that demands it (`p=`) is refused; one that would have liked to (`y`) is served,

@@ -3,7 +3,8 @@
 //! | asked        | answered                                                                                   |
 //! |--------------|--------------------------------------------------------------------------------------------|
 //! | Login        | from the cache at once, else by an authenticator                                           |
-//! | Apop, Verifier | by an authenticator that can                                                              |
+//! | Apop         | by an authenticator that can                                                               |
+//! | Verifier     | the same, with a fresh nonce                                                               |
 //! | Proof        | at once                                                                                    |
 //! | Open         | by a job; while our own compaction or another program has the drop, tried again for a while |
 //! | Stat, Delete | at once                                                                                    |

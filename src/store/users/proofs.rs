@@ -1,9 +1,9 @@
 //! What a user can prove a password by without sending it: in the fifth and sixth field of a line.
 //!
-//! | field     | what it holds                                                                                      |
-//! |-----------|----------------------------------------------------------------------------------------------------|
-//! | the fifth | `scram=MARK,ITERATIONS,SALT,STOREDKEY,SERVERKEY`: a SCRAM-SHA-256 verifier, in base64 but the number |
-//! | the sixth | `apop=MARK,PASSWORD`: the password itself, in base64, which is no protection; only where APOP is wanted |
+//! | field | what it holds                                                                                              |
+//! |-------|------------------------------------------------------------------------------------------------------------|
+//! | fifth | `scram=MARK,ITERATIONS,SALT,STOREDKEY,SERVERKEY`: a SCRAM-SHA-256 verifier, in base64 but for the number   |
+//! | sixth | `apop=MARK,PASSWORD`: the password, in base64, which is no protection; only where APOP is wanted           |
 //!
 //! MARK is twelve characters of a hash of the password field. A verifier whose mark does not fit is of an older password:
 //! whoever edits the second field by hand, or copies another hash there, has changed the password for every way in. Anything
