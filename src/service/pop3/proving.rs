@@ -47,10 +47,10 @@ impl Service<'_> {
 
     /// Somebody says that he is this user: what the authenticator is told, if there can be such a one.
     fn enter(&mut self, user: &[u8]) -> Option<Vec<u8>> {
-        let name = account::name(user, &self.session.settings)?;
-        let entering = Entering { user: name.user, key: None, account: None, unproved: None };
-        self.session.entering = Some(Box::new(entering));
-        Some(name.asked)
+        let name = account::name(user, self.session.here, &self.session.settings)?;
+        let asked = name.asked.clone();
+        self.session.entering = Some(Box::new(Entering { name, key: None, account: None, unproved: None }));
+        Some(asked)
     }
 
     pub(super) fn challenge(&mut self, verifier: Verifier) -> Said {
@@ -66,7 +66,7 @@ impl Service<'_> {
     pub(super) fn proof(&mut self, good: bool) -> Said {
         let Some(mut entering) = self.session.entering.take() else { return self.unavailable() };
         if !good || entering.unproved.is_none() {
-            return self.denied(entering.user.as_bytes());
+            return self.denied(entering.name.shown().as_bytes());
         }
         entering.account = entering.unproved.take();
         self.session.entering = Some(entering);
