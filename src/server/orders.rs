@@ -83,6 +83,9 @@ impl Server {
             report.add("authenticators.answered", health.answered);
             report.add("authenticators.unavailable", health.unavailable);
             report.add("authenticators.ended", health.ended);
+            let abilities = helpers.pool.abilities();
+            report.add("authenticators.scram", abilities.scram);
+            report.add("authenticators.apop", abilities.apop);
         }
         let (entries, most) = shared.cache.len();
         report.add("cache.entries", entries);

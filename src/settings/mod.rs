@@ -104,6 +104,8 @@ pub struct Settings {
     pub authent_cache_hours: u64,
     /// Whether none are remembered.
     pub auth_nocache: bool,
+    /// Whether APOP is offered.
+    pub apop_enable: bool,
 
     /// Where bulletins are; `None` = there are none.
     pub bulletin_path: Option<PathBuf>,

@@ -300,6 +300,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         authent_cache: 0,
         authent_cache_hours: 0,
         auth_nocache: false,
+        apop_enable: false,
         bind_address: Vec::new(),
         pop_port: 0,
         pops_port: 0,

@@ -284,6 +284,13 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "true: remember no answer, whatever authent_cache says.",
     }),
+    row!(apop_enable {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether APOP is offered, for old clients, where a password could be sent and the authenticator can judge it. It \
+              hides the password only from who does not try, and needs passwords that are kept as they are (nwauth -apop).",
+    }),
     row!(bulletin_path {
         part: "Bulletins",
         kind: Folder,
@@ -447,7 +454,6 @@ pub static LATER: &[Unused] = &[
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
     note(&["allow_dds"], "names with ../ in them are never users"),
-    note(&["apop_enable"], "APOP is offered when the authenticator can do it"),
     note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
     note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
     note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),

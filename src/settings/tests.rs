@@ -103,7 +103,7 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!(settings.authent_timeout, 10);
     assert_eq!(settings.authent_cache, 1000);
     assert_eq!(settings.authent_cache_hours, 12);
-    assert!(!settings.authent_domain && !settings.auth_nocache && !settings.hide_version);
+    assert!(!settings.authent_domain && !settings.auth_nocache && !settings.hide_version && !settings.apop_enable);
     assert_eq!(settings.log_level, LogLevel::Info);
     assert_eq!(settings.log_path, Path::new("/w"));
     assert_eq!((settings.log_max_size, settings.stats_path), (10_000, None));
@@ -128,6 +128,7 @@ fn values_of_each_kind_are_read() {
          log_level WARN\n\
          authent_method External  # as in the manual\n\
          authent_domain TRUE\n\
+         apop_enable True\n\
          bin_path \"my bins\"\n\
          bin_pfull .75 # of it\n\
          lock_method flock, dotlock\n\
@@ -138,6 +139,7 @@ fn values_of_each_kind_are_read() {
     );
     assert_eq!(settings.host_domain, ["example.com", "mail.example.com"]);
     assert_eq!(settings.log_level, LogLevel::Warn);
+    assert!(settings.apop_enable);
     assert!(settings.authent_domain);
     assert_eq!(settings.bin_path.as_deref(), Some(Path::new("/conf/my bins")));
     assert_eq!(settings.bin_pfull.to_string(), "0.75");

@@ -25,13 +25,17 @@ impl Service<'_> {
         let account = self.shared.cache.get(now, &key, &name.asked);
         let known = account.is_some();
         let asked = name.asked.clone();
-        self.session.entering = Some(Box::new(Entering { name, key, account }));
+        self.session.entering = Some(Box::new(Entering { name, key: Some(key), account, unproved: None }));
         if known {
             return Done::Now(Answer::Welcome);
         }
-        let ticket = self.ticket();
         let from = self.session.peer.ip().to_canonical();
-        let question = Question::Check { user: asked, password: login.password, from };
+        self.question(now, Question::Check { user: asked, password: login.password, from })
+    }
+
+    /// Asks the authenticators.
+    pub(super) fn question(&mut self, now: Instant, question: Question) -> Said {
+        let ticket = self.ticket();
         match self.shared.helpers.last_mut() {
             Some(helpers) => helpers.pool.submit(now, ticket, question),
             None => return self.unavailable(),
@@ -57,10 +61,17 @@ impl Service<'_> {
         let Some(mut entering) = self.session.entering.take() else { return self.unavailable() };
         match verdict {
             Verdict::Accepted(account) => {
-                self.shared.cache.put(now, entering.key, account.clone());
+                if let Some(key) = entering.key {
+                    self.shared.cache.put(now, key, account.clone());
+                }
                 entering.account = Some(account);
                 self.session.entering = Some(entering);
                 Done::Now(Answer::Welcome)
+            }
+            Verdict::Verifier(account, verifier) => {
+                entering.unproved = Some(account);
+                self.session.entering = Some(entering);
+                self.challenge(*verifier)
             }
             Verdict::Refused => self.denied(entering.name.shown().as_bytes()),
             Verdict::Unavailable => {

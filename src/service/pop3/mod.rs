@@ -3,6 +3,9 @@
 //! | asked        | answered                                                                                   |
 //! |--------------|--------------------------------------------------------------------------------------------|
 //! | Login        | from the cache at once, else by an authenticator                                           |
+//! | Apop         | by an authenticator that can                                                               |
+//! | Verifier     | the same, with a fresh nonce                                                               |
+//! | Proof        | at once                                                                                    |
 //! | Open         | by a job; while our own compaction or another program has the drop, tried again for a while |
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
@@ -12,12 +15,13 @@
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
 //!
-//! `entering.rs` is the way in, `mailbox.rs` what follows it.
+//! `entering.rs` is the way in, `proving.rs` the same without a password, `mailbox.rs` what follows.
 //!
 //! The maildrop is closed, and its lock given back, with the session; a session that ends without a commit deletes nothing.
 
 mod entering;
 mod mailbox;
+mod proving;
 pub mod shown;
 
 use std::io;
@@ -82,8 +86,12 @@ struct Session {
 
 struct Entering {
     name: Name,
-    key: Key,
+    /// What the answer is remembered by; without a password nothing is.
+    key: Option<Key>,
+    /// Who was let in.
     account: Option<Account>,
+    /// Who is to be let in once he has proved who he is.
+    unproved: Option<Account>,
 }
 
 /// What a job was asked to read.
@@ -135,8 +143,17 @@ impl Body for Message {
 impl Conversation {
     /// A client that has just come in.
     pub fn new(now: Instant, sock: TcpStream, peer: SocketAddr, tls: bool, shared: &Shared) -> io::Result<Self> {
-        let link = Link { tls, can_tls: shared.tls.is_some(), plain_ok: shared.plain_ok(peer) };
-        let machine = Pop3::new(now, shared.pop3.clone(), link);
+        let plain_ok = shared.plain_ok(peer);
+        let abilities = shared.helpers.last().map(|helpers| helpers.pool.abilities()).unwrap_or_default();
+        let link = Link { tls, can_tls: shared.tls.is_some(), plain_ok, scram: abilities.scram };
+        let mut machine = Pop3::new(now, shared.pop3.clone(), link);
+        if shared.settings.apop_enable
+            && abilities.apop
+            && (tls || plain_ok)
+            && let Some(stamp) = proving::stamp(shared.settings.main_domain())
+        {
+            machine = machine.with_stamp(stamp);
+        }
         let at_once = match (tls, &shared.tls) {
             (true, None) => return Err(io::Error::other("a reload has just taken TLS away")),
             (true, Some(tls)) => Some(tls.clone()),
@@ -321,6 +338,9 @@ impl Host<Pop3> for Service<'_> {
                 None => refused(Refusal::NoTls),
             },
             Ask::Login(login) => self.login(now, *login),
+            Ask::Apop(apop) => self.apop(now, *apop),
+            Ask::Verifier(user) => self.verifier(now, &user),
+            Ask::Proof(good) => self.proof(good),
             Ask::Open => {
                 self.session.patience = Some(now + LOCK_PATIENCE);
                 self.open()
