@@ -17,6 +17,8 @@ fuzz_target!(|data: &[u8]| {
         login: Duration::from_secs(60),
         max_errors: 10,
         hide_version: false,
+        login_delay_secs: 60,
+        expire_days: Some(30),
     };
     let link = Link { tls: false, can_tls: true, plain_ok: true };
     let mut machine = Pop3::new(now, Arc::new(rules), link);

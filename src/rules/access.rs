@@ -194,7 +194,11 @@ mod tests {
     #[test]
     fn a_host_without_a_name_is_let_in_by_a_star_and_not_by_a_name() {
         for (hosts, refused) in [("*", None), ("*,!*.bad.example", None), ("?*", Some(Rule::Host))] {
-            assert_eq!(written("*", "*", hosts).judge(Some("ann"), Some(true), "::1", None).refused(), refused, "{hosts}");
+            assert_eq!(
+                written("*", "*", hosts).judge(Some("ann"), Some(true), "::1", None).refused(),
+                refused,
+                "{hosts}"
+            );
         }
     }
 }

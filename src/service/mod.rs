@@ -175,6 +175,8 @@ impl Shared {
             login: Duration::from_secs(settings.pop3_login_secs),
             max_errors: settings.max_errors,
             hide_version: settings.hide_version,
+            login_delay_secs: settings.login_delay_secs,
+            expire_days: settings.expire_days,
         })
     }
 

@@ -315,7 +315,7 @@ fn mapped(first: u128, last: u128) -> Option<Span> {
 fn octets(text: &str) -> Result<Span, String> {
     let bad = |why: &str| Err(format!("`{text}` {why}"));
     if !text.bytes().all(|byte| byte.is_ascii_digit() || b".*?".contains(&byte)) {
-        return bad("is no wildcard for addresses: names of hosts are not looked up");
+        return bad("is no wildcard for addresses");
     }
     let parts: Vec<&str> = text.split('.').collect();
     if parts.len() > 4 {
