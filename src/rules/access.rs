@@ -75,6 +75,12 @@ pub struct Ruling {
 }
 
 impl Ruling {
+    /// The same, now that somebody has said whether name and password fit.
+    pub fn with_password(mut self, fits: bool) -> Ruling {
+        self.trail[1] = if fits { Finding::Passed } else { Finding::Failed };
+        self
+    }
+
     /// The first rule that failed; none when none did.
     pub fn refused(&self) -> Option<Rule> {
         RULES.into_iter().zip(self.trail).find(|(_, finding)| *finding == Finding::Failed).map(|(rule, _)| rule)
@@ -177,6 +183,12 @@ mod tests {
         ] {
             let (user, password, address, host) = facts;
             assert_eq!(lists.judge(user, password, address, host).refused(), refused, "{facts:?}");
+        }
+        for fits in [true, false] {
+            for user in ["ann", "bob"] {
+                let later = lists.judge(Some(user), None, good.2, good.3).with_password(fits);
+                assert_eq!(later, lists.judge(Some(user), Some(fits), good.2, good.3), "asked later, judged the same");
+            }
         }
         let ruling = lists.judge(Some("bob"), None, "11.1.2.3", good.3);
         assert_eq!(ruling.to_string(), "name failed, password not asked, address failed, host passed");

@@ -361,7 +361,7 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
         let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());
         complain(Level::Warning, "plain_networks", text);
     }
-    if settings.user_ip_name.to_string() != "*" && !settings.lookup_names {
+    if !settings.user_ip_name.is_everything() && !settings.lookup_names {
         let text = "user_ip_name needs the names of hosts: add `lookup_names true`, or use user_ip_address".to_owned();
         complain(Level::Error, "user_ip_name", text);
     }

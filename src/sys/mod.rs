@@ -4,5 +4,6 @@
 pub mod access;
 pub mod crypt;
 pub mod files;
+pub mod network;
 pub mod nofollow;
 pub mod process;

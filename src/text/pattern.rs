@@ -86,6 +86,11 @@ impl PatternList {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+
+    /// Whether it is `*` alone: then nothing needs to be known to say that it matches.
+    pub fn is_everything(&self) -> bool {
+        matches!(&self.entries[..], [Entry { excludes: false, what }] if what == "*")
+    }
 }
 
 impl fmt::Display for PatternList {

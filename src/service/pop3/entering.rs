@@ -1,34 +1,153 @@
-//! How a client gets in: name, password, maildrop. Whatever is refused here is counted, and said in the log.
+//! How a client gets in, in the manual's order: name, password, where it comes from; then its maildrop.
+//!
+//! | step   | what it waits for                                                    | and leaves by                        |
+//! |--------|----------------------------------------------------------------------|--------------------------------------|
+//! | Slowed | the time that guesses from its prefix have cost                       | that time                            |
+//! | Naming | the name of its host, only where `user_ip_name` asks for one          | the name; its patience is over       |
+//! | Asked  | an authenticator; what the cache knows is not asked                   | the verdict                          |
+//! | Open   | the maildrop: a job, tried again while it is locked                   | Opened, a refusal                    |
+//!
+//! Who is refused hears one text, whichever rule it was, and hears it as late: a login that a rule shuts out goes to the
+//! authenticator like any other, never to the cache, and a name that no user can have is asked about under a name that none
+//! has ([`NOBODY`]). All of them count as guesses. What follows a right password (LOGIN-DELAY, sessions, a missing drop) has
+//! texts of its own. The rules themselves are `rules/access.rs`; whatever is refused is counted, and said in the log.
 
+use std::fs;
 use std::io;
 use std::time::Instant;
 
-use super::{Entering, Said, Service, refused};
+use super::{Said, Service, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
-use crate::protocol::helper::{Question, Verdict};
+use crate::net::turn::Ticket;
+use crate::protocol::helper::{Account, Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Login, Totals};
+use crate::rules::access::{Facts, Lists, Rule, Ruling, judge};
+use crate::rules::penalty::Attempt;
+use crate::service::cache::Key;
+use crate::service::names::Found;
 use crate::service::{LOCK_RETRY, Outcome, account};
 use crate::store::maildrop::{Maildrop, Refused};
 use crate::text::fault::Fault;
-use crate::text::printable::{printable, visible};
+use crate::text::printable::visible;
+use crate::text::secret::Secret;
+
+/// Asked for in place of a name that cannot be asked for. No answer about it lets anybody in.
+const NOBODY: &[u8] = b"no.such.user";
+
+/// What is only needed while somebody logs in.
+pub(super) struct Entering {
+    /// In the one form that is compared; as it was sent when no user can have it.
+    user: String,
+    /// Whether a user can have that name.
+    possible: bool,
+    /// What the authenticator is told.
+    asked: Vec<u8>,
+    /// Until it is handed on.
+    password: Option<Secret>,
+    /// Where penalties hold.
+    attempt: Option<Attempt>,
+    step: Step,
+    key: Key,
+    account: Option<Account>,
+}
+
+enum Step {
+    Slowed,
+    Naming,
+    /// With what the rules say that need no password.
+    Asked(Ruling),
+    Open,
+}
+
+impl Entering {
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+}
 
 impl Service<'_> {
     pub(super) fn login(&mut self, now: Instant, login: Login) -> Said {
-        let Some(name) = account::name(&login.user, &self.session.settings) else {
-            return self.denied(&login.user);
+        self.leave();
+        let settings = self.session.settings.clone();
+        let (user, possible, asked) = match account::name(&login.user, &settings) {
+            Some(name) => (name.user, true, name.asked),
+            None => (String::from_utf8_lossy(&login.user).into_owned(), false, NOBODY.to_vec()),
         };
-        let key = self.shared.cache.key("pop3", &name.asked, &login.password);
-        let account = self.shared.cache.get(now, &key, &name.asked);
-        let known = account.is_some();
-        self.session.entering = Some(Box::new(Entering { user: name.user, key, account }));
-        if known {
-            return Done::Now(Answer::Welcome);
+        let (guard, address) = (&self.shared.guard, self.session.peer.ip());
+        let attempt = guard.attempt(&settings, address, user.as_bytes(), login.password.reveal());
+        let wait = guard.wait(&settings, now, attempt.as_ref());
+        self.session.entering = Some(Box::new(Entering {
+            user,
+            possible,
+            key: self.shared.cache.key("pop3", &asked, &login.password),
+            asked,
+            password: Some(login.password),
+            attempt,
+            step: Step::Slowed,
+            account: None,
+        }));
+        if wait.is_zero() {
+            return self.check(now, true);
         }
+        self.shared.counts.access.delayed += 1;
+        self.park(now + wait)
+    }
+
+    /// Tries again then.
+    fn park(&mut self, until: Instant) -> Said {
+        self.session.parked = Some(until);
+        self.ticket();
+        Done::Later
+    }
+
+    /// It is time to try again.
+    pub(super) fn again(&mut self, now: Instant) -> Said {
+        self.session.parked = None;
+        // Whoever else was to wake it finds nobody.
+        self.ticket();
+        match self.session.entering.as_deref().map(|entering| &entering.step) {
+            Some(Step::Open) => self.open(),
+            Some(_) if self.shared.stopping => self.unavailable(),
+            Some(Step::Slowed) => self.check(now, true),
+            Some(Step::Naming) => self.check(now, false),
+            Some(Step::Asked(_)) | None => self.unavailable(),
+        }
+    }
+
+    /// Asks every rule, the password's last because it takes longest. Once, it may wait for the name of the host.
+    fn check(&mut self, now: Instant, patient: bool) -> Said {
+        let settings = self.session.settings.clone();
+        let address = self.session.peer.ip().to_canonical();
+        let until = self.note_host(now);
+        let Some(entering) = self.session.entering.as_deref_mut() else { return self.unavailable() };
+        if let Some(until) = until.filter(|_| patient && !settings.user_ip_name.is_everything()) {
+            entering.step = Step::Naming;
+            let said = self.park(until);
+            let ticket = Ticket { id: self.id, serial: self.session.serial };
+            self.shared.guard.names.wait(address, ticket);
+            return said;
+        }
+        let facts = Facts {
+            user: entering.possible.then_some(&entering.user),
+            password: None,
+            address,
+            host: self.session.host.as_deref(),
+        };
+        let lists =
+            Lists { names: &settings.valid_users, addresses: &settings.user_ip_address, hosts: &settings.user_ip_name };
+        let ruling = judge(&facts, &lists);
+        entering.step = Step::Asked(ruling);
+        // A remembered answer comes sooner than a refusal, so only those hear it who may know that the password is right.
+        if ruling.refused().is_none()
+            && let Some(account) = self.shared.cache.get(now, &entering.key, &entering.asked)
+        {
+            return self.proved(now, account);
+        }
+        let (user, password) = (entering.asked.clone(), entering.password.take().unwrap_or_default());
         let ticket = self.ticket();
-        let from = self.session.peer.ip().to_canonical();
-        let question = Question::Check { user: name.asked, password: login.password, from };
+        let question = Question::Check { user, password, from: address };
         match self.shared.helpers.last_mut() {
             Some(helpers) => helpers.pool.submit(now, ticket, question),
             None => return self.unavailable(),
@@ -36,31 +155,114 @@ impl Service<'_> {
         Done::Later
     }
 
-    pub(super) fn denied(&mut self, user: &[u8]) -> Said {
-        self.shared.counts.denied += 1;
-        log::info!("pop3 {} {} {}: login refused", self.id, printable(user), self.session.peer.ip().to_canonical());
+    /// Keeps the name of the client's host with the session, if it is known. Until when it is worth waiting for, if it is
+    /// being looked up.
+    fn note_host(&mut self, now: Instant) -> Option<Instant> {
+        if !self.session.settings.lookup_names || self.session.host.is_some() {
+            return None;
+        }
+        let address = self.session.peer.ip().to_canonical();
+        // It may have been forgotten since the connection began.
+        self.shared.look_up(now, address);
+        match self.shared.guard.names.find(now, address) {
+            Found::Name(name) => {
+                self.session.host = name.map(Box::from);
+                None
+            }
+            Found::Pending(until) => Some(until),
+            Found::Unknown => None,
+        }
+    }
+
+    /// Refused: by which rule is for the log alone.
+    fn denied(&mut self, now: Instant, rule: Rule, ruling: &Ruling) -> Said {
+        let counts = &mut self.shared.counts;
+        counts.denied += 1;
+        match rule {
+            Rule::Name => counts.access.name += 1,
+            Rule::Password => {}
+            Rule::Address => counts.access.address += 1,
+            Rule::Host => counts.access.host += 1,
+        }
+        if let Some(attempt) = self.session.entering.as_deref().and_then(|entering| entering.attempt.as_ref()) {
+            self.shared.guard.penalties.wrong(now, attempt);
+        }
+        let address = self.session.peer.ip().to_canonical();
+        log::info!("pop3 {} {} {address}: login refused: {}", self.id, self.who(), rule.reason());
+        log::debug!("pop3 {} {} {address}: {ruling}", self.id, self.who());
+        self.leave();
         refused(Refusal::Denied)
+    }
+
+    /// Name and password fit, and every rule holds.
+    fn proved(&mut self, now: Instant, account: Account) -> Said {
+        let settings = self.session.settings.clone();
+        let Some(entering) = self.session.entering.as_deref_mut() else { return self.unavailable() };
+        let guard = &mut self.shared.guard;
+        if let Some(attempt) = &entering.attempt {
+            guard.penalties.good(now, attempt);
+        }
+        let user = guard.user(&entering.user);
+        entering.account = Some(account);
+        entering.password = None;
+        entering.step = Step::Open;
+        if guard.logins.wait_secs(now, user, settings.login_delay_secs) > 0 {
+            self.shared.counts.access.too_soon += 1;
+            return self.turned_away("too soon after the last login", Refusal::TooSoon);
+        }
+        if settings.max_per_user > 0 {
+            if !guard.users.enter(user, settings.max_per_user) {
+                self.shared.counts.access.over_user += 1;
+                return self.turned_away("max_per_user sessions are open", Refusal::TooManySessions);
+            }
+            self.session.seat = user;
+        }
+        Done::Now(Answer::Welcome)
+    }
+
+    /// The password was right, and it cannot be now.
+    fn turned_away(&mut self, why: &str, refusal: Refusal) -> Said {
+        log::info!("pop3 {} {} {}: {why}", self.id, self.who(), self.session.peer.ip().to_canonical());
+        self.leave();
+        refused(refusal)
+    }
+
+    /// Nobody is entering any more.
+    fn leave(&mut self) {
+        self.session.entering = None;
+        self.session.stand_up(self.shared);
+    }
+
+    pub(super) fn no_drop(&mut self) -> Said {
+        self.shared.counts.access.no_drop += 1;
+        self.turned_away("there is no drop file, and drop_must_exist", Refusal::NoMailbox)
     }
 
     pub(super) fn unavailable(&mut self) -> Said {
         self.shared.counts.unavailable += 1;
+        self.leave();
         refused(Refusal::Unavailable)
     }
 
     pub(super) fn judged(&mut self, now: Instant, verdict: Verdict) -> Said {
-        let Some(mut entering) = self.session.entering.take() else { return self.unavailable() };
-        match verdict {
-            Verdict::Accepted(account) => {
-                self.shared.cache.put(now, entering.key, account.clone());
-                entering.account = Some(account);
-                self.session.entering = Some(entering);
-                Done::Now(Answer::Welcome)
-            }
-            Verdict::Refused => self.denied(entering.user.as_bytes()),
+        let Some(Entering { step: Step::Asked(ruling), .. }) = self.session.entering.as_deref() else {
+            return self.unavailable();
+        };
+        let (fits, account) = match verdict {
+            Verdict::Accepted(account) => (true, Some(account)),
+            Verdict::Refused => (false, None),
             Verdict::Unavailable => {
-                log::warn!("pop3 {} {}: no authenticator could tell", self.id, printable(entering.user.as_bytes()));
-                self.unavailable()
+                log::warn!("pop3 {} {}: no authenticator could tell", self.id, self.who());
+                return self.unavailable();
             }
+        };
+        let ruling = ruling.with_password(fits);
+        match (ruling.refused(), account, self.session.entering.as_deref()) {
+            (None, Some(account), Some(entering)) => {
+                self.shared.cache.put(now, entering.key, account.clone());
+                self.proved(now, account)
+            }
+            (rule, ..) => self.denied(now, rule.unwrap_or(Rule::Password), &ruling),
         }
     }
 
@@ -74,7 +276,7 @@ impl Service<'_> {
             Ok(place) => place,
             Err(why) => return self.misconfigured(&why),
         };
-        let uid = account.uid.clone();
+        let (uid, must_exist) = (account.uid.clone(), settings.drop_must_exist);
         let volume = self.shared.volume_of(&place.drop);
         self.session.volume = volume;
         self.job(Kind::Read, volume, move || {
@@ -86,6 +288,12 @@ impl Service<'_> {
                         return Outcome::Opened(Err(Refused::Unsafe(Fault::new("opening", &place.drop, error))));
                     }
                 }
+            }
+            // Where the drop lies is known only now; that it is asked for last is nothing a client could tell.
+            if must_exist
+                && fs::symlink_metadata(&place.drop).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            {
+                return Outcome::NoDrop;
             }
             Outcome::Opened(Maildrop::open(&place).map(Box::new))
         })
@@ -99,7 +307,14 @@ impl Service<'_> {
                 }
                 let totals = maildrop.totals();
                 self.session.maildrop = Some(maildrop);
-                self.session.user = self.session.entering.take().map(|entering| entering.user.into());
+                if let Some(entering) = self.session.entering.take() {
+                    if self.session.settings.login_delay_secs > 0 {
+                        let user = self.shared.guard.user(&entering.user);
+                        self.shared.guard.logins.note(now, user);
+                    }
+                    self.session.user = Some(entering.user.into());
+                }
+                self.note_host(now);
                 self.shared.counts.logins += 1;
                 Done::Now(Answer::Opened(Totals {
                     messages: totals.messages,
@@ -112,17 +327,14 @@ impl Service<'_> {
                 if self.session.patience.is_some_and(|until| now < until && !self.shared.stopping)
                     && (matches!(refusal, Refused::Locked) || ours())
                 {
-                    let ticket = self.ticket();
-                    self.shared.parked.push_back((now + LOCK_RETRY, ticket));
-                    return Done::Later;
+                    return self.park(now + LOCK_RETRY);
                 }
-                self.session.entering = None;
+                self.leave();
                 refused(Refusal::InUse)
             }
             Err(Refused::Unsafe(fault)) => self.misconfigured(&fault.to_string()),
             Err(Refused::Fault(fault)) => {
                 self.report(&fault);
-                self.session.entering = None;
                 self.unavailable()
             }
         }
@@ -138,7 +350,7 @@ impl Service<'_> {
 
     pub(super) fn misconfigured(&mut self, why: &str) -> Said {
         log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
-        self.session.entering = None;
+        self.leave();
         refused(Refusal::Misconfigured)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | asked        | answered                                                                                   |
 //! |--------------|--------------------------------------------------------------------------------------------|
-//! | Login        | from the cache at once, else by an authenticator                                           |
+//! | Login        | from the cache at once, else by an authenticator; both perhaps after a wait                |
 //! | Open         | by a job; while our own compaction or another program has the drop, tried again for a while |
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
@@ -12,7 +12,8 @@
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
 //!
-//! `entering.rs` is the way in, `mailbox.rs` what follows it.
+//! `entering.rs` is the way in, `mailbox.rs` what follows it. A login or an open that has to be tried later is *parked*: its
+//! time is the conversation's deadline, so it takes no thread and no table, and goes with the conversation.
 //!
 //! The maildrop is closed, and its lock given back, with the session; a session that ends without a commit deletes nothing.
 
@@ -24,7 +25,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cache::Key;
 use super::{LOCK_PATIENCE, Outcome, Shared};
 use crate::net::jobs::Kind;
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
@@ -32,7 +32,6 @@ use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, watch};
 use crate::protocol::End;
-use crate::protocol::helper::Account;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
 use crate::settings::Settings;
@@ -40,6 +39,7 @@ use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
+use entering::Entering;
 
 /// A POP3 client's connection.
 pub struct Conversation {
@@ -57,6 +57,12 @@ struct Session {
     serial: u32,
     /// Until when an open is tried again.
     patience: Option<Instant>,
+    /// When what is owed is tried again.
+    parked: Option<Instant>,
+    /// The name of the client's host, where names are looked up and it has one.
+    host: Option<Box<str>>,
+    /// The user this counts for while sessions of a user are limited; 0 = none.
+    seat: u64,
     /// What is only needed while somebody logs in.
     entering: Option<Box<Entering>>,
     user: Option<Box<str>>,
@@ -68,12 +74,6 @@ struct Session {
     deleted: u32,
     octets: u64,
     secured: bool,
-}
-
-struct Entering {
-    user: String,
-    key: Key,
-    account: Option<Account>,
 }
 
 /// What a job was asked to read.
@@ -128,6 +128,9 @@ impl Conversation {
                 began: now,
                 serial: 0,
                 patience: None,
+                parked: None,
+                host: None,
+                seat: 0,
                 entering: None,
                 user: None,
                 maildrop: None,
@@ -158,18 +161,28 @@ impl Conversation {
 
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
+        // A server that stops lets nobody wait.
+        if self.session.parked.is_some_and(|at| at <= now || shared.stopping) && self.stream.is_owed() {
+            let mut service = Service { session: &mut self.session, shared, id };
+            match service.delivered(now, Outcome::TryAgain) {
+                Done::Later => {}
+                done => self.stream.answer(done),
+            }
+        }
         let mut host = Service { session: &mut self.session, shared, id };
         self.stream.turn(now, scratch, &mut host)
     }
 
     /// When [`expire`](Conversation::expire) has to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.stream.deadline()
+        if self.stream.is_owed() { self.session.parked } else { self.stream.deadline() }
     }
 
-    /// The peer was silent too long, or too slow.
+    /// The peer was silent too long, or too slow; or it is time to try again, which the next turn does.
     pub fn expire(&mut self, now: Instant) {
-        self.stream.expire(now);
+        if !self.stream.is_owed() {
+            self.stream.expire(now);
+        }
     }
 
     /// Ends it, for a reason of ours.
@@ -187,6 +200,19 @@ impl Conversation {
     pub fn partial_since(&self) -> Option<Instant> {
         let losable = self.stream.partial_bytes() > 0 && !self.stream.machine().is_logged_in();
         losable.then_some(self.session.began)
+    }
+
+    /// How cheap it is to lose when all connections are taken, cheapest first, and since when it has been there; none when
+    /// somebody is logged in. Who waits for an authenticator of ours goes last.
+    pub fn losable(&self) -> Option<(bool, Instant)> {
+        let asked = self.stream.is_owed() && self.session.parked.is_none();
+        (!self.stream.machine().is_logged_in()).then_some((asked, self.session.began))
+    }
+
+    /// It is over: what it counted for is given back.
+    pub fn give_back(&mut self, shared: &mut Shared) {
+        shared.guard.leave(&self.session.settings, self.session.peer.ip());
+        self.session.stand_up(shared);
     }
 
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.
@@ -217,14 +243,25 @@ impl Conversation {
 
     /// It is over: the line for the log.
     pub fn farewell(self, id: Id, now: Instant) {
-        let Session { user, peer, began, retrieved, octets, deleted, secured, .. } = self.session;
+        let Session { user, peer, host, began, retrieved, octets, deleted, secured, .. } = self.session;
+        let host = host.map_or_else(String::new, |host| format!(" ({host})"));
         let who = user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let seconds = now.saturating_duration_since(began).as_secs();
         let how = if secured { "tls" } else { "plain" };
         log::info!(
-            "pop3 {id} {who} {} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {seconds} s",
+            "pop3 {id} {who} {}{host} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {seconds} s",
             peer.ip().to_canonical()
         );
+    }
+}
+
+impl Session {
+    /// The session of a user ends, or never began.
+    fn stand_up(&mut self, shared: &mut Shared) {
+        let seat = std::mem::take(&mut self.seat);
+        if seat != 0 {
+            shared.guard.users.leave(&seat);
+        }
     }
 }
 
@@ -318,7 +355,8 @@ impl Service<'_> {
         match outcome {
             Outcome::Verdict(verdict) => self.judged(now, verdict),
             Outcome::Opened(opened) => self.opened(now, opened),
-            Outcome::TryAgain => self.open(),
+            Outcome::NoDrop => self.no_drop(),
+            Outcome::TryAgain => self.again(now),
             Outcome::Rows(Ok(rows)) => self.found(rows),
             Outcome::Reader(Ok(reader)) => self.send(*reader),
             Outcome::Rows(Err(miss)) | Outcome::Reader(Err(miss)) => self.missed(&miss),
@@ -340,7 +378,7 @@ impl Service<'_> {
     }
 
     fn who(&self) -> String {
-        let entering = self.session.entering.as_deref().map(|entering| entering.user.as_str());
+        let entering = self.session.entering.as_deref().map(Entering::user);
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
     }
 }
