@@ -33,8 +33,10 @@ use crate::net::{TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::settings::{PlainAuth, Settings};
+use crate::store::bulletins::{self, Board};
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
 use crate::text::fault::Fault;
+use pop3::shown::Shown;
 
 /// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(20);
@@ -46,7 +48,9 @@ pub enum Outcome {
     /// An authenticator's answer.
     Verdict(Verdict),
     /// A maildrop was opened, or not.
-    Opened(Result<Box<Maildrop>, Refused>),
+    Opened(Result<(Box<Maildrop>, Option<Box<Shown>>), Refused>),
+    /// Bulletins were looked at after so many reloads: `None` when nothing has changed.
+    Board(u32, Result<Option<Board>, Fault>),
     /// There is no drop file, where there must be one.
     NoDrop,
     /// The name of a client's host was looked up.
@@ -168,6 +172,8 @@ pub struct Shared {
     pub pop3: Arc<Rules>,
     /// Certificates.
     pub tls: Option<Tls>,
+    /// The bulletins there are.
+    pub board: Arc<Board>,
     /// The authenticators, newest generation last; older ones only finish.
     pub helpers: Vec<helpers::Helpers>,
     /// Their remembered answers.
@@ -213,6 +219,16 @@ impl Shared {
             login_delay_secs: settings.login_delay_secs,
             expire_days: settings.expire_days,
         })
+    }
+
+    /// Where bulletins come from.
+    pub fn bulletin_source(settings: &Settings) -> bulletins::Source {
+        bulletins::Source {
+            path: settings.bulletin_path.clone(),
+            work_path: settings.work_path.clone(),
+            from: settings.bulletin_from.clone(),
+            domain: settings.main_domain().to_owned(),
+        }
     }
 
     /// Whether a client there may send a password in clear.

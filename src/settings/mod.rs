@@ -113,6 +113,12 @@ pub struct Settings {
     pub trusted_networks: AddressList,
     /// The longest wait of a guess; 0 = none.
     pub penalty_max_secs: u64,
+    /// Where bulletins are; `None` = there are none.
+    pub bulletin_path: Option<PathBuf>,
+    /// From whom they are.
+    pub bulletin_from: String,
+    /// Whether newcomers are spared those that are there already.
+    pub hide_old_bulls: bool,
 
     /// Addresses to listen on. Never empty.
     pub bind_address: Vec<IpAddr>,

@@ -16,13 +16,14 @@ use std::fs;
 use std::io;
 use std::time::Instant;
 
+use super::shown::Shown;
 use super::{Said, Service, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
 use crate::net::turn::Ticket;
 use crate::protocol::helper::{Account, Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
-use crate::protocol::pop3::{Answer, Login, Totals};
+use crate::protocol::pop3::{Answer, Login};
 use crate::rules::access::{Facts, Lists, Rule, Ruling, judge};
 use crate::rules::penalty::Attempt;
 use crate::service::cache::Key;
@@ -278,6 +279,8 @@ impl Service<'_> {
         };
         let (uid, must_exist) = (account.uid.clone(), settings.drop_must_exist);
         let volume = self.shared.volume_of(&place.drop);
+        let board = self.shared.board.clone();
+        place.lone = settings.hide_old_bulls || !board.numbers.is_empty();
         self.session.volume = volume;
         self.job(Kind::Read, volume, move || {
             if let Some(uid) = uid {
@@ -295,18 +298,26 @@ impl Service<'_> {
             {
                 return Outcome::NoDrop;
             }
-            Outcome::Opened(Maildrop::open(&place).map(Box::new))
+            Outcome::Opened(Maildrop::open(&place).map(|maildrop| {
+                let mut maildrop = Box::new(maildrop);
+                let shown = Shown::of(board, &mut maildrop, settings.hide_old_bulls);
+                (maildrop, shown)
+            }))
         })
     }
 
-    pub(super) fn opened(&mut self, now: Instant, opened: Result<Box<Maildrop>, Refused>) -> Said {
+    pub(super) fn opened(
+        &mut self,
+        now: Instant,
+        opened: Result<(Box<Maildrop>, Option<Box<Shown>>), Refused>,
+    ) -> Said {
         match opened {
-            Ok(maildrop) => {
+            Ok((maildrop, shown)) => {
                 for remark in maildrop.remarks() {
                     log::warn!("pop3 {} {}: {}: {remark}", self.id, self.who(), maildrop.path().display());
                 }
-                let totals = maildrop.totals();
                 self.session.maildrop = Some(maildrop);
+                self.session.shown = shown;
                 if let Some(entering) = self.session.entering.take() {
                     if self.session.settings.login_delay_secs > 0 {
                         let user = self.shared.guard.user(&entering.user);
@@ -316,11 +327,7 @@ impl Service<'_> {
                 }
                 self.note_host(now);
                 self.shared.counts.logins += 1;
-                Done::Now(Answer::Opened(Totals {
-                    messages: totals.messages,
-                    octets: totals.octets,
-                    last_read: totals.last_read,
-                }))
+                Done::Now(Answer::Opened(self.totals()))
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();
