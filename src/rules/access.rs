@@ -81,6 +81,11 @@ impl Ruling {
         self
     }
 
+    /// Whether this rule failed, whatever the others say.
+    pub fn failed(&self, rule: Rule) -> bool {
+        self.trail[rule as usize] == Finding::Failed
+    }
+
     /// The first rule that failed; none when none did.
     pub fn refused(&self) -> Option<Rule> {
         RULES.into_iter().zip(self.trail).find(|(_, finding)| *finding == Finding::Failed).map(|(rule, _)| rule)
@@ -191,6 +196,7 @@ mod tests {
             }
         }
         let ruling = lists.judge(Some("bob"), None, "11.1.2.3", good.3);
+        assert_eq!(RULES.map(|rule| ruling.failed(rule)), [true, false, true, false]);
         assert_eq!(ruling.to_string(), "name failed, password not asked, address failed, host passed");
     }
 

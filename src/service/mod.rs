@@ -54,7 +54,7 @@ pub enum Outcome {
     /// There is no drop file, where there must be one.
     NoDrop,
     /// The name of a client's host was looked up.
-    Named(IpAddr, Option<String>),
+    Named(IpAddr, names::Lookup),
     /// A page of the index that was not in memory.
     Rows(Result<Vec<Row>, Miss>),
     /// A message that was not in memory is ready to be sent.

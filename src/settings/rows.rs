@@ -261,7 +261,7 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "Whether the names of clients' hosts are looked up. A name counts when it leads back to the address. The lookup \
               begins with the connection and a login waits for it only when user_ip_name asks, 5 seconds at most; then the \
-              client has no name.",
+              client has no name, and is told to try later where it needs one.",
     }),
     row!(max_per_user {
         kind: number("SESSIONS", 0, 1_000_000),

@@ -15,17 +15,18 @@ pub fn is_readable(socket: &impl AsRawFd) -> bool {
     ready > 0 && poll.revents & libc::POLLIN != 0
 }
 
-/// The name of a host, in lower case: what its address leads to, if that leads back to the address. Whoever has the reverse
-/// zone of an address can write any name there, but not make another's name lead back. May wait for name servers for a long
-/// time: for a job.
-pub fn confirmed_name(address: IpAddr) -> Option<String> {
+/// The name of a host, in lower case: what its address leads to, if that leads back to the address; `None` when there is no
+/// such name, an error when name servers did not say. Whoever has the reverse zone of an address can write any name there, but
+/// not make another's name lead back. May wait for name servers for a long time: for a job.
+pub fn confirmed_name(address: IpAddr) -> io::Result<Option<String>> {
     let address = address.to_canonical();
-    let name = reverse(address).ok()??.trim_end_matches('.').to_ascii_lowercase();
+    let Some(name) = reverse(address)? else { return Ok(None) };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
     if !is_host_name(&name) {
-        return None;
+        return Ok(None);
     }
-    let mut leads_to = (name.as_str(), 0).to_socket_addrs().ok()?;
-    leads_to.any(|found| found.ip().to_canonical() == address).then_some(name)
+    let mut leads_to = (name.as_str(), 0).to_socket_addrs()?;
+    Ok(leads_to.any(|found| found.ip().to_canonical() == address).then_some(name))
 }
 
 /// Whether this is a name that can be compared and printed: letters, digits, `-`, `_` and dots, and no address in any of the
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn the_loopback_has_a_name_that_leads_back_or_none() {
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
-            let found = confirmed_name(address.parse().unwrap());
+            let found = confirmed_name(address.parse().unwrap()).unwrap_or_default();
             assert!(found.as_deref().is_none_or(is_host_name), "{found:?}");
         }
     }

@@ -28,7 +28,7 @@ use crate::rules::access::{Facts, Lists, Rule, Ruling, judge};
 use crate::rules::penalty::Attempt;
 use crate::service::cache::Key;
 use crate::service::names::Found;
-use crate::service::{LOCK_RETRY, Outcome, account};
+use crate::service::{LOCK_PATIENCE, LOCK_RETRY, Outcome, account};
 use crate::store::maildrop::{Maildrop, Refused};
 use crate::text::fault::Fault;
 use crate::text::printable::visible;
@@ -50,6 +50,10 @@ pub(super) struct Entering {
     /// Where penalties hold.
     attempt: Option<Attempt>,
     step: Step,
+    /// When what is owed is tried again.
+    pub(super) parked: Option<Instant>,
+    /// Until when an open is tried again.
+    patience: Option<Instant>,
     key: Key,
     account: Option<Account>,
 }
@@ -60,6 +64,17 @@ enum Step {
     /// With what the rules say that need no password.
     Asked(Ruling),
     Open,
+}
+
+/// Whether it is known what the client's host is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// It is, also when it is called nothing.
+    Yes,
+    /// It is being asked; it is worth waiting until then.
+    NotBefore(Instant),
+    /// Nobody could tell.
+    No,
 }
 
 impl Entering {
@@ -87,6 +102,8 @@ impl Service<'_> {
             password: Some(login.password),
             attempt,
             step: Step::Slowed,
+            parked: None,
+            patience: None,
             account: None,
         }));
         if wait.is_zero() {
@@ -98,14 +115,18 @@ impl Service<'_> {
 
     /// Tries again then.
     fn park(&mut self, until: Instant) -> Said {
-        self.session.parked = Some(until);
+        if let Some(entering) = self.session.entering.as_deref_mut() {
+            entering.parked = Some(until);
+        }
         self.ticket();
         Done::Later
     }
 
     /// It is time to try again.
     pub(super) fn again(&mut self, now: Instant) -> Said {
-        self.session.parked = None;
+        if let Some(entering) = self.session.entering.as_deref_mut() {
+            entering.parked = None;
+        }
         // Whoever else was to wake it finds nobody.
         self.ticket();
         match self.session.entering.as_deref().map(|entering| &entering.step) {
@@ -121,9 +142,12 @@ impl Service<'_> {
     fn check(&mut self, now: Instant, patient: bool) -> Said {
         let settings = self.session.settings.clone();
         let address = self.session.peer.ip().to_canonical();
-        let until = self.note_host(now);
+        let told = self.note_host(now);
         let Some(entering) = self.session.entering.as_deref_mut() else { return self.unavailable() };
-        if let Some(until) = until.filter(|_| patient && !settings.user_ip_name.is_everything()) {
+        if let Told::NotBefore(until) = told
+            && patient
+            && !settings.user_ip_name.is_everything()
+        {
             entering.step = Step::Naming;
             let said = self.park(until);
             let ticket = Ticket { id: self.id, serial: self.session.serial };
@@ -139,6 +163,11 @@ impl Service<'_> {
         let lists =
             Lists { names: &settings.valid_users, addresses: &settings.user_ip_address, hosts: &settings.user_ip_name };
         let ruling = judge(&facts, &lists);
+        if ruling.failed(Rule::Host) && told != Told::Yes {
+            // No wrong password, and not for ever: whoever it is and whatever he says, before anything else is known of him.
+            log::warn!("pop3 {} {} {address}: the name of this host could not be found out", self.id, self.who());
+            return self.unavailable();
+        }
         entering.step = Step::Asked(ruling);
         // A remembered answer comes sooner than a refusal, so only those hear it who may know that the password is right.
         if ruling.refused().is_none()
@@ -156,11 +185,10 @@ impl Service<'_> {
         Done::Later
     }
 
-    /// Keeps the name of the client's host with the session, if it is known. Until when it is worth waiting for, if it is
-    /// being looked up.
-    fn note_host(&mut self, now: Instant) -> Option<Instant> {
+    /// Keeps the name of the client's host with the session, if it is known.
+    fn note_host(&mut self, now: Instant) -> Told {
         if !self.session.settings.lookup_names || self.session.host.is_some() {
-            return None;
+            return Told::Yes;
         }
         let address = self.session.peer.ip().to_canonical();
         // It may have been forgotten since the connection began.
@@ -168,10 +196,10 @@ impl Service<'_> {
         match self.shared.guard.names.find(now, address) {
             Found::Name(name) => {
                 self.session.host = name.map(Box::from);
-                None
+                Told::Yes
             }
-            Found::Pending(until) => Some(until),
-            Found::Unknown => None,
+            Found::Pending(until) => Told::NotBefore(until),
+            Found::Unclear | Found::Unknown => Told::No,
         }
     }
 
@@ -267,8 +295,16 @@ impl Service<'_> {
         }
     }
 
+    /// The maildrop's turn: for a while it is tried again when it is locked.
+    pub(super) fn begin_to_open(&mut self, now: Instant) -> Said {
+        if let Some(entering) = self.session.entering.as_deref_mut() {
+            entering.patience = Some(now + LOCK_PATIENCE);
+        }
+        self.open()
+    }
+
     /// Opens the maildrop of who was welcomed.
-    pub(super) fn open(&mut self) -> Said {
+    fn open(&mut self) -> Said {
         let settings = self.session.settings.clone();
         let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
             return self.unavailable();
@@ -331,7 +367,8 @@ impl Service<'_> {
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();
-                if self.session.patience.is_some_and(|until| now < until && !self.shared.stopping)
+                let patience = self.session.entering.as_deref().and_then(|entering| entering.patience);
+                if patience.is_some_and(|until| now < until && !self.shared.stopping)
                     && (matches!(refusal, Refused::Locked) || ours())
                 {
                     return self.park(now + LOCK_RETRY);

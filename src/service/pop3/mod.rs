@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{LOCK_PATIENCE, Outcome, Shared};
+use super::{Outcome, Shared};
 use crate::net::jobs::Kind;
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
@@ -57,10 +57,6 @@ struct Session {
     began: Instant,
     /// Which ask is owed an answer, counted.
     serial: u32,
-    /// Until when an open is tried again.
-    patience: Option<Instant>,
-    /// When what is owed is tried again.
-    parked: Option<Instant>,
     /// The name of the client's host, where names are looked up and it has one.
     host: Option<Box<str>>,
     /// The user this counts for while sessions of a user are limited; 0 = none.
@@ -131,8 +127,6 @@ impl Conversation {
                 peer,
                 began: now,
                 serial: 0,
-                patience: None,
-                parked: None,
                 host: None,
                 seat: 0,
                 entering: None,
@@ -167,7 +161,7 @@ impl Conversation {
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
         // A server that stops lets nobody wait.
-        if self.session.parked.is_some_and(|at| at <= now || shared.stopping) && self.stream.is_owed() {
+        if self.parked().is_some_and(|at| at <= now || shared.stopping) {
             let mut service = Service { session: &mut self.session, shared, id };
             match service.delivered(now, Outcome::TryAgain) {
                 Done::Later => {}
@@ -180,7 +174,13 @@ impl Conversation {
 
     /// When [`expire`](Conversation::expire) has to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.stream.is_owed() { self.session.parked } else { self.stream.deadline() }
+        self.parked().or_else(|| self.stream.deadline())
+    }
+
+    /// When what is owed is tried again.
+    fn parked(&self) -> Option<Instant> {
+        let entering = self.session.entering.as_deref().filter(|_| self.stream.is_owed());
+        entering.and_then(|entering| entering.parked)
     }
 
     /// The peer was silent too long, or too slow; or it is time to try again, which the next turn does.
@@ -210,7 +210,7 @@ impl Conversation {
     /// How cheap it is to lose when all connections are taken, cheapest first, and since when it has been there; none when
     /// somebody is logged in. Who waits for an authenticator of ours goes last.
     pub fn losable(&self) -> Option<(bool, Instant)> {
-        let asked = self.stream.is_owed() && self.session.parked.is_none();
+        let asked = self.stream.is_owed() && self.parked().is_none();
         (!self.stream.machine().is_logged_in()).then_some((asked, self.session.began))
     }
 
@@ -296,10 +296,7 @@ impl Host<Pop3> for Service<'_> {
                 None => refused(Refusal::NoTls),
             },
             Ask::Login(login) => self.login(now, *login),
-            Ask::Open => {
-                self.session.patience = Some(now + LOCK_PATIENCE);
-                self.open()
-            }
+            Ask::Open => self.begin_to_open(now),
             Ask::Stat => Done::Now(Answer::Totals(self.totals())),
             Ask::Rows(from) => self.rows(from, Wanted::Rows),
             Ask::Row(number) => self.rows(number, Wanted::Row(number)),

@@ -163,6 +163,11 @@ def hanging_names(bench):
     rewrite(site, user_ip_name="*,!*.bad.example")
     text, took = answer(site, source="127.0.0.10")
     check(is_in(text) and 3 < took < 15, "a host whose name does not come has none:", text, took)
+    # Who needs a name and has none yet is told to come again: that is no wrong password, right or wrong as it may be.
+    rewrite(site, user_ip_name="*.friends.example")
+    for user, password in (("ann", "secret"), ("ann", "wrong"), ("nobody", "x")):
+        text = reply(site, user, password, source="127.0.0.10")
+        check(text.startswith(b"-ERR [SYS/TEMP] "), user, password, text)
     site.stop(seconds=8)
     check("stopping with" not in site.log(), site.log()[-500:])
     deaf.close()
