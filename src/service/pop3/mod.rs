@@ -7,7 +7,7 @@
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
 //! | Retrieve     | a body, pulled slice by slice from what is in memory; a job fetches what is not            |
-//! | Commit       | by a job: the ledger is synced. At once when nothing is marked                             |
+//! | Commit       | by a job: what expires is marked, the ledger is synced. At once when neither can be       |
 //!
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
@@ -18,6 +18,7 @@
 //! The maildrop is closed, and its lock given back, with the session; a session that ends without a commit deletes nothing.
 
 mod entering;
+mod expiry;
 mod mailbox;
 pub mod shown;
 
@@ -41,6 +42,7 @@ use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
 use entering::Entering;
+use expiry::Fetched;
 use shown::Shown;
 
 /// A POP3 client's connection.
@@ -70,6 +72,8 @@ struct Session {
     /// The volume that jobs on it wait for.
     volume: u64,
     wanted: Wanted,
+    /// What was sent whole, where that means that it goes.
+    fetched: Option<Box<Fetched>>,
     retrieved: u32,
     deleted: u32,
     octets: u64,
@@ -135,6 +139,7 @@ impl Conversation {
                 shown: None,
                 volume: 0,
                 wanted: Wanted::Rows,
+                fetched: None,
                 retrieved: 0,
                 deleted: 0,
                 octets: 0,
@@ -319,6 +324,10 @@ impl Host<Pop3> for Service<'_> {
         }
         if whole && body.whole {
             self.session.retrieved += 1;
+            // RFC 2449 §6.7: only where mail may not be left here.
+            if let (Some(0), Wanted::Message(number, _)) = (self.session.settings.expire_days, self.session.wanted) {
+                self.session.fetched.get_or_insert_default().add(number);
+            }
             self.session.octets += body.reader.octets();
             self.shared.counts.retrieved += 1;
             self.shared.counts.octets += body.reader.octets();

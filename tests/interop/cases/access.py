@@ -290,6 +290,53 @@ def expire(bench):
             pop.ok("RSET")
 
 
+def dated(name, days):
+    moment = time.gmtime(time.time() - days * 86_400)
+    line = time.strftime("From sender@example.test %a %b %d %H:%M:%S %Y\n", moment).encode()
+    return line + spool.mail(name) + b"\n"
+
+
+@test("access: what EXPIRE announces goes at QUIT, and nothing else does")
+def expired(bench):
+    # Names of days and months are the C locale's here.
+    site = filled(bench, expire_days=30)
+    ages = [400, 31, 29, 1, 40]
+
+    def left(user="ann"):
+        return [text.split(b"Subject: ")[1].split(b"\r\n")[0] for text in spool.messages(site.drop(user))]
+
+    def fill():
+        wait_for("no job runs", site.is_quiet)
+        site.fill(b"".join(dated(f"age {days}", days) for days in ages))
+
+    fill()
+    pop = site.login()
+    pop.ok("DELE 4")
+    check(pop.cmd("QUIT").endswith(b"4 deleted"), "QUIT")
+    wait_for("the old ones are gone", lambda: left() == [b"age 29"])
+    # Nothing goes without QUIT.
+    fill()
+    site.retry_login().reset()
+    pop = site.retry_login()
+    same(pop.stat()[0], 5, "after a lost connection")
+    pop.close()
+    # Nothing is announced, nothing goes.
+    rewrite(site, expire_days="never")
+    pop = site.retry_login()
+    pop.retr(1)
+    pop.quit()
+    same(len(left()), 5, "messages with never")
+    # Zero: what was sent whole.
+    rewrite(site, expire_days=0)
+    pop = site.retry_login()
+    pop.retr(2)
+    pop.fetch("TOP 3 10")
+    pop.retr(5)
+    pop.ok("RSET")
+    check(pop.cmd("QUIT").endswith(b"2 deleted"), "QUIT")
+    wait_for("the fetched ones are gone", lambda: left() == [b"age 400", b"age 29", b"age 1"])
+
+
 @test("access: each new guess waits longer, one stale password does not, and nobody else waits")
 def guesses(bench):
     site = filled(bench, penalty_max_secs=4)
