@@ -131,7 +131,6 @@ impl Service<'_> {
         self.ticket();
         match self.session.entering.as_deref().map(|entering| &entering.step) {
             Some(Step::Open) => self.open(),
-            Some(_) if self.shared.stopping => self.unavailable(),
             Some(Step::Slowed) => self.check(now, true),
             Some(Step::Naming) => self.check(now, false),
             Some(Step::Asked(_)) | None => self.unavailable(),
