@@ -7,3 +7,4 @@ pub mod files;
 pub mod network;
 pub mod nofollow;
 pub mod process;
+pub mod socket;

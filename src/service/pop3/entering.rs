@@ -14,10 +14,11 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::shown::Shown;
-use super::{Said, Service, refused};
+use super::{Event, Said, Service, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
 use crate::net::turn::Ticket;
@@ -25,10 +26,11 @@ use crate::protocol::helper::{Account, Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Login};
 use crate::rules::access::{Facts, Lists, Rule, Ruling, judge};
+use crate::rules::domains::Name;
 use crate::rules::penalty::Attempt;
 use crate::service::cache::Key;
 use crate::service::names::Found;
-use crate::service::{LOCK_PATIENCE, LOCK_RETRY, Outcome, account};
+use crate::service::{LOCK_PATIENCE, LOCK_RETRY, Outcome, PEER_PATIENCE, account};
 use crate::store::maildrop::{Maildrop, Refused};
 use crate::text::fault::Fault;
 use crate::text::printable::visible;
@@ -39,12 +41,8 @@ const NOBODY: &[u8] = b"no.such.user";
 
 /// What is only needed while somebody logs in.
 pub(super) struct Entering {
-    /// In the one form that is compared; as it was sent when no user can have it.
-    user: String,
-    /// Whether a user can have that name.
-    possible: bool,
-    /// What the authenticator is told.
-    asked: Vec<u8>,
+    /// Who it means; as it was sent when no user can have it.
+    name: Result<Name, Box<str>>,
     /// Until it is handed on.
     password: Option<Secret>,
     /// Where penalties hold.
@@ -78,8 +76,14 @@ enum Told {
 }
 
 impl Entering {
+    /// The user's canonical name, or what was sent in place of one.
     pub(super) fn user(&self) -> &str {
-        &self.user
+        self.name.as_ref().map_or_else(|sent| &**sent, Name::shown)
+    }
+
+    /// What the authenticator is told.
+    fn asked(&self) -> &[u8] {
+        self.name.as_ref().map_or(NOBODY, |name| &name.asked)
     }
 }
 
@@ -87,23 +91,22 @@ impl Service<'_> {
     pub(super) fn login(&mut self, now: Instant, login: Login) -> Said {
         self.leave();
         let settings = self.session.settings.clone();
-        let (user, possible, asked) = match account::name(&login.user, &settings) {
-            Some(name) => (name.user, true, name.asked),
-            None => (String::from_utf8_lossy(&login.user).into_owned(), false, NOBODY.to_vec()),
-        };
+        let name = account::name(&login.user, self.session.here, &settings)
+            .ok_or_else(|| String::from_utf8_lossy(&login.user).into_owned().into_boxed_str());
+        let known_by = name.as_ref().map_or_else(|_| NOBODY.to_vec(), Name::remembered_by);
+        let key = self.shared.cache.key("pop3", &known_by, &login.password);
+        let user = name.as_ref().map_or_else(|sent| &**sent, Name::shown);
         let (guard, address) = (&self.shared.guard, self.session.peer.ip());
         let attempt = guard.attempt(&settings, address, user.as_bytes(), login.password.reveal());
         let wait = guard.wait(&settings, now, attempt.as_ref());
         self.session.entering = Some(Box::new(Entering {
-            user,
-            possible,
-            key: self.shared.cache.key("pop3", &asked, &login.password),
-            asked,
+            name,
             password: Some(login.password),
             attempt,
             step: Step::Slowed,
             parked: None,
             patience: None,
+            key,
             account: None,
         }));
         if wait.is_zero() {
@@ -154,7 +157,7 @@ impl Service<'_> {
             return said;
         }
         let facts = Facts {
-            user: entering.possible.then_some(&entering.user),
+            user: entering.name.as_ref().ok().map(Name::shown),
             password: None,
             address,
             host: self.session.host.as_deref(),
@@ -164,17 +167,19 @@ impl Service<'_> {
         let ruling = judge(&facts, &lists);
         if ruling.failed(Rule::Host) && told != Told::Yes {
             // No wrong password, and not for ever: whoever it is and whatever he says, before anything else is known of him.
-            log::warn!("pop3 {} {} {address}: the name of this host could not be found out", self.id, self.who());
+            if self.has_line(Event::Undecided) {
+                log::warn!("pop3 {} {} {address}: the name of this host could not be found out", self.id, self.who());
+            }
             return self.unavailable();
         }
         entering.step = Step::Asked(ruling);
         // A remembered answer comes sooner than a refusal, so only those hear it who may know that the password is right.
         if ruling.refused().is_none()
-            && let Some(account) = self.shared.cache.get(now, &entering.key, &entering.asked)
+            && let Some(account) = self.shared.cache.get(now, &entering.key, entering.asked())
         {
             return self.proved(now, account);
         }
-        let (user, password) = (entering.asked.clone(), entering.password.take().unwrap_or_default());
+        let (user, password) = (entering.asked().to_vec(), entering.password.take().unwrap_or_default());
         let ticket = self.ticket();
         let question = Question::Check { user, password, from: address };
         match self.shared.helpers.last_mut() {
@@ -215,9 +220,11 @@ impl Service<'_> {
         if let Some(attempt) = self.session.entering.as_deref().and_then(|entering| entering.attempt.as_ref()) {
             self.shared.guard.penalties.wrong(now, attempt);
         }
-        let address = self.session.peer.ip().to_canonical();
-        log::info!("pop3 {} {} {address}: login refused: {}", self.id, self.who(), rule.reason());
-        log::debug!("pop3 {} {} {address}: {ruling}", self.id, self.who());
+        if self.has_line(Event::Refused) {
+            let address = self.session.peer.ip().to_canonical();
+            log::info!("pop3 {} {} {address}: login refused: {}", self.id, self.who(), rule.reason());
+            log::debug!("pop3 {} {} {address}: {ruling}", self.id, self.who());
+        }
         self.leave();
         refused(Refusal::Denied)
     }
@@ -230,7 +237,7 @@ impl Service<'_> {
         if let Some(attempt) = &entering.attempt {
             guard.penalties.good(now, attempt);
         }
-        let user = guard.user(&entering.user);
+        let user = guard.user(entering.user());
         entering.account = Some(account);
         entering.password = None;
         entering.step = Step::Open;
@@ -250,7 +257,9 @@ impl Service<'_> {
 
     /// The password was right, and it cannot be now.
     fn turned_away(&mut self, why: &str, refusal: Refusal) -> Said {
-        log::info!("pop3 {} {} {}: {why}", self.id, self.who(), self.session.peer.ip().to_canonical());
+        if self.has_line(Event::Refused) {
+            log::info!("pop3 {} {} {}: {why}", self.id, self.who(), self.session.peer.ip().to_canonical());
+        }
         self.leave();
         refused(refusal)
     }
@@ -280,7 +289,9 @@ impl Service<'_> {
             Verdict::Accepted(account) => (true, Some(account)),
             Verdict::Refused => (false, None),
             Verdict::Unavailable => {
-                log::warn!("pop3 {} {}: no authenticator could tell", self.id, self.who());
+                if self.has_line(Event::Undecided) {
+                    log::warn!("pop3 {} {}: no authenticator could tell", self.id, self.who());
+                }
                 return self.unavailable();
             }
         };
@@ -305,10 +316,10 @@ impl Service<'_> {
     /// Opens the maildrop of who was welcomed.
     fn open(&mut self) -> Said {
         let settings = self.session.settings.clone();
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
+        let Some(Entering { name: Ok(name), account: Some(account), .. }) = self.session.entering.as_deref() else {
             return self.unavailable();
         };
-        let mut place = match account::place(user, account, &settings) {
+        let mut place = match account::place(name, account, &settings) {
             Ok(place) => place,
             Err(why) => return self.misconfigured(&why),
         };
@@ -355,10 +366,10 @@ impl Service<'_> {
                 self.session.shown = shown;
                 if let Some(entering) = self.session.entering.take() {
                     if self.session.settings.login_delay_secs > 0 {
-                        let user = self.shared.guard.user(&entering.user);
+                        let user = self.shared.guard.user(entering.user());
                         self.shared.guard.logins.note(now, user);
                     }
-                    self.session.user = Some(entering.user.into());
+                    self.session.user = Some(entering.user().into());
                 }
                 self.note_host(now);
                 self.shared.counts.logins += 1;
@@ -366,14 +377,18 @@ impl Service<'_> {
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();
-                let patience = self.session.entering.as_deref().and_then(|entering| entering.patience);
-                if patience.is_some_and(|until| now < until && !self.shared.stopping)
-                    && (matches!(refusal, Refused::Locked) || ours())
-                {
+                let patient = self.patience().is_some_and(|until| now < until && !self.shared.stopping);
+                if patient && (matches!(refusal, Refused::Locked) || ours()) {
                     return self.park(now + LOCK_RETRY);
                 }
-                self.leave();
-                refused(Refusal::InUse)
+                match self.drop() {
+                    Some(drop) if matches!(refusal, Refused::InUse) => {
+                        let ticket = self.ticket();
+                        self.shared.contested.push((drop, ticket));
+                        Done::Later
+                    }
+                    _ => self.in_use(),
+                }
             }
             Err(Refused::Unsafe(fault)) => self.misconfigured(&fault.to_string()),
             Err(Refused::Fault(fault)) => {
@@ -383,16 +398,41 @@ impl Service<'_> {
         }
     }
 
-    pub(super) fn place_is_compacting(&self) -> bool {
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
-            return false;
+    /// Another session has the maildrop. One whose peer is gone is given up by the kernel, and worth waiting for.
+    pub(super) fn held(&mut self, now: Instant, fading: bool) -> Said {
+        let until = self.patience().map(|until| until + (PEER_PATIENCE - LOCK_PATIENCE));
+        if fading && until.is_some_and(|until| now < until && !self.shared.stopping) {
+            return self.park(now + LOCK_RETRY);
+        }
+        self.in_use()
+    }
+
+    /// Until when an open is tried again.
+    fn patience(&self) -> Option<Instant> {
+        self.session.entering.as_deref().and_then(|entering| entering.patience)
+    }
+
+    fn in_use(&mut self) -> Said {
+        self.leave();
+        refused(Refusal::InUse)
+    }
+
+    /// The drop of who was welcomed.
+    fn drop(&self) -> Option<PathBuf> {
+        let Entering { name: Ok(name), account: Some(account), .. } = self.session.entering.as_deref()? else {
+            return None;
         };
-        let place = account::place(user, account, &self.session.settings);
-        place.is_ok_and(|place| self.shared.compacting.contains(&place.drop))
+        account::place(name, account, &self.session.settings).ok().map(|place| place.drop)
+    }
+
+    fn place_is_compacting(&self) -> bool {
+        self.drop().is_some_and(|drop| self.shared.compacting.contains(&drop))
     }
 
     pub(super) fn misconfigured(&mut self, why: &str) -> Said {
-        log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
+        if self.has_line(Event::Trouble) {
+            log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
+        }
         self.leave();
         refused(Refusal::Misconfigured)
     }
