@@ -13,8 +13,14 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let now = Instant::now();
-    let rules =
-        Rules { idle: Duration::from_secs(600), login: Duration::from_secs(60), max_errors: 10, hide_version: false };
+    let rules = Rules {
+        idle: Duration::from_secs(600),
+        login: Duration::from_secs(60),
+        max_errors: 10,
+        hide_version: false,
+        login_delay_secs: 60,
+        expire_days: Some(30),
+    };
     let link = Link { tls: false, can_tls: true, plain_ok: true, scram: true };
     let mut machine = Pop3::new(now, Arc::new(rules), link).with_stamp("<1@x>".into());
     let (mut input, mut out) = (Input::default(), Output::default());

@@ -219,6 +219,8 @@ pub struct Stream<S, M: Machine, B> {
     /// The peer sends data: the floor holds for what it gives.
     giving: bool,
     ending: Option<End>,
+    /// Its place is needed: what the socket takes of the last words is said, and nobody waits for the peer.
+    brisk: bool,
     /// No progress, or no right to any: over without a word.
     aborted: bool,
     /// Octets moved since `since`, for the floor.
@@ -248,6 +250,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             held: false,
             giving: false,
             ending: None,
+            brisk: false,
             aborted: false,
             moved: 0,
             since: now,
@@ -440,6 +443,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 }
                 // Before the handshake is done nothing can be said, not even goodbye.
                 Doing::Closing if self.wire.is_shaking_hands() => return Ok(Turn::Closed),
+                Doing::Closing if self.brisk && self.wire.is_flushed(&scratch.output) => return Ok(Turn::Closed),
                 Doing::Closing if self.wire.is_flushed(&scratch.output) => {
                     self.sock.shut_write()?;
                     self.doing = Doing::Draining(0);
@@ -469,7 +473,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 moved |= self.write(scratch, &mut budget)?;
             }
             if !moved {
-                return Ok(Turn::Idle);
+                return Ok(if self.brisk { Turn::Closed } else { Turn::Idle });
             }
             if budget <= 0 {
                 return Ok(Turn::Again);
@@ -579,6 +583,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             self.machine.end(now, why, out);
         }
         self.held = false;
+        self.brisk = why == End::Overload;
         self.doing = Doing::Closing;
         self.wire.close();
     }

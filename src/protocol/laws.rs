@@ -122,10 +122,19 @@ pub(crate) fn pop3_host(ask: Ask) -> Reply<Answer> {
     })
 }
 
+pub(crate) fn pop3_rules() -> Rules {
+    Rules {
+        idle: Duration::from_secs(600),
+        login: Duration::from_secs(180),
+        max_errors: 10,
+        hide_version: true,
+        login_delay_secs: 0,
+        expire_days: None,
+    }
+}
+
 pub(crate) fn pop3(link: Link) -> Pop3 {
-    let rules =
-        Rules { idle: Duration::from_secs(600), login: Duration::from_secs(180), max_errors: 10, hide_version: true };
-    Pop3::new(Instant::now(), std::sync::Arc::new(rules), link)
+    Pop3::new(Instant::now(), std::sync::Arc::new(pop3_rules()), link)
 }
 
 pub(crate) const OPEN: Link = Link { tls: false, can_tls: true, plain_ok: true, scram: true };

@@ -38,6 +38,7 @@ use crate::protocol::End;
 use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
 use crate::service::cache::Cache;
+use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::noise::Event;
 use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, pop3};
@@ -65,6 +66,8 @@ const PER_CONVERSATION: usize = 4;
 /// Half-received TLS records of all connections together. Beyond it, whoever holds some, came first and has not logged in
 /// goes.
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;
+/// How long a client has to log in before it may have to make room for another.
+const LOGIN_GRACE: Duration = Duration::from_secs(5);
 /// A turn of one entry that took longer is worth a line in the log.
 const LONG_TURN: Duration = Duration::from_millis(100);
 
@@ -81,6 +84,8 @@ pub struct Server {
     /// Configurations that took their place since the start.
     reloads: u32,
     housekeeping: Instant,
+    /// Before that nobody can be made to leave for another.
+    crowd_until: Instant,
     stop_by: Option<Instant>,
     reported: Duration,
     most_open: usize,
@@ -130,7 +135,8 @@ impl Server {
             post: VecDeque::new(),
             volumes: volumes(&settings),
             newborn: Vec::new(),
-            parked: VecDeque::new(),
+            guard: Guard::new(lp.now()),
+            crowded: false,
             contested: Vec::new(),
             compacting: HashSet::new(),
             orders: VecDeque::new(),
@@ -150,7 +156,8 @@ impl Server {
         lp.insert(Entry::Orders(Box::new(Listener::new(orders)))).map_err(trouble)?;
         let signals = Signals::catch().map_err(trouble)?;
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
-        let housekeeping = lp.now() + HOUSEKEEPING;
+        let begun = lp.now();
+        let housekeeping = begun + HOUSEKEEPING;
         let stamps = stamps(&tls_files(&shared.settings));
         let mut server = Server {
             lp,
@@ -163,6 +170,7 @@ impl Server {
             generation: 0,
             reloads: 0,
             housekeeping,
+            crowd_until: begun,
             stop_by: None,
             reported: LONG_TURN,
             // The start counts as a burst: it needed much that will not be needed again.
@@ -204,7 +212,6 @@ impl Server {
         let until = [Some(self.housekeeping), shared_due, self.stop_by].into_iter().flatten().min();
         let until = if self.shared.post.is_empty() { until } else { Some(self.lp.now()) };
         let now = self.lp.poll(until)?;
-        self.shared.unpark(now);
         // A job that ends later wakes the next poll.
         self.collect(now);
         for (ticket, outcome) in std::mem::take(&mut self.shared.post) {
@@ -217,6 +224,7 @@ impl Server {
         self.settle_contested();
         self.carry_out_orders();
         self.shed();
+        self.make_room(now);
         if now >= self.housekeeping {
             self.keep_house(now);
         }
@@ -253,6 +261,7 @@ impl Server {
                 }
                 Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
                 Outcome::Certificates(..) | Outcome::Board(..) => {}
+                Outcome::Named(address, name) => self.shared.named(now, address, name),
                 Outcome::Configuration(read, json) => self.reloaded(ticket, read, json),
                 outcome => self.shared.collected(ticket, outcome),
             }
@@ -342,6 +351,10 @@ impl Server {
     /// Connections that were accepted become entries.
     fn settle_newborn(&mut self, now: Instant) {
         for newborn in std::mem::take(&mut self.shared.newborn) {
+            let address = match &newborn {
+                Newborn::Pop3 { peer, .. } => Some(peer.ip()),
+                Newborn::Control(_) => None,
+            };
             let entry = match newborn {
                 Newborn::Pop3 { stream, peer, tls } => {
                     let made = pop3::Conversation::new(now, stream, peer, tls, &self.shared);
@@ -357,13 +370,19 @@ impl Server {
                     control::Conversation::new(now, stream).map(|conversation| Entry::Control(Box::new(conversation)))
                 }
             };
-            let pop3 = matches!(entry, Ok(Entry::Pop3(_)));
-            if let Err(error) = entry.and_then(|entry| self.lp.insert(entry)) {
-                log::warn!("a connection could not be taken: {error}");
-                if pop3 {
-                    self.shared.open -= 1;
-                } else {
-                    self.shared.controls -= 1;
+            let settings = &self.shared.settings;
+            match (entry.and_then(|entry| self.lp.insert(entry)), address) {
+                (Ok(_), Some(address)) if settings.lookup_names => self.shared.look_up(now, address.to_canonical()),
+                (Ok(_), _) => {}
+                (Err(error), address) => {
+                    log::warn!("a connection could not be taken: {error}");
+                    match address {
+                        Some(address) => {
+                            self.shared.guard.leave(settings, address);
+                            self.shared.open -= 1;
+                        }
+                        None => self.shared.controls -= 1,
+                    }
                 }
             }
         }
@@ -395,6 +414,32 @@ impl Server {
         {
             conversation.abort();
             self.lp.wake(id);
+        }
+    }
+
+    /// When all connections are taken and somebody waits, the oldest goes that had time to log in and did not.
+    fn make_room(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.shared.crowded) || now < self.crowd_until {
+            return;
+        }
+        let losable = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
+            Entry::Pop3(conversation) => conversation.losable().map(|(asked, since)| (asked, since, id)),
+            _ => None,
+        });
+        let (old, young): (Vec<_>, Vec<_>) = losable.partition(|(_, since, _)| now >= *since + LOGIN_GRACE);
+        match old.into_iter().min() {
+            Some((_, _, id)) => {
+                if let Some(Entry::Pop3(conversation)) = self.lp.get_mut(id) {
+                    conversation.end(End::Overload);
+                    self.shared.counts.access.crowded_out += 1;
+                    self.lp.wake(id);
+                }
+            }
+            // Until the first of these is old enough, or one that logs out or loses its peer makes room.
+            None => {
+                let first = young.into_iter().map(|(_, since, _)| since + LOGIN_GRACE).min();
+                self.crowd_until = first.unwrap_or(now + LOGIN_GRACE);
+            }
         }
     }
 
@@ -468,7 +513,8 @@ impl Server {
         let mut left = 0;
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
-                Entry::Pop3(conversation) => {
+                Entry::Pop3(mut conversation) => {
+                    conversation.give_back(&mut self.shared);
                     self.shared.open -= 1;
                     left += 1;
                     if let Some(left) = conversation.farewell(id, now, &mut self.shared) {

@@ -8,6 +8,7 @@ use super::Server;
 use super::entry::Entry;
 use crate::control::{self, Order, Report};
 use crate::net::turn::Ticket;
+use crate::service::Shared;
 
 impl Server {
     pub(super) fn carry_out_orders(&mut self) {
@@ -71,6 +72,7 @@ impl Server {
         report.add("logins.good", counts.logins);
         report.add("logins.denied", counts.denied);
         report.add("logins.unavailable", counts.unavailable);
+        limits(shared, report);
         report.add("messages.retrieved", counts.retrieved);
         report.add("messages.octets", counts.octets);
         report.add("messages.deleted", counts.deleted);
@@ -103,6 +105,29 @@ impl Server {
         report.add("loop.late_answers", counts.late);
         report.add("memory.resident_kb", resident_kb());
     }
+}
+
+/// How often access was limited, by what, and what the limits remember.
+fn limits(shared: &Shared, report: &mut Report) {
+    let access = shared.counts.access;
+    report.add("access.refused_by_name", access.name);
+    report.add("access.refused_by_address", access.address);
+    report.add("access.refused_by_host", access.host);
+    report.add("access.without_drop", access.no_drop);
+    report.add("access.delayed", access.delayed);
+    report.add("access.too_soon", access.too_soon);
+    report.add("access.over_user", access.over_user);
+    report.add("access.over_prefix", access.over_prefix);
+    report.add("access.crowded_out", access.crowded_out);
+    let (prefixes, known) = shared.guard.penalties.len();
+    report.add("access.prefixes_remembered", prefixes);
+    report.add("access.users_known", known);
+    let (prefixes, users) = shared.guard.living();
+    report.add("access.prefixes_counted", prefixes);
+    report.add("access.users_counted", users);
+    let (names, pending) = shared.guard.names.len();
+    report.add("access.names_known", names);
+    report.add("access.names_pending", pending);
 }
 
 /// What a reload came to.

@@ -5,6 +5,8 @@
 //! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
+//! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
+//! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `helpers.rs` | the authenticators' processes                                                        |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 //! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
@@ -12,12 +14,14 @@
 pub mod account;
 pub mod cache;
 pub mod control;
+pub mod guard;
 pub mod helpers;
+pub mod names;
 pub mod noise;
 pub mod pop3;
 
 use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +57,10 @@ pub enum Outcome {
     Opened(Result<(Box<Maildrop>, Option<Box<Shown>>), Refused>),
     /// Bulletins were looked at after so many reloads: `None` when nothing has changed.
     Board(u32, Result<Option<Board>, Fault>),
+    /// There is no drop file, where there must be one.
+    NoDrop,
+    /// The name of a client's host was looked up.
+    Named(IpAddr, names::Lookup),
     /// A page of the index that was not in memory.
     Rows(Result<Vec<Row>, Miss>),
     /// A message that was not in memory is ready to be sent.
@@ -114,6 +122,29 @@ pub enum Newborn {
     Control(UnixStream),
 }
 
+/// How often access was limited, by what limited it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Access {
+    /// Names that `valid_users` has not; among the denied.
+    pub name: u64,
+    /// Right passwords from addresses that `user_ip_address` has not; among the denied.
+    pub address: u64,
+    /// The same for `user_ip_name`.
+    pub host: u64,
+    /// Users without a drop file, where there must be one.
+    pub no_drop: u64,
+    /// Logins that waited because of what their prefix had guessed.
+    pub delayed: u64,
+    /// Logins too soon after the last.
+    pub too_soon: u64,
+    /// Sessions beyond `max_per_user`.
+    pub over_user: u64,
+    /// Connections beyond `max_per_prefix`.
+    pub over_prefix: u64,
+    /// Connections ended because all were taken and they had not logged in.
+    pub crowded_out: u64,
+}
+
 /// What has happened since the server started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -123,8 +154,10 @@ pub struct Counts {
     pub short: u64,
     /// Good logins.
     pub logins: u64,
-    /// Wrong names or passwords.
+    /// Wrong names or passwords, and what is told so.
     pub denied: u64,
+    /// Access that was limited.
+    pub access: Access,
     /// Logins that could not be served just now.
     pub unavailable: u64,
     /// Messages sent whole.
@@ -161,8 +194,10 @@ pub struct Shared {
     pub volumes: Vec<(PathBuf, u64)>,
     /// Accepted, without an entry.
     pub newborn: Vec<Newborn>,
-    /// Conversations that will try again, the first one first: all wait equally long.
-    pub parked: VecDeque<(Instant, Ticket)>,
+    /// Limits and penalties.
+    pub guard: guard::Guard,
+    /// All connections are taken, and somebody waits to be accepted.
+    pub crowded: bool,
     /// Logins that found the maildrop in use, and which: is the session that has it still alive?
     pub contested: Vec<(PathBuf, Ticket)>,
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
@@ -193,6 +228,8 @@ impl Shared {
             login: Duration::from_secs(settings.pop3_login_secs),
             max_errors: settings.max_errors,
             hide_version: settings.hide_version,
+            login_delay_secs: settings.login_delay_secs,
+            expire_days: settings.expire_days,
         })
     }
 
@@ -224,16 +261,7 @@ impl Shared {
 
     /// When something shared is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let parked = self.parked.front().map(|(at, _)| *at);
-        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(parked).min()
-    }
-
-    /// Sends those who waited long enough to try again.
-    pub fn unpark(&mut self, now: Instant) {
-        while self.parked.front().is_some_and(|(at, _)| *at <= now) {
-            let (_, ticket) = self.parked.pop_front().expect("the line above saw it");
-            self.post.push_back((ticket, Outcome::TryAgain));
-        }
+        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).min()
     }
 
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.

@@ -38,7 +38,7 @@ pub use rows::{ROWS, Row, TakesEffect};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
 use crate::text::number::Fraction;
-use crate::text::pattern::AddressList;
+use crate::text::pattern::{AddressList, PatternList};
 
 /// A configuration as one value: read once, never changed; a reload makes another. What each field means is in its row.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +107,32 @@ pub struct Settings {
     /// Whether APOP is offered.
     pub apop_enable: bool,
 
+    /// Names that may log in. Never empty.
+    pub valid_users: PatternList,
+    /// Whether a user without a drop file is refused.
+    pub drop_must_exist: bool,
+    /// Addresses that users may log in from. Never empty.
+    pub user_ip_address: AddressList,
+    /// Hosts that users may log in from. Never empty.
+    pub user_ip_name: PatternList,
+    /// Whether hosts' names are looked up.
+    pub lookup_names: bool,
+    /// Most sessions of a user at a time; 0 = no bound.
+    pub max_per_user: u32,
+    /// The least time between two logins of a user; 0 = none.
+    pub login_delay_secs: u64,
+    /// Days that mail stays; `None` = for ever.
+    pub expire_days: Option<u32>,
+    /// Most connections of a prefix at a time; 0 = no bound.
+    pub max_per_prefix: u32,
+    /// Length of a prefix of IPv4.
+    pub prefix_bits_v4: u8,
+    /// Length of a prefix of IPv6.
+    pub prefix_bits_v6: u8,
+    /// Where neither that bound nor penalties hold. Never empty.
+    pub trusted_networks: AddressList,
+    /// The longest wait of a guess; 0 = none.
+    pub penalty_max_secs: u64,
     /// Where bulletins are; `None` = there are none.
     pub bulletin_path: Option<PathBuf>,
     /// From whom they are.

@@ -301,6 +301,19 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         authent_cache_hours: 0,
         auth_nocache: false,
         apop_enable: false,
+        valid_users: Default::default(),
+        drop_must_exist: false,
+        user_ip_address: Default::default(),
+        user_ip_name: Default::default(),
+        lookup_names: false,
+        max_per_user: 0,
+        login_delay_secs: 0,
+        expire_days: None,
+        max_per_prefix: 0,
+        prefix_bits_v4: 0,
+        prefix_bits_v6: 0,
+        trusted_networks: Default::default(),
+        penalty_max_secs: 0,
         bind_address: Vec::new(),
         pop_port: 0,
         pops_port: 0,
@@ -413,5 +426,9 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
     if !settings.plain_networks.is_empty() && settings.plain_auth != PlainAuth::Local {
         let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());
         complain(Level::Warning, "plain_networks", text);
+    }
+    if !settings.user_ip_name.is_everything() && !settings.lookup_names {
+        let text = "user_ip_name needs the names of hosts: add `lookup_names true`, or use user_ip_address".to_owned();
+        complain(Level::Error, "user_ip_name", text);
     }
 }

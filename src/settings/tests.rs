@@ -122,6 +122,39 @@ fn the_defaults_are_what_the_manual_says() {
 }
 
 #[test]
+fn access_is_open_by_default_and_its_lists_are_read() {
+    let settings = good("");
+    assert!(settings.valid_users.matches("anybody") && settings.user_ip_name.matches(""));
+    assert!(settings.user_ip_address.contains("192.0.2.1".parse().unwrap()));
+    assert!(!settings.drop_must_exist && !settings.lookup_names);
+    assert_eq!((settings.max_per_user, settings.login_delay_secs, settings.expire_days), (0, 0, None));
+    assert_eq!((settings.max_per_prefix, settings.prefix_bits_v4, settings.prefix_bits_v6), (0, 32, 64));
+    assert_eq!(settings.penalty_max_secs, 15);
+    let trusted = |text: &str| settings.trusted_networks.contains(text.parse().unwrap());
+    assert!(trusted("127.0.0.1") && trusted("::1") && !trusted("127.0.0.2"));
+    let settings = good(
+        "valid_users a*, !abe\nuser_ip_address 10.0.0.0/8,!10.0.0.1\nuser_ip_name *.example\nlookup_names true\n\
+         expire_days 30\ndrop_must_exist true\n",
+    );
+    assert!(settings.valid_users.matches("ann") && !settings.valid_users.matches("abe"));
+    assert!(!settings.user_ip_address.contains("10.0.0.1".parse().unwrap()));
+    assert!(settings.user_ip_name.matches("pc.example") && !settings.user_ip_name.matches(""));
+    assert!(settings.lookup_names && settings.drop_must_exist);
+    assert_eq!(settings.expire_days, Some(30));
+    assert_eq!(good("expire_days NEVER").expire_days, None);
+    for (line, says) in [
+        ("expire_days 4000", "DAYS is a number from 0 to 3650"),
+        ("expire_days sometimes", "DAYS is a number from 0 to 3650"),
+        ("valid_users !ann", "only excludes"),
+        ("user_ip_name", "says nothing"),
+        ("user_ip_name *.example", "user_ip_name needs the names of hosts"),
+    ] {
+        let said = only(line);
+        assert!(said.contains(says), "{line}: {said}");
+    }
+}
+
+#[test]
 fn values_of_each_kind_are_read() {
     let settings = good(
         "  HOST_DOMAIN\tMail.Example.COM. # an alias\r\n\
@@ -334,7 +367,7 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("hide\u{7}version", ":5:5: error: a control character"),
         ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
         ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: there is no SMTP"),
-        ("user_ip_address 1.2.3.*", ":5:1: warning: user_ip_address is known but not used"),
+        ("allow_ip 1.2.3.*", ":5:1: warning: allow_ip is known but not used"),
         ("pop_prot 110", ":5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
         ("pop_port=110", ":5:1: warning: `pop_port=110` is not known and ignored: a blank parts name and value"),
         ("bananas", ":5:1: warning: `bananas` is not known and ignored: `dmail settings` lists what is"),

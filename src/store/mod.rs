@@ -11,6 +11,7 @@
 //! | `undelete`           | the dead that are still in the drop called back, by the operator          |
 //! | `erase`              | a mailbox taken away for good                                             |
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
+//! | `expiry`             | old and fetched messages that go with a commit                            |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
@@ -27,6 +28,7 @@ pub mod users;
 mod compaction;
 mod desk;
 mod erase;
+mod expiry;
 mod index;
 mod ledger;
 mod locks;

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod crypt;
 pub mod files;
+pub mod network;
 pub mod nofollow;
 pub mod process;
 pub mod socket;

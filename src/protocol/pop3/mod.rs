@@ -61,6 +61,10 @@ pub struct Rules {
     pub max_errors: u32,
     /// Keep name and version of the program to ourselves.
     pub hide_version: bool,
+    /// The least time between two logins of a user, as announced; 0 = none.
+    pub login_delay_secs: u64,
+    /// Days that mail stays, as announced; `None` = for ever.
+    pub expire_days: Option<u32>,
 }
 
 /// What this connection is like.
@@ -487,7 +491,7 @@ impl Machine for Pop3 {
             End::Silence => {}
             End::Replaced | End::Kicked => line(out, Refusal::Ended.text()),
             End::Shutdown => line(out, Refusal::Stopping.text()),
-            End::Overload => line(out, Refusal::Unavailable.text()),
+            End::Overload => line(out, Refusal::Crowded.text()),
         }
     }
 

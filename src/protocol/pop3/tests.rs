@@ -2,8 +2,8 @@
 //!
 //! A script (`scripts/*.chat`) is read line by line: `C:` the client says, `S:` the server must have said, `Q:` the machine
 //! must have asked, `A:` it is answered, `=` begins a new conversation (`= tls`, `= plain`, `= closed`: no password in
-//! clear, TLS to be had; further words: `scram`, `apop`), `X` it must have closed. In `C:` and `S:` what stands between `{b64 `
-//! and `}` is in base64 on the line. To add a case, add a file.
+//! clear, TLS to be had; further words: `scram`, `apop`, `delay SECS`, `expire DAYS`), `E:` it is ended for that reason, `X` it
+//! must have closed. In `C:` and `S:` what stands between `{b64 ` and `}` is in base64 on the line. To add a case, add a file.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,14 +12,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::*;
-use crate::protocol::laws::{Reply, STAMP, converse, pop3, pop3_host};
+use crate::protocol::laws::{Reply, STAMP, converse, pop3, pop3_host, pop3_rules};
 use crate::protocol::sasl::scram::tests::{NONCE, pencil};
 use crate::text::bytes::{Input, Output};
 
 fn refusal(name: &str) -> Refusal {
     use Refusal::*;
-    let all = [Denied, Misconfigured, InUse, Unavailable, NoSuchMessage, AlreadyDeleted, Changed, NotCommitted, NoTls];
-    all.into_iter().find(|refusal| format!("{refusal:?}") == name).unwrap_or_else(|| panic!("no refusal {name}"))
+    let before = [Denied, TooSoon, TooManySessions, NoMailbox, Misconfigured, InUse, Unavailable, NoTls];
+    let after = [NoSuchMessage, AlreadyDeleted, Changed, NotCommitted];
+    before
+        .into_iter()
+        .chain(after)
+        .find(|refusal| format!("{refusal:?}") == name)
+        .unwrap_or_else(|| panic!("no refusal {name}"))
 }
 
 fn answer(text: &str) -> Answer {
@@ -89,8 +94,8 @@ struct Player {
 }
 
 impl Player {
-    fn new(link: Link, stamp: Option<&str>) -> Player {
-        let mut machine = pop3(link);
+    fn new(link: Link, rules: Rules, stamp: Option<&str>) -> Player {
+        let mut machine = Pop3::new(Instant::now(), Arc::new(rules), link);
         if let Some(stamp) = stamp {
             machine = machine.with_stamp(stamp.into());
         }
@@ -136,15 +141,19 @@ fn play(name: &str, script: &str) {
                 "closed" => Link { tls: false, can_tls: true, plain_ok: false, scram: false },
                 other => panic!("{at}: no link {other}"),
             };
-            let mut stamp = None;
-            for word in words {
+            let (mut rules, mut stamp) = (pop3_rules(), None);
+            while let Some(word) = words.next() {
+                let mut number =
+                    || words.next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{at}: a number"));
                 match word {
                     "scram" => link.scram = true,
                     "apop" => stamp = Some(STAMP),
-                    other => panic!("{at}: no offer {other}"),
+                    "delay" => rules.login_delay_secs = number(),
+                    "expire" => rules.expire_days = Some(number() as u32),
+                    other => panic!("{at}: neither offer nor rule {other}"),
                 }
             }
-            if let Some(old) = player.replace(Player::new(link, stamp)) {
+            if let Some(old) = player.replace(Player::new(link, rules, stamp)) {
                 assert!(old.said.is_empty(), "{at}: before that, not expected: {:?}", old.said);
             }
             continue;
@@ -174,6 +183,18 @@ fn play(name: &str, script: &str) {
                 player.run();
                 assert!(player.asked.is_some() || rest == "sent", "{at}: nothing was asked");
                 player.machine.answer(Instant::now(), answer(rest), &mut player.out);
+                player.asked = None;
+            }
+            "E:" => {
+                player.run();
+                let why = match rest {
+                    "overload" => End::Overload,
+                    "kicked" => End::Kicked,
+                    "shutdown" => End::Shutdown,
+                    "silence" => End::Silence,
+                    other => panic!("{at}: no end {other}"),
+                };
+                player.machine.end(Instant::now(), why, &mut player.out);
                 player.asked = None;
             }
             "X" => {
@@ -301,7 +322,7 @@ fn who_only_talks_nonsense_is_closed_and_who_errs_now_and_then_is_not() {
 fn an_end_of_ours_is_told_but_not_among_the_rows_of_a_list_and_not_after_the_last_word() {
     let login = b"USER ann\r\nPASS secret\r\n".as_slice();
     for (commands, told) in [(&b"NOOP\r\n"[..], true), (b"UIDL\r\n", false), (b"QUIT\r\n", false)] {
-        let mut player = Player::new(crate::protocol::laws::OPEN, None);
+        let mut player = Player::new(crate::protocol::laws::OPEN, pop3_rules(), None);
         player.input.push(&[login, commands].concat());
         loop {
             player.run();
@@ -360,8 +381,7 @@ fn sasl_responses_may_be_long_but_not_endless() {
 #[test]
 fn the_time_to_log_in_is_not_moved_by_talking_and_the_idle_time_is() {
     let start = Instant::now();
-    let rules =
-        Rules { idle: Duration::from_secs(600), login: Duration::from_secs(180), max_errors: 10, hide_version: false };
+    let rules = Rules { hide_version: false, ..pop3_rules() };
     let mut machine = Pop3::new(start, rules.into(), TLS);
     let (mut input, mut out) = (Input::default(), Output::default());
     let mut now = start;

@@ -100,13 +100,14 @@ impl Pop3 {
         line(out, "+OK Capabilities follow");
         let before = self.state != State::Transaction;
         let passwords = before && self.may_send_password();
+        let expire = self.rules.expire_days.map_or("EXPIRE NEVER".to_owned(), |days| format!("EXPIRE {days}"));
         for (there, text) in [
             (true, "TOP"),
             (true, "UIDL"),
             (true, "RESP-CODES"),
             (true, "AUTH-RESP-CODE"),
             (true, "PIPELINING"),
-            (true, "EXPIRE NEVER"),
+            (true, expire.as_str()),
             (passwords, "USER"),
             (before && self.link.can_tls && !self.link.tls, "STLS"),
         ] {
@@ -123,6 +124,9 @@ impl Pop3 {
                 out.push(mechanism.name().as_bytes());
             }
             out.push(b"\r\n");
+        }
+        if self.rules.login_delay_secs > 0 {
+            say!(out, "LOGIN-DELAY {}", self.rules.login_delay_secs);
         }
         if !self.rules.hide_version {
             say!(out, "IMPLEMENTATION DMail-{}", env!("CARGO_PKG_VERSION"));

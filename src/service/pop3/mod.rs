@@ -2,24 +2,27 @@
 //!
 //! | asked        | answered                                                                                   |
 //! |--------------|--------------------------------------------------------------------------------------------|
-//! | Login        | from the cache at once, else by an authenticator                                           |
-//! | Apop         | by an authenticator that can                                                               |
+//! | Login        | from the cache at once, else by an authenticator; both perhaps after a wait                |
+//! | Apop         | by an authenticator that can, perhaps after a wait                                         |
 //! | Verifier     | the same, with a fresh nonce                                                               |
 //! | Proof        | at once                                                                                    |
 //! | Open         | by a job; while our own compaction or another program has the drop, tried again for a while |
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
 //! | Retrieve     | a body, pulled slice by slice from what is in memory; a job fetches what is not            |
-//! | Commit       | by a job: the ledger is synced. At once when nothing is marked                             |
+//! | Commit       | by a job: what expires is marked, the ledger is synced. At once when neither can be       |
 //!
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
 //!
-//! `entering.rs` is the way in, `proving.rs` the same without a password, `mailbox.rs` what follows.
+//! `entering.rs` is the way in, `proving.rs` the same without a password, `mailbox.rs` what follows. A login or an open that
+//! has to be tried later is *parked*: its time is the conversation's deadline, so it takes no thread and no table, and goes
+//! with the conversation.
 //!
 //! The maildrop is closed, and its lock given back, with the session; a session that ends without a commit deletes nothing.
 
 mod entering;
+mod expiry;
 mod mailbox;
 mod proving;
 pub mod shown;
@@ -30,25 +33,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cache::Key;
 use super::noise::Event;
-use super::{LOCK_PATIENCE, Outcome, Shared};
+use super::{Outcome, Shared};
 use crate::net::jobs::{Busy, Kind};
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, watch};
 use crate::protocol::End;
-use crate::protocol::helper::Account;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
-use crate::rules::domains::{Home, Name};
+use crate::rules::domains::Home;
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
 use crate::sys::socket::unanswered_probes;
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
+use entering::Entering;
+use expiry::Fetched;
 use shown::Shown;
 
 /// A POP3 client's connection.
@@ -67,8 +70,10 @@ struct Session {
     began: Instant,
     /// Which ask is owed an answer, counted.
     serial: u32,
-    /// Until when an open is tried again.
-    patience: Option<Instant>,
+    /// The name of the client's host, where names are looked up and it has one.
+    host: Option<Box<str>>,
+    /// The user this counts for while sessions of a user are limited; 0 = none.
+    seat: u64,
     /// What is only needed while somebody logs in.
     entering: Option<Box<Entering>>,
     user: Option<Box<str>>,
@@ -78,20 +83,12 @@ struct Session {
     /// The volume that jobs on it wait for.
     volume: u64,
     wanted: Wanted,
+    /// What was sent whole, where that means that it goes.
+    fetched: Option<Box<Fetched>>,
     retrieved: u32,
     deleted: u32,
     octets: u64,
     secured: bool,
-}
-
-struct Entering {
-    name: Name,
-    /// What the answer is remembered by; without a password nothing is.
-    key: Option<Key>,
-    /// Who was let in.
-    account: Option<Account>,
-    /// Who is to be let in once he has proved who he is.
-    unproved: Option<Account>,
 }
 
 /// What a job was asked to read.
@@ -173,13 +170,15 @@ impl Conversation {
                 here,
                 began: now,
                 serial: 0,
-                patience: None,
+                host: None,
+                seat: 0,
                 entering: None,
                 user: None,
                 maildrop: None,
                 shown: None,
                 volume: 0,
                 wanted: Wanted::Rows,
+                fetched: None,
                 retrieved: 0,
                 deleted: 0,
                 octets: 0,
@@ -205,18 +204,34 @@ impl Conversation {
 
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
+        // A server that stops lets nobody wait.
+        if self.parked().is_some_and(|at| at <= now || shared.stopping) {
+            let mut service = Service { session: &mut self.session, shared, id, now };
+            match service.delivered(now, Outcome::TryAgain) {
+                Done::Later => {}
+                done => self.stream.answer(done),
+            }
+        }
         let mut host = Service { session: &mut self.session, shared, id, now };
         self.stream.turn(now, scratch, &mut host)
     }
 
     /// When [`expire`](Conversation::expire) has to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.stream.deadline()
+        self.parked().or_else(|| self.stream.deadline())
     }
 
-    /// The peer was silent too long, or too slow.
+    /// When what is owed is tried again.
+    fn parked(&self) -> Option<Instant> {
+        let entering = self.session.entering.as_deref().filter(|_| self.stream.is_owed());
+        entering.and_then(|entering| entering.parked)
+    }
+
+    /// The peer was silent too long, or too slow; or it is time to try again, which the next turn does.
     pub fn expire(&mut self, now: Instant) {
-        self.stream.expire(now);
+        if !self.stream.is_owed() {
+            self.stream.expire(now);
+        }
     }
 
     /// Ends it, for a reason of ours.
@@ -234,6 +249,19 @@ impl Conversation {
     pub fn partial_since(&self) -> Option<Instant> {
         let losable = self.stream.partial_bytes() > 0 && !self.stream.machine().is_logged_in();
         losable.then_some(self.session.began)
+    }
+
+    /// How cheap it is to lose when all connections are taken, cheapest first, and since when it has been there; none when
+    /// somebody is logged in. Who waits for an authenticator of ours goes last.
+    pub fn losable(&self) -> Option<(bool, Instant)> {
+        let asked = self.stream.is_owed() && self.parked().is_none();
+        (!self.stream.machine().is_logged_in()).then_some((asked, self.session.began))
+    }
+
+    /// It is over: what it counted for is given back.
+    pub fn give_back(&mut self, shared: &mut Shared) {
+        shared.guard.leave(&self.session.settings, self.session.peer.ip());
+        self.session.stand_up(shared);
     }
 
     /// Whether this session has the maildrop of that drop.
@@ -276,19 +304,20 @@ impl Conversation {
     pub fn farewell(mut self, id: Id, now: Instant, shared: &mut Shared) -> Option<Left> {
         // It ended in the midst of a message.
         self.session.octets += self.stream.body().map_or(0, |body| body.octets(false));
-        let Session { user, peer, began, retrieved, octets, deleted, secured, .. } = self.session;
+        let Session { user, peer, host, began, retrieved, octets, deleted, secured, .. } = self.session;
         let who = user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let secs = now.saturating_duration_since(began).as_secs();
         let how = if secured { "tls" } else { "plain" };
         let from = peer.ip().to_canonical();
+        let named = host.as_deref().map_or_else(String::new, |host| format!(" ({host})"));
         if user.is_some() || shared.has_line(now, Event::Stranger, Some(from)) {
             log::info!(
-                "pop3 {id} {who} {from} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {secs} s"
+                "pop3 {id} {who} {from}{named} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {secs} s"
             );
         }
         let left = |user: Box<str>| Left {
             user: user.into(),
-            from: from.to_string(),
+            from: host.map_or_else(|| from.to_string(), String::from),
             secs,
             bytes: octets,
             messages: retrieved,
@@ -301,7 +330,7 @@ impl Conversation {
 pub struct Left {
     /// Who it was.
     pub user: String,
-    /// The client's address.
+    /// The client's host by name, where that is known; else its address.
     pub from: String,
     /// How long it took.
     pub secs: u64,
@@ -309,6 +338,16 @@ pub struct Left {
     pub bytes: u64,
     /// Messages that were sent whole.
     pub messages: u32,
+}
+
+impl Session {
+    /// The session of a user ends, or never began.
+    fn stand_up(&mut self, shared: &mut Shared) {
+        let seat = std::mem::take(&mut self.seat);
+        if seat != 0 {
+            shared.guard.users.leave(&seat);
+        }
+    }
 }
 
 type Said = Done<Answer, Message>;
@@ -340,11 +379,8 @@ impl Host<Pop3> for Service<'_> {
             Ask::Login(login) => self.login(now, *login),
             Ask::Apop(apop) => self.apop(now, *apop),
             Ask::Verifier(user) => self.verifier(now, &user),
-            Ask::Proof(good) => self.proof(good),
-            Ask::Open => {
-                self.session.patience = Some(now + LOCK_PATIENCE);
-                self.open()
-            }
+            Ask::Proof(good) => self.proof(now, good),
+            Ask::Open => self.begin_to_open(now),
             Ask::Stat => Done::Now(Answer::Totals(self.totals())),
             Ask::Rows(from) => self.rows(from, Wanted::Rows),
             Ask::Row(number) => self.rows(number, Wanted::Row(number)),
@@ -368,6 +404,10 @@ impl Host<Pop3> for Service<'_> {
         self.session.octets += body.octets(whole);
         if whole && body.whole {
             self.session.retrieved += 1;
+            // RFC 2449 §6.7: only where mail may not be left here.
+            if let (Some(0), Wanted::Message(number, _)) = (self.session.settings.expire_days, self.session.wanted) {
+                self.session.fetched.get_or_insert_default().add(number);
+            }
             self.shared.counts.retrieved += 1;
             self.shared.counts.octets += body.reader.octets();
         }
@@ -408,7 +448,8 @@ impl Service<'_> {
         match outcome {
             Outcome::Verdict(verdict) => self.judged(now, verdict),
             Outcome::Opened(opened) => self.opened(now, opened),
-            Outcome::TryAgain => self.open(),
+            Outcome::NoDrop => self.no_drop(),
+            Outcome::TryAgain => self.again(now),
             Outcome::Held(fading) => self.held(now, fading),
             Outcome::Rows(Ok(rows)) => self.found(rows),
             Outcome::Reader(Ok(reader)) => self.send(*reader),
@@ -445,7 +486,7 @@ impl Service<'_> {
     }
 
     fn who(&self) -> String {
-        let entering = self.session.entering.as_deref().map(|entering| entering.name.shown());
+        let entering = self.session.entering.as_deref().map(Entering::user);
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
     }
 }

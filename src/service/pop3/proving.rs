@@ -9,12 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Entering, Said, Service};
+use super::entering::Claim;
+use super::{Said, Service};
 use crate::net::stream::Done;
-use crate::protocol::helper::Question;
 use crate::protocol::pop3::{Answer, Apop};
 use crate::protocol::sasl::scram::Verifier;
-use crate::service::account;
 
 /// Random bytes of a nonce or a stamp: none is met twice, and none can be guessed.
 const RANDOM: usize = 18;
@@ -34,23 +33,11 @@ fn random() -> Option<[u8; RANDOM]> {
 
 impl Service<'_> {
     pub(super) fn apop(&mut self, now: Instant, apop: Apop) -> Said {
-        let Some(asked) = self.enter(&apop.user) else { return self.denied(&apop.user) };
-        let from = self.session.peer.ip().to_canonical();
-        self.question(now, Question::Apop { user: asked, stamp: apop.stamp, digest: apop.digest, from })
+        self.enter(now, &apop.user, Claim::Apop { stamp: apop.stamp, digest: apop.digest })
     }
 
     pub(super) fn verifier(&mut self, now: Instant, user: &[u8]) -> Said {
-        let Some(asked) = self.enter(user) else { return self.denied(user) };
-        let from = self.session.peer.ip().to_canonical();
-        self.question(now, Question::Scram { user: asked, from })
-    }
-
-    /// Somebody says that he is this user: what the authenticator is told, if there can be such a one.
-    fn enter(&mut self, user: &[u8]) -> Option<Vec<u8>> {
-        let name = account::name(user, self.session.here, &self.session.settings)?;
-        let asked = name.asked.clone();
-        self.session.entering = Some(Box::new(Entering { name, key: None, account: None, unproved: None }));
-        Some(asked)
+        self.enter(now, user, Claim::Scram)
     }
 
     pub(super) fn challenge(&mut self, verifier: Verifier) -> Said {
@@ -63,14 +50,9 @@ impl Service<'_> {
         }
     }
 
-    pub(super) fn proof(&mut self, good: bool) -> Said {
-        let Some(mut entering) = self.session.entering.take() else { return self.unavailable() };
-        if !good || entering.unproved.is_none() {
-            return self.denied(entering.name.shown().as_bytes());
-        }
-        entering.account = entering.unproved.take();
-        self.session.entering = Some(entering);
-        Done::Now(Answer::Welcome)
+    pub(super) fn proof(&mut self, now: Instant, good: bool) -> Said {
+        let unproved = self.session.entering.as_deref_mut().and_then(|entering| entering.unproved.take());
+        self.settle(now, unproved.filter(|_| good))
     }
 }
 

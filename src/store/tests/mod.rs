@@ -3,6 +3,7 @@
 mod acts;
 mod costs;
 mod deferral;
+mod expiry;
 mod sim;
 mod world;
 
