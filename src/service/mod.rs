@@ -6,11 +6,13 @@
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `helpers.rs` | the authenticators' processes                                                        |
-//! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
+//! | `control.rs` | who may give which orders, and what becomes of each                                  |
+//! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 
 pub mod account;
 pub mod cache;
 pub mod control;
+pub mod errand;
 pub mod helpers;
 pub mod pop3;
 
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::control::{Order, Told};
 use crate::net::child::Started;
 use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
@@ -58,8 +61,10 @@ pub enum Outcome {
     /// After so many reloads, what the certificates' files look like, and what became of reading them again when they
     /// had changed.
     Certificates(u32, Vec<Stamp>, Option<Result<Option<Tls>, String>>),
-    /// The configuration was read again; whether the report is wanted as JSON.
-    Configuration(Result<Box<Configuration>, Vec<String>>, bool),
+    /// The configuration was read again.
+    Configuration(Result<Box<Configuration>, Vec<String>>),
+    /// What an order came to that was carried out by a job.
+    Told(Told),
     /// It is time to try once more.
     TryAgain,
     /// The job that would have answered ended by a fault of ours.
@@ -78,6 +83,8 @@ pub struct Configuration {
     pub settings: Settings,
     /// The certificates they name.
     pub tls: Option<Tls>,
+    /// The number of control_group, where it is set.
+    pub control_gid: Option<u32>,
     /// What the certificates' files looked like.
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
@@ -152,13 +159,15 @@ pub struct Shared {
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
     pub compacting: HashSet<PathBuf>,
     /// Orders, to be carried out between turns.
-    pub orders: VecDeque<(Ticket, Vec<String>)>,
+    pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
     pub counts: Counts,
     /// Conversations that are open now.
     pub open: usize,
     /// Most that may be.
     pub cap: usize,
+    /// The number of control_group, where it is set.
+    pub control_gid: Option<u32>,
     /// Control connections that are open now.
     pub controls: usize,
     /// No new connections.

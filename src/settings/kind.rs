@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::words::{Manner, Trouble, Word, quote};
-use super::{Command, Method, TlsFile};
+use super::{Command, Group, Method, TlsFile};
 use crate::text::nearest::nearest;
 use crate::text::number::decimal;
 use crate::text::pattern::AddressList;
@@ -36,6 +36,8 @@ pub enum Kind {
     Pem,
     /// A program and its arguments.
     Command,
+    /// The name of a group of users.
+    Group,
     /// The name of a domain.
     Domain,
     /// Addresses of this machine.
@@ -55,6 +57,7 @@ impl Kind {
             Kind::Folder => "DIRECTORY".to_owned(),
             Kind::Pem => "FILE [DOMAIN]".to_owned(),
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
+            Kind::Group => "GROUP".to_owned(),
             Kind::Domain => "DOMAIN".to_owned(),
             Kind::Addresses => "ADDRESS[,ADDRESS ...]".to_owned(),
             Kind::Networks => "LIST of addresses, networks, ranges, wildcards".to_owned(),
@@ -282,6 +285,20 @@ impl Field for Vec<PathBuf> {
     }
     fn show(&self) -> Vec<String> {
         self.iter().flat_map(Field::show).collect()
+    }
+}
+
+impl Field for Option<Group> {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        if word.text.is_empty() {
+            return Err(value.missing());
+        }
+        *self = Some(Group(word.text.clone()));
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        self.iter().map(|group| quote(&group.0)).collect()
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Settings {
     pub log_path: PathBuf,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Whose members may watch and do daily work.
+    pub control_group: Option<Group>,
 
     /// How users prove who they are.
     pub authent_method: Method,
@@ -157,6 +159,10 @@ pub enum Method {
     /// A program is asked: `authent_process`.
     External,
 }
+
+/// A group of users of this machine, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group(pub String);
 
 /// A program and its arguments. Nothing is expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -278,6 +278,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
+        control_group: None,
         authent_method: Method::External,
         authent_process: Command::default(),
         authent_number: 0,

@@ -7,7 +7,7 @@ use std::fmt;
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
 use super::{LockMethod, LogLevel, PlainAuth, Settings};
-use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf};
+use Kind::{Addresses, Command, Domain, Flag, Folder, Group, Networks, Number, OneOf, Pem, SomeOf};
 use TakesEffect::{NewConnections, Now, Restart};
 
 /// One setting.
@@ -124,6 +124,14 @@ pub static ROWS: &[Row] = &[
         default: "info",
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
+    }),
+    row!(control_group {
+        kind: Group,
+        takes_effect: Now,
+        example: "mailops",
+        why: "A group of users whose members may watch the server and do daily work with tellpop: status, users, mem, kick \
+              and whatever `tellpop help` marks with a +. They must be able to reach the socket in work_path. Unset, root and \
+              the user that the server runs as are the only ones.",
     }),
     row!(drop_path {
         part: "The spool",
@@ -337,7 +345,6 @@ pub static LATER: &[Unused] = &[
     warn(&["alt_drop_path"], "all drop files lie below drop_path, or where the authenticator says"),
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     warn(&["run_as"], "the server stays the user it was started as"),
-    note(&["control_group"], "root and the server's own user may control it"),
     warn(&["user_ip_address", "allow_ip"], "clients may come from anywhere; close the port to others with a packet filter"),
     warn(&["valid_users"], "every user the authenticator knows may log in"),
     warn(&["min_space"], "free space is not watched"),

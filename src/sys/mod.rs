@@ -4,5 +4,7 @@
 pub mod access;
 pub mod crypt;
 pub mod files;
+pub mod group;
 pub mod nofollow;
 pub mod process;
+pub mod terminal;

@@ -51,7 +51,7 @@ impl Service<'_> {
         let Some(mut entering) = self.session.entering.take() else { return self.unavailable() };
         match verdict {
             Verdict::Accepted(account) => {
-                self.shared.cache.put(now, entering.key, account.clone());
+                self.shared.cache.put(now, entering.key, &entering.user, account.clone());
                 entering.account = Some(account);
                 self.session.entering = Some(entering);
                 Done::Now(Answer::Welcome)

@@ -20,9 +20,9 @@ mod entering;
 mod mailbox;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cache::Key;
 use super::{LOCK_PATIENCE, Outcome, Shared};
@@ -45,6 +45,23 @@ use crate::text::printable::printable;
 pub struct Conversation {
     stream: Stream<TcpStream, Pop3, Message>,
     session: Session,
+}
+
+/// Somebody who is logged in, for operators.
+#[derive(Debug, Clone, Copy)]
+pub struct Visitor<'s> {
+    /// His name, as everything compares it.
+    pub user: &'s str,
+    /// Where he is.
+    pub address: IpAddr,
+    /// How long he has been connected.
+    pub age: Duration,
+    /// Within TLS.
+    pub tls: bool,
+    /// Messages that he has and has not marked; nothing while his maildrop is being opened, or closed for good.
+    pub messages: Option<u32>,
+    /// How long he has been silent.
+    pub idle: Duration,
 }
 
 /// What the service knows of one client.
@@ -213,6 +230,41 @@ impl Conversation {
             done => self.stream.answer(done),
         }
         true
+    }
+
+    /// Who is logged in on it, or just being let in.
+    pub fn visitor(&self, now: Instant) -> Option<Visitor<'_>> {
+        let Session { user, entering, peer, began, maildrop, .. } = &self.session;
+        let entering = entering.as_deref().filter(|entering| entering.account.is_some());
+        Some(Visitor {
+            user: user.as_deref().or(entering.map(|entering| entering.user.as_str()))?,
+            address: peer.ip().to_canonical(),
+            age: now.saturating_duration_since(*began),
+            tls: self.stream.is_tls(),
+            messages: maildrop.as_deref().map(|maildrop| maildrop.live_totals().messages),
+            idle: self.stream.machine().silence(now).unwrap_or_default(),
+        })
+    }
+
+    /// Whether this user is logged in on it, or trying to be.
+    pub fn is_of(&self, user: &str) -> bool {
+        let entering = self.session.entering.as_deref().map(|entering| entering.user.as_str());
+        self.session.user.as_deref().or(entering) == Some(user)
+    }
+
+    /// Bytes of memory that it holds, but for what rustls keeps for TLS.
+    pub fn held(&self) -> usize {
+        let Session { user, maildrop, entering, .. } = &self.session;
+        size_of::<Self>()
+            + self.stream.buffered()
+            + user.as_ref().map_or(0, |user| user.len())
+            + entering.as_deref().map_or(0, |entering| size_of::<Entering>() + entering.user.capacity())
+            + maildrop.as_ref().map_or(0, |maildrop| maildrop.held())
+    }
+
+    /// Whether it is within TLS.
+    pub fn is_tls(&self) -> bool {
+        self.stream.is_tls()
     }
 
     /// It is over: the line for the log.
