@@ -126,7 +126,10 @@ impl Server {
             let (running, waiting) = load.map_or((0, 0), |load| (load.running, load.waiting));
             vec![root.into(), running.into(), waiting.into(), load.is_some_and(|load| load.stuck).into()]
         };
-        let roots = self.shared.volumes.iter().map(|(root, volume)| line(root.display().to_string(), *volume));
+        // A root that is named twice, as drop_path and as drop_root, is one.
+        let mut named: Vec<_> = self.shared.volumes.iter().collect();
+        named.dedup();
+        let roots = named.into_iter().map(|(root, volume)| line(root.display().to_string(), *volume));
         let known = |volume: u64| self.shared.volumes.iter().any(|(_, known)| *known == volume);
         let others = busy.iter().filter(|load| !known(load.volume));
         roots.chain(others.map(|load| line("(elsewhere)".to_owned(), load.volume))).collect()
