@@ -38,8 +38,6 @@ pub enum Order {
     Lookup(String),
     /// Forget what authenticators said about a user.
     Forget(String),
-    /// Set the password of administrators: done by the tool itself.
-    Password(Option<Secret>),
     /// There is no licence to be loaded or registered.
     Licence,
     /// Read the configuration again.
@@ -52,6 +50,15 @@ pub enum Order {
     Version,
     /// List the verbs.
     Help,
+    /// For tellpop itself: it needs no server.
+    ByTool(Tool),
+}
+
+/// What tellpop does itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tool {
+    /// Set the password of administrators.
+    Password(Option<Secret>),
 }
 
 /// What somebody must be to use a verb.
@@ -267,8 +274,8 @@ fn user(arguments: &[String]) -> Result<String, String> {
 
 fn password(arguments: &[String]) -> Result<Order, String> {
     match arguments {
-        [] => Ok(Order::Password(None)),
-        [word] => Ok(Order::Password(Some(Secret::new(word.clone().into_bytes())))),
+        [] => Ok(Order::ByTool(Tool::Password(None))),
+        [word] => Ok(Order::ByTool(Tool::Password(Some(Secret::new(word.clone().into_bytes()))))),
         _ => Err("password takes one word: put one with blanks in quotes, or give none and be asked".to_owned()),
     }
 }

@@ -37,7 +37,7 @@ fn examples() -> Vec<Example> {
         ("log_level", "warn", Order::LogLevel(LevelFilter::Warn), "loud"),
         ("lookup", "ann", Order::Lookup(ann()), ""),
         ("mem", "", Order::Mem, "now"),
-        ("password", "x", Order::Password(Some(Secret::new(b"x".to_vec()))), "x y"),
+        ("password", "x", Order::ByTool(Tool::Password(Some(Secret::new(b"x".to_vec())))), "x y"),
         ("register", "", Order::Licence, ""),
         ("reload", "", Order::Reload, "now"),
         ("shutdown", "", Order::Shutdown, "now"),
@@ -60,7 +60,7 @@ fn every_verb_takes_what_its_row_says_and_nothing_else() {
         }
     }
     assert_eq!(order("users"), Order::Users(None));
-    assert_eq!(order("password"), Order::Password(None));
+    assert_eq!(order("password"), Order::ByTool(Tool::Password(None)));
     assert!(parsed(&format!("kick {}", "a".repeat(600))).is_err(), "an argument without a bound");
     assert!(parse(&["kick".to_owned(), String::new()]).is_err(), "an empty name");
 }

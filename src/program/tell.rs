@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
-use crate::control::{self, Order, Parsed};
+use crate::control::{self, Order, Parsed, Tool};
 use crate::protocol::control::{heading, line};
 use crate::settings::{self, Settings};
 
@@ -26,10 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take where an authenticator is asked or files are worked on.
 const SLOW_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
+fn usage() -> String {
+    format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help())
+}
+
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(&usage(), options::stop_at_first_word)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let usage = format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help());
-    let (common, matches) = match options::read(args, &usage, options::stop_at_first_word) {
+    let (common, matches) = match options::read(args, &usage(), options::stop_at_first_word) {
         Ok(read) => read,
         Err(code) => return code,
     };
@@ -43,7 +51,7 @@ pub fn run(args: &[String]) -> u8 {
     };
     let json = parsed.json;
     let told = configured(&common.config).and_then(|settings| match parsed.order {
-        Order::Password(given) => Ok(control::render(&password::set(&settings.work_path, given), json)),
+        Order::ByTool(Tool::Password(given)) => Ok(control::render(&password::set(&settings.work_path, given), json)),
         _ => tell(&settings, &parsed, &matches.free),
     });
     match told {

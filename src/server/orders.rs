@@ -60,9 +60,8 @@ impl Server {
                 Err(why) => return Some(Err(vec![why])),
             },
             Order::Lookup(user) => return self.begin(ticket, Deed::Lookup, &user),
-            Order::Password(_) => {
-                let why = "`tellpop password` sets the password on the machine itself, this socket does not take it";
-                return Some(Err(vec![why.to_owned()]));
+            Order::ByTool(_) => {
+                return Some(Err(vec!["tellpop does this itself: it is no order for a server".to_owned()]));
             }
             Order::LogLevel(level) => {
                 log::set_max_level(level);

@@ -163,7 +163,8 @@ impl Host<Control> for Service<'_> {
             Err(why) => return refused(session, visible(&why)),
         };
         let said = match &parsed.order {
-            Order::Password(_) => "password".to_owned(),
+            // It may be a password.
+            Order::ByTool(_) => parsed.verb.name.to_owned(),
             _ => visible(&words.join(" ")),
         };
         if !session.caller.may(parsed.verb.rights) {

@@ -3,12 +3,13 @@
 use std::io;
 use std::time::Instant;
 
+use super::shown::Shown;
 use super::{Entering, Said, Service, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
 use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
-use crate::protocol::pop3::{Answer, Login, Totals};
+use crate::protocol::pop3::{Answer, Login};
 use crate::service::{LOCK_RETRY, Outcome, account};
 use crate::store::maildrop::{Maildrop, Refused};
 use crate::text::fault::Fault;
@@ -76,6 +77,8 @@ impl Service<'_> {
         };
         let uid = account.uid.clone();
         let volume = self.shared.volume_of(&place.drop);
+        let board = self.shared.board.clone();
+        place.lone = settings.hide_old_bulls || !board.numbers.is_empty();
         self.session.volume = volume;
         self.job(Kind::Read, volume, move || {
             if let Some(uid) = uid {
@@ -87,25 +90,29 @@ impl Service<'_> {
                     }
                 }
             }
-            Outcome::Opened(Maildrop::open(&place).map(Box::new))
+            Outcome::Opened(Maildrop::open(&place).map(|maildrop| {
+                let mut maildrop = Box::new(maildrop);
+                let shown = Shown::of(board, &mut maildrop, settings.hide_old_bulls);
+                (maildrop, shown)
+            }))
         })
     }
 
-    pub(super) fn opened(&mut self, now: Instant, opened: Result<Box<Maildrop>, Refused>) -> Said {
+    pub(super) fn opened(
+        &mut self,
+        now: Instant,
+        opened: Result<(Box<Maildrop>, Option<Box<Shown>>), Refused>,
+    ) -> Said {
         match opened {
-            Ok(maildrop) => {
+            Ok((maildrop, shown)) => {
                 for remark in maildrop.remarks() {
                     log::warn!("pop3 {} {}: {}: {remark}", self.id, self.who(), maildrop.path().display());
                 }
-                let totals = maildrop.totals();
                 self.session.maildrop = Some(maildrop);
+                self.session.shown = shown;
                 self.session.user = self.session.entering.take().map(|entering| entering.user.into());
                 self.shared.counts.logins += 1;
-                Done::Now(Answer::Opened(Totals {
-                    messages: totals.messages,
-                    octets: totals.octets,
-                    last_read: totals.last_read,
-                }))
+                Done::Now(Answer::Opened(self.totals()))
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();

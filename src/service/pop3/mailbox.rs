@@ -4,7 +4,7 @@ use super::{Message, Said, Service, Wanted, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
 use crate::protocol::pop3::reply::Refusal;
-use crate::protocol::pop3::{Answer, Row, Totals};
+use crate::protocol::pop3::{Answer, PAGE, Row, Totals};
 use crate::service::Outcome;
 use crate::store::maildrop::{self, Maildrop, MessageReader, Miss, Reach};
 
@@ -17,10 +17,16 @@ impl Service<'_> {
     pub(super) fn totals(&mut self) -> Totals {
         let maildrop = self.maildrop();
         let (totals, live) = (maildrop.totals(), maildrop.live_totals());
-        Totals { messages: live.messages, octets: live.octets, last_read: totals.last_read }
+        let (bulletins, octets) = self.session.shown.as_ref().map_or((0, 0), |shown| shown.live());
+        Totals { messages: live.messages + bulletins, octets: live.octets + octets, last_read: totals.last_read }
     }
 
     pub(super) fn rows(&mut self, from: u32, wanted: Wanted) -> Said {
+        let most = if matches!(wanted, Wanted::Rows) { PAGE as usize } else { 1 };
+        if let Some(rows) = self.session.shown.as_ref().and_then(|shown| shown.page(from, most)) {
+            self.session.wanted = wanted;
+            return self.found(rows);
+        }
         // One row is one small read, not a page.
         let rows = match wanted {
             Wanted::Rows => self.maildrop().page(from, Reach::Now),
@@ -47,7 +53,10 @@ impl Service<'_> {
             Wanted::Rows => Done::Now(Answer::Rows(rows.into_iter().map(row).collect())),
             Wanted::Delete(number) => match rows.iter().find(|row| row.number == number) {
                 Some(row) => {
-                    self.maildrop().mark(row);
+                    match &mut self.session.shown {
+                        Some(shown) if shown.page(number, 1).is_some() => shown.mark(number),
+                        _ => self.maildrop().mark(row),
+                    }
                     Done::Now(Answer::Done)
                 }
                 None => refused(Refusal::NoSuchMessage),
@@ -63,10 +72,12 @@ impl Service<'_> {
     }
 
     pub(super) fn exists(&mut self, number: u32) -> Result<(), Refusal> {
+        let bulletins = self.session.shown.as_ref().map_or(0, |shown| shown.count());
+        let marked = self.session.shown.as_ref().is_some_and(|shown| shown.is_deleted(number));
         let maildrop = self.maildrop();
-        if number == 0 || number > maildrop.totals().messages {
+        if number == 0 || number > maildrop.totals().messages + bulletins {
             Err(Refusal::NoSuchMessage)
-        } else if maildrop.is_deleted(number) {
+        } else if marked || maildrop.is_deleted(number) {
             Err(Refusal::AlreadyDeleted)
         } else {
             Ok(())
@@ -85,10 +96,17 @@ impl Service<'_> {
             return refused(Refusal::NoSuchMessage);
         }
         self.session.wanted = Wanted::Message(number, lines);
-        match self.maildrop().reader(number, lines, Reach::Now) {
+        let bulletin = self.session.shown.as_ref().and_then(|shown| shown.reader(number, lines, Reach::Now));
+        match bulletin.unwrap_or_else(|| self.maildrop().reader(number, lines, Reach::Now)) {
             Ok(reader) => self.send(reader),
             Err(Miss::Cold) => {
                 let volume = self.session.volume;
+                if let Some((board, place)) = self.session.shown.as_ref().and_then(|shown| shown.lookup(number)) {
+                    return self.job(Kind::Read, 0, move || {
+                        let reader = board.mail.as_ref().ok_or(Miss::Changed);
+                        Outcome::Reader(reader.and_then(|mail| mail.reader(place, lines, Reach::Wait)).map(Box::new))
+                    });
+                }
                 let lookup = self.maildrop().lookup(number);
                 self.job(Kind::Read, volume, move || Outcome::Reader(lookup.reader(lines).map(Box::new)))
             }
@@ -122,7 +140,9 @@ impl Service<'_> {
     pub(super) fn commit(&mut self) -> Said {
         let Some(mut maildrop) = self.session.maildrop.take() else { return refused(Refusal::NotCommitted) };
         let volume = self.session.volume;
-        if maildrop.deletions() == 0 {
+        let bulletins = self.session.shown.as_ref().and_then(|shown| shown.commit());
+        maildrop.remember(bulletins.map(|(seen, _)| seen));
+        if maildrop.deletions() == 0 && bulletins.is_none() {
             // What an earlier session deleted may still have to leave the drop.
             if maildrop.wants_compaction() {
                 self.shared.compact(maildrop, volume);

@@ -18,6 +18,7 @@
 
 mod entering;
 mod mailbox;
+pub mod shown;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +41,7 @@ use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
+use shown::Shown;
 
 /// A POP3 client's connection.
 pub struct Conversation {
@@ -78,6 +80,8 @@ struct Session {
     entering: Option<Box<Entering>>,
     user: Option<Box<str>>,
     maildrop: Option<Box<Maildrop>>,
+    /// Bulletins behind its messages.
+    shown: Option<Box<Shown>>,
     /// The volume that jobs on it wait for.
     volume: u64,
     wanted: Wanted,
@@ -148,6 +152,7 @@ impl Conversation {
                 entering: None,
                 user: None,
                 maildrop: None,
+                shown: None,
                 volume: 0,
                 wanted: Wanted::Rows,
                 retrieved: 0,
@@ -316,6 +321,9 @@ impl Host<Pop3> for Service<'_> {
             Ask::Delete(number) => self.delete(number),
             Ask::Undelete => {
                 self.maildrop().undelete_all();
+                if let Some(shown) = &mut self.session.shown {
+                    shown.undelete_all();
+                }
                 Done::Now(Answer::Totals(self.totals()))
             }
             Ask::Retrieve(number, lines) => self.retrieve(number, lines),
@@ -375,9 +383,11 @@ impl Service<'_> {
             Outcome::Reader(Ok(reader)) => self.send(*reader),
             Outcome::Rows(Err(miss)) | Outcome::Reader(Err(miss)) => self.missed(&miss),
             Outcome::Committed(_, Ok(commit)) => {
-                self.session.deleted = commit.deleted;
+                let bulletins =
+                    self.session.shown.as_ref().and_then(|shown| shown.commit()).map_or(0, |(_, count)| count);
+                self.session.deleted = commit.deleted + bulletins;
                 self.shared.counts.deleted += u64::from(commit.deleted);
-                Done::Now(Answer::Committed { deleted: commit.deleted })
+                Done::Now(Answer::Committed { deleted: self.session.deleted })
             }
             Outcome::Committed(_, Err(fault)) => {
                 self.report(&fault);
