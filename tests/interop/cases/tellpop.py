@@ -170,6 +170,7 @@ done
     early = socket.socket(socket.AF_UNIX)
     early.connect(os.path.join(site.work, "dmail.sock"))
     early.sendall(b"lookup slow\n")
+    wait_for("both orders wait", lambda: told(site, "status")["authenticators"]["busy"] == 2)
     early.close()
     with open(go, "w", encoding="ascii"):
         pass
