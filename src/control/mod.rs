@@ -36,6 +36,12 @@ pub enum Order {
     Kick(String),
     /// Say where a user's mail is.
     Lookup(String),
+    /// Call back a user's deleted mail that is still in his drop.
+    Undelete(String),
+    /// Take a user's mailbox away.
+    Erase(String),
+    /// Give the first user's mailbox to the second.
+    Rename(String, String),
     /// Forget what authenticators said about a user.
     Forget(String),
     /// There is no licence to be loaded or registered.
@@ -146,6 +152,14 @@ const USUAL: Verb = Verb {
 /// All verbs, in the order of their names.
 pub static VERBS: &[Verb] = &[
     Verb {
+        name: "erase",
+        arguments: "USER",
+        help: "delete a user's mailbox with all that is in it, for good",
+        slow: true,
+        parse: |args| user(args).map(Order::Erase),
+        ..USUAL
+    },
+    Verb {
         name: "forget",
         arguments: "USER",
         help: "ask the authenticator anew at this user's next login",
@@ -219,6 +233,14 @@ pub static VERBS: &[Verb] = &[
         ..USUAL
     },
     Verb {
+        name: "rename",
+        arguments: "OLD NEW",
+        help: "give a user's mailbox to another name, with its UIDs",
+        slow: true,
+        parse: rename,
+        ..USUAL
+    },
+    Verb {
         name: "shutdown",
         help: "stop: clients are told, what was begun is finished",
         parse: |args| none(args, Order::Shutdown),
@@ -230,6 +252,14 @@ pub static VERBS: &[Verb] = &[
         rights: Rights::Read,
         parse: |args| none(args, Order::Status),
         ..USUAL
+    },
+    Verb {
+        name: "undelete",
+        arguments: "USER",
+        help: "call back what a user deleted, as far as it is still in the drop",
+        rights: Rights::Operate,
+        slow: true,
+        parse: |args| user(args).map(Order::Undelete),
     },
     Verb {
         name: "users",
@@ -270,6 +300,12 @@ fn one(arguments: &[String], what: &str) -> Result<String, String> {
 
 fn user(arguments: &[String]) -> Result<String, String> {
     one(arguments, "a user's name")
+}
+
+fn rename(arguments: &[String]) -> Result<Order, String> {
+    let [old, new] = arguments else { return Err("rename takes two names: the old one and the new one".to_owned()) };
+    let name = |word: &String| user(std::slice::from_ref(word));
+    Ok(Order::Rename(name(old)?, name(new)?))
 }
 
 fn password(arguments: &[String]) -> Result<Order, String> {

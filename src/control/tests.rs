@@ -30,6 +30,7 @@ type Example = (&'static str, &'static str, Order, &'static str);
 fn examples() -> Vec<Example> {
     let ann = || "ann".to_owned();
     vec![
+        ("erase", "ann", Order::Erase(ann()), ""),
         ("forget", "ann", Order::Forget(ann()), "ann bob"),
         ("help", "", Order::Help, "me"),
         ("key", "abc 123", Order::Licence, ""),
@@ -40,8 +41,10 @@ fn examples() -> Vec<Example> {
         ("password", "x", Order::ByTool(Tool::Password(Some(Secret::new(b"x".to_vec())))), "x y"),
         ("register", "", Order::Licence, ""),
         ("reload", "", Order::Reload, "now"),
+        ("rename", "ann bob", Order::Rename(ann(), "bob".to_owned()), "ann"),
         ("shutdown", "", Order::Shutdown, "now"),
         ("status", "", Order::Status, "now"),
+        ("undelete", "ann", Order::Undelete(ann()), "ann bob"),
         ("users", "a*", Order::Users(Some("a*".to_owned())), "a* b*"),
         ("version", "", Order::Version, "2"),
     ]
@@ -67,7 +70,7 @@ fn every_verb_takes_what_its_row_says_and_nothing_else() {
 
 #[test]
 fn who_may_use_which_verb() {
-    let group = ["help", "key", "kick", "lookup", "mem", "register", "status", "users", "version"];
+    let group = ["help", "key", "kick", "lookup", "mem", "register", "status", "undelete", "users", "version"];
     for verb in VERBS {
         assert!(Caller::Owner.may(verb.rights), "{}", verb.name);
         assert_eq!(Caller::Member.may(verb.rights), group.contains(&verb.name), "{}", verb.name);

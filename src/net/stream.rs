@@ -303,6 +303,11 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         self.ending.get_or_insert(why);
     }
 
+    /// Whether it is about to be over: nothing more is asked on its behalf.
+    pub fn is_ending(&self) -> bool {
+        self.aborted || self.ending.is_some() || matches!(self.doing, Doing::Closing | Doing::Draining(_))
+    }
+
     /// Bytes of half-received TLS records that it holds.
     pub fn partial_bytes(&self) -> usize {
         self.wire.partial_bytes()

@@ -238,7 +238,7 @@ impl Server {
         let shared = &mut self.shared;
         let delivered = self.lp.guard(ticket.id, |entry| match entry {
             Entry::Pop3(conversation) => conversation.deliver(now, ticket, outcome, shared),
-            Entry::Control(conversation) => conversation.deliver(ticket, outcome, shared),
+            Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
             _ => false,
         });
         if delivered == Some(true) {

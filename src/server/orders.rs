@@ -59,7 +59,10 @@ impl Server {
                 }
                 Err(why) => return Some(Err(vec![why])),
             },
-            Order::Lookup(user) => return self.begin(ticket, Deed::Lookup, &user),
+            Order::Lookup(user) => return self.begin(ticket, Deed::Lookup, &[&user]),
+            Order::Undelete(user) => return self.begin(ticket, Deed::Undelete, &[&user]),
+            Order::Erase(user) => return self.begin(ticket, Deed::Erase, &[&user]),
+            Order::Rename(old, new) => return self.begin(ticket, Deed::Rename, &[&old, &new]),
             Order::ByTool(_) => {
                 return Some(Err(vec!["tellpop does this itself: it is no order for a server".to_owned()]));
             }
@@ -79,17 +82,34 @@ impl Server {
         Some(Ok(report))
     }
 
-    fn begin(&mut self, ticket: Ticket, deed: Deed, user: &str) -> Option<Told> {
-        let (now, shared) = (self.lp.now(), &mut self.shared);
-        let errand = match Errand::new(deed, user, &shared.settings) {
+    fn begin(&mut self, ticket: Ticket, deed: Deed, users: &[&str]) -> Option<Told> {
+        let errand = match Errand::new(deed, users, &self.shared.settings) {
             Ok(errand) => errand,
             Err(why) => return Some(Err(vec![why])),
         };
+        if errand.deed().is_alone()
+            && let Some((user, id)) = self.logged_in(&errand)
+        {
+            let user = printable(user.as_bytes());
+            return Some(Err(vec![format!("{user} is logged in, by session {id}: `kick {user}` first")]));
+        }
+        let (now, shared) = (self.lp.now(), &mut self.shared);
         if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
             conversation.begin(now, ticket, errand, shared);
             self.lp.wake(ticket.id);
         }
         None
+    }
+
+    /// One of an errand's users who is logged in, and his session. Who is on his way out is waited for.
+    fn logged_in(&mut self, errand: &Errand) -> Option<(String, Id)> {
+        self.lp.iter_mut().find_map(|(id, entry)| match entry {
+            Entry::Pop3(conversation) if !conversation.is_ending() => {
+                let user = errand.users().find(|user| conversation.is_of(user))?;
+                Some((user.to_owned(), id))
+            }
+            _ => None,
+        })
     }
 
     /// Ends the sessions of a user, also those that are being let in; or, where nobody of that name is there, the one

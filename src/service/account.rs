@@ -49,6 +49,7 @@ pub fn place(user: &str, account: &Account, settings: &Settings) -> Result<Place
         bin_path: settings.bin_path.clone(),
         work_path: settings.work_path.clone(),
         owner: None,
+        full: settings.bin_pfull,
         locks: settings.lock_method.iter().map(lock).collect(),
         lone: false,
     })

@@ -116,13 +116,27 @@ impl Conversation {
     }
 
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.
-    pub fn deliver(&mut self, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
+    pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
         if ticket.serial != self.session.serial || !self.stream.is_owed() {
             return false;
         }
         let told = match (outcome, self.session.errand.take()) {
             (Outcome::Told(told), _) => told,
-            (Outcome::Verdict(verdict), Some(errand)) => match errand.go_on(verdict, ticket, shared) {
+            (Outcome::Verdict(verdict), Some(errand)) => match errand.go_on(now, verdict, ticket, shared) {
+                Ok(waits) => {
+                    self.session.errand = waits;
+                    return true;
+                }
+                Err(why) => Err(vec![why]),
+            },
+            (Outcome::InUse(errand, why), _) => match errand.park(now, ticket, shared) {
+                Some(errand) => {
+                    self.session.errand = Some(errand);
+                    return true;
+                }
+                None => Err(vec![why]),
+            },
+            (Outcome::TryAgain, Some(errand)) => match errand.work(now, ticket, shared) {
                 Ok(()) => return true,
                 Err(why) => Err(vec![why]),
             },

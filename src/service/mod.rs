@@ -69,6 +69,8 @@ pub enum Outcome {
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
     Told(Told),
+    /// An order found a maildrop in use: it comes back, and what to say should that last.
+    InUse(Box<errand::Errand>, String),
     /// It is time to try once more.
     TryAgain,
     /// The job that would have answered ended by a fault of ours.
@@ -246,7 +248,7 @@ impl Shared {
                 self.compacting.remove(&path);
                 match result {
                     Ok(()) => log::debug!("compacted {}", path.display()),
-                    // The deletions are in the ledger: the next session that deletes tries again.
+                    // The deletions are in the ledger: the next session that finds it due tries again.
                     Err(Refused::InUse | Refused::Locked) => {
                         log::debug!("{}: compaction put off, another program has the drop", path.display());
                     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::words::{Manner, Trouble, Word, quote};
 use super::{Command, Group, Method, TlsFile};
 use crate::text::nearest::nearest;
-use crate::text::number::decimal;
+use crate::text::number::{Fraction, decimal};
 use crate::text::pattern::AddressList;
 
 /// How a value is written.
@@ -26,6 +26,8 @@ pub enum Kind {
         /// The most.
         max: u64,
     },
+    /// A decimal fraction from 0 to 1.
+    Fraction,
     /// One of some words.
     OneOf(&'static [&'static str]),
     /// Several of some words, in an order that means something.
@@ -54,6 +56,7 @@ impl Kind {
         match self {
             Kind::Flag => "true|false".to_owned(),
             Kind::Number { unit, .. } => (*unit).to_owned(),
+            Kind::Fraction => "FRACTION".to_owned(),
             Kind::OneOf(choices) => choices.join("|"),
             Kind::SomeOf(choices) => format!("LIST of {}", choices.join(", ")),
             Kind::Text => "TEXT".to_owned(),
@@ -71,6 +74,7 @@ impl Kind {
     pub fn bounds(&self) -> Option<String> {
         match self {
             Kind::Number { min, max, .. } => Some(format!("{min} to {max}")),
+            Kind::Fraction => Some("0 to 1".to_owned()),
             _ => None,
         }
     }
@@ -209,6 +213,20 @@ macro_rules! number_field {
     )* };
 }
 number_field!(u8, u16, u32, u64, usize);
+
+impl Field for Fraction {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        *self = match Fraction::parse(&word.text) {
+            Some(fraction) => fraction,
+            None => return value.refuse(word, "it is a fraction from 0 to 1, such as 0.5, with at most six decimals"),
+        };
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        vec![self.to_string()]
+    }
+}
 
 /// An enum whose values have names in the file. Gives `NAMES`, `name` and the [`Field`].
 macro_rules! choice {

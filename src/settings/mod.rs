@@ -36,6 +36,7 @@ pub use parse::{Loaded, load};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
+use crate::text::number::Fraction;
 use crate::text::pattern::AddressList;
 
 /// A configuration as one value: read once, never changed; a reload makes another. What each field means is in its row.
@@ -58,6 +59,8 @@ pub struct Settings {
     pub hash_spool: u8,
     /// Where bins lie; `None` = beside the drop files.
     pub bin_path: Option<PathBuf>,
+    /// A drop with less live mail in it is compacted at QUIT.
+    pub bin_pfull: Fraction,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.

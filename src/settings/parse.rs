@@ -16,6 +16,7 @@ use super::words::{Manner, Trouble, Word, is_blank, words};
 use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
 use crate::sys::access;
 use crate::text::nearest::nearest;
+use crate::text::number::Fraction;
 
 /// A configuration is read into memory; a larger file is something else.
 const FILE_BYTES: u64 = 1 << 20;
@@ -273,6 +274,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         drop_root: Vec::new(),
         hash_spool: 0,
         bin_path: None,
+        bin_pfull: Fraction::HALF,
         bulletin_path: None,
         bulletin_from: String::new(),
         hide_old_bulls: false,

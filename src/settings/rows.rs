@@ -7,7 +7,7 @@ use std::fmt;
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
 use super::{LockMethod, LogLevel, PlainAuth, Settings};
-use Kind::{Addresses, Command, Domain, Flag, Folder, Group, Networks, Number, OneOf, Pem, SomeOf, Text};
+use Kind::{Addresses, Command, Domain, Flag, Folder, Fraction, Group, Networks, Number, OneOf, Pem, SomeOf, Text};
 use TakesEffect::{NewConnections, Now, Restart};
 
 /// One setting.
@@ -163,6 +163,15 @@ pub static ROWS: &[Row] = &[
         example: "/var/lib/dmail/bin",
         why: "Directory for the bins, where indexes and deletions are kept. Unset, a bin lies beside its drop file, as \
               .NAME.bin. Set it where others may write to the directory of the drop files.",
+    }),
+    row!(bin_pfull {
+        kind: Fraction,
+        default: "0.5",
+        takes_effect: NewConnections,
+        why: "How full of live mail a drop file is kept. When a user quits, what he deleted is gone for him; its bytes leave the \
+              drop file when live mail is less than this part of it, or when none is left. 1 = always at once, 0 = only when \
+              none is left. A drop file that another program than a delivering one was seen to write, a shell user's mailer \
+              or another server, is treated as with 1 for 30 days.",
     }),
     row!(lock_method {
         kind: SomeOf(LockMethod::NAMES),
@@ -370,7 +379,6 @@ pub static LATER: &[Unused] = &[
     warn(&["valid_users"], "every user the authenticator knows may log in"),
     warn(&["min_space"], "free space is not watched"),
     note(&["add_status"], "messages are sent without a Status line of ours"),
-    note(&["bin_pfull"], "a drop file is compacted when its user quits"),
     note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
     note(&["stats_path", "oneline_stats"], "there are no statistics files yet; each session has its line in the log"),
     note(&["admin_port"], "there is no web administration yet"),

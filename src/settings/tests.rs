@@ -113,6 +113,7 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!((settings.pop_port, settings.pops_port), (110, 995));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
     assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
+    assert_eq!(settings.bin_pfull.to_string(), "0.5");
     assert_eq!((settings.pop3_idle_secs, settings.pop3_login_secs), (600, 180));
     assert_eq!((settings.max_connections, settings.max_errors, settings.min_uid), (0, 10, 100));
     assert_eq!((settings.bulletin_path, settings.bulletin_from.as_str()), (None, "Email System Administrator"));
@@ -127,6 +128,7 @@ fn values_of_each_kind_are_read() {
          authent_method External  # as in the manual\n\
          authent_domain TRUE\n\
          bin_path \"my bins\"\n\
+         bin_pfull .75 # of it\n\
          lock_method flock, dotlock\n\
          drop_root /d\ndrop_root /home\n\
          bind_address 127.0.0.1, ::1\nbind_address 192.0.2.1\n\
@@ -137,6 +139,7 @@ fn values_of_each_kind_are_read() {
     assert_eq!(settings.log_level, LogLevel::Warn);
     assert!(settings.authent_domain);
     assert_eq!(settings.bin_path.as_deref(), Some(Path::new("/conf/my bins")));
+    assert_eq!(settings.bin_pfull.to_string(), "0.75");
     assert_eq!(settings.lock_method, [LockMethod::Flock, LockMethod::Dotlock]);
     assert_eq!(settings.drop_root, [Path::new("/d"), Path::new("/home")]);
     let addresses: Vec<_> = settings.bind_address.iter().map(IpAddr::to_string).collect();
@@ -177,6 +180,8 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("bin_path \"/a b", ":5:10: error: a \" without its partner"),
         ("bin_path ~/x", ":5:10: error: bin_path cannot be `~/x`: nothing is expanded"),
         ("bin_path \"\"", ":5:9: error: bin_path says nothing"),
+        ("bin_pfull 1.5", ":5:11: error: bin_pfull cannot be `1.5`: it is a fraction from 0 to 1, such as 0.5"),
+        ("bin_pfull", ":5:10: error: bin_pfull says nothing: write `bin_pfull FRACTION`"),
         ("hide_version yes", ":5:14: error: hide_version cannot be `yes`: it is either true or false"),
         (
             "log_level wran",

@@ -30,7 +30,7 @@ use std::io;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::desk::{Desk, Refused, Remark, Remarks};
-use super::disk::{Disk, How, LockKind, Reach};
+use super::disk::{Disk, How, Reach};
 use super::index::{Entry, Header, Index, Last, PAGE, Unread, Writer};
 use super::ledger::{Ledger, Record};
 use super::locks::DropLocks;
@@ -151,6 +151,7 @@ pub(super) fn compact<'d, D: Disk>(
 ) -> Result<Compacted, Stale> {
     let fresh = refresh::refresh_locked(desk, drop, bin, locks)?;
     let header = fresh.header;
+    let bin = fresh.bin.as_ref().unwrap_or(bin);
     if header.preamble + header.live_bytes == header.drop.size {
         return Ok(Compacted::default());
     }
@@ -163,7 +164,7 @@ pub(super) fn compact<'d, D: Disk>(
     let plan = write_copy(desk, drop, cut.start, &runs, header.drop.size, &ledger, locks, keep_going)?;
     let plan = apply(desk, drop, plan, locks)?;
     bury(desk, bin, &mut ledger, &plan)?;
-    let renewed = shortened(desk, &mut ledger)?;
+    let renewed = refresh::shortened(desk, &mut ledger)?;
 
     // From here on nothing can be lost: what fails only makes the next session scan.
     let surplus = plan.size != header.drop.size;
@@ -235,7 +236,7 @@ fn set_aside<D: Disk>(desk: &Desk<D>, remarks: &mut Remarks) -> Result<(), Stale
 
 fn finish<D: Disk>(desk: &Desk<D>) -> Result<(), Refused> {
     desk.remove_own(".copy")?;
-    desk.disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &desk.own_path(".copy")))?;
+    desk.sync_bins()?;
     Ok(())
 }
 
@@ -245,31 +246,6 @@ fn bury<D: Disk>(desk: &Desk<D>, bin: &D::File, ledger: &mut Ledger, plan: &Plan
         return Ok(());
     }
     refresh::append(desk, bin, ledger, &[Record::Burial { through: plan.through }])
-}
-
-/// Writes a ledger that is mostly past anew. What comes back is the new file, locked before it had the name.
-fn shortened<D: Disk>(desk: &Desk<D>, ledger: &mut Ledger) -> Result<Option<D::File>, Refused> {
-    if !ledger.is_mostly_past() {
-        return Ok(None);
-    }
-    let disk = &desk.disk;
-    let path = desk.own_path(".bin.new");
-    let (short, bytes) = ledger.rewritten();
-    let Some((file, _)) = desk.open_own(".bin.new", How::Create)? else { return Ok(None) };
-    let written = disk
-        .cut(&file, 0)
-        .and_then(|()| disk.write(&file, &bytes, 0))
-        .and_then(|()| disk.sync(&file))
-        .and_then(|()| disk.try_lock(&file, LockKind::Fcntl));
-    if !matches!(written, Ok(true)) {
-        // The long one serves as well.
-        desk.remove_own(".bin.new")?;
-        return Ok(None);
-    }
-    disk.rename(&desk.bins, &desk.own(".bin.new"), &desk.own(".bin")).map_err(Fault::at("renaming", &path))?;
-    disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
-    *ledger = short;
-    Ok(Some(file))
 }
 
 /// Where the first dead message begins.
@@ -506,7 +482,7 @@ fn publish<D: Disk>(
         return Err(refused);
     }
     disk.rename(&desk.bins, &desk.own(".copy.new"), &desk.own(".copy")).map_err(Fault::at("renaming", &path))?;
-    disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
+    desk.sync_bins()?;
     Ok(plan)
 }
 

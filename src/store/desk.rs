@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::disk::{Disk, How, LockKind, Stat};
 use crate::text::fault::Fault;
+use crate::text::number::Fraction;
 
 /// Where a maildrop is, and how other programs meet us there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Place {
     pub work_path: PathBuf,
     /// Who must own the drop; `None`: anybody.
     pub owner: Option<u32>,
+    /// What part of the drop live mail must fill: with less in it the drop is compacted.
+    pub full: Fraction,
     /// How to lock the drop while scanning and compacting, in this order.
     pub locks: Vec<LockKind>,
     /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
@@ -33,6 +36,7 @@ impl Place {
             bin_path: None,
             work_path: work_path.into(),
             owner: None,
+            full: Fraction::HALF,
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
             lone: false,
         }
@@ -128,7 +132,18 @@ pub(super) struct Spot {
     /// Where its bin lies, when not beside it.
     pub(super) bins: Option<Box<Path>>,
     pub(super) owner: Option<u32>,
+    pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
+}
+
+/// What came of trying for the session lock.
+pub(super) enum Bin<F> {
+    /// The bin, locked.
+    Held(F),
+    /// There is no bin.
+    Absent,
+    /// Another file has its name now: begin again.
+    Replaced,
 }
 
 /// The directories of a spot, held open while a job works there.
@@ -148,7 +163,8 @@ impl<D: Disk> Desk<D> {
         for (slot, kind) in locks.iter_mut().zip(&place.locks) {
             *slot = Some(*kind);
         }
-        let mut spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: place.owner, locks };
+        let mut spot =
+            Spot { drop: place.drop.as_path().into(), bins: None, owner: place.owner, full: place.full, locks };
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
         };
@@ -163,8 +179,15 @@ impl<D: Disk> Desk<D> {
         Desk::hold(disk, spot, Some(dir), make)
     }
 
+    /// The same for a drop as it stands: the bins' directory is made when there is mail, or a lone bin is wanted.
+    pub(super) fn of(disk: &D, place: &Place) -> Result<Option<Desk<D>>, Refused> {
+        let desk = Desk::at(disk, place, false)?;
+        let is_wanted = desk.is_none() && (place.lone || Desk::has_mail(disk, place)?);
+        if is_wanted { Desk::at(disk, place, true) } else { Ok(desk) }
+    }
+
     /// Whether there is a drop with bytes in it, as far as a look tells.
-    pub(super) fn has_mail(disk: &D, place: &Place) -> Result<bool, Refused> {
+    fn has_mail(disk: &D, place: &Place) -> Result<bool, Refused> {
         let (Some(parent), Some(name)) = (place.drop.parent(), place.drop.file_name()) else { return Ok(false) };
         let Some(dir) = there(disk.open_dir(parent)).map_err(Fault::at("opening", parent))? else { return Ok(false) };
         let seen = there(disk.look(&dir, Path::new(name))).map_err(Fault::at("looking at", &place.drop))?;
@@ -234,6 +257,18 @@ impl<D: Disk> Desk<D> {
         Ok(found)
     }
 
+    /// Whether an open drop has its name still.
+    pub(super) fn is_named(&self, drop: &D::File) -> Result<bool, Fault> {
+        let named = there(self.disk.look(&self.dir, self.name())).map_err(self.fault("looking at"))?;
+        let seen = self.disk.stat(drop).map_err(self.fault("looking at"))?;
+        Ok(named.is_some_and(|named| (named.dev, named.inode) == (seen.dev, seen.inode)))
+    }
+
+    /// The volume of the drop's directory.
+    pub(super) fn dev(&self) -> Result<u64, Fault> {
+        Ok(self.disk.stat_dir(&self.dir).map_err(self.fault("looking at the directory of"))?.dev)
+    }
+
     /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
     pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
         let path = self.own_path(ending);
@@ -245,6 +280,19 @@ impl<D: Disk> Desk<D> {
             return Err(refuse("opening", &path, &format!("belongs to uid {}", seen.uid)));
         }
         Ok(found)
+    }
+
+    /// Takes the session lock: on the file that has the bin's name, and has it still when it is locked.
+    pub(super) fn lock_bin(&self, how: How) -> Result<Bin<D::File>, Refused> {
+        let Some((bin, held)) = self.open_own(".bin", how)? else { return Ok(Bin::Absent) };
+        let path = self.own_path(".bin");
+        if !self.disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
+            return Err(Refused::InUse);
+        }
+        // A ledger written anew has another inode: who locked the old one has locked nothing.
+        let named = self.disk.look(&self.bins, &self.own(".bin"));
+        let is_named = named.is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode));
+        Ok(if is_named { Bin::Held(bin) } else { Bin::Replaced })
     }
 
     fn open(&self, dir: &D::Dir, name: &Path, path: &Path, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
@@ -278,6 +326,11 @@ impl<D: Disk> Desk<D> {
         there(self.disk.remove(&self.bins, &self.own(ending)))
             .map(drop)
             .map_err(Fault::at("removing", &self.own_path(ending)))
+    }
+
+    /// Returns when the names of our own files are on disk.
+    pub(super) fn sync_bins(&self) -> Result<(), Fault> {
+        self.disk.sync_dir(&self.bins).map_err(Fault::at("syncing the directory of", &self.own_path(".bin")))
     }
 
     /// Whether one of our own files is there.

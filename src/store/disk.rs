@@ -3,9 +3,11 @@
 //!
 //! [`RealDisk`] is the one that serves; it has no state and costs nothing over the calls themselves.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, FileTimes};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -78,6 +80,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;
     /// Renames within `dir`, over whatever had the name.
     fn rename(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames from one directory to another of the same volume, over nothing: `AlreadyExists` when something has the name.
+    fn carry(&self, from_dir: &Self::Dir, from: &Path, to_dir: &Self::Dir, to: &Path) -> io::Result<()>;
+    /// The names in `dir`.
+    fn names(&self, dir: &Self::Dir) -> io::Result<Vec<OsString>>;
     /// Adds a name within `dir`, over nothing.
     fn link(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
     /// Takes a name away.
@@ -169,6 +175,15 @@ impl Disk for RealDisk {
 
     fn rename(&self, dir: &File, from: &Path, to: &Path) -> io::Result<()> {
         files::rename_at(dir, from, to)
+    }
+
+    fn carry(&self, from_dir: &File, from: &Path, to_dir: &File, to: &Path) -> io::Result<()> {
+        files::carry_at(from_dir, from, to_dir, to)
+    }
+
+    fn names(&self, dir: &File) -> io::Result<Vec<OsString>> {
+        let entries = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
+        entries.map(|entry| entry.map(|entry| entry.file_name())).collect()
     }
 
     fn link(&self, dir: &File, from: &Path, to: &Path) -> io::Result<()> {

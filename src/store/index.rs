@@ -69,6 +69,8 @@ pub(super) struct Header {
     pub(super) bin_bytes: u64,
     pub(super) bin_id: u64,
     pub(super) bin_serial: u32,
+    /// When others were last seen to have changed the drop, as the ledger says.
+    pub(super) foreign_secs: u64,
     /// The last message of the drop, dead or alive.
     pub(super) last: Last,
     /// [`tail_bytes`] before the drop's end.
@@ -131,6 +133,7 @@ impl Header {
             self.bulletins.epoch,
             u64::from(self.bulletins.through),
             self.bulletins.beyond,
+            self.foreign_secs,
         ];
         let mut bytes = [0; HEADER_BYTES];
         for (word, place) in words.iter().zip(bytes.chunks_exact_mut(8)) {
@@ -177,6 +180,7 @@ impl Header {
             },
             tail_hash: word(24),
             bulletins: Seen { epoch: word(25), through: word(26) as u32, beyond: word(27) },
+            foreign_secs: word(28),
         })
     }
 }

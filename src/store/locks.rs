@@ -25,7 +25,8 @@ const LINE_BYTES: usize = 512;
 /// The locks on one drop, until dropped.
 pub(super) struct DropLocks<'d, D: Disk> {
     desk: &'d Desk<D>,
-    file: &'d D::File,
+    /// `None`: there is no drop, and only its name is locked.
+    file: Option<&'d D::File>,
     /// In the order taken.
     held: Vec<Held<D>>,
     pub(super) remarks: Remarks,
@@ -39,6 +40,11 @@ enum Held<D: Disk> {
 impl<'d, D: Disk> DropLocks<'d, D> {
     /// Takes all locks of the place on `file`, or none.
     pub(super) fn take(desk: &'d Desk<D>, file: &'d D::File) -> Result<DropLocks<'d, D>, Refused> {
+        DropLocks::take_on(desk, Some(file))
+    }
+
+    /// The same on a drop that may not be there: then only programs that make dotlocks are kept from making one.
+    pub(super) fn take_on(desk: &'d Desk<D>, file: Option<&'d D::File>) -> Result<DropLocks<'d, D>, Refused> {
         let mut locks = DropLocks { desk, file, held: Vec::new(), remarks: Remarks::default() };
         for kind in desk.spot.locks.into_iter().flatten() {
             if kind == LockKind::Dotlock {
@@ -46,10 +52,11 @@ impl<'d, D: Disk> DropLocks<'d, D> {
                     Some(held) => locks.held.push(held),
                     None => locks.remarks.add(Remark::NoDotlock),
                 }
-            } else if desk.disk.try_lock(file, kind).map_err(desk.fault("locking"))? {
+            } else if let Some(file) = file {
+                if !desk.disk.try_lock(file, kind).map_err(desk.fault("locking"))? {
+                    return Err(Refused::Locked);
+                }
                 locks.held.push(Held::Kernel(kind));
-            } else {
-                return Err(Refused::Locked);
             }
         }
         Ok(locks)
@@ -76,7 +83,7 @@ impl<D: Disk> Drop for DropLocks<'_, D> {
         let disk = &self.desk.disk;
         while let Some(held) = self.held.pop() {
             match held {
-                Held::Kernel(kind) => drop(disk.unlock(self.file, kind)),
+                Held::Kernel(kind) => drop(self.file.map(|file| disk.unlock(file, kind))),
                 Held::Dotlock { inode, .. } => {
                     let name = self.desk.with(".lock");
                     // Somebody may have found us stale and taken the lock for himself.

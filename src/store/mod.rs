@@ -8,6 +8,9 @@
 //! | `ledger`             | `.NAME.bin`: deaths and repetitions; truth; carries the session lock      |
 //! | `refresh`            | how the index is brought up to date with drop and ledger                  |
 //! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
+//! | `undelete`           | the dead that are still in the drop called back, by the operator          |
+//! | `erase`              | a mailbox taken away for good                                             |
+//! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
@@ -25,10 +28,13 @@ pub mod users;
 
 mod compaction;
 mod desk;
+mod erase;
 mod index;
 mod ledger;
 mod locks;
 mod refresh;
+mod rename;
+mod undelete;
 
 #[cfg(test)]
 mod tests;

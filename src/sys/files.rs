@@ -146,6 +146,31 @@ pub fn rename_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
     check(unsafe { libc::renameat(dir, from.as_ptr(), dir, to.as_ptr()) }).map(drop)
 }
 
+/// Moves `from` below `from_dir` to `to` below `to_dir`, on the same volume; `AlreadyExists` when something has that name. A file
+/// system that cannot promise it looks first.
+pub fn carry_at(from_dir: &File, from: &Path, to_dir: &File, to: &Path) -> io::Result<()> {
+    let (old, new) = (c_name(from)?, c_name(to)?);
+    let (old_dir, new_dir) = (from_dir.as_raw_fd(), to_dir.as_raw_fd());
+    // SAFETY: renameat2 takes two pairs of a descriptor, open here, and a C string that lives until after the call, and flags.
+    let done = unsafe {
+        libc::syscall(libc::SYS_renameat2, old_dir, old.as_ptr(), new_dir, new.as_ptr(), libc::RENAME_NOREPLACE)
+    };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) {
+        return Err(error);
+    }
+    match stat_at(to_dir, to) {
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // SAFETY: both names are C strings that live until after the call, both descriptors are open.
+    check(unsafe { libc::renameat(old_dir, old.as_ptr(), new_dir, new.as_ptr()) }).map(drop)
+}
+
 /// Gives `from` below `dir` the second name `to`; `AlreadyExists` when something has it.
 pub fn link_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
     let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
@@ -215,6 +240,22 @@ mod tests {
         assert_eq!(open_at(&dir, Path::new("a"), How::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(open_at(&dir, Path::new("c"), How::Read).unwrap().write_all_at(b"x", 0).is_err());
         assert!(open_at(&dir, Path::new("a\0b"), How::Read).is_err());
+    }
+
+    #[test]
+    fn a_file_is_carried_to_another_directory_and_over_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            open_dir(&folder.path().join(name)).unwrap()
+        });
+        let (a, b) = (Path::new("a"), Path::new("b"));
+        let inode = stat(&open_at(&one, a, How::CreateNew).unwrap()).unwrap().inode;
+        open_at(&two, a, How::CreateNew).unwrap();
+        assert_eq!(carry_at(&one, a, &two, a).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        carry_at(&one, a, &two, b).unwrap();
+        assert_eq!(stat_at(&two, b).unwrap().inode, inode);
+        assert_eq!(carry_at(&one, a, &two, Path::new("c")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -52,6 +52,8 @@ fn chosen(given: Option<Secret>) -> Result<Secret, String> {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         return Ok(Secret::new(text.to_vec()));
     }
+    // For both questions: what is typed ahead is hidden too.
+    let _hidden = terminal::hide(&stdin).map_err(|error| format!("the terminal: {error}"))?;
     let first = typed("New password: ")?;
     judge(&first)?;
     let again = typed("Once more: ")?;
@@ -71,16 +73,12 @@ fn judge(password: &Secret) -> Result<(), String> {
     }
 }
 
-/// Asks on the terminal. What is typed is not shown.
+/// Asks on a terminal that is hidden.
 fn typed(prompt: &str) -> Result<Secret, String> {
-    let trouble = |error: io::Error| format!("the terminal: {error}");
-    let stdin = io::stdin();
-    let hidden = terminal::hide(&stdin).map_err(trouble)?;
     eprint!("{prompt}");
-    let line = edited(stdin.lock().bytes());
-    drop(hidden);
+    let line = edited(io::stdin().lock().bytes());
     let _ = writeln!(io::stderr());
-    line.map_err(trouble)?.ok_or_else(|| "nothing is changed".to_owned())
+    line.map_err(|error| format!("the terminal: {error}"))?.ok_or_else(|| "nothing is changed".to_owned())
 }
 
 /// A line from a keyboard that gives each key at once; `None` when it was broken off.

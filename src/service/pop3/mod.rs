@@ -257,6 +257,11 @@ impl Conversation {
         self.session.user.as_deref().or(entering) == Some(user)
     }
 
+    /// Whether it is about to be over.
+    pub fn is_ending(&self) -> bool {
+        self.stream.is_ending()
+    }
+
     /// Bytes of memory that it holds, but for what rustls keeps for TLS.
     pub fn held(&self) -> usize {
         let Session { user, maildrop, entering, .. } = &self.session;

@@ -223,15 +223,49 @@ fn compaction_leaves_an_index_that_the_next_session_believes() {
 #[test]
 fn quit_with_deletions_is_one_append_and_one_sync() {
     let (disk, place) = site(100);
+    let text = texts(&disk);
     for round in 0..3 {
         let mut maildrop = open(&disk, &place);
         (1..=10).for_each(|number| maildrop.delete(number).unwrap());
         let (writes, syncs, _) = counts(&disk);
-        maildrop.commit().unwrap();
+        let commit = maildrop.commit().unwrap();
+        assert!(!commit.wants_compaction && texts(&disk) == text, "the drop is not written");
         assert_eq!(disk.world().writes - writes, 1);
         // The first record's file is new, and so is its name.
         assert_eq!(disk.world().syncs - syncs, if round == 0 { 2 } else { 1 });
     }
+}
+
+#[test]
+fn many_deferred_deletions_cost_an_opening_nothing_of_the_drop() {
+    let (disk, place) = site(500);
+    drop(open(&disk, &place));
+    drop_bytes_read(&disk);
+    for round in 1..=20 {
+        disk.world().now += DAY;
+        let mut maildrop = open(&disk, &place);
+        let rows = maildrop.lookup(1).run().unwrap();
+        assert_eq!(
+            (rows[0].octets, maildrop.totals().messages),
+            (maildrop.row(1, Reach::Wait).unwrap().unwrap().octets, 510 - 10 * round)
+        );
+        (1..=10).for_each(|number| maildrop.delete(number).unwrap());
+        assert!(!maildrop.commit().unwrap().wants_compaction, "round {round}");
+        // Others have the drop: who only looks into the index need not care.
+        disk.world().put(Path::new("/spool/ann.lock"), b"", true);
+        let trace = disk.world().trace.len();
+        drop(maildrop);
+        let maildrop = open(&disk, &place);
+        assert_eq!(maildrop.totals().messages, 500 - 10 * round);
+        assert!(!disk.world().trace[trace..].iter().any(|call| call.contains("ann.lock")));
+        disk.world().take_away(Path::new("/spool/ann.lock"));
+        let (writes, _, calls) = counts(&disk);
+        drop(maildrop);
+        drop(open(&disk, &place));
+        let (writes_after, _, calls_after) = counts(&disk);
+        assert!(writes_after == writes && calls_after - calls < 24, "{} calls", calls_after - calls);
+    }
+    assert_eq!(drop_bytes_read(&disk), 0);
 }
 
 #[test]
@@ -456,8 +490,8 @@ fn a_long_ledger_is_written_anew_and_says_the_same() {
         let count = maildrop.totals().messages;
         (2..=count).for_each(|number| maildrop.delete(number).unwrap());
         maildrop.commit().unwrap();
-        maildrop.compact(&mut || true).unwrap();
         longest = longest.max(disk.world().bytes(Path::new("/spool/.ann.bin")).len());
+        maildrop.compact(&mut || true).unwrap();
         assert_eq!(open(&disk, &place).totals().messages, 1);
     }
     assert!(longest > 50_000 && disk.world().bytes(Path::new("/spool/.ann.bin")).len() < longest);

@@ -47,11 +47,22 @@ struct SimDir {
     pending: Vec<Renaming>,
     mode: u32,
     inode: u64,
+    dev: u64,
+}
+
+/// A name carried from one directory to another: on disk it is in both or in neither, whatever else is lost. Kept until both
+/// were synced.
+struct Carried {
+    from: PathBuf,
+    to: PathBuf,
+    inode: u64,
+    synced: Vec<PathBuf>,
 }
 
 pub struct World {
     files: HashMap<u64, SimFile>,
     dirs: BTreeMap<PathBuf, SimDir>,
+    carried: Vec<Carried>,
     /// Who holds which lock: the open file's number.
     locks: HashMap<(u64, u8), u64>,
     next: u64,
@@ -139,6 +150,16 @@ impl World {
         file.sync();
     }
 
+    /// Moves a directory to another volume.
+    pub fn set_volume(&mut self, dir: &Path, dev: u64) {
+        self.dirs.get_mut(dir).unwrap().dev = dev;
+    }
+
+    /// Whether a directory lets anybody write to it.
+    pub fn set_mode(&mut self, dir: &Path, mode: u32) {
+        self.dirs.get_mut(dir).unwrap().mode = mode;
+    }
+
     pub fn take_away(&mut self, path: &Path) {
         let dir = self.dirs.get_mut(path.parent().unwrap()).unwrap();
         dir.names.remove(path.file_name().unwrap());
@@ -188,6 +209,20 @@ impl World {
                 }
             }
             dir.names = dir.durable.clone();
+        }
+        for Carried { from, to, inode, .. } in std::mem::take(&mut self.carried) {
+            let part = |path: &Path| (path.parent().unwrap().to_owned(), path.file_name().unwrap().to_owned());
+            let ((from_dir, from), (to_dir, to)) = (part(&from), part(&to));
+            let arrived = self.dirs[&to_dir].names.get(&to) == Some(&inode);
+            let left = self.dirs[&from_dir].names.get(&from) != Some(&inode);
+            if arrived != left {
+                let back = self.dirs.get_mut(&from_dir).unwrap();
+                back.names.insert(from, inode);
+                back.durable = back.names.clone();
+                let away = self.dirs.get_mut(&to_dir).unwrap();
+                away.names.retain(|name, there| *name != to || *there != inode);
+                away.durable = away.names.clone();
+            }
         }
         let mut inodes: Vec<u64> = self.files.keys().copied().collect();
         inodes.sort_unstable();
@@ -249,6 +284,7 @@ impl SimDisk {
         let mut world = World {
             files: HashMap::new(),
             dirs: BTreeMap::new(),
+            carried: Vec::new(),
             locks: HashMap::new(),
             next: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -268,7 +304,7 @@ impl SimDisk {
         };
         for dir in dirs {
             let inode = world.number();
-            world.dirs.insert(PathBuf::from(dir), SimDir { mode: 0o755, inode, ..SimDir::default() });
+            world.dirs.insert(PathBuf::from(dir), SimDir { mode: 0o755, inode, dev: 1, ..SimDir::default() });
         }
         world.random();
         SimDisk { world: Arc::new(Mutex::new(world)), epoch: 0 }
@@ -345,14 +381,14 @@ impl Disk for SimDisk {
     fn make_dirs(&self, path: &Path) -> io::Result<()> {
         let mut world = self.call("make_dirs")?;
         let inode = world.number();
-        world.dirs.entry(path.to_owned()).or_insert(SimDir { mode: 0o700, inode, ..SimDir::default() });
+        world.dirs.entry(path.to_owned()).or_insert(SimDir { mode: 0o700, inode, dev: 1, ..SimDir::default() });
         Ok(())
     }
 
     fn stat_dir(&self, dir: &SimDirHandle) -> io::Result<Stat> {
         let world = self.call("stat_dir")?;
         let dir = &world.dirs[&dir.0];
-        Ok(Stat { dev: 1, inode: dir.inode, mode: 0o040_000 | dir.mode, links: 2, ..Stat::default() })
+        Ok(Stat { dev: dir.dev, inode: dir.inode, mode: 0o040_000 | dir.mode, links: 2, ..Stat::default() })
     }
 
     fn open(&self, dir: &SimDirHandle, name: &Path, how: How) -> io::Result<SimHandle> {
@@ -443,10 +479,46 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &SimDirHandle) -> io::Result<()> {
         let mut world = self.call("sync_dir")?;
         world.syncs += 1;
+        world.carried.retain_mut(|carried| {
+            let ends = [&carried.from, &carried.to].map(|path| path.parent().unwrap().to_owned());
+            if ends.contains(&dir.0) && !carried.synced.contains(&dir.0) {
+                carried.synced.push(dir.0.clone());
+            }
+            !ends.iter().all(|end| carried.synced.contains(end))
+        });
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         dir.durable = dir.names.clone();
         dir.pending.clear();
         Ok(())
+    }
+
+    fn carry(&self, from_dir: &SimDirHandle, from: &Path, to_dir: &SimDirHandle, to: &Path) -> io::Result<()> {
+        let mut world = self.call(&format!("carry {} {}", from.display(), to.display()))?;
+        if world.dirs[&from_dir.0].dev != world.dirs[&to_dir.0].dev {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        if world.dirs[&to_dir.0].names.contains_key(to.as_os_str()) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let source = world.dirs.get_mut(&from_dir.0).unwrap();
+        let inode = source.names.remove(from.as_os_str()).ok_or_else(not_found)?;
+        if from_dir.0 == to_dir.0 {
+            source.names.insert(to.into(), inode);
+            source.pending.push((Some(from.into()), Some((to.into(), inode))));
+            return Ok(());
+        }
+        source.pending.push((Some(from.into()), None));
+        let target = world.dirs.get_mut(&to_dir.0).unwrap();
+        target.names.insert(to.into(), inode);
+        target.pending.push((None, Some((to.into(), inode))));
+        let (from, to) = (from_dir.0.join(from), to_dir.0.join(to));
+        world.carried.push(Carried { from, to, inode, synced: Vec::new() });
+        Ok(())
+    }
+
+    fn names(&self, dir: &SimDirHandle) -> io::Result<Vec<OsString>> {
+        let world = self.call("names")?;
+        Ok(world.dirs[&dir.0].names.keys().cloned().collect())
     }
 
     fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
@@ -473,6 +545,9 @@ impl Disk for SimDisk {
     fn remove(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
         let mut world = self.call(&format!("remove {}", name.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
+        if dir.mode & 0o200 == 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         dir.names.remove(name.as_os_str()).ok_or_else(not_found)?;
         dir.pending.push((Some(name.into()), None));
         Ok(())

@@ -1,7 +1,7 @@
 //! DESIGN's table of promises, after every prefix of the calls a session makes: `deleted`, `whole`, `same`.
 //!
-//! A seed plays a life: other programs deliver, edit and expunge; sessions mark, commit and compact; indexes are lost. The
-//! same life is then ended before its n-th call, by a killed process or by a power cut, for every n; what is found afterwards
+//! A seed plays a life: other programs deliver, edit and expunge; sessions mark, commit and compact, when the life's threshold
+//! says so and now and then when it does not; the operator calls the dead back; indexes are lost. The same life is then ended before its n-th call, by a killed process or by a power cut, for every n; what is found afterwards
 //! is held against what was promised. `SIM_SEED=n` replays one life, `SIM_SEEDS=n` plays so many.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::sim::{SimDisk, World};
 use crate::store::maildrop::{Maildrop, Miss, Place, Pulled, Reach, Refused};
+use crate::store::undelete::undelete_on;
 use crate::text::bytes::Output;
+use crate::text::number::Fraction;
 
 const DROP: &str = "/spool/ann";
 
@@ -27,6 +29,8 @@ struct Model {
     dead: BTreeMap<String, Letter>,
     /// Marked by a commit that was not answered: all gone or none.
     doubtful: BTreeSet<String>,
+    /// The dead were called back, and no answer came: all of them live whose bytes are still there, or none.
+    called: bool,
     made: usize,
 }
 
@@ -86,6 +90,15 @@ impl Model {
             text.into_bytes()
         });
         (from, text)
+    }
+
+    /// All the dead live again, but those that are not in the drop any more. How many came.
+    fn revive(&mut self, drop: &[u8]) -> usize {
+        let there: BTreeSet<String> = independent(drop).into_iter().map(|(from, _)| from).collect();
+        let before = self.live.len();
+        let dead = std::mem::take(&mut self.dead).into_iter();
+        self.live.extend(dead.filter(|(from, _)| there.contains(from)));
+        self.live.len() - before
     }
 
     /// Another program's delivery.
@@ -156,8 +169,14 @@ fn seen(disk: &SimDisk, maildrop: &Open) -> Result<Vec<Shown>, Miss> {
     Ok(found)
 }
 
-/// What a client sees must be what was promised.
-fn check_seen(model: &mut Model, found: &[Shown]) {
+/// What a client sees must be what was promised. `drop` is what lies there.
+fn check_seen(model: &mut Model, found: &[Shown], drop: &[u8]) {
+    if std::mem::take(&mut model.called) {
+        let came = found.iter().any(|(_, line, ..)| model.dead.contains_key(line));
+        if came {
+            model.revive(drop);
+        }
+    }
     let mut shown: BTreeSet<&str> = BTreeSet::new();
     let mut uids = BTreeSet::new();
     // A commit that was not answered: all or none.
@@ -231,7 +250,8 @@ impl Life {
             }
             world.now += world.random as i64 & 0xffff_ffff;
         }
-        let place = Place::new(PathBuf::from(DROP), PathBuf::from("/work"));
+        let full = [Fraction::HALF, Fraction::ALL, Fraction::NONE][(seed % 3) as usize];
+        let place = Place { full, ..Place::new(PathBuf::from(DROP), PathBuf::from("/work")) };
         Life { disk, place, model: std::sync::Arc::new(std::sync::Mutex::new(model)) }
     }
 
@@ -285,7 +305,7 @@ impl Life {
             for from in late.into_iter().filter(|from| later.contains(from.as_str())) {
                 set_apart.push(model.live.remove_entry(&from).unwrap());
             }
-            check_seen(&mut model, &found);
+            check_seen(&mut model, &found, &bytes);
             model.live.extend(set_apart);
         }
         let mut marked = BTreeSet::new();
@@ -309,9 +329,7 @@ impl Life {
         self.let_others_deliver();
         let commit = maildrop.commit();
         self.disk.world().actor = None;
-        if commit.is_err() {
-            return Err(Trouble::Failed);
-        }
+        let Ok(commit) = commit else { return Err(Trouble::Failed) };
         assert!(!empty || self.disk.world().writes == writes, "QUIT without deletions writes nothing");
         {
             let mut model = self.model();
@@ -321,7 +339,8 @@ impl Life {
                 model.dead.insert(from, letter);
             }
         }
-        if self.disk.world().below(4) == 0 {
+        let whim = self.disk.world().below(8);
+        if if commit.wants_compaction { whim == 0 } else { whim != 1 } {
             return Ok(());
         }
         self.let_others_deliver();
@@ -343,6 +362,25 @@ impl Life {
             }
             Err(Refused::Locked) => Ok(()),
             Err(Refused::Fault(_)) => Err(Trouble::Failed),
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+
+    /// The operator calls the dead back.
+    fn undelete(&self) -> Result<(), ()> {
+        self.model().called = true;
+        self.let_others_deliver();
+        let undeleted = undelete_on(&self.disk, &self.place);
+        self.disk.world().actor = None;
+        match undeleted {
+            Ok(undeleted) => {
+                let bytes = self.disk.world().bytes(Path::new(DROP));
+                let mut model = self.model();
+                model.called = false;
+                assert_eq!(model.revive(&bytes), undeleted.messages as usize, "all come back whose bytes are there");
+                Ok(())
+            }
+            Err(Refused::Fault(_) | Refused::Locked) => Err(()),
             Err(refused) => panic!("{refused:?}"),
         }
     }
@@ -382,7 +420,8 @@ impl Life {
             Accident::Error(n, kind) => self.disk.world().fail_at = Some((n, kind)),
         }
         for _ in 0..steps {
-            if self.session().is_err() {
+            let undeletes = self.disk.world().below(5) == 0;
+            if self.session().is_err() || undeletes && self.undelete().is_err() {
                 return false;
             }
             self.others();
@@ -411,7 +450,8 @@ impl Life {
         for last in [false, true] {
             let mut maildrop = Maildrop::open_on(&self.disk, &self.place).expect("a drop can be opened after a crash");
             let found = seen(&self.disk, &maildrop).expect("and read");
-            check_seen(&mut self.model(), &found);
+            let bytes = self.disk.world().bytes(Path::new(DROP));
+            check_seen(&mut self.model(), &found, &bytes);
             check_drop(&self.model(), &self.disk.world());
             if last {
                 break;

@@ -144,6 +144,64 @@ def lookup(bench):
     same(list(told(site, "lookup", "carol", code=1)), ["refused"], "a refusal as JSON")
 
 
+@test("tellpop: erase, undelete and rename wait for nobody who is logged in, and say so")
+def mailboxes(bench):
+    site = bench.site(settings={"bin_pfull": 0})
+    drop = site.fill(spool.spool(spool.plain(4)))
+    site.start()
+    pop = site.login()
+    wanted, uids = pop.everything(), pop.uidl()
+    pop.ok("DELE 1")
+    pop.ok("DELE 3")
+    for words in (["undelete", "ann"], ["erase", "ann"], ["rename", "ann", "bob"], ["rename", "bob", "ann"]):
+        refused(site, *words, saying="ann is logged in")
+    pop.quit()
+    wait_for("nothing is deleted twice", site.is_quiet)
+    with site.login() as again:
+        same(again.stat()[0], 2, "messages after two deletions")
+        again.quit()
+    same(told(site, "undelete", "ann")["messages"], 2, "messages called back")
+    same(told(site, "undelete", "ann")["messages"], 0, "messages called back the second time")
+    with site.login() as again:
+        same(again.everything(), wanted, "messages after undelete")
+        same(again.uidl(), uids, "UIDs after undelete")
+        again.quit()
+    refused(site, "undelete", "carol", saying="carol: the authenticator knows no such user")
+    refused(site, "rename", "carol", "dora", saying="carol: the authenticator knows no such user, nor dora")
+    refused(site, "rename", "ann", "ANN@example.test", saying="the same user")
+    refused(site, "rename", "ann", "../x", saying="no user can have this name")
+    # Whoever is kicked need not be waited for: the client may take its time to go.
+    pop = site.login()
+    told(site, "kick", "ann")
+    report = told(site, "rename", "ann", "bob")
+    check(report["bytes"] == os.path.getsize(site.drop("bob")) and not os.path.exists(drop), report)
+    pop.close()
+    with site.login("bob") as other:
+        same(other.everything(), wanted, "messages under the other name")
+        same(other.uidl(), uids, "UIDs under the other name")
+        other.quit()
+    with site.login() as empty:
+        same(empty.stat()[0], 0, "messages under the old name")
+        empty.quit()
+    site.fill(spool.spool(spool.plain(1)))
+    refused(site, "rename", "bob", "ann", saying="ann")
+    # The stranger is one whose account is gone already: his mail lies where the settings say.
+    path = site.fill(spool.spool(spool.plain(2)), user="carol")
+    report = told(site, "erase", "carol")
+    check(report["drop"] == path and report["bytes"] > 0 and not report["known_to_authenticator"], report)
+    check(not os.path.exists(path), "the drop is there after erase")
+    told(site, "erase", "bob")
+    check(not any(name.startswith((".bob", "bob")) for name in os.listdir(site.spool)), os.listdir(site.spool))
+    same(told(site, "erase", "bob")["bytes"], 0, "bytes of what is gone")
+    # What another program has locked is waited for, and then said.
+    with open(site.drop() + ".lock", "w", encoding="ascii"):
+        pass
+    refused(site, "erase", "ann", saying="another program has")
+    os.unlink(site.drop() + ".lock")
+    same(told(site, "lookup", "ann")["found"], "file", "the drop after an erase that was refused")
+    check("uid 0: erase bob" in site.log() or not ROOT, "who erased is not in the log")
+
+
 @test("tellpop: an order that waits for an authenticator keeps no other waiting")
 def patient(bench):
     go = bench.path("go")
@@ -201,9 +259,9 @@ def member(site, gid, *words, uid=54321):
 
 
 #: What a member of control_group may not do.
-ALL = (["forget", "ann"], ["log_level", "debug"], ["reload"], ["shutdown"])
+ALL = (["erase", "ann"], ["rename", "ann", "carol"], ["forget", "ann"], ["log_level", "debug"], ["reload"], ["shutdown"])
 #: What he may.
-GROUP = (["help"], ["key"], ["lookup", "ann"], ["mem"], ["register"], ["status"], ["users"], ["version"])
+GROUP = (["undelete", "ann"], ["help"], ["key"], ["lookup", "ann"], ["mem"], ["register"], ["status"], ["users"], ["version"])
 
 
 @test("tellpop: members of control_group may watch and kick, others nothing, root all")
@@ -240,7 +298,7 @@ def rights(bench):
         done = member(site, 54320, *words)
         check(done.returncode == 1 and b"only root" in done.stderr, "a stranger:", words, done.stdout, done.stderr)
     check("uid 54321 may not" in site.log(), "the attempts are not in the log")
-    for words in (*GROUP, *ALL[:3]):
+    for words in (*GROUP, *ALL[2:5]):
         same(site.tell(*words).returncode, 0, f"root: {words}")
     # A reload that takes the group away shuts the door at once.
     del site.extra["control_group"]
@@ -337,7 +395,7 @@ def passwords(bench):
             if not more:
                 break
             shown += more
-            if shown.rstrip(b"\r\n").endswith(b": ") and lines:
+            if shown.endswith(b": ") and lines:
                 os.write(fd, lines.pop(0))
         os.close(fd)
         return shown, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -347,6 +405,9 @@ def passwords(bench):
     check(code == 0 and b"swordfish" not in shown and b"New password: " in shown and b"Once more: " in shown, code, shown)
     after = open(path, "rb").read()
     check(after != before, "the file is not a new one")
+    shown, code = typed(b"swordfish\nswordfish\n")
+    check(code == 0 and b"swordfish" not in shown, "typed ahead:", code, shown)
+    after = open(path, "rb").read()
     for lines, words in (((b"swordfish\n", b"swordfisj\n"), b"differ"), ((b"\x03",), b"nothing is changed"), ((b"abc\n",), b"too short")):
         shown, code = typed(*lines)
         check(code == 1 and words in shown, code, shown)

@@ -269,7 +269,7 @@ def denied(bench):
 
 @test("verbs: DELE marks, RSET unmarks, QUIT deletes, anything else does not")
 def dele(bench):
-    site, drop, wanted = filled(bench)
+    site, drop, wanted = filled(bench, settings={"bin_pfull": 1})
     before, status = open(drop, "rb").read(), os.stat(drop)
     pop = site.login()
     uids = pop.uidl()
@@ -317,7 +317,7 @@ def dele(bench):
 @test("verbs: identical messages have UIDs of their own, that stay when one of them goes")
 def twins(bench):
     texts = [spool.mail("same", b"alike\n")] * 5 + [spool.mail("other")]
-    site, drop, _ = filled(bench, texts)
+    site, drop, _ = filled(bench, texts, settings={"bin_pfull": 1})
     pop = site.login()
     uids = pop.uidl()
     check(len(set(uids.values())) == 6, "UIDs:", uids)
