@@ -184,7 +184,7 @@ pub static VERBS: &[Verb] = &[
     Verb {
         name: "kick",
         arguments: "USER|ID",
-        help: "end a user's sessions, or the one with this id; what they marked stays",
+        help: "end a user's sessions, or the one with this id; nothing is deleted by it",
         rights: Rights::Operate,
         parse: |args| one(args, "a user's name, or a session's id as `users` shows it").map(Order::Kick),
         ..USUAL

@@ -45,35 +45,39 @@ impl Report {
         self
     }
 
-    /// For a person: `name: value`, a line each; lists a line an entry; tables aligned, under their names.
+    /// For a person: `name: value`, a line each; lists a line an entry; then the tables, aligned.
     pub fn text(&self) -> String {
         if let Some(prose) = &self.prose {
             return prose.clone();
         }
-        let values = self.rows.iter().filter_map(|row| match row {
-            Row::Value(name, _) => Some(label(name).len()),
-            Row::Table(_) => None,
-        });
-        let width = values.max().unwrap_or(0) + 1;
+        let values = || {
+            self.rows.iter().filter_map(|row| match row {
+                Row::Value(name, value) => Some((name, value)),
+                Row::Table(_) => None,
+            })
+        };
+        let width = values().map(|(name, _)| label(name).len()).max().unwrap_or(0) + 1;
         let mut text = String::new();
+        for (name, value) in values() {
+            let label = format!("{}:", label(name));
+            match value {
+                Value::Array(values) => {
+                    text += &format!("{label:width$} {}\n", values.len());
+                    text.extend(values.iter().map(|value| format!("  {}\n", shown("", value))));
+                }
+                value => {
+                    text += &format!("{label:width$} {}", shown(name, value));
+                    text.truncate(text.trim_end().len());
+                    text.push('\n');
+                }
+            }
+        }
         for row in &self.rows {
-            match row {
-                Row::Value(name, value) => {
-                    let label = format!("{}:", label(name));
-                    match value {
-                        Value::Array(values) => {
-                            text += &format!("{label:width$} {}\n", values.len());
-                            text.extend(values.iter().map(|value| format!("  {}\n", shown("", value))));
-                        }
-                        value => text += &format!("{label:width$} {}\n", shown(name, value)),
-                    }
+            if let Row::Table(table) = row {
+                if !text.is_empty() {
+                    text.push('\n');
                 }
-                Row::Table(table) => {
-                    if !text.is_empty() {
-                        text.push('\n');
-                    }
-                    table.write(&mut text);
-                }
+                table.write(&mut text);
             }
         }
         text
@@ -213,7 +217,8 @@ mod tests {
         };
         let lines = vec![line("ann", 3, 5, true), line("jörg", 1200, 86_400 * 3, false)];
         report.table("users", &["user", "messages", "idle_secs", "tls"], lines);
-        let wanted = "now: 2\n\n\
+        report.add("more", "");
+        let wanted = "now:  2\nmore:\n\n\
                       USER  MESSAGES   IDLE  TLS\n\
                       ann          3     5s  yes\n\
                       jörg      1200  3d00h  no\n";
