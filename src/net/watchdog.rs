@@ -47,6 +47,16 @@ impl Watch {
         self.store(0, RESTING);
     }
 
+    /// The step that the loop is in, as the log names it; none while it waits for events.
+    pub fn step(&self) -> Option<String> {
+        let (whose, kind) = (self.whose.load(Ordering::Relaxed), self.kind.load(Ordering::Relaxed));
+        match whose {
+            RESTING => None,
+            NOBODY => Some(unpacked(kind)),
+            id => Some(format!("{} {}", unpacked(kind), Id::unpacked(id))),
+        }
+    }
+
     fn store(&self, kind: u64, whose: u64) {
         self.kind.store(kind, Ordering::Relaxed);
         self.whose.store(whose, Ordering::Relaxed);
@@ -81,18 +91,16 @@ impl Seen {
     /// Looks once; what there is to be said about it.
     fn look(&mut self, watch: &Watch, now: Instant) -> Option<String> {
         let serial = watch.serial.load(Ordering::Acquire);
-        let (whose, kind) = (watch.whose.load(Ordering::Relaxed), watch.kind.load(Ordering::Relaxed));
-        let same = self.serial.replace(serial) == Some(serial) && whose != RESTING;
-        match (same, &self.lasting) {
-            (true, None) => {
-                let who = if whose == NOBODY { String::new() } else { format!(" {}", Id::unpacked(whose)) };
-                let what = format!("{}{who}", unpacked(kind));
+        let step = watch.step().filter(|_| self.serial == Some(serial));
+        self.serial = Some(serial);
+        match (step, &self.lasting) {
+            (Some(what), None) => {
                 let said =
                     format!("the loop has been in {what} for {} s: nobody else is served meanwhile", LOOK.as_secs());
                 self.lasting = Some((what, now));
                 Some(said)
             }
-            (false, Some((what, since))) => {
+            (None, Some((what, since))) => {
                 let secs = (now.saturating_duration_since(*since) + LOOK).as_secs();
                 let said = format!("the loop is out of {what} again, after about {secs} s");
                 self.lasting = None;

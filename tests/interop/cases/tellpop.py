@@ -322,6 +322,33 @@ def no_group(bench):
     check(done.returncode == 0 and b"cannot reach the socket" in done.stdout and b"chmod g+x" in done.stdout, done.stdout)
 
 
+#: What programs rely on: names may come, none may go.
+STATUS = {
+    "version": (), "pid": (), "configuration": (), "serving": (), "up_secs": (),
+    "sessions": ("now", "tls", "most", "accepted", "short_of_descriptors"), "logins": ("good", "denied", "unavailable"),
+    "messages": ("retrieved", "octets", "deleted", "changed_under_us"),
+    "authenticators": ("alive", "busy", "waiting", "most_waiting", "answered", "unavailable", "ended"),
+    "cache": ("entries", "most", "hits", "misses"), "jobs": ("threads", "running", "waiting", "stuck"),
+    "loop": ("longest_turn_us", "longest_turn_of", "faults", "late_answers"),
+    "memory": ("resident_kb", "sessions_kb", "cache_kb", "loop_kb"),
+    "rates": ("what", "last_minute", "last_5_minutes", "since_start"), "volumes": ("root", "running", "waiting", "stuck"),
+}
+MEM = {
+    "parts_bytes": (), "plain_session": ("budget_bytes", "held_bytes", "within_budget"),
+    "tls_session": ("budget_bytes", "held_bytes", "within_budget"), "heap": ("used_bytes", "free_bytes"),
+    "process": ("resident_kb", "pss_kb", "anonymous_kb"), "parts": ("part", "count", "bytes", "each"),
+}
+
+
+def shape(report, wanted):
+    """Every name that programs rely on is there, in groups and in each line of a table."""
+    for name, names in wanted.items():
+        check(name in report, "no", name, "in", sorted(report))
+        for group in report[name] if isinstance(report[name], list) else [report[name]] if names else []:
+            missing = set(names) - set(group)
+            check(not missing, name, "has no", missing)
+
+
 @test("tellpop: status and mem add up")
 def figures(bench):
     site = bench.site()
@@ -331,12 +358,14 @@ def figures(bench):
     sessions[0].retr(1)
     status = told(site, "status")
     same((status["sessions"]["now"], status["sessions"]["tls"]), (3, 1), "sessions")
+    shape(status, STATUS)
     rates = {line["what"]: line for line in status["rates"]}
     check(rates["logins"]["last_minute"] == rates["logins"]["since_start"] == 2, rates)
     check(rates["messages"]["last_5_minutes"] == 1, rates)
     same([(line["root"], line["stuck"]) for line in status["volumes"]], [(site.spool, False)], "volumes")
     check(0 < status["memory"]["sessions_kb"] < 100 and status["memory"]["resident_kb"] > 500, status["memory"])
     mem = told(site, "mem")
+    shape(mem, MEM)
     parts = {line["part"]: line for line in mem["parts"]}
     same(mem["parts_bytes"], sum(line["bytes"] for line in mem["parts"]), "the sum of the parts")
     check(parts["sessions, plain"]["count"] == 2 and parts["sessions, TLS"]["count"] == 1, parts)
