@@ -366,7 +366,7 @@ pub fn help() -> String {
     let calls: Vec<String> = VERBS.iter().map(|verb| format!("{} {}", verb.name, verb.arguments)).collect();
     let width = calls.iter().map(String::len).max().unwrap_or(0);
     let mark = |verb: &Verb| if verb.rights == Rights::All { ' ' } else { '+' };
-    let lines = calls.iter().zip(VERBS).map(|(call, verb)| format!("{} {call:width$}  {}\n", mark(verb), verb.help));
+    let lines = calls.iter().zip(VERBS).map(|(call, verb)| format!("  {call:width$}  {} {}\n", mark(verb), verb.help));
     lines.collect::<String>()
         + "\nRoot and the user that the server runs as may do all of it, members of control_group what has a +.\n\
            --json with any of them gives JSON. A command may be cut short while it stays clear.\n"

@@ -2,6 +2,7 @@
 //!
 //! Everything is counted or looked up when somebody asks: a session keeps nothing for these pages.
 
+use std::fmt::Display;
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,7 @@ use crate::control::{Report, Told};
 use crate::net::jobs::{self, Kind};
 use crate::net::turn::Ticket;
 use crate::protocol::helper::QUEUE_LIMIT;
+use crate::service::pop3::Visitor;
 use crate::service::{Counts, Outcome};
 use crate::text::pattern::PatternList;
 use crate::text::printable::printable;
@@ -156,32 +158,13 @@ impl Server {
     /// Who is logged in. Refuses what is no pattern.
     pub(super) fn users(&mut self, pattern: Option<&str>, report: &mut Report) -> Result<(), String> {
         let pattern = pattern.map(PatternList::parse).transpose()?;
-        let (now, clock) = (self.lp.now(), SystemTime::now());
-        let (mut lines, mut found) = (Vec::new(), 0usize);
-        for (id, entry) in self.lp.iter_mut() {
-            let Entry::Pop3(conversation) = entry else { continue };
-            let Some(visitor) = conversation.visitor(now) else { continue };
-            if pattern.as_ref().is_some_and(|pattern| !pattern.matches(visitor.user)) {
-                continue;
-            }
-            found += 1;
-            if lines.len() < USERS_SHOWN {
-                lines.push(vec![
-                    id.to_string().into(),
-                    printable(visitor.user.as_bytes()).into(),
-                    visitor.address.to_string().into(),
-                    when(clock, visitor.age).into(),
-                    visitor.tls.into(),
-                    visitor.messages.into(),
-                    visitor.idle.as_secs().into(),
-                ]);
-            }
-        }
-        report.add("logged_in", found);
-        if found > lines.len() {
-            report.add("not_shown", found - lines.len());
-        }
-        report.table("users", &["id", "user", "address", "since", "tls", "messages", "idle_secs"], lines);
+        let now = self.lp.now();
+        let visitors = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
+            Entry::Pop3(conversation) => Some((id, conversation.visitor(now)?)),
+            _ => None,
+        });
+        let visitors = visitors.filter(|(_, who)| pattern.as_ref().is_none_or(|pattern| pattern.matches(who.user)));
+        roster(SystemTime::now(), visitors, report);
         Ok(())
     }
 
@@ -228,6 +211,30 @@ impl Server {
         report.table("parts", &["part", "count", "bytes", "each"], parts.iter().map(line).collect());
         report
     }
+}
+
+/// Adds who is there: the first of them a line each, and how many there are.
+fn roster<'v, I: Display>(clock: SystemTime, visitors: impl Iterator<Item = (I, Visitor<'v>)>, report: &mut Report) {
+    let (mut lines, mut found) = (Vec::new(), 0usize);
+    for (id, who) in visitors {
+        found += 1;
+        if lines.len() < USERS_SHOWN {
+            lines.push(vec![
+                id.to_string().into(),
+                printable(who.user.as_bytes()).into(),
+                who.address.to_string().into(),
+                when(clock, who.age).into(),
+                who.tls.into(),
+                who.messages.into(),
+                who.idle.as_secs().into(),
+            ]);
+        }
+    }
+    report.add("logged_in", found);
+    if found > lines.len() {
+        report.add("not_shown", found - lines.len());
+    }
+    report.table("users", &["id", "user", "address", "since", "tls", "messages", "idle_secs"], lines);
 }
 
 /// Adds what malloc and the system count for the whole process. In a job.
@@ -277,6 +284,25 @@ mod tests {
             "55d0-7ffc ---p 00000000 00:00 0    [rollup]\nRss:                3428 kB\nPss:                1201 kB\n";
         assert_eq!((field_kb(text, "Pss:"), field_kb(text, "Anonymous:")), (Some(1201), None));
         assert!(resident_kb() > 0);
+    }
+
+    #[test]
+    fn a_thousand_users_are_shown_and_all_are_counted() {
+        let who = Visitor {
+            user: "ann",
+            address: [127, 0, 0, 1].into(),
+            age: Duration::ZERO,
+            tls: false,
+            messages: None,
+            idle: Duration::ZERO,
+        };
+        for (there, shown) in [(USERS_SHOWN, USERS_SHOWN), (USERS_SHOWN + 5, USERS_SHOWN)] {
+            let mut report = Report::default();
+            roster(SystemTime::now(), (0..there).map(|id| (id, who)), &mut report);
+            let value: Value = serde_json::from_str(&report.json()).unwrap();
+            assert_eq!((&value["logged_in"], value["users"].as_array().unwrap().len()), (&there.into(), shown));
+            assert_eq!(value.get("not_shown").and_then(Value::as_u64).unwrap_or(0), (there - shown) as u64);
+        }
     }
 
     #[test]
