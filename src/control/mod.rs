@@ -56,13 +56,17 @@ pub enum Order {
     Version,
     /// List the verbs.
     Help,
-    /// For tellpop itself: it needs no server.
+    /// For tellpop itself: it needs no server, and may judge the rest of its words.
     ByTool(Tool),
 }
 
 /// What tellpop does itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tool {
+    /// Sum up statistics files.
+    Stats,
+    /// Put a message to all users on the board.
+    Bulletin,
     /// Set the password of administrators.
     Password(Option<Secret>),
 }
@@ -151,6 +155,12 @@ const USUAL: Verb = Verb {
 
 /// All verbs, in the order of their names.
 pub static VERBS: &[Verb] = &[
+    Verb {
+        name: "bulletin",
+        help: "post a message to all users: its text from standard input, up to a line with a single dot",
+        parse: |args| none(args, Order::ByTool(Tool::Bulletin)),
+        ..USUAL
+    },
     Verb {
         name: "erase",
         arguments: "USER",
@@ -244,6 +254,14 @@ pub static VERBS: &[Verb] = &[
         name: "shutdown",
         help: "stop: clients are told, what was begun is finished",
         parse: |args| none(args, Order::Shutdown),
+        ..USUAL
+    },
+    Verb {
+        name: "stats",
+        arguments: "[-h] [FILE ...]",
+        help: "sum up the statistics files, a line a user; needs no server",
+        rights: Rights::Read,
+        parse: |_| Ok(Order::ByTool(Tool::Stats)),
         ..USUAL
     },
     Verb {

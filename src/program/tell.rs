@@ -11,13 +11,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
+use super::{bulletin, stats};
 use crate::control::{self, Order, Parsed, Tool};
 use crate::protocol::control::{heading, line};
 use crate::settings::{self, Settings};
 
 const USAGE_TEXT: &str = "tellpop [-i FILE] COMMAND [ARGUMENT ...] [--json]
 
-Gives an order to the running server that FILE configures.";
+Gives an order to the running server that FILE configures. `tellpop stats` needs no server.";
 
 /// A report longer than this is not from our server.
 const LONGEST: usize = 64 * 1024 * 1024;
@@ -50,9 +51,15 @@ pub fn run(args: &[String]) -> u8 {
         }
     };
     let json = parsed.json;
-    let told = configured(&common.config).and_then(|settings| match parsed.order {
-        Order::ByTool(Tool::Password(given)) => Ok(control::render(&password::set(&settings.work_path, given), json)),
-        _ => tell(&settings, &parsed, &matches.free),
+    let given = match parsed.order {
+        Order::ByTool(Tool::Bulletin) => return bulletin::run(&common.config, json),
+        Order::ByTool(Tool::Stats) => return stats::run(&common.config, &after_verb(&matches.free)),
+        Order::ByTool(Tool::Password(ref given)) => Some(given.clone()),
+        _ => None,
+    };
+    let told = configured(&common.config).and_then(|settings| match given {
+        Some(given) => Ok(control::render(&password::set(&settings.work_path, given), json)),
+        None => tell(&settings, &parsed, &matches.free),
     });
     match told {
         Ok((true, text)) => {
@@ -73,6 +80,15 @@ pub fn run(args: &[String]) -> u8 {
             FAILED
         }
     }
+}
+
+/// What is behind the verb, for the tool that does it; `--json` may stand before it.
+fn after_verb(words: &[String]) -> Vec<String> {
+    let mut rest = words.to_vec();
+    if let Some(verb) = rest.iter().position(|word| word != "--json") {
+        rest.remove(verb);
+    }
+    rest
 }
 
 fn configured(config: &Path) -> Result<Settings, String> {

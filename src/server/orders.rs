@@ -54,8 +54,8 @@ impl Server {
             Order::Kick(whom) => return Some(self.kick(&whom)),
             Order::Forget(user) => match errand::named(&user, &self.shared.settings) {
                 Ok(name) => {
-                    report.add("user", printable(name.user.as_bytes()));
-                    report.add("forgotten", self.shared.cache.forget(&name.user));
+                    report.add("user", printable(name.shown().as_bytes()));
+                    report.add("forgotten", self.shared.cache.forget(name.shown()));
                 }
                 Err(why) => return Some(Err(vec![why])),
             },
@@ -115,7 +115,7 @@ impl Server {
     /// Ends the sessions of a user, also those that are being let in; or, where nobody of that name is there, the one
     /// session with that id, whoever it is.
     fn kick(&mut self, whom: &str) -> Told {
-        let name = errand::named(whom, &self.shared.settings).ok().map(|name| name.user);
+        let name = errand::named(whom, &self.shared.settings).ok().map(|name| name.shown().to_owned());
         let pop3 = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
             Entry::Pop3(conversation) => Some((id, conversation)),
             _ => None,

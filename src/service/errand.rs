@@ -16,12 +16,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::account::{self, Name};
-use super::{LOCK_PATIENCE, LOCK_RETRY, Outcome, Shared};
+use super::{LOCK_PATIENCE, LOCK_RETRY, Outcome, Shared, account};
 use crate::control::Report;
 use crate::net::jobs::{self, Kind};
 use crate::net::turn::Ticket;
 use crate::protocol::helper::{Account, Question, Verdict};
+use crate::rules::domains::{Home as Domain, Name};
 use crate::settings::Settings;
 use crate::store::maildrop::{self, Place, Refused};
 use crate::text::printable::{printable, visible};
@@ -91,8 +91,8 @@ impl Errand {
     /// A deed for users whom an operator named. Refuses what is no name.
     pub fn new(deed: Deed, users: &[&str], settings: &Arc<Settings>) -> Result<Errand, String> {
         let users = users.iter().map(|user| named(user, settings)).collect::<Result<Vec<Name>, String>>()?;
-        if deed == Deed::Rename && users[0].user == users[1].user {
-            return Err(format!("{}: both names mean the same user", printable(users[0].user.as_bytes())));
+        if deed == Deed::Rename && users[0].shown() == users[1].shown() {
+            return Err(format!("{}: both names mean the same user", printable(users[0].shown().as_bytes())));
         }
         Ok(Errand { deed, settings: settings.clone(), users, homes: Vec::new(), patience: None })
     }
@@ -104,7 +104,7 @@ impl Errand {
 
     /// Whose mail it is about.
     pub fn users(&self) -> impl Iterator<Item = &str> {
-        self.users.iter().map(|name| name.user.as_str())
+        self.users.iter().map(Name::shown)
     }
 
     /// Asks an authenticator about the next user; the verdict comes with this ticket.
@@ -124,7 +124,8 @@ impl Errand {
         ticket: Ticket,
         shared: &mut Shared,
     ) -> Result<Option<Box<Errand>>, String> {
-        let user = self.users[self.homes.len()].user.clone();
+        let name = self.users[self.homes.len()].clone();
+        let user = name.shown().to_owned();
         let (account, known) = match verdict {
             Verdict::Accepted(account) => (account, true),
             Verdict::Refused if self.deed.takes_strangers() => {
@@ -133,7 +134,7 @@ impl Errand {
             Verdict::Refused => return Err(unknown(&user)),
             Verdict::Unavailable => return Err(unavailable()),
         };
-        let place = account::place(&user, &account, &self.settings).map_err(|why| visible(&why))?;
+        let place = account::place(&name, &account, &self.settings).map_err(|why| visible(&why))?;
         let Account { path, uid, info, .. } = account;
         self.homes.push(Home { user, place, uid, info, known, named: path.is_some() });
         if self.homes.len() < self.users.len() {
@@ -152,7 +153,7 @@ impl Errand {
         self.patience.get_or_insert(now + LOCK_PATIENCE);
         if self.deed.changes_accounts() {
             for name in &self.users {
-                shared.cache.forget(&name.user);
+                shared.cache.forget(name.shown());
             }
         }
         let volume = shared.volume_of(&self.homes[0].place.drop);
@@ -259,7 +260,7 @@ fn unknown(user: &str) -> String {
 
 /// The user that an operator's word means, in the form that everything else compares.
 pub fn named(word: &str, settings: &Settings) -> Result<Name, String> {
-    account::name(word.as_bytes(), settings)
+    account::name(word.as_bytes(), Domain::default(), settings)
         .ok_or_else(|| format!("{}: no user can have this name", printable(word.as_bytes())))
 }
 
@@ -276,10 +277,10 @@ mod tests {
         let mut errand = Errand::new(deed, users, &settings).unwrap();
         for name in &errand.users {
             let uid = uid.map(|uid| uid.as_bytes().to_vec());
-            let account = Account { user: name.user.clone().into(), path: None, uid, info: b"fwd=\"x@y\"".to_vec() };
-            let place = account::place(&name.user, &account, &settings).unwrap();
+            let account = Account { user: name.shown().into(), path: None, uid, info: b"fwd=\"x@y\"".to_vec() };
+            let place = account::place(name, &account, &settings).unwrap();
             let Account { uid, info, .. } = account;
-            errand.homes.push(Home { user: name.user.clone(), place, uid, info, known: true, named: false });
+            errand.homes.push(Home { user: name.shown().to_owned(), place, uid, info, known: true, named: false });
         }
         errand
     }
@@ -331,7 +332,7 @@ mod tests {
     #[test]
     fn what_no_user_can_be_called_is_refused() {
         let settings = Arc::new(Settings::for_tests(Path::new("/srv/mail")));
-        assert_eq!(named("Fred@example.TEST", &settings).unwrap().user, "fred");
+        assert_eq!(named("Fred@example.TEST", &settings).unwrap().shown(), "fred");
         for word in ["../root", "a b/c", ""] {
             assert!(named(word, &settings).unwrap_err().contains("no user can have this name"), "{word:?}");
             assert!(Errand::new(Deed::Rename, &["fred", word], &settings).is_err());

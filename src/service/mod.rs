@@ -8,12 +8,14 @@
 //! | `helpers.rs` | the authenticators' processes                                                        |
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
+//! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
 pub mod account;
 pub mod cache;
 pub mod control;
 pub mod errand;
 pub mod helpers;
+pub mod noise;
 pub mod pop3;
 
 use std::collections::{HashSet, VecDeque};
@@ -31,6 +33,7 @@ use crate::net::turn::Ticket;
 use crate::net::{TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
+use crate::rules::flood::Flood;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
@@ -39,6 +42,9 @@ use pop3::shown::Shown;
 
 /// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it waits for the end of a session whose peer has begun to leave keep-alive probes unanswered: until the kernel
+/// gives that one up, and a little more.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(35);
 /// How often it tries.
 pub const LOCK_RETRY: Duration = Duration::from_millis(250);
 
@@ -73,6 +79,8 @@ pub enum Outcome {
     InUse(Box<errand::Errand>, String),
     /// It is time to try once more.
     TryAgain,
+    /// The maildrop is another session's; whether that one's peer seems to be gone.
+    Held(bool),
     /// The job that would have answered ended by a fault of ours.
     Lost,
 }
@@ -164,12 +172,16 @@ pub struct Shared {
     pub newborn: Vec<Newborn>,
     /// Conversations that will try again, the first one first: all wait equally long.
     pub parked: VecDeque<(Instant, Ticket)>,
+    /// Logins that found the maildrop in use, and which: is the session that has it still alive?
+    pub contested: Vec<(PathBuf, Ticket)>,
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
     pub compacting: HashSet<PathBuf>,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
     pub counts: Counts,
+    /// What clients make happen, as far as it has lines in the log.
+    pub flood: Flood<noise::Event>,
     /// Conversations that are open now.
     pub open: usize,
     /// Most that may be.

@@ -7,4 +7,5 @@ pub mod files;
 pub mod group;
 pub mod nofollow;
 pub mod process;
+pub mod socket;
 pub mod terminal;
