@@ -24,11 +24,11 @@ fn interrupted(
     act: impl Fn(&SimDisk, &Place) -> bool,
     judge: impl Fn(&SimDisk, &Place, bool, u64),
 ) {
-    for power in [false, true] {
+    for (power, seed) in [(false, 1_u64), (true, 1), (true, 2), (true, 3), (true, 4)] {
         for n in 1.. {
             let (disk, place) = site();
             let calls = disk.world().calls;
-            disk.world().random = 1000 * n + 1;
+            disk.world().random = (n + 1000 * seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             disk.world().stop_at = Some(calls + n);
             let ended = act(&disk, &place);
             if power {
@@ -60,8 +60,12 @@ fn undelete_brings_back_what_is_still_in_the_drop_under_its_uids() {
     let session = open(&disk, &place);
     assert!(matches!(undelete_on(&disk, &place), Err(Refused::InUse)));
     drop(session);
+    disk.world().now += DAY;
     assert_eq!(undelete_on(&disk, &place).unwrap(), Undeleted { messages: 3, octets });
+    disk.world().read.clear();
     assert_eq!(uids(&disk, &place), before[2..]);
+    let inode = disk.world().inode_of(Path::new(DROP));
+    assert!(!disk.world().read.contains_key(&inode), "the index knows them already");
     assert_eq!(undelete_on(&disk, &place).unwrap(), Undeleted::default());
     // And who is deleted once more is dead once more.
     delete(&disk, &place, &[1]);
@@ -212,10 +216,14 @@ fn bob(place: &Place) -> Place {
 
 /// Ten messages, a repeated one among them, two dead; a directory to move to.
 fn two_dirs() -> (SimDisk, Place) {
+    two_dirs_with(None)
+}
+
+fn two_dirs_with(bins: Option<&str>) -> (SimDisk, Place) {
     let disk = SimDisk::new(7, &["/spool", "/work", "/far"]);
     put(&disk, &(letters(1..=9) + &letter(1).replace("s001", "s010")));
     disk.world().now += DAY;
-    let place = Place::new(PathBuf::from(DROP), PathBuf::from("/work"));
+    let place = Place { bin_path: bins.map(PathBuf::from), ..Place::new(PathBuf::from(DROP), PathBuf::from("/work")) };
     delete(&disk, &place, &[2, 4]);
     (disk, place)
 }
@@ -257,6 +265,19 @@ fn a_renamed_mailbox_keeps_its_uids_and_its_dead() {
 }
 
 #[test]
+fn a_mailbox_that_nobody_opened_is_renamed_with_a_ledger_that_can_be_written_on() {
+    let (disk, place) = site(3);
+    assert!(rename_user_on(&disk, &place, &Place { drop: "/spool/bob".into(), ..place.clone() }).is_ok());
+    let bob = Place { drop: "/spool/bob".into(), ..place };
+    let number = disk.world().bytes(Path::new("/spool/.bob.bin"))[16..24].to_vec();
+    assert!(number[2..] != [0; 6], "its number was drawn, and is no other's");
+    delete(&disk, &bob, &[2]);
+    disk.world().take_away(Path::new("/spool/.bob.idx"));
+    let maildrop = open(&disk, &bob);
+    assert_eq!((maildrop.totals().messages, maildrop.remarks()), (2, vec![]));
+}
+
+#[test]
 fn a_mailbox_is_not_renamed_to_itself_to_nowhere_or_to_another_volume() {
     let (disk, place) = two_dirs();
     disk.world().set_volume(Path::new("/far"), 2);
@@ -289,31 +310,30 @@ fn mail_that_comes_for_the_new_name_meanwhile_is_not_lost() {
 
 #[test]
 fn a_renaming_that_is_interrupted_loses_nothing_and_is_completed_by_the_next() {
-    for dir in ["/far", "/spool"] {
+    for (dir, bins) in [("/far", None), ("/spool", None), ("/far", Some("/bins")), ("/spool", Some("/bins"))] {
+        let two_dirs = || two_dirs_with(bins);
         let (disk, place) = two_dirs();
         let before = uids(&disk, &place);
         let bob = |place: &Place| Place { drop: Path::new(dir).join("bob"), ..place.clone() };
-        interrupted(
-            two_dirs,
-            |disk, place| rename_user_on(disk, place, &bob(place)).is_ok(),
-            |disk, place, ended, n| {
-                let (old, new) = (uids(disk, place), uids(disk, &bob(place)));
-                let whole = if old.is_empty() { &new } else { &old };
-                assert_eq!(whole, &before, "stopped before call {n}");
-                assert!(old.is_empty() != new.is_empty() && !(ended && new.is_empty()), "stopped before call {n}");
-                rename_user_on(disk, place, &bob(place)).unwrap();
-                assert_eq!(
-                    (uids(disk, place).len(), uids(disk, &bob(place))),
-                    (0, before.clone()),
-                    "stopped before call {n}"
-                );
-                // Our own dotlock may be left: the next who comes sees that we are dead.
-                let left: Vec<_> =
-                    names(disk).into_iter().filter(|name| name.contains("ann") && name != "ann.lock").collect();
-                assert!(left.is_empty(), "{left:?}, stopped before call {n}");
-                assert_eq!(undelete_on(disk, &bob(place)).unwrap().messages, 2, "the dead came along");
-            },
-        );
+        let act = |disk: &SimDisk, place: &Place| rename_user_on(disk, place, &bob(place)).is_ok();
+        interrupted(two_dirs, act, |disk, place, ended, n| {
+            let (old, new) = (uids(disk, place), uids(disk, &bob(place)));
+            let whole = if old.is_empty() { &new } else { &old };
+            assert_eq!(whole, &before, "stopped before call {n}");
+            assert!(old.is_empty() != new.is_empty() && !(ended && new.is_empty()), "stopped before call {n}");
+            rename_user_on(disk, place, &bob(place)).unwrap();
+            assert_eq!(
+                (uids(disk, place).len(), uids(disk, &bob(place))),
+                (0, before.clone()),
+                "stopped before call {n}"
+            );
+            // Our own dotlock may be left: the next who comes sees that we are dead.
+            let mut left = names(disk);
+            left.extend(bins.map(|bins| disk.world().names(&Path::new(bins).join("spool"))).into_iter().flatten());
+            left.retain(|name| name.contains("ann") && name != "ann.lock");
+            assert!(left.is_empty(), "{left:?}, stopped before call {n}");
+            assert_eq!(undelete_on(disk, &bob(place)).unwrap().messages, 2, "the dead came along");
+        });
     }
 }
 

@@ -403,7 +403,7 @@ def stable(bench):
 
 @test("verbs: pipelining: everything in one write, before and after login")
 def pipelining(bench):
-    site, drop, wanted = filled(bench, spool.plain(40))
+    site, drop, wanted = filled(bench, spool.plain(40), settings={"bin_pfull": 1})
     pop = site.pop()
     count = len(wanted)
     batch = ["CAPA", "USER ann", "PASS secret", "STAT", "UIDL", "LIST"] + [f"RETR {n}" for n in range(1, count + 1)]
