@@ -127,6 +127,14 @@ done
     same(told(site, "forget", "ann")["forgotten"], 0, "answers forgotten the second time")
     site.login().quit()
     same(checks(), 2, "checks after forget")
+    # Whose mailbox is erased or renamed may have another account now.
+    for words in (["erase", "ann"], ["rename", "bob", "ann"]):
+        before = checks()
+        site.login().quit()
+        same(checks(), before, f"checks before {words[0]}")
+        told(site, *words)
+        site.login().quit()
+        same(checks(), before + 1, f"checks after {words[0]}")
     refused(site, "forget", "../ann", saying="no user can have this name")
 
 
