@@ -150,6 +150,19 @@ pub struct Load {
     pub stuck: usize,
 }
 
+/// What the pool does for one volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// Which: its st_dev.
+    pub volume: u64,
+    /// Jobs being worked on.
+    pub running: usize,
+    /// Jobs waiting.
+    pub waiting: usize,
+    /// It does not answer: new jobs for it are refused.
+    pub stuck: bool,
+}
+
 fn lock<R>(common: &Common<R>) -> MutexGuard<'_, State<R>> {
     // A job's panic is caught before it could poison anything; nothing else here panics.
     common.state.lock().expect("no panic while the pool's state is held")
@@ -226,6 +239,30 @@ impl<R: Lost + Send + 'static> Pool<R> {
         let state = lock(&self.0);
         let stuck = state.running.iter().filter(|job| job.pulse.age() > STUCK).count();
         Load { threads: state.threads, running: state.running.len(), waiting: state.waiting, stuck }
+    }
+
+    /// Jobs that run or wait for each volume, and whether one of them has not shown life for [`STUCK`].
+    pub fn volumes(&self) -> Vec<Volume> {
+        let state = lock(&self.0);
+        let mut volumes: Vec<Volume> = Vec::new();
+        let mut of = |volume: u64| match volumes.iter().position(|known| known.volume == volume) {
+            Some(at) => at,
+            None => {
+                volumes.push(Volume { volume, running: 0, waiting: 0, stuck: false });
+                volumes.len() - 1
+            }
+        };
+        let running: Vec<(usize, bool)> =
+            state.running.iter().map(|job| (of(job.volume), job.pulse.age() > STUCK)).collect();
+        let waiting: Vec<(usize, usize)> = state.lanes.iter().map(|lane| (of(lane.volume), lane.jobs.len())).collect();
+        for (at, stuck) in running {
+            volumes[at].running += 1;
+            volumes[at].stuck |= stuck;
+        }
+        for (at, jobs) in waiting {
+            volumes[at].waiting += jobs;
+        }
+        volumes
     }
 
     /// Nothing is queued and nothing runs, names apart: nobody needs those when a server stops.
@@ -450,6 +487,9 @@ mod tests {
         assert_eq!(pool.submit(None, Kind::Read, 7, |_| 1), Err(Busy::Stuck));
         assert_eq!(pool.submit(None, Kind::Read, 8, |_| 1), Ok(()), "only there");
         assert_eq!(pool.load().stuck, 1);
+        let of = |volume| pool.volumes().into_iter().find(|known| known.volume == volume);
+        assert_eq!(of(7), Some(Volume { volume: 7, running: 1, waiting: 0, stuck: true }));
+        assert!(of(8).is_none_or(|volume| !volume.stuck));
         old.beat();
         assert_eq!(pool.submit(None, Kind::Read, 7, |_| 1), Ok(()));
     }

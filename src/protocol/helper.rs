@@ -136,6 +136,14 @@ pub struct Account {
     pub info: Vec<u8>,
 }
 
+impl Account {
+    /// Bytes that it holds.
+    pub fn held(&self) -> usize {
+        let parts = [Some(&self.user), self.path.as_ref(), self.uid.as_ref(), Some(&self.info)];
+        size_of::<Account>() + parts.into_iter().flatten().map(Vec::capacity).sum::<usize>()
+    }
+}
+
 /// What the owner of the processes has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Act<T> {

@@ -12,13 +12,15 @@
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
-//! can have done, `journal.rs` the log.
+//! can have done, `views.rs` what they are shown, `journal.rs` the log.
 
 mod entry;
 mod journal;
 mod orders;
+mod rates;
 mod reload;
 mod start;
+mod views;
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
@@ -34,6 +36,7 @@ use crate::net::listen::{self, Listener};
 use crate::net::signal::{Signal, Signals};
 use crate::net::tls;
 use crate::net::turn::{Id, Loop, Ticket};
+use crate::net::watchdog::Watchdog;
 use crate::protocol::End;
 use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
@@ -48,6 +51,7 @@ use crate::sys::process;
 use crate::text::fault::Fault;
 use entry::Entry;
 use journal::Journal;
+use rates::Rates;
 use start::*;
 pub use start::{judged, usable};
 
@@ -89,6 +93,9 @@ pub struct Server {
     stop_by: Option<Instant>,
     reported: Duration,
     most_open: usize,
+    rates: Rates,
+    /// Looks on while we run.
+    _watchdog: Watchdog,
     /// Why bulletins could not be looked at, if so.
     board_fault: String,
     /// The limit of descriptors.
@@ -118,6 +125,8 @@ impl Server {
         let orders = listen::unix(&socket).map_err(|error| {
             format!("{}: cannot listen here: {error}; work_path must be writable and short", socket.display())
         })?;
+        let control_gid = control_gid(&settings)?;
+        open_to(&socket, control_gid).inspect_err(|_| drop(remove_stale(&socket)))?;
         let journal = Journal::open(&settings);
         let journal = journal.map_err(|fault| format!("{fault}; set log_path to a directory we can write to"))?;
         let trouble = |error: io::Error| format!("the event loop cannot be set up: {error}");
@@ -144,6 +153,7 @@ impl Server {
             flood: Flood::new(),
             open: 0,
             cap,
+            control_gid,
             controls: 0,
             stopping: false,
             started: SystemTime::now(),
@@ -159,6 +169,7 @@ impl Server {
         let begun = lp.now();
         let housekeeping = begun + HOUSEKEEPING;
         let stamps = stamps(&tls_files(&shared.settings));
+        let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
         let mut server = Server {
             lp,
             shared,
@@ -175,6 +186,8 @@ impl Server {
             reported: LONG_TURN,
             // The start counts as a burst: it needed much that will not be needed again.
             most_open: usize::MAX,
+            rates: Rates::default(),
+            _watchdog: watchdog,
             board_fault: String::new(),
             descriptors: limit,
             _lock: lock,
@@ -218,11 +231,14 @@ impl Server {
             self.deliver(now, ticket, outcome);
         }
         self.lp.run(&mut self.shared);
+        self.lp.watch().enter("helpers", None);
         self.drain_helpers(now);
         self.take_signals();
         self.settle_newborn(now);
         self.settle_contested();
+        self.lp.watch().enter("orders", None);
         self.carry_out_orders();
+        self.lp.watch().enter("house", None);
         self.shed();
         self.make_room(now);
         if now >= self.housekeeping {
@@ -236,11 +252,7 @@ impl Server {
         let shared = &mut self.shared;
         let delivered = self.lp.guard(ticket.id, |entry| match entry {
             Entry::Pop3(conversation) => conversation.deliver(now, ticket, outcome, shared),
-            // The configuration was being read, and that panicked.
-            Entry::Control(conversation) => {
-                conversation.report(ticket, false, "a fault of ours ended this order\n".to_owned());
-                true
-            }
+            Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
             _ => false,
         });
         if delivered == Some(true) {
@@ -262,7 +274,7 @@ impl Server {
                 Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
                 Outcome::Certificates(..) | Outcome::Board(..) => {}
                 Outcome::Named(address, name) => self.shared.named(now, address, name),
-                Outcome::Configuration(read, json) => self.reloaded(ticket, read, json),
+                Outcome::Configuration(read) => self.reloaded(ticket, read),
                 outcome => self.shared.collected(ticket, outcome),
             }
         }
@@ -336,7 +348,7 @@ impl Server {
         for signal in std::mem::take(came) {
             match signal {
                 Signal::Stop => self.stop(),
-                Signal::Reload => self.reload(None, false),
+                Signal::Reload => self.reload(None),
                 Signal::Child => {
                     let helpers = self.lp.iter_mut().filter(|(_, entry)| matches!(entry, Entry::Helper(_)));
                     let ids: Vec<Id> = helpers.map(|(id, _)| id).collect();
@@ -367,7 +379,8 @@ impl Server {
                     })
                 }
                 Newborn::Control(stream) => {
-                    control::Conversation::new(now, stream).map(|conversation| Entry::Control(Box::new(conversation)))
+                    let made = control::Conversation::new(now, stream, &self.shared);
+                    made.map(|conversation| Entry::Control(Box::new(conversation)))
                 }
             };
             let settings = &self.shared.settings;
@@ -445,6 +458,7 @@ impl Server {
 
     fn keep_house(&mut self, now: Instant) {
         self.housekeeping = now + HOUSEKEEPING;
+        self.rates.note(now, self.shared.counts);
         self.shared.tell(now);
         let longest = self.lp.longest();
         if longest.time > self.reported {

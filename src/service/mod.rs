@@ -8,12 +8,14 @@
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `helpers.rs` | the authenticators' processes                                                        |
+//! | `control.rs` | who may give which orders, and what becomes of each                                  |
+//! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
-//! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
 
 pub mod account;
 pub mod cache;
 pub mod control;
+pub mod errand;
 pub mod guard;
 pub mod helpers;
 pub mod names;
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::control::{Order, Told};
 use crate::net::child::Started;
 use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
@@ -76,8 +79,12 @@ pub enum Outcome {
     /// After so many reloads, what the certificates' files look like, and what became of reading them again when they
     /// had changed.
     Certificates(u32, Vec<Stamp>, Option<Result<Option<Tls>, String>>),
-    /// The configuration was read again; whether the report is wanted as JSON.
-    Configuration(Result<Box<Configuration>, Vec<String>>, bool),
+    /// The configuration was read again.
+    Configuration(Result<Box<Configuration>, Vec<String>>),
+    /// What an order came to that was carried out by a job.
+    Told(Told),
+    /// An order found a maildrop in use: it comes back, and what to say should that last.
+    InUse(Box<errand::Errand>, String),
     /// It is time to try once more.
     TryAgain,
     /// The maildrop is another session's; whether that one's peer seems to be gone.
@@ -98,6 +105,8 @@ pub struct Configuration {
     pub settings: Settings,
     /// The certificates they name.
     pub tls: Option<Tls>,
+    /// The number of control_group, where it is set.
+    pub control_gid: Option<u32>,
     /// What the certificates' files looked like.
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
@@ -203,7 +212,7 @@ pub struct Shared {
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
     pub compacting: HashSet<PathBuf>,
     /// Orders, to be carried out between turns.
-    pub orders: VecDeque<(Ticket, Vec<String>)>,
+    pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
     pub counts: Counts,
     /// What clients make happen, as far as it has lines in the log.
@@ -212,6 +221,8 @@ pub struct Shared {
     pub open: usize,
     /// Most that may be.
     pub cap: usize,
+    /// The number of control_group, where it is set.
+    pub control_gid: Option<u32>,
     /// Control connections that are open now.
     pub controls: usize,
     /// No new connections.

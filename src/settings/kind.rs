@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::words::{Manner, Trouble, Word, quote};
-use super::{Command, Method, TlsFile};
+use super::{Command, Group, Method, TlsFile};
 use crate::rules::domains::{Elsewhere, Line, Reach, is_prefix};
 use crate::text::nearest::nearest;
 use crate::text::number::{Fraction, decimal};
@@ -55,6 +55,8 @@ pub enum Kind {
     Pem,
     /// A program and its arguments.
     Command,
+    /// The name of a group of users.
+    Group,
     /// The name of a domain.
     Domain,
     /// A virtual domain: its prefix, which logins it is about, its name, its drop files.
@@ -84,6 +86,7 @@ impl Kind {
             Kind::FolderOrNone => "[DIRECTORY]".to_owned(),
             Kind::Pem => "FILE [DOMAIN]".to_owned(),
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
+            Kind::Group => "GROUP".to_owned(),
             Kind::Domain => "DOMAIN".to_owned(),
             Kind::VirtualDomain => "PREFIX ADDRESSES|SUFFIX DOMAIN DIRECTORY".to_owned(),
             Kind::DomainFolder => "DOMAIN DIRECTORY".to_owned(),
@@ -392,6 +395,20 @@ impl Field for Vec<PathBuf> {
     }
     fn show(&self) -> Vec<String> {
         self.iter().flat_map(Field::show).collect()
+    }
+}
+
+impl Field for Option<Group> {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        if word.text.is_empty() {
+            return Err(value.missing());
+        }
+        *self = Some(Group(word.text.clone()));
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        self.iter().map(|group| quote(&group.0)).collect()
     }
 }
 

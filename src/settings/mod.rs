@@ -60,6 +60,8 @@ pub struct Settings {
     pub hash_spool: u8,
     /// Where bins lie; `None` = beside the drop files.
     pub bin_path: Option<PathBuf>,
+    /// A drop with less live mail in it is compacted at QUIT.
+    pub bin_pfull: Fraction,
     /// Virtual domains, as written. Use [`domains`](Settings::domains).
     pub vdomain: Vec<Line>,
     /// Stands between a virtual domain's prefix and a user.
@@ -70,8 +72,6 @@ pub struct Settings {
     pub alt_drop_path: Vec<Elsewhere>,
     /// What follows from these, and from host_domain, drop_path and hash_spool: who a login means.
     pub domains: Domains,
-    /// A drop with less live mail in it is compacted at QUIT.
-    pub bin_pfull: Fraction,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.
@@ -83,6 +83,8 @@ pub struct Settings {
     pub log_path: PathBuf,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Whose members may watch and do daily work.
+    pub control_group: Option<Group>,
     /// A log that grew to so many kilobytes is renamed; 0 = never.
     pub log_max_size: u64,
     /// Statistics files; `None` = there are none.
@@ -210,6 +212,10 @@ pub enum Method {
     /// A program is asked: `authent_process`.
     External,
 }
+
+/// A group of users of this machine, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group(pub String);
 
 /// A program and its arguments. Nothing is expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

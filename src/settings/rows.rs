@@ -132,6 +132,14 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
     }),
+    row!(control_group {
+        kind: Group,
+        takes_effect: Now,
+        example: "mailops",
+        why: "A group of users whose members may watch the server and do daily work with tellpop: status, users, mem, kick \
+              and whatever `tellpop help` marks with a +. They must be able to reach the socket in work_path. Unset, root and \
+              the user that the server runs as are the only ones.",
+    }),
     row!(stats_path {
         kind: FolderOrNone,
         takes_effect: Now,
@@ -514,7 +522,6 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     warn(&["run_as"], "the server stays the user it was started as"),
-    note(&["control_group"], "root and the server's own user may control it"),
     warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
     warn(&["min_space"], "free space is not watched"),
     note(&["add_status"], "messages are sent without a Status line of ours"),

@@ -291,6 +291,20 @@ impl<D: Disk> Maildrop<D> {
         self.core.is_due(0, 0)
     }
 
+    /// Bytes of memory that it holds.
+    pub fn held(&self) -> usize {
+        let spot = &self.core.spot;
+        let paths = [Some(&spot.drop), spot.bins.as_ref()].into_iter().flatten();
+        let marks =
+            self.marks.as_ref().map_or(0, |marks| size_of::<Marks>() + marks.bits.capacity() * size_of::<u64>());
+        // What is shared has two counts before it.
+        size_of::<Self>()
+            + size_of::<Core<D>>()
+            + 2 * size_of::<usize>()
+            + paths.map(|path| path.as_os_str().len()).sum::<usize>()
+            + marks
+    }
+
     /// What was there when the session began.
     pub fn totals(&self) -> Totals {
         self.core.totals

@@ -15,6 +15,7 @@
 //! | `locks`              | the drop's own locks, shared with other programs                          |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
+//! | [`tellpass`]         | the password of remote administration                                     |
 //! | [`bulletins`]        | the board that all users share, as a maildrop                             |
 //! | [`users`]            | the stock authenticator's files of users                                  |
 
@@ -23,6 +24,7 @@ pub mod disk;
 pub mod maildrop;
 pub mod path;
 pub mod reader;
+pub mod tellpass;
 pub mod users;
 
 mod compaction;

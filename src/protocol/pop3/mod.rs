@@ -278,6 +278,12 @@ impl Pop3 {
         !matches!(self.state, Authorising | Sasl | Proving | Checking | Asking(Asked::Tls))
     }
 
+    /// How long the client has been silent; nothing until it is logged in.
+    pub fn silence(&self, now: Instant) -> Option<Duration> {
+        let heard = self.deadline.checked_sub(self.rules.idle)?;
+        self.is_logged_in().then(|| now.saturating_duration_since(heard))
+    }
+
     fn may_send_password(&self) -> bool {
         self.link.tls || self.link.plain_ok
     }

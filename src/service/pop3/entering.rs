@@ -92,6 +92,11 @@ impl Entering {
         self.name.as_ref().map_or_else(|sent| &**sent, Name::shown)
     }
 
+    /// Whether it is known who it is.
+    pub(super) fn is_welcome(&self) -> bool {
+        self.account.is_some()
+    }
+
     /// What the authenticator is told.
     fn asked(&self) -> &[u8] {
         self.name.as_ref().map_or(NOBODY, |name| &name.asked)
@@ -333,14 +338,14 @@ impl Service<'_> {
 
     /// It is known whether the password fits: all rules together say what becomes of it.
     pub(super) fn settle(&mut self, now: Instant, account: Option<Account>) -> Said {
-        let Some(Entering { step: Step::Asked(ruling), key, .. }) = self.session.entering.as_deref() else {
+        let Some(entering @ Entering { step: Step::Asked(ruling), .. }) = self.session.entering.as_deref() else {
             return self.unavailable();
         };
         let ruling = ruling.with_password(account.is_some());
         match (ruling.refused(), account) {
             (None, Some(account)) => {
-                if let Some(key) = *key {
-                    self.shared.cache.put(now, key, account.clone());
+                if let Some(key) = entering.key {
+                    self.shared.cache.put(now, key, entering.user(), account.clone());
                 }
                 self.proved(now, account)
             }

@@ -28,10 +28,10 @@ mod proving;
 pub mod shown;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::noise::Event;
 use super::{Outcome, Shared};
@@ -58,6 +58,23 @@ use shown::Shown;
 pub struct Conversation {
     stream: Stream<TcpStream, Pop3, Message>,
     session: Session,
+}
+
+/// Somebody who is logged in, for operators.
+#[derive(Debug, Clone, Copy)]
+pub struct Visitor<'s> {
+    /// His name, as everything compares it.
+    pub user: &'s str,
+    /// Where he is.
+    pub address: IpAddr,
+    /// How long he has been connected.
+    pub age: Duration,
+    /// Within TLS.
+    pub tls: bool,
+    /// Messages that he has and has not marked; nothing while his maildrop is being opened, or closed for good.
+    pub messages: Option<u32>,
+    /// How long he has been silent.
+    pub idle: Duration,
 }
 
 /// What the service knows of one client.
@@ -298,6 +315,47 @@ impl Conversation {
             done => self.stream.answer(done),
         }
         true
+    }
+
+    /// Who is logged in on it, or just being let in.
+    pub fn visitor(&self, now: Instant) -> Option<Visitor<'_>> {
+        let Session { user, entering, peer, began, maildrop, .. } = &self.session;
+        let entering = entering.as_deref().filter(|entering| entering.is_welcome());
+        Some(Visitor {
+            user: user.as_deref().or(entering.map(Entering::user))?,
+            address: peer.ip().to_canonical(),
+            age: now.saturating_duration_since(*began),
+            tls: self.stream.is_tls(),
+            messages: maildrop.as_deref().map(|maildrop| maildrop.live_totals().messages),
+            idle: self.stream.machine().silence(now).unwrap_or_default(),
+        })
+    }
+
+    /// Whether this user is logged in on it, or trying to be.
+    pub fn is_of(&self, user: &str) -> bool {
+        let entering = self.session.entering.as_deref().map(Entering::user);
+        self.session.user.as_deref().or(entering) == Some(user)
+    }
+
+    /// Whether it is about to be over.
+    pub fn is_ending(&self) -> bool {
+        self.stream.is_ending()
+    }
+
+    /// Bytes of memory that it holds, but for what rustls keeps for TLS.
+    pub fn held(&self) -> usize {
+        let Session { user, maildrop, entering, shown, .. } = &self.session;
+        size_of::<Self>()
+            + shown.as_ref().map_or(0, |_| size_of::<Shown>())
+            + self.stream.buffered()
+            + user.as_ref().map_or(0, |user| user.len())
+            + entering.as_deref().map_or(0, |entering| size_of::<Entering>() + entering.user().len())
+            + maildrop.as_ref().map_or(0, |maildrop| maildrop.held())
+    }
+
+    /// Whether it is within TLS.
+    pub fn is_tls(&self) -> bool {
+        self.stream.is_tls()
     }
 
     /// It is over: the line for the log, and, if somebody had logged in, the statistics.
