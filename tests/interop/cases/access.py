@@ -102,6 +102,7 @@ def names(bench):
                      "check no.such.user x", "check bob geheim"], "questions")
     check(is_in(reply(site)), "ann again")
     logged(site, "bob 127.0.0.1: login refused: valid_users has no such name")
+    logged(site, "../etc 127.0.0.1: login refused: no user can be called so")
     logged(site, "ann 127.0.0.1: login refused: wrong name or password")
     same(access(site)["refused_by_name"], 4, "refused by name")
 
