@@ -259,7 +259,9 @@ impl Service<'_> {
         }
         if self.has_line(Event::Refused) {
             let address = self.session.peer.ip().to_canonical();
-            log::info!("pop3 {} {} {address}: login refused: {}", self.id, self.who(), rule.reason());
+            let impossible = self.session.entering.as_deref().is_some_and(|entering| entering.name.is_err());
+            let reason = if impossible { "no user can be called so" } else { rule.reason() };
+            log::info!("pop3 {} {} {address}: login refused: {reason}", self.id, self.who());
             log::debug!("pop3 {} {} {address}: {ruling}", self.id, self.who());
         }
         self.leave();

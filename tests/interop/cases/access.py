@@ -5,6 +5,7 @@ others are what strangers are."""
 
 import json
 import os
+import select
 import socket
 import time
 
@@ -57,6 +58,21 @@ def is_in(text):
     return text.startswith(b"+OK ")
 
 
+def statistics(bench):
+    text = b""
+    for name in os.listdir(bench.path("stats")):
+        with open(bench.path("stats", name), "rb") as file:
+            text += file.read()
+    return text
+
+
+def guess(site, source, password):
+    pop = site.pop(source=source)
+    pop.ok("USER ann")
+    pop.send(f"PASS {password}\r\n")
+    return pop
+
+
 def access(site):
     return json.loads(site.tell("status", "--json").stdout)["access"]
 
@@ -86,6 +102,7 @@ def names(bench):
                      "check no.such.user x", "check bob geheim"], "questions")
     check(is_in(reply(site)), "ann again")
     logged(site, "bob 127.0.0.1: login refused: valid_users has no such name")
+    logged(site, "../etc 127.0.0.1: login refused: no user can be called so")
     logged(site, "ann 127.0.0.1: login refused: wrong name or password")
     same(access(site)["refused_by_name"], 4, "refused by name")
 
@@ -126,13 +143,16 @@ def hosts(bench):
     wrap = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', table]
     if run([*wrap, "true"]).returncode:
         raise Skip("no mount namespace of our own can be made here")
-    site = bench.site(tls=False, settings={"lookup_names": "true", "user_ip_name": "localhost,*.friends.example"})
+    os.mkdir(bench.path("stats"))
+    settings = {"lookup_names": "true", "user_ip_name": "localhost,*.friends.example", "stats_path": bench.path("stats")}
+    site = bench.site(tls=False, settings=settings)
     site.fill(spool.spool(spool.plain(1)))
     site.start(wrap=wrap)
     check(is_in(reply(site)), "localhost")
     check(is_in(reply(site, source="127.0.0.7")), "a friend")
     same(reply(site, source="127.0.0.8"), DENIED, "a stranger")
     logged(site, "ann 127.0.0.7 (pc.friends.example) plain")
+    wait_for("the statistics have the name", lambda: b" ann pc.friends.example " in statistics(bench))
     logged(site, "ann 127.0.0.8: login refused: user_ip_name has no such host")
     same(access(site)["refused_by_host"], 1, "refused by host")
     same(access(site)["names_known"], 3, "names")
@@ -341,53 +361,41 @@ def expired(bench):
 def guesses(bench):
     site = filled(bench, penalty_max_secs=4)
     check(is_in(reply(site, source="127.0.0.5")), "ann is known at 127.0.0.5")
-    first = answer(site, "bob", "guess 1", source="127.0.0.6")
-    second = answer(site, "bob", "guess 2", source="127.0.0.6")
-    third = answer(site, "bob", "guess 3", source="127.0.0.6")
-    same([first[0], second[0], third[0]], [DENIED] * 3, "replies")
-    check(first[1] < 0.9 <= second[1] < third[1] and third[1] >= 1.8, "each should take longer:", first[1], second[1], third[1])
+    took = []
+    for number in range(3):
+        text, secs = answer(site, "bob", f"guess {number}", source="127.0.0.6")
+        same(text, DENIED, f"guess {number}")
+        took.append(secs)
+    # What waits, waits 1 and 2 seconds, and 4 from here on. How slow this machine is besides matters little.
+    check(took[1] >= 0.9 and took[2] >= 1.8 and took[0] < took[2], "each should take longer:", took)
     for _ in range(5):
-        text, took = answer(site, "bob", "guess 3", source="127.0.0.6")
-        check(text == DENIED and took < 0.9, "the same again is not slowed:", took)
-    # A right password waits too: how long it takes tells nothing.
-    text, took = answer(site, "bob", "geheim", source="127.0.0.6")
-    check(is_in(text) and took >= 1.8, text, took)
-    # Now bob is known there and does not wait any more.
-    check(answer(site, "bob", "geheim", source="127.0.0.6")[1] < 0.9, "bob is known there")
-    # Attackers of many addresses are parked; others, and the owner at home, are not.
-    parked = []
-    for host in range(20, 30):
-        source = f"127.0.0.{host}"
-        with guess(site, source, f"first of {host}") as pop:
-            same(pop.line(), DENIED, "the first guess")
-        parked.append(guess(site, source, f"second of {host}"))
-    begun = time.monotonic()
+        text, secs = answer(site, "bob", "guess 2", source="127.0.0.6")
+        check(text == DENIED and secs < 3, "the same again is not slowed:", secs)
+    # A right password waits too: how long it takes tells nothing. Then bob is known there and does not wait any more.
+    text, secs = answer(site, "bob", "geheim", source="127.0.0.6")
+    check(is_in(text) and secs >= 3.5, text, secs)
+    guess(site, "127.0.0.6", "carl's").close()
+    check(answer(site, "bob", "geheim", source="127.0.0.6")[1] < 1.5, "bob is known there")
+    # Guesses side by side raise the level too. While they are parked, others are not, and neither is the owner at home.
+    for pop in [guess(site, "127.0.0.20", f"side by side {number}") for number in range(8)]:
+        same(pop.line(), DENIED, "side by side")
+        pop.close()
+    parked = [guess(site, "127.0.0.20", f"parked {number}") for number in range(10)]
     check(is_in(reply(site, source="127.0.0.5")), "ann at home")
     check(is_in(reply(site, "bob", "geheim", source="127.1.0.1")), "somebody elsewhere")
-    check(time.monotonic() - begun < 0.9, "they waited:", time.monotonic() - begun)
+    check(not select.select([pop.socket for pop in parked], [], [], 0)[0], "a guess was answered before them")
     for pop in parked:
         same(pop.line(), DENIED, "parked")
         pop.close()
     before = access(site)
-    check(before["delayed"] >= 12 and before["prefixes_remembered"] >= 11, before)
-    # It outlives a reload. Guesses side by side raise the level too; a server that stops waits for none of them.
-    last = [guess(site, "127.0.0.20", f"side by side {number}") for number in range(8)]
-    for pop in last:
-        same(pop.line(), DENIED, "side by side")
-        pop.close()
+    check(before["delayed"] >= 13 and before["prefixes_remembered"] >= 3, before)
+    # It outlives a reload, and a server that stops waits for nobody.
     rewrite(site, penalty_max_secs=60)
     check(access(site)["prefixes_remembered"] >= before["prefixes_remembered"], "prefixes after a reload")
     pop = guess(site, "127.0.0.20", "the last")
-    wait_for("it is parked", lambda: access(site)["delayed"] >= before["delayed"] + 9)
+    wait_for("it is parked", lambda: access(site)["delayed"] > before["delayed"])
     site.stop(seconds=5)
     check(pop.rest().startswith(b"-ERR [SYS/TEMP] "), "parked when the server stopped")
-
-
-def guess(site, source, password):
-    pop = site.pop(source=source)
-    pop.ok("USER ann")
-    pop.send(f"PASS {password}\r\n")
-    return pop
 
 
 @test("access: with all connections taken, who had time to log in and did not makes room")
