@@ -459,7 +459,7 @@ impl Disk for SimDisk {
     }
 
     fn link(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
-        let mut world = self.call("link")?;
+        let mut world = self.call(&format!("link {} {}", from.display(), to.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = *dir.names.get(from.as_os_str()).ok_or_else(not_found)?;
         if dir.names.contains_key(to.as_os_str()) {
@@ -479,13 +479,13 @@ impl Disk for SimDisk {
     }
 
     fn try_lock(&self, file: &SimHandle, kind: LockKind) -> io::Result<bool> {
-        let mut world = self.call("try_lock")?;
+        let mut world = self.call(&format!("try_lock {kind:?}"))?;
         let holder = *world.locks.entry((file.inode, kind as u8)).or_insert(file.number);
         Ok(holder == file.number)
     }
 
     fn unlock(&self, file: &SimHandle, kind: LockKind) -> io::Result<()> {
-        let mut world = self.call("unlock")?;
+        let mut world = self.call(&format!("unlock {kind:?}"))?;
         if world.locks.get(&(file.inode, kind as u8)) == Some(&file.number) {
             world.locks.remove(&(file.inode, kind as u8));
         }

@@ -398,10 +398,10 @@ impl Life {
         }
         let disk = self.disk.again();
         disk.world().cold = false;
-        let empty = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| lock.data.is_empty());
-        if empty && !matches!(accident, Accident::Kill(_)) {
+        let lost = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| !lock.data.ends_with(b" sim\n"));
+        if lost && !matches!(accident, Accident::Kill(_)) {
             // A dotlock whose line the disk lost is anybody's: judged by its age. A kill alone never leaves one.
-            disk.world().now += 400_000_000_000;
+            disk.world().now += 1_100_000_000_000;
         }
         Life { disk, ..self }
     }
