@@ -124,6 +124,7 @@ impl Server {
             newborn: Vec::new(),
             parked: VecDeque::new(),
             compacting: HashSet::new(),
+            short: HashSet::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             open: 0,

@@ -50,6 +50,8 @@ pub fn place(user: &str, account: &Account, settings: &Settings) -> Result<Place
         work_path: settings.work_path.clone(),
         owner: None,
         locks: settings.lock_method.iter().map(lock).collect(),
+        hash_bindir: settings.hash_bindir,
+        min_space_bytes: settings.min_space.saturating_mul(1 << 20),
     })
 }
 

@@ -31,7 +31,7 @@ use crate::protocol::helper::{Account, Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Login, Pop3, Row, Totals};
 use crate::settings::Settings;
-use crate::store::maildrop::{self, Maildrop, MessageReader, Miss, Pulled, Reach, Refused};
+use crate::store::maildrop::{self, Maildrop, MessageReader, Miss, Pulled, Reach, Refused, Remark};
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::{printable, visible};
@@ -420,7 +420,10 @@ impl Service<'_> {
     fn opened(&mut self, now: Instant, opened: Result<Box<Maildrop>, Refused>) -> Said {
         match opened {
             Ok(maildrop) => {
-                for remark in maildrop.remarks() {
+                if let Some(is_short) = maildrop.is_short() {
+                    self.shared.space(self.session.volume, maildrop.path(), is_short);
+                }
+                for remark in maildrop.remarks().into_iter().filter(|remark| *remark != Remark::ShortOfSpace) {
                     log::warn!("pop3 {} {}: {}: {remark}", self.id, self.who(), maildrop.path().display());
                 }
                 let totals = maildrop.totals();

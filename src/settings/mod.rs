@@ -58,6 +58,10 @@ pub struct Settings {
     pub hash_spool: u8,
     /// Where bins lie; `None` = beside the drop files.
     pub bin_path: Option<PathBuf>,
+    /// Whether bins that do not lie beside their drop files are spread over 32 x 32 directories.
+    pub hash_bindir: bool,
+    /// Megabytes below which no index is written and nothing compacted; 0 = not watched.
+    pub min_space: u64,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.

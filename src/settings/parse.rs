@@ -274,6 +274,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         hash_spool: 0,
         bin_path: None,
         lock_method: Vec::new(),
+        hash_bindir: false,
+        min_space: 0,
         min_uid: 0,
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),

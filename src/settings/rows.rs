@@ -156,6 +156,21 @@ pub static ROWS: &[Row] = &[
         why: "Directory for the bins, where indexes and deletions are kept. Unset, a bin lies beside its drop file, as \
               .NAME.bin. Set it where others may write to the directory of the drop files.",
     }),
+    row!(hash_bindir {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: bins that do not lie beside their drop files are spread over 32 x 32 directories, by a hash of the drop \
+              file's whole path, which then follows below. After a change each bin is moved to its new place when its \
+              maildrop is next opened, and nothing is lost.",
+    }),
+    row!(min_space {
+        kind: number("MEGABYTES", 0, 1_000_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "With less than this free where the bins lie, no index is written and no drop file compacted that would need \
+              space for it; reading and deleting go on. 0 = free space is not watched.",
+    }),
     row!(lock_method {
         kind: SomeOf(LockMethod::NAMES),
         default: "dotlock,fcntl",
@@ -340,10 +355,8 @@ pub static LATER: &[Unused] = &[
     note(&["control_group"], "root and the server's own user may control it"),
     warn(&["user_ip_address", "allow_ip"], "clients may come from anywhere; close the port to others with a packet filter"),
     warn(&["valid_users"], "every user the authenticator knows may log in"),
-    warn(&["min_space"], "free space is not watched"),
     note(&["add_status"], "messages are sent without a Status line of ours"),
     note(&["bin_pfull"], "a drop file is compacted when its user quits"),
-    note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
     note(&["bulletin_path", "bulletin_from", "hide_old_bulls"], "there are no bulletins yet"),
     note(&["stats_path", "oneline_stats"], "there are no statistics files yet; each session has its line in the log"),
     note(&["admin_port"], "there is no web administration yet"),

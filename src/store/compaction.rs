@@ -59,6 +59,8 @@ pub struct Compacted {
     pub freed_bytes: u64,
     /// Bytes that had to be moved.
     pub moved_bytes: u64,
+    /// Nothing was done: the copy would leave less free than min_space.
+    pub waits_for_space: bool,
 }
 
 /// The head of a copy.
@@ -157,9 +159,14 @@ pub(super) fn compact<'d, D: Disk>(
     let mut ledger = refresh::load(desk, bin, &mut Remarks::default())?;
     let times = desk.disk.stat(drop).map_err(desk.fault("looking at"))?;
     let cut = Cut::find(desk, &fresh.index, &header)?;
+    let runs = cut.runs(desk, &fresh.index, &header)?;
+    let length: u64 = runs.iter().map(|(from, to)| to - from).sum();
+    // Where everything from X on is dead the copy is next to nothing, and this is what makes room.
+    if length > 0 && desk.lacks(HEAD_BYTES + length + BLOCK_BYTES).map_err(Refused::Fault)? {
+        return Ok(Compacted { waits_for_space: true, ..Compacted::default() });
+    }
     cut.verify(desk, drop, &fresh.index, &header, &ledger, locks, keep_going)?;
 
-    let runs = cut.runs(desk, &fresh.index, &header)?;
     let plan = write_copy(desk, drop, cut.start, &runs, header.drop.size, &ledger, locks, keep_going)?;
     let plan = apply(desk, drop, plan, locks)?;
     bury(desk, bin, &mut ledger, &plan)?;
@@ -168,12 +175,13 @@ pub(super) fn compact<'d, D: Disk>(
     // From here on nothing can be lost: what fails only makes the next session scan.
     let surplus = plan.size != header.drop.size;
     let ledger_file = renewed.as_ref().unwrap_or(bin);
-    if surplus || cut.renew(desk, drop, fresh.index, header, times, ledger_file, &ledger).is_err() {
+    if surplus || desk.short || cut.renew(desk, drop, fresh.index, header, times, ledger_file, &ledger).is_err() {
         desk.remove_own(".idx")?;
     }
     // A ledger written anew stays locked until here.
     finish(desk)?;
-    Ok(Compacted { freed_bytes: plan.size - plan.start - plan.length, moved_bytes: plan.length })
+    let freed_bytes = plan.size - plan.start - plan.length;
+    Ok(Compacted { freed_bytes, moved_bytes: plan.length, waits_for_space: false })
 }
 
 /// Completes a compaction that was interrupted, under all locks.

@@ -81,6 +81,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn rename(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
     /// Adds a name within `dir`, over nothing.
     fn link(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
+    /// Moves a name to another directory, over whatever had it there.
+    fn move_to(&self, from: &Self::Dir, name: &Path, to: &Self::Dir) -> io::Result<()>;
+    /// How much can be written where `dir` is, in bytes.
+    fn free_bytes(&self, dir: &Self::Dir) -> io::Result<u64>;
     /// Takes a name away.
     fn remove(&self, dir: &Self::Dir, name: &Path) -> io::Result<()>;
     /// Tries for `Fcntl` or `Flock`, and says whether it was had.
@@ -174,6 +178,14 @@ impl Disk for RealDisk {
 
     fn link(&self, dir: &File, from: &Path, to: &Path) -> io::Result<()> {
         files::link_at(dir, from, to)
+    }
+
+    fn move_to(&self, from: &File, name: &Path, to: &File) -> io::Result<()> {
+        files::move_at(from, name, to)
+    }
+
+    fn free_bytes(&self, dir: &File) -> io::Result<u64> {
+        files::free_bytes(dir)
     }
 
     fn remove(&self, dir: &File, name: &Path) -> io::Result<()> {

@@ -185,9 +185,15 @@ impl<D: Disk> Maildrop<D> {
             desk = Desk::at(disk, place, true)?;
         }
         let Some(desk) = desk else { return Ok(Some(Maildrop::empty(disk, place))) };
+        let mut made = false;
         let bin = match desk.open_own(".bin", How::Write)? {
             Some(bin) => bin,
             None => {
+                if desk.take_over()? {
+                    remarks.add(Remark::BinMoved);
+                    return Ok(None);
+                }
+                made = true;
                 if desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
                     return Ok(Some(Maildrop::empty(disk, place)));
                 }
@@ -209,7 +215,15 @@ impl<D: Disk> Maildrop<D> {
         {
             return Ok(None);
         }
+        if made && desk.has_other()? {
+            // A session that began under the other value of hash_bindir has just made one there.
+            desk.remove_own(".bin")?;
+            return Ok(None);
+        }
         let Some((drop, seen)) = desk.open_drop()? else { return Ok(Some(Maildrop::empty(disk, place))) };
+        if desk.short {
+            remarks.add(Remark::ShortOfSpace);
+        }
         match refresh::refresh(&desk, &drop, seen, &bin) {
             Ok(mut fresh) => {
                 fresh.remarks.join(*remarks);
@@ -227,7 +241,8 @@ impl<D: Disk> Maildrop<D> {
     }
 
     fn empty(disk: &D, place: &Place) -> Maildrop<D> {
-        let spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: None, locks: [None; 3] };
+        let drop = place.drop.as_path().into();
+        let spot = Spot { drop, bins: None, owner: None, locks: [None; 3], min_space_bytes: 0 };
         Maildrop::over(disk, spot, None, &Header::default(), Remarks::default())
     }
 
@@ -274,6 +289,11 @@ impl<D: Disk> Maildrop<D> {
     /// What the operator should hear about this maildrop.
     pub fn remarks(&self) -> Vec<Remark> {
         self.core.remarks.list()
+    }
+
+    /// Whether less than min_space was free for its bin; `None` for an empty mailbox, which has none.
+    pub fn is_short(&self) -> Option<bool> {
+        self.core.files.as_ref().map(|_| self.remarks().contains(&Remark::ShortOfSpace))
     }
 
     /// Up to 64 messages from number `from` on, marked ones too; none when there are no more.

@@ -138,7 +138,7 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     header.bin_id = work.ledger.id;
     header.bin_serial = work.ledger.serial;
     let index = writer.finish(&mut header).map_err(|unread| fault(desk, unread))?;
-    if matches!(index, Index::Memory(_)) {
+    if matches!(index, Index::Memory(_)) && !desk.short {
         remarks.add(Remark::IndexInMemory);
     }
     Ok(Fresh { index, header, remarks })

@@ -130,10 +130,9 @@ fn a_lock_that_we_may_only_read_or_only_see_is_judged_all_the_same() {
             let denied = AtomicU32::new(0);
             let guarded = disk.clone();
             disk.world().actor = Some(Box::new(move |world, what| {
-                if what.starts_with("open Write ann.lock") || what.starts_with("open Read ann.lock") {
-                    if denied.fetch_add(1, Ordering::Relaxed) < failures {
-                        world.fail_at = Some((world.calls + 1, std::io::ErrorKind::PermissionDenied));
-                    }
+                let opens = what.starts_with("open Write ann.lock") || what.starts_with("open Read ann.lock");
+                if opens && denied.fetch_add(1, Ordering::Relaxed) < failures {
+                    world.fail_at = Some((world.calls + 1, std::io::ErrorKind::PermissionDenied));
                 }
             }));
             let opened = Maildrop::open_on(&guarded, &place);

@@ -1,6 +1,7 @@
 //! The maildrop on real files in temporary folders.
 
 mod costs;
+mod layout;
 mod locking;
 mod sim;
 mod world;
@@ -111,7 +112,7 @@ fn refused(site: &Site) -> String {
     }
 }
 
-fn rows(maildrop: &Maildrop) -> Vec<Row> {
+fn rows<D: super::disk::Disk>(maildrop: &Maildrop<D>) -> Vec<Row> {
     let mut rows = Vec::new();
     loop {
         let page = maildrop.lookup(rows.len() as u32 + 1).run().unwrap();

@@ -68,6 +68,8 @@ pub struct World {
     pub cold: bool,
     /// Writing needs space that is not there.
     pub full: bool,
+    /// What is said to be free.
+    pub free: u64,
     /// Bytes read from each file.
     pub read: HashMap<u64, u64>,
     /// Syncs done.
@@ -260,6 +262,7 @@ impl SimDisk {
             stopped: false,
             cold: false,
             full: false,
+            free: u64::MAX,
             read: HashMap::new(),
             syncs: 0,
             writes: 0,
@@ -468,6 +471,21 @@ impl Disk for SimDisk {
         dir.names.insert(to.into(), inode);
         dir.pending.push((None, Some((to.into(), inode))));
         Ok(())
+    }
+
+    fn move_to(&self, from: &SimDirHandle, name: &Path, to: &SimDirHandle) -> io::Result<()> {
+        let mut world = self.call(&format!("move {}", name.display()))?;
+        let old = world.dirs.get_mut(&from.0).unwrap();
+        let inode = old.names.remove(name.as_os_str()).ok_or_else(not_found)?;
+        old.pending.push((Some(name.into()), None));
+        let new = world.dirs.get_mut(&to.0).unwrap();
+        new.names.insert(name.into(), inode);
+        new.pending.push((None, Some((name.into(), inode))));
+        Ok(())
+    }
+
+    fn free_bytes(&self, _: &SimDirHandle) -> io::Result<u64> {
+        Ok(self.call("free_bytes")?.free)
     }
 
     fn remove(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
