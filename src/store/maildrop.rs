@@ -5,6 +5,7 @@
 //! | [`open`](Maildrop::open)          | yes      | locks the bin for the session, brings the index up to date        |
 //! | [`page`], [`row`], [`reader`]     | no¹      | look at the snapshot; mail that came later is not in it           |
 //! | [`delete`], [`undelete_all`]      | no       | set and clear marks, in memory                                    |
+//! | [`expire`], [`mark_all`]          | yes      | mark what is old, what was fetched                                |
 //! | [`commit`]                        | yes      | one record in the ledger and one sync: all marks or none          |
 //! | [`compact`]                       | yes      | takes the dead bytes out; then gives the session lock up          |
 //! | dropping it                       | no       | gives the session lock up; marks are forgotten                    |
@@ -17,6 +18,8 @@
 //! [`row`]: Maildrop::row
 //! [`reader`]: Maildrop::reader
 //! [`delete`]: Maildrop::delete
+//! [`expire`]: Maildrop::expire
+//! [`mark_all`]: Maildrop::mark_all
 //! [`undelete_all`]: Maildrop::undelete_all
 //!
 //! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made. The promises
@@ -48,7 +51,7 @@ const ATTEMPTS: u32 = 8;
 
 /// A maildrop, open for one session.
 pub struct Maildrop<D: Disk = RealDisk> {
-    core: Arc<Core<D>>,
+    pub(super) core: Arc<Core<D>>,
     /// Where the ledger ends: the only part of a session that a commit moves.
     ledger: End,
     /// Nothing until the first message is marked.
@@ -462,7 +465,7 @@ fn row(number: u32, entry: &Entry, deleted: bool) -> Row {
 
 impl<D: Disk> Core<D> {
     /// Up to `most` entries from number `from` on, with their numbers.
-    fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
+    pub(super) fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
         let count = self.totals.messages;
         let Some(files) = self.files.as_ref().filter(|_| (1..=count).contains(&from)) else { return Ok(Vec::new()) };
         let end = count.min((from - 1).saturating_add(most));

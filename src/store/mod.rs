@@ -8,6 +8,7 @@
 //! | `ledger`             | `.NAME.bin`: deaths and repetitions; truth; carries the session lock      |
 //! | `refresh`            | how the index is brought up to date with drop and ledger                  |
 //! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
+//! | `expiry`             | old and fetched messages that go with a commit                            |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
@@ -21,6 +22,7 @@ pub mod users;
 
 mod compaction;
 mod desk;
+mod expiry;
 mod index;
 mod ledger;
 mod locks;

@@ -1,6 +1,7 @@
 //! The maildrop on real files in temporary folders.
 
 mod costs;
+mod expiry;
 mod layout;
 mod locking;
 mod sim;
