@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod nwauth;
 pub mod options;
+pub mod repair;
 pub mod serve;
 pub mod settings;
 pub mod tell;
@@ -27,6 +28,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "demo", link: false, help: "make a folder with users and mail, and serve it", run: demo::run },
     Program { name: "check", link: false, help: "judge a dmail.conf", run: check::run },
     Program { name: "settings", link: false, help: "the reference of all settings", run: settings::run },
+    Program { name: "repair", link: false, help: "look at a maildrop and put it in order", run: repair::run },
     Program { name: "tellpop", link: true, help: "give orders to a running server", run: tell::run },
     Program { name: "nwauth", link: true, help: "the stock authenticator: a file of users", run: nwauth::run },
 ];

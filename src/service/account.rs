@@ -44,7 +44,12 @@ pub fn place(user: &str, account: &Account, settings: &Settings) -> Result<Place
         None => drop_path(&settings.drop_path, settings.hash_spool, user),
         Some(path) => checked(Path::new(OsStr::from_bytes(path)), &settings.drop_root)?,
     };
-    Ok(Place {
+    Ok(place_of(drop, settings))
+}
+
+/// The place of a drop, as the settings have it.
+pub fn place_of(drop: PathBuf, settings: &Settings) -> Place {
+    Place {
         drop,
         bin_path: settings.bin_path.clone(),
         work_path: settings.work_path.clone(),
@@ -52,7 +57,7 @@ pub fn place(user: &str, account: &Account, settings: &Settings) -> Result<Place
         locks: settings.lock_method.iter().map(lock).collect(),
         hash_bindir: settings.hash_bindir,
         min_space_bytes: settings.min_space.saturating_mul(1 << 20),
-    })
+    }
 }
 
 /// The number behind an authenticator's uid field. May ask a name service, so this is for a job.

@@ -3,6 +3,7 @@
 //!
 //! [`RealDisk`] is the one that serves; it has no state and costs nothing over the calls themselves.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, FileTimes};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -63,6 +64,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn stat_dir(&self, dir: &Self::Dir) -> io::Result<Stat>;
     /// Opens `name` in `dir`, following no link and waiting for nobody.
     fn open(&self, dir: &Self::Dir, name: &Path, how: How) -> io::Result<Self::File>;
+    /// The names in the directory `path` that begin with `start`.
+    fn names(&self, path: &Path, start: &OsStr) -> io::Result<Vec<OsString>>;
     /// What `name` in `dir` is; a link is itself.
     fn look(&self, dir: &Self::Dir, name: &Path) -> io::Result<Stat>;
     /// What an open file is.
@@ -134,6 +137,14 @@ impl Disk for RealDisk {
 
     fn open(&self, dir: &File, name: &Path, how: How) -> io::Result<File> {
         files::open_at(dir, name, how)
+    }
+
+    fn names(&self, path: &Path, start: &OsStr) -> io::Result<Vec<OsString>> {
+        let fits = |name: &OsString| name.as_encoded_bytes().starts_with(start.as_encoded_bytes());
+        fs::read_dir(path)?
+            .map(|entry| Ok(entry?.file_name()))
+            .filter(|name| name.as_ref().map_or(true, fits))
+            .collect()
     }
 
     fn look(&self, dir: &File, name: &Path) -> io::Result<Stat> {

@@ -20,7 +20,7 @@ impl<D: Disk> Maildrop<D> {
             from = last + 1;
             for (number, entry) in &page {
                 let wanted = !self.is_deleted(*number) && allows(*number);
-                if wanted && posted(&self.core.from_line(entry)?).is_some_and(|moment| moment < before) {
+                if wanted && posted(&self.core.read_from_line(entry)?).is_some_and(|moment| moment < before) {
                     old.push(Row { number: *number, octets: entry.extent.octets, uid: entry.uid(), deleted: false });
                 }
             }

@@ -17,10 +17,11 @@
 //! lock, and none removes the fresh one of another. Removing is renaming to a name nobody knows, looking whether it was what
 //! had been judged (else it gets its name back), and only then taking it away.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::desk::{Desk, Refused, Remark, Remarks};
+use super::desk::{Desk, Refused, Remark, Remarks, there};
 use super::disk::{Disk, Holder, How, LockKind, Reach, Stat};
 use crate::text::fault::Fault;
 
@@ -259,6 +260,36 @@ pub(super) fn standing<D: Disk>(desk: &Desk<D>) -> Standing<D> {
         dead = holder.is_some_and(|holder| !disk.is_alive(&holder));
     }
     if dead || disk.now() - seen.mtime >= STALE_NANOS { Standing::Stale(file, seen) } else { Standing::Held }
+}
+
+/// Temporary files of locks: our first name, and what somebody had begun to remove. They may be in use.
+pub(super) fn left_behind<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Fault> {
+    let parent = desk.spot.drop.parent().unwrap_or(Path::new("/"));
+    let start = desk.own(".lock.");
+    let names = desk.disk.names(parent, start.as_os_str()).map_err(Fault::at("reading", parent))?;
+    let away = |name: &&[u8]| name.len() == 16 && name.iter().all(u8::is_ascii_hexdigit);
+    let ours = |name: &OsString| {
+        let rest = name.as_encoded_bytes().strip_prefix(start.as_os_str().as_encoded_bytes());
+        rest.is_some_and(|rest| rest == b"new" || away(&rest))
+    };
+    Ok(names.into_iter().filter(ours).map(|name| parent.join(name)).collect())
+}
+
+/// Removes those that are in nobody's use, and says which. Refused while one of us is about to take the lock.
+pub(super) fn sweep<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Refused> {
+    let found = left_behind(desk)?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let new = first_name(desk);
+    // Who has the first name is alone: nobody is removing anything now.
+    let Entered::Ours(_file) = enter(desk, &new)? else { return Ok(Vec::new()) };
+    for path in &found {
+        let name = Path::new(path.file_name().unwrap_or_default());
+        there(desk.disk.remove(&desk.dir, name)).map_err(Fault::at("removing", path))?;
+    }
+    drop(there(desk.disk.remove(&desk.dir, &new)));
+    Ok(found)
 }
 
 /// Takes the dotlock away if it is nobody's, and says whether the name is free. Only for who has the first name.

@@ -10,6 +10,7 @@
 //! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
 //! | `expiry`             | old and fetched messages that go with a commit                            |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
+//! | [`repair`]           | a maildrop put in order without the server                                |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
 //! | [`users`]            | the stock authenticator's files of users                                  |
@@ -18,6 +19,7 @@ pub mod disk;
 pub mod maildrop;
 pub mod path;
 pub mod reader;
+pub mod repair;
 pub mod users;
 
 mod compaction;

@@ -149,7 +149,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// The message's From_ line, if it is where it was.
-    pub(super) fn from_line(&self, entry: &Entry) -> Result<Vec<u8>, Miss> {
+    pub(super) fn read_from_line(&self, entry: &Entry) -> Result<Vec<u8>, Miss> {
         let mut line = vec![0; entry.extent.from_bytes as usize];
         let mut read = 0;
         while read < line.len() {

@@ -485,6 +485,38 @@ impl<'l> Seats<'l> {
     }
 }
 
+/// What a drop holds, all of it read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    pub(super) live: u32,
+    pub(super) live_bytes: u64,
+    pub(super) dead: u32,
+    pub(super) dead_bytes: u64,
+    pub(super) preamble_bytes: u64,
+}
+
+/// Counts what is live and what the ledger calls dead; writes nothing.
+pub(super) fn survey<D: Disk>(
+    desk: &Desk<D>,
+    drop: &D::File,
+    ledger: &Ledger,
+    locks: &mut DropLocks<'_, D>,
+) -> Result<Survey, Refused> {
+    let size = desk.disk.stat(drop).map_err(desk.fault("looking at"))?.size;
+    let mut found = Survey { preamble_bytes: size, ..Survey::default() };
+    let mut seats = Seats::new(ledger);
+    scan(desk, drop, 0..size, locks, &mut || true, |extent| {
+        let bytes = extent.end() - extent.offset;
+        found.preamble_bytes = found.preamble_bytes.min(extent.offset);
+        match seats.seat(&extent) {
+            (_, false) => (found.live, found.live_bytes) = (found.live + 1, found.live_bytes + bytes),
+            (_, true) => (found.dead, found.dead_bytes) = (found.dead + 1, found.dead_bytes + bytes),
+        }
+        true
+    })?;
+    Ok(found)
+}
+
 /// Hands the messages of the drop's `bytes` to `each` until it says no. `keep_going` is asked between pieces; when it says no the
 /// answer is [`Refused::Locked`]: come again later.
 pub(super) fn scan<D: Disk>(

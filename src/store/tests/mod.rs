@@ -4,6 +4,7 @@ mod costs;
 mod expiry;
 mod layout;
 mod locking;
+mod repair;
 mod sim;
 mod world;
 

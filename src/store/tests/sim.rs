@@ -3,7 +3,7 @@
 //! them, and lets other programs work in between.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -378,6 +378,13 @@ impl Disk for SimDisk {
             }
         };
         Ok(self.handle(&mut world, inode, how != How::Read))
+    }
+
+    fn names(&self, path: &Path, start: &OsStr) -> io::Result<Vec<OsString>> {
+        let world = self.call("names")?;
+        let dir = world.dirs.get(path).ok_or_else(not_found)?;
+        let fits = |name: &&OsString| name.as_encoded_bytes().starts_with(start.as_encoded_bytes());
+        Ok(dir.names.keys().filter(fits).cloned().collect())
     }
 
     fn look(&self, dir: &SimDirHandle, name: &Path) -> io::Result<Stat> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::sim::{SimDisk, World};
 use crate::store::maildrop::{Maildrop, Miss, Place, Pulled, Reach, Refused};
+use crate::store::repair::{Wish, repair_on};
 use crate::text::bytes::Output;
 
 const DROP: &str = "/spool/ann";
@@ -406,6 +407,13 @@ impl Life {
         Life { disk, ..self }
     }
 
+    /// Somebody runs `dmail repair` before the server comes up again.
+    fn repair(&self) {
+        repair_on(&self.disk, &self.place, Wish::default()).expect("a drop can be repaired after a crash");
+        let looked = repair_on(&self.disk, &self.place, Wish { look_only: true, compact: false }).unwrap();
+        assert!(looked.in_order, "left after repair: {looked:?}");
+    }
+
     /// Opens until it works, looks, and sees that the promises hold; then deletes and compacts once more.
     fn judge(&self) {
         for last in [false, true] {
@@ -449,6 +457,9 @@ fn play(seed: u64) -> u64 {
             let context = Context { seed, accident, disk: life.disk.clone() };
             life.play(STEPS, accident);
             let life = life.recover(accident);
+            if n % 2 == 0 {
+                life.repair();
+            }
             life.judge();
             context.passed();
         }
