@@ -20,7 +20,7 @@ use std::io;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::compaction;
-use super::desk::{Desk, Refused, Remark, Remarks};
+use super::desk::{Desk, Refused, Remark, Remarks, refuse};
 use super::disk::{Disk, Stat};
 use super::index::{self, Entry, Header, Identity, Index, Last, Unread, Writer, tail_bytes};
 use super::ledger::{self, Ledger, Named, Record};
@@ -31,6 +31,8 @@ use crate::text::fault::Fault;
 
 /// A drop is read in pieces of this size: larger ones are no faster.
 const PIECE_BYTES: usize = 256 * 1024;
+/// So many NULs in a row are no mail, not even what a power cut leaves of it: a sparse file, made so that we read for hours.
+const NUL_BYTES: u64 = 1 << 30;
 
 /// An index that knows all there is.
 pub(super) struct Fresh<D: Disk> {
@@ -530,11 +532,16 @@ pub(super) fn scan<D: Disk>(
     let mut scanner = Scanner::new(bytes.start);
     let mut piece = vec![0; PIECE_BYTES.min((bytes.end - bytes.start) as usize)];
     let mut at = bytes.start;
+    let mut nuls = 0;
     let mut wanted = true;
     let mut found = |extent| wanted = wanted && each(extent);
     while at < bytes.end {
         let some = piece.len().min((bytes.end - at) as usize);
         desk.read_full(drop, &mut piece[..some], at).map_err(desk.fault("reading"))?;
+        nuls = if is_nul(&piece[..some]) { nuls + some as u64 } else { 0 };
+        if nuls >= NUL_BYTES {
+            return Err(refuse("reading", &desk.spot.drop, "a gigabyte of NULs: a sparse file, or a damaged one"));
+        }
         scanner.feed(&piece[..some], &mut found);
         at += some as u64;
         locks.touch();
@@ -544,6 +551,11 @@ pub(super) fn scan<D: Disk>(
     }
     scanner.finish(&mut found);
     Ok(())
+}
+
+fn is_nul(piece: &[u8]) -> bool {
+    // Equal to itself one byte on.
+    piece.first().is_none_or(|&byte| byte == 0 && piece[1..] == piece[..piece.len() - 1])
 }
 
 /// The hash of what stands before `size` in the drop.

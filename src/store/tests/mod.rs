@@ -2,6 +2,7 @@
 
 mod costs;
 mod expiry;
+mod hostile;
 mod layout;
 mod locking;
 mod repair;
