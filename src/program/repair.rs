@@ -22,12 +22,18 @@ writes a damaged or absent index anew, removes what was left behind; and says wh
 of a drop file or the name of a user. A drop that a session or another program has is left alone. Exit code 1: something is
 left to do.";
 
+fn own(options: &mut getopts::Options) {
+    options.optflag("n", "look", "only look, and say what would be done");
+    options.optflag("", "compact", "take deleted mail out of the drop file");
+}
+
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(USAGE_TEXT, own)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let own = |options: &mut getopts::Options| {
-        options.optflag("n", "look", "only look, and say what would be done");
-        options.optflag("", "compact", "take deleted mail out of the drop file");
-    };
     let (common, matches) = match options::read(args, USAGE_TEXT, own) {
         Ok(read) => read,
         Err(code) => return code,

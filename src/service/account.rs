@@ -57,6 +57,7 @@ pub fn place_of(drop: PathBuf, settings: &Settings) -> Place {
         locks: settings.lock_method.iter().map(lock).collect(),
         hash_bindir: settings.hash_bindir,
         min_space_bytes: settings.min_space.saturating_mul(1 << 20),
+        lone: false,
     }
 }
 

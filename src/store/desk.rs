@@ -27,6 +27,8 @@ pub struct Place {
     pub hash_bindir: bool,
     /// With less than this free where the bins lie no index is written, and no copy for a compaction; 0: not watched.
     pub min_space_bytes: u64,
+    /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
+    pub lone: bool,
 }
 
 impl Place {
@@ -40,6 +42,7 @@ impl Place {
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
             hash_bindir: false,
             min_space_bytes: 0,
+            lone: false,
         }
     }
 }
