@@ -1,5 +1,6 @@
 //! F7: one file a program: options in, exit code out. All of them are one executable.
 
+pub mod bulletin;
 pub mod check;
 pub mod demo;
 pub mod man;
@@ -8,6 +9,7 @@ pub mod options;
 pub mod repair;
 pub mod serve;
 pub mod settings;
+pub mod stats;
 pub mod tell;
 
 use std::ffi::OsString;

@@ -8,10 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::options::{self, DONE, FAILED, USAGE};
-use crate::service::account::place_of;
+use crate::rules::domains::Home;
+use crate::service::account::{self, place_of};
 use crate::settings::{self, Level, Settings};
 use crate::store::maildrop::Refused;
-use crate::store::path::{below_root, drop_path, is_user_name};
+use crate::store::path::{below_root, drop_path};
 use crate::store::repair::{Wish, repair};
 use crate::sys::process;
 
@@ -19,8 +20,8 @@ const USAGE_TEXT: &str = "dmail repair [-i FILE] [-n] [--compact] DROP ...
 
 Looks at maildrops and puts them in order: completes a compaction that was interrupted, sets a ledger of another drop aside,
 writes a damaged or absent index anew, removes what was left behind; and says what it found and did. DROP is the whole path
-of a drop file or the name of a user. A drop that a session or another program has is left alone. Exit code 1: something is
-left to do.";
+of a drop file, or the name of a user whose drop file lies where drop_path and hash_spool put it. A drop that a session or
+another program has is left alone. Exit code 1: something is left to do.";
 
 fn own(options: &mut getopts::Options) {
     options.optflag("n", "look", "only look, and say what would be done");
@@ -111,14 +112,19 @@ fn one(word: &str, settings: &Settings, wish: Wish) -> (String, Vec<String>, boo
 
 fn drop_of(word: &str, settings: &Settings) -> Result<PathBuf, String> {
     if !word.contains('/') {
-        let name = word.to_lowercase();
-        return match is_user_name(name.as_bytes()) {
-            true => Ok(drop_path(&settings.drop_path, settings.hash_spool, &name)),
-            false => Err("no user can have that name: give the whole path of a drop file".to_owned()),
+        let Some(name) = account::name(word.as_bytes(), Home::default(), settings) else {
+            return Err("no user can have that name: give the whole path of a drop file".to_owned());
         };
+        return Ok(drop_path(settings.domains.drops_of(&name), settings.hash_spool, &name.local, &name.file));
     }
     let path = PathBuf::from(word);
-    let roots: Vec<PathBuf> = settings.drop_root.iter().chain([&settings.drop_path]).cloned().collect();
+    let roots: Vec<PathBuf> = settings
+        .drop_root
+        .iter()
+        .map(PathBuf::as_path)
+        .chain(settings.domains.all_drops())
+        .map(Path::to_owned)
+        .collect();
     match below_root(&path, &roots) {
         true => Ok(path),
         false => {

@@ -6,3 +6,4 @@ pub mod crypt;
 pub mod files;
 pub mod nofollow;
 pub mod process;
+pub mod socket;
