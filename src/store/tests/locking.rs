@@ -98,7 +98,7 @@ fn a_stale_dotlock_is_removed_and_a_living_one_is_not() {
 }
 
 #[test]
-fn a_process_that_hides_from_us_is_not_taken_for_dead() {
+fn who_lives_is_known_by_number_and_start() {
     let me = RealDisk.holder();
     assert!(RealDisk.is_alive(&me));
     assert!(!RealDisk.is_alive(&Holder { started: me.started + 1, ..me.clone() }));
