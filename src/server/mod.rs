@@ -148,6 +148,7 @@ impl Server {
             crowded: false,
             contested: Vec::new(),
             compacting: HashSet::new(),
+            short: HashSet::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),

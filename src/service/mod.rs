@@ -211,6 +211,8 @@ pub struct Shared {
     pub contested: Vec<(PathBuf, Ticket)>,
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
     pub compacting: HashSet<PathBuf>,
+    /// Volumes of drops whose bins have less than `min_space`: never more than there are volumes.
+    pub short: HashSet<u64>,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
@@ -268,6 +270,20 @@ impl Shared {
     pub fn volume_of(&self, drop: &Path) -> u64 {
         let found = self.volumes.iter().find(|(root, _)| drop.starts_with(root));
         found.map_or(0, |(_, volume)| *volume)
+    }
+
+    /// A maildrop on this volume was opened, and there was less than `min_space` for its bin, or enough: said in the log
+    /// when it begins and when it ends.
+    pub(crate) fn space(&mut self, volume: u64, drop: &Path, is_short: bool) {
+        let drop = drop.display();
+        if is_short && self.short.insert(volume) {
+            log::warn!(
+                "less than min_space is free for the bin of {drop}: until there is more no index is written there and \
+                 compaction waits; reading and deleting go on"
+            );
+        } else if !is_short && self.short.remove(&volume) {
+            log::info!("there is space again for the bin of {drop}: indexes are written and drops compacted");
+        }
     }
 
     /// When something shared is due.

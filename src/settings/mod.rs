@@ -62,6 +62,10 @@ pub struct Settings {
     pub bin_path: Option<PathBuf>,
     /// A drop with less live mail in it is compacted at QUIT.
     pub bin_pfull: Fraction,
+    /// Whether bins that do not lie beside their drop files are spread over 32 x 32 directories.
+    pub hash_bindir: bool,
+    /// Megabytes below which no index is written and nothing compacted; 0 = not watched.
+    pub min_space: u64,
     /// Virtual domains, as written. Use [`domains`](Settings::domains).
     pub vdomain: Vec<Line>,
     /// Stands between a virtual domain's prefix and a user.

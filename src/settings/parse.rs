@@ -286,6 +286,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         bulletin_from: String::new(),
         hide_old_bulls: false,
         lock_method: Vec::new(),
+        hash_bindir: false,
+        min_space: 0,
         min_uid: 0,
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),

@@ -187,6 +187,21 @@ pub static ROWS: &[Row] = &[
               none is left. A drop file that another program than a delivering one was seen to write, a shell user's mailer \
               or another server, is treated as with 1 for 30 days.",
     }),
+    row!(hash_bindir {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: bins that do not lie beside their drop files are spread over 32 x 32 directories, by a hash of the drop \
+              file's whole path, which then follows below. After a change each bin is moved to its new place when its \
+              maildrop is next opened, and nothing is lost.",
+    }),
+    row!(min_space {
+        kind: number("MEGABYTES", 0, 1_000_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "With less than this free where the bins lie, no index is written and no drop file compacted that would need \
+              space for it; reading and deleting go on. 0 = free space is not watched.",
+    }),
     row!(lock_method {
         kind: SomeOf(LockMethod::NAMES),
         default: "dotlock,fcntl",
@@ -523,9 +538,7 @@ pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     warn(&["run_as"], "the server stays the user it was started as"),
     warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
-    warn(&["min_space"], "free space is not watched"),
     note(&["add_status"], "messages are sent without a Status line of ours"),
-    note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
     note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(

@@ -213,7 +213,14 @@ impl<D: Disk> Maildrop<D> {
             *made = true;
             bin = desk.lock_bin(How::Create)?;
         }
+        if matches!(bin, Bin::Moved) {
+            remarks.add(Remark::BinMoved);
+            *made = false;
+        }
         let Bin::Held(bin) = bin else { return Ok(None) };
+        if desk.short {
+            remarks.add(Remark::ShortOfSpace);
+        }
         let found = match desk.open_drop()? {
             Some((drop, seen)) => refresh::refresh(&desk, &drop, seen, &bin).map(|fresh| {
                 let files = Files { drop, index: fresh.index };
@@ -247,8 +254,8 @@ impl<D: Disk> Maildrop<D> {
     }
 
     fn empty(disk: &D, place: &Place) -> Maildrop<D> {
-        let spot =
-            Spot { drop: place.drop.as_path().into(), bins: None, owner: None, full: place.full, locks: [None; 3] };
+        let drop = place.drop.as_path().into();
+        let spot = Spot { drop, bins: None, owner: None, full: place.full, locks: [None; 3], min_space_bytes: 0 };
         Maildrop::over(disk, spot, None, None, &Header::default(), Remarks::default())
     }
 
@@ -320,6 +327,11 @@ impl<D: Disk> Maildrop<D> {
     /// What the operator should hear about this maildrop.
     pub fn remarks(&self) -> Vec<Remark> {
         self.core.remarks.list()
+    }
+
+    /// Whether less than min_space was free for its bin; `None` for an empty mailbox, which has none.
+    pub fn is_short(&self) -> Option<bool> {
+        self.core.bin.as_ref().map(|_| self.remarks().contains(&Remark::ShortOfSpace))
     }
 
     /// Up to 64 messages from number `from` on, marked ones too; none when there are no more.

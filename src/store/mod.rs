@@ -13,6 +13,7 @@
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
 //! | `expiry`             | old and fetched messages that go with a commit                            |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
+//! | [`repair`]           | a maildrop put in order without the server                                |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
 //! | [`tellpass`]         | the password of remote administration                                     |
@@ -24,6 +25,7 @@ pub mod disk;
 pub mod maildrop;
 pub mod path;
 pub mod reader;
+pub mod repair;
 pub mod tellpass;
 pub mod users;
 

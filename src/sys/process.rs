@@ -25,6 +25,13 @@ pub fn kill_session(leader: u32) {
     }
 }
 
+/// Whether there is a process of that number, also one that is not ours (kill(2) with signal 0).
+pub fn exists(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: kill takes two numbers; signal 0 is sent to nobody, and a positive number names one process.
+    pid > 0 && (unsafe { libc::kill(pid, 0) } == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM))
+}
+
 /// SIGTERM, SIGINT, SIGHUP and SIGCHLD will each write one byte to `pipe`, which is non-blocking and stays open.
 pub fn write_signals_to(pipe: RawFd) -> io::Result<()> {
     SIGNAL_PIPE.store(pipe, Ordering::SeqCst);
@@ -183,6 +190,7 @@ mod tests {
         assert!(heap().is_none_or(|(used, _)| used > 0));
         assert!(unmap_idle_code() > 100_000, "there is code, and it still runs");
         assert_eq!(signal_name(15), "TERM");
+        assert!(exists(std::process::id()) && exists(1) && !exists(0) && !exists(u32::MAX) && !exists(i32::MAX as u32));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::rules::penalty::Attempt;
 use crate::service::cache::Key;
 use crate::service::names::Found;
 use crate::service::{LOCK_PATIENCE, LOCK_RETRY, Outcome, PEER_PATIENCE, account};
-use crate::store::maildrop::{Maildrop, Refused};
+use crate::store::maildrop::{Maildrop, Refused, Remark};
 use crate::text::fault::Fault;
 use crate::text::printable::visible;
 use crate::text::secret::Secret;
@@ -409,7 +409,10 @@ impl Service<'_> {
     ) -> Said {
         match opened {
             Ok((maildrop, shown)) => {
-                for remark in maildrop.remarks() {
+                if let Some(is_short) = maildrop.is_short() {
+                    self.shared.space(self.session.volume, maildrop.path(), is_short);
+                }
+                for remark in maildrop.remarks().into_iter().filter(|remark| *remark != Remark::ShortOfSpace) {
                     log::warn!("pop3 {} {}: {}: {remark}", self.id, self.who(), maildrop.path().display());
                 }
                 self.session.maildrop = Some(maildrop);
