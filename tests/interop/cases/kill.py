@@ -123,7 +123,7 @@ def rounds(bench, when, appends):
             spool.append(drop, b"".join(spool.entry(text, 2) for text in texts))
             alive += [spool.on_the_wire(text) for text in texts]
             known.update(alive)
-    print(json.dumps(dict(rounds=ROUNDS, answered=answered, cut=cut, undone=undone, deferred=deferred)))
+    print("counted:", json.dumps(dict(rounds=ROUNDS, answered=answered, cut=cut, undone=undone, deferred=deferred)))
     check(not nameless, nameless, "of", ROUNDS, "kills left a dotlock that does not say whose it is")
     check(not left, "after", left, "of", ROUNDS, "kills the dead server's dotlock outlived the next session")
     if when == "in" and ROUNDS >= 30:
