@@ -153,6 +153,10 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     }
     let mut remarks = locks.remarks;
     let mut ledger = load(desk, bin, &mut remarks)?;
+    // Mail may have come since it was begun, and made another compaction not due for long.
+    if desk.has_own(".copy.new")? {
+        let _ = desk.remove_own(".copy.new");
+    }
     if desk.has_own(".copy")? {
         compaction::recover(desk, drop, bin, &mut ledger, locks, &mut remarks)?;
     }

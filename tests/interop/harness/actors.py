@@ -189,7 +189,13 @@ def edit(drop, path, part, owner=None):
     gone = [key for key in names if random.random() < part]
     for key in gone:
         box.remove(key)
-    box.flush()
+    try:
+        box.flush()
+    except mailbox.ExternalClashError:
+        # It gave the new file its name, and before it had locked that too, somebody who takes fcntl first was there: its job is
+        # done. Anything else is somebody who wrote under its locks.
+        if box._pending:
+            raise
     if owner and gone:
         # Python's mailbox keeps the mode only.
         os.chown(path, *owner)
