@@ -31,6 +31,10 @@ def identity(drop):
     return status.st_ino, status.st_mode, status.st_uid, status.st_gid
 
 
+def copies(site):
+    return [name for name in os.listdir(site.spool) if name.startswith(".ann.copy")]
+
+
 def rounds(bench, when, appends):
     site = bench.site(tls=False)
     count, serial = 30, 0
@@ -95,6 +99,15 @@ def rounds(bench, when, appends):
             wait = bench.random.random() * bench.random.choice((0.002, 0.01, 0.03))
             while time.perf_counter() - began < wait:
                 pass
+        elif when == "compacting":
+            pop.ok("QUIT")
+            said = True
+            # As soon as its copy is seen, if there is a compaction at all, and then anywhere in it.
+            while time.perf_counter() - began < 0.05 and not copies(site):
+                pass
+            began, wait = time.perf_counter(), bench.random.random() * 0.006
+            while time.perf_counter() - began < wait:
+                pass
         os.kill(site.process.pid, signal.SIGKILL)
         site.process.wait(20)
         if when == "in":
@@ -102,7 +115,7 @@ def rounds(bench, when, appends):
             # About half of the kills before the answer, on any machine.
             takes *= 0.9 if said else 1.1
         pop.close()
-        compacting += os.path.exists(os.path.join(site.spool, ".ann.copy"))
+        compacting += bool(copies(site))
         if new:
             done, trouble = other.answer(60)
             check(not trouble and len(done) == 3, f"round {n}: the other program:", trouble)
@@ -153,6 +166,8 @@ def rounds(bench, when, appends):
                                       compacting=compacting)))
     check(not nameless, nameless, "of", ROUNDS, "kills left a dotlock that does not say whose it is")
     check(not left, "after", left, "of", ROUNDS, "kills the dead server's dotlock outlived the next session")
+    if when == "compacting":
+        check(compacting, "no kill met a compaction")
     if when == "in" and ROUNDS >= 30:
         check(deferred, "no drop ever kept its dead")
         check(answered and cut, "the kills all fell on one side of the answer:", answered, "answered,", cut, "not")
@@ -171,6 +186,11 @@ def in_quit_appends(bench):
 @test("kill -9 right after QUIT was answered", 60 + 3 * ROUNDS)
 def after_quit(bench):
     rounds(bench, "after", appends=True)
+
+
+@test("kill -9 while a drop is compacted, with other mail arriving", 60 + 3 * ROUNDS)
+def in_compaction(bench):
+    rounds(bench, "compacting", appends=True)
 
 
 @test("kill -9 in a session: nothing is deleted", 60 + 3 * ROUNDS)
