@@ -22,6 +22,8 @@ from .wire import Pop
 
 #: F-10 of what must be survived: nobody waits longer for a lock.
 LOCK_SECS = 30
+#: A program that wants something draws nothing for so long.
+IDLE_SECS = 2
 SIZES = (0, 80, 600, 3_000, 20_000, 200_000)
 OFTEN = (4, 20, 30, 20, 6, 1)
 QUOTED = re.compile(rb"(?m)^>*From ")
@@ -204,18 +206,23 @@ def edit(drop, path, part, owner=None):
     return [dict(op="edit", drop=drop, names=[names[key] for key in gone], began=began, ended=time.monotonic())]
 
 
-def terminal(arguments, environment, answers):
-    """Runs a program on a terminal of its own and gives `answers` (what it drew: keys), each once; what it drew in all."""
+def terminal(arguments, environment, answers, idle_keys):
+    """Runs a program on a terminal of its own; what it drew in all. It is given `answers` (what it drew: keys), each once, and
+    `idle_keys` when it has drawn nothing for a while: then it wants something of whoever sits there."""
     leader, follower = pty.openpty()
     child = subprocess.Popen(arguments, stdin=follower, stdout=follower, stderr=follower, env=environment, close_fds=True,
                              start_new_session=True)
     os.close(follower)
-    drawn, end = b"", time.monotonic() + LOCK_SECS
+    drawn, end, idle = b"", time.monotonic() + LOCK_SECS, time.monotonic() + IDLE_SECS
     try:
         while time.monotonic() < end:
+            if time.monotonic() > idle:
+                os.write(leader, idle_keys)
+                idle = time.monotonic() + IDLE_SECS
             if select.select([leader], [], [], 0.05)[0]:
                 try:
                     drawn += os.read(leader, 65536)
+                    idle = time.monotonic() + IDLE_SECS
                 except OSError:
                     break
             elif child.poll() is not None:
@@ -241,10 +248,11 @@ def mutt(drop, path, part, folder):
     keys = "".join(f"<delete-pattern>~s {name}$<enter>" for name in gone)
     if before:
         keys += "<last-entry><flag-message>"
-    # When somebody else has the drop for over five seconds it asks whether to take his lock away: no, and exit.
+    # When somebody else has the drop for over five seconds it asks whether to take his lock away: no, and exit. When the drop was
+    # changed while it had it open, it stays for us to look, and forgets the keys: exit too, nothing is written.
     drawn = terminal(["mutt", "-n", "-F", os.path.join(folder, "muttrc"), "-f", path, "-e", f"push '{keys}<quit>'"],
                      {"PATH": os.environ["PATH"], "HOME": folder, "TERM": "vt100", "LC_ALL": "C.UTF-8"},
-                     {b"remove lock for": b"nx"})
+                     {b"remove lock for": b"nx"}, b"x")
     after = set(stored_names(path))
     taken = [name for name in gone if name not in after]
     return [dict(op="mutt", drop=drop, names=taken, refused=len(gone) - len(taken), began=began, ended=time.monotonic(),
