@@ -8,7 +8,7 @@
 //!
 //! | step                                              | a crash behind it finds                | and does                          |
 //! |---------------------------------------------------|----------------------------------------|-----------------------------------|
-//! | 1 copy written as `.copy.new`, synced             | the drop as it was                     | nothing                           |
+//! | 1 copy written as `.copy.new`, synced             | the drop as it was                     | removes what was begun            |
 //! | 2 renamed to `.copy`, directory synced            | X+L..N as it was: not yet cut¹         | goes on with step 3               |
 //! | 3 live bytes written at X, synced                 | the same                               | goes on with step 3               |
 //! | 4 size still N? (else copy anew, with the surplus) | the same                              | goes on with step 3               |

@@ -155,6 +155,11 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     }
     let mut remarks = locks.remarks;
     let mut ledger = load(desk, bin, &mut remarks)?;
+    // Mail may have come since it was begun, and made another compaction not due for long. What is not ours under that name is
+    // left for a compaction to refuse.
+    if desk.has_own(".copy.new")? && desk.open_own(".copy.new", How::Read).is_ok() {
+        let _ = desk.remove_own(".copy.new");
+    }
     if desk.has_own(".copy")? {
         compaction::recover(desk, drop, bin, &mut ledger, locks, &mut remarks)?;
     }
