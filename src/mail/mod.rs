@@ -4,3 +4,4 @@ pub mod bulletin;
 pub mod dots;
 pub mod identity;
 pub mod mbox;
+pub mod status;

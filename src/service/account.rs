@@ -31,6 +31,7 @@ pub fn place(name: &Name, account: &Account, settings: &Settings) -> Result<Plac
         full: settings.bin_pfull,
         locks: settings.lock_method.iter().map(lock).collect(),
         lone: false,
+        add_status: settings.add_status,
     })
 }
 

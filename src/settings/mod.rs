@@ -72,6 +72,8 @@ pub struct Settings {
     pub domains: Domains,
     /// A drop with less live mail in it is compacted at QUIT.
     pub bin_pfull: Fraction,
+    /// Whether messages without a Status line are sent with one.
+    pub add_status: bool,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.

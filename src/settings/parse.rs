@@ -282,6 +282,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         alt_drop_path: Vec::new(),
         domains: Domains::default(),
         bin_pfull: Fraction::HALF,
+        add_status: false,
         bulletin_path: None,
         bulletin_from: String::new(),
         hide_old_bulls: false,

@@ -26,6 +26,8 @@ pub struct Place {
     pub locks: Vec<LockKind>,
     /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
     pub lone: bool,
+    /// Whether a message without a Status line is sent with one, see [`status`](crate::mail::status).
+    pub add_status: bool,
 }
 
 impl Place {
@@ -39,6 +41,7 @@ impl Place {
             full: Fraction::HALF,
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
             lone: false,
+            add_status: false,
         }
     }
 }
@@ -134,6 +137,19 @@ pub(super) struct Spot {
     pub(super) owner: Option<u32>,
     pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
+    pub(super) add_status: bool,
+}
+
+impl Spot {
+    /// The spot of a place, without a directory for bins.
+    pub(super) fn of(place: &Place) -> Spot {
+        let mut locks = [None; 3];
+        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
+            *slot = Some(*kind);
+        }
+        let Place { owner, full, add_status, .. } = *place;
+        Spot { drop: place.drop.as_path().into(), bins: None, owner, full, locks, add_status }
+    }
 }
 
 /// What came of trying for the session lock.
@@ -159,12 +175,7 @@ pub(super) struct Desk<D: Disk> {
 impl<D: Disk> Desk<D> {
     /// Holds the directories of `place`; the bins' one is made when `make`. `None`: one of them is not there.
     pub(super) fn at(disk: &D, place: &Place, make: bool) -> Result<Option<Desk<D>>, Refused> {
-        let mut locks = [None; 3];
-        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
-            *slot = Some(*kind);
-        }
-        let mut spot =
-            Spot { drop: place.drop.as_path().into(), bins: None, owner: place.owner, full: place.full, locks };
+        let mut spot = Spot::of(place);
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
         };

@@ -144,7 +144,7 @@ impl Service<'_> {
         let volume = self.session.volume;
         let bulletins = self.session.shown.as_ref().and_then(|shown| shown.commit());
         maildrop.remember(bulletins.map(|(seen, _)| seen));
-        if maildrop.deletions() == 0 && bulletins.is_none() {
+        if !maildrop.has_news() {
             // What an earlier session deleted may still have to leave the drop.
             if maildrop.wants_compaction() {
                 self.shared.compact(maildrop, volume);

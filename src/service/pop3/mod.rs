@@ -7,7 +7,7 @@
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
 //! | Retrieve     | a body, pulled slice by slice from what is in memory; a job fetches what is not            |
-//! | Commit       | by a job: the ledger is synced. At once when nothing is marked                             |
+//! | Commit       | by a job: the ledger is synced. At once when nothing is marked, and nothing read that was new |
 //!
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
@@ -348,6 +348,9 @@ impl Host<Pop3> for Service<'_> {
         self.session.octets += body.octets(whole);
         if whole && body.whole {
             self.session.retrieved += 1;
+            if let (Wanted::Message(number, _), true) = (self.session.wanted, body.reader.is_news()) {
+                self.maildrop().read(number);
+            }
             self.shared.counts.retrieved += 1;
             self.shared.counts.octets += body.reader.octets();
         }
