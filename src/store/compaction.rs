@@ -417,6 +417,8 @@ impl Cut {
                 entry.extent.text_bytes += line.len() as u64;
                 entry.extent.octets += STATUS_OCTETS;
                 (entry.extent.read, entry.extent.takes_status) = (true, false);
+                // From now on the drop says it, and whoever changes it there.
+                entry.seen = false;
                 anew.octets += STATUS_OCTETS;
                 anew.live_bytes += line.len() as u64;
                 anew.takers -= 1;

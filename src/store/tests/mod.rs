@@ -4,6 +4,7 @@ mod acts;
 mod costs;
 mod deferral;
 mod sim;
+mod status;
 mod world;
 
 use std::fs;
