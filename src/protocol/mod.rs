@@ -7,6 +7,7 @@
 pub mod control;
 pub mod helper;
 pub mod pop3;
+pub mod sasl;
 
 #[cfg(test)]
 mod laws;

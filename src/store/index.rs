@@ -5,7 +5,8 @@
 //! between two entries is what compaction takes out. Each entry's check covers its position and the header's
 //! generation, drawn anew whenever entries move: an old entry can never pass for a new one. While entries are being moved
 //! the header is void. Written under an earlier boot, all entries are checked before the first is believed.
-//! When the file cannot be written (a full disk) the entries stay in memory until the session ends.
+//! When the file cannot be written (a full disk), or less is free than `min_space`, the entries stay in memory until the
+//! session ends.
 
 use std::io;
 use std::path::PathBuf;
@@ -375,6 +376,10 @@ impl<'d, D: Disk> Writer<'d, D> {
     /// Begins at number 1, with a generation of its own. `old`: the file there was, if one.
     pub(super) fn anew(desk: &'d Desk<D>, old: Option<D::File>) -> Writer<'d, D> {
         let generation = desk.disk.random();
+        if desk.short {
+            // The one there is stays: it is true of its day, and spares the next session a scan when it is believed again.
+            return Writer { desk, index: Index::Memory(Vec::new()), generation, batch: Vec::new(), written: 0 };
+        }
         let file = match old {
             Some(file) => Some(file),
             // An index that is not ours, a link, a directory: it stays, and we do without.
@@ -396,6 +401,7 @@ impl<'d, D: Disk> Writer<'d, D> {
         let mut writer = Writer { desk, index, generation, batch: Vec::new(), written: kept };
         match &mut writer.index {
             Index::Memory(entries) => entries.truncate(kept as usize * ENTRY_BYTES),
+            Index::File(_) if desk.short => writer.index = Index::Memory(writer.read_back()?),
             Index::File(file) => {
                 if void(desk, file).is_err() {
                     writer.retreat()?;
@@ -435,12 +441,20 @@ impl<'d, D: Disk> Writer<'d, D> {
 
     /// From file to memory: what was written so far is read back.
     fn retreat(&mut self) -> Result<(), Unread> {
-        let Index::File(file) = &self.index else { return Ok(()) };
-        let mut entries = vec![0; self.written as usize * ENTRY_BYTES];
-        self.desk.read_full(file, &mut entries, HEADER_BYTES as u64).map_err(Unread::Failed)?;
-        drop(self.desk.remove_own(".idx"));
-        self.index = Index::Memory(entries);
+        if let Index::File(_) = &self.index {
+            let entries = self.read_back()?;
+            drop(self.desk.remove_own(".idx"));
+            self.index = Index::Memory(entries);
+        }
         Ok(())
+    }
+
+    fn read_back(&self) -> Result<Vec<u8>, Unread> {
+        let mut entries = vec![0; self.written as usize * ENTRY_BYTES];
+        if let Index::File(file) = &self.index {
+            self.desk.read_full(file, &mut entries, HEADER_BYTES as u64).map_err(Unread::Failed)?;
+        }
+        Ok(entries)
     }
 
     /// From here on the entries are this session's only.

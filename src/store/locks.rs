@@ -1,23 +1,34 @@
 //! The drop's own locks, which other programs know: taken in the order the settings give, given up in reverse, never waited
 //! for. Whoever gets [`Refused::Locked`] holds none of them and comes back later.
 //!
-//! A dotlock `NAME.lock` tells in one line who holds it. Left behind, it is judged:
+//! A dotlock `NAME.lock` of ours tells in one line who holds it, is locked by the kernel besides for as long as its holder
+//! lives, and is touched every thirty seconds of long work. One that was left behind is judged:
 //!
-//! | its line says                                         | stale when                                        |
-//! |-------------------------------------------------------|---------------------------------------------------|
-//! | this machine, this boot, this process namespace       | no such process, or one that started later; or as |
-//! | anything else, or nothing (procmail, mutt, mail.local) | not written for five minutes                      |
+//! | what is found                                                          | stale                                 |
+//! |------------------------------------------------------------------------|---------------------------------------|
+//! | the kernel's lock on it is held                                         | no: one of us, on this machine, lives |
+//! | our line: this machine, boot and process namespace, and the process is gone or its number is another's | at once |
+//! | any other line, a lone process number, nothing (procmail, mutt, mail.local) | when not touched for [`STALE_NANOS`] |
+//! | a link, a directory                                                     | never                                 |
+//!
+//! A lone number is no proof of death: it may count in another namespace. Our dotlock is made as `.NAME.lock.new`, locked and
+//! written there, and gets its name by link(2): nobody ever sees an unwritten one, not even right after we were killed. That
+//! first name is taken by one of us at a time, and only who has it judges and removes: so no two of us can judge the same stale
+//! lock, and none removes the fresh one of another. Removing is renaming to a name nobody knows, looking whether it was what
+//! had been judged (else it gets its name back), and only then taking it away.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::desk::{Desk, Refused, Remark, Remarks};
-use super::disk::{Disk, Holder, How, LockKind, Reach};
+use super::desk::{Desk, Refused, Remark, Remarks, there};
+use super::disk::{Disk, Holder, How, LockKind, Reach, Stat};
 use crate::text::fault::Fault;
 
-/// A stranger's dotlock older than this is nobody's: qpopper and liblockfile wait as long.
-const STALE_NANOS: i64 = 300 * 1_000_000_000;
-/// A dotlock is written anew when it is older than this, far enough below the five minutes others wait.
+/// A dotlock that was not touched for so long is nobody's: procmail waits as long. Never less than ten minutes, which others
+/// may take between two touches.
+pub(super) const STALE_NANOS: i64 = 1024 * 1_000_000_000;
+/// A dotlock is touched when its last touch is so long ago: far below what anybody takes for stale.
 const TOUCH_NANOS: i64 = 30 * 1_000_000_000;
 /// How much of another's lock file is read to judge it.
 const LINE_BYTES: usize = 512;
@@ -46,11 +57,12 @@ impl<'d, D: Disk> DropLocks<'d, D> {
     /// The same on a drop that may not be there: then only programs that make dotlocks are kept from making one.
     pub(super) fn take_on(desk: &'d Desk<D>, file: Option<&'d D::File>) -> Result<DropLocks<'d, D>, Refused> {
         let mut locks = DropLocks { desk, file, held: Vec::new(), remarks: Remarks::default() };
+        let mut unmade = None;
         for kind in desk.spot.locks.into_iter().flatten() {
             if kind == LockKind::Dotlock {
                 match dotlock(desk)? {
-                    Some(held) => locks.held.push(held),
-                    None => locks.remarks.add(Remark::NoDotlock),
+                    Dotlock::Ours(held) => locks.held.push(held),
+                    Dotlock::MayNot(error) => unmade = Some(error),
                 }
             } else if let Some(file) = file {
                 if !desk.disk.try_lock(file, kind).map_err(desk.fault("locking"))? {
@@ -58,6 +70,14 @@ impl<'d, D: Disk> DropLocks<'d, D> {
                 }
                 locks.held.push(Held::Kernel(kind));
             }
+        }
+        match unmade {
+            // Nothing is held: other programs could write while we take bytes out.
+            Some(error) if locks.held.is_empty() => {
+                return Err(Fault::new("making", &path_of(desk, ".lock"), error).into());
+            }
+            Some(_) => locks.remarks.add(Remark::NoDotlock),
+            None => {}
         }
         Ok(locks)
     }
@@ -69,7 +89,7 @@ impl<'d, D: Disk> DropLocks<'d, D> {
             if let Held::Dotlock { file, touched, .. } = held {
                 let now = disk.now();
                 if now - *touched >= TOUCH_NANOS {
-                    // A failure shows as a lock that others find stale in five minutes; there is nothing better to do.
+                    // A failure shows as a lock that others find stale one day; there is nothing better to do.
                     let _ = disk.set_times(file, now, now);
                     *touched = now;
                 }
@@ -110,31 +130,91 @@ fn parse(line: &[u8]) -> Option<Holder> {
     Some(Holder { world: words.next()?.to_owned(), pid, started })
 }
 
-/// `None` when the directory lets us make none.
-fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Option<Held<D>>, Refused> {
+/// What came of asking for the dotlock.
+enum Dotlock<D: Disk> {
+    Ours(Held<D>),
+    /// The directory lets us make none.
+    MayNot(io::Error),
+}
+
+/// The path of the dotlock, or of another file in the drop's directory, for faults.
+fn path_of<D: Disk>(desk: &Desk<D>, ending: &str) -> PathBuf {
+    desk.spot.drop.with_file_name(desk.with(ending))
+}
+
+/// Our dotlock's first name: no user's drop is called so.
+fn first_name<D: Disk>(desk: &Desk<D>) -> PathBuf {
+    desk.own(".lock.new")
+}
+
+fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Dotlock<D>, Refused> {
     let disk = &desk.disk;
-    let name = desk.with(".lock");
-    let path: PathBuf = desk.spot.drop.with_file_name(&name);
-    // Written under another name first: whoever finds the lock, even right after we were killed, can read whose it is.
-    let new = desk.with(".lock.new");
-    drop(disk.remove(&desk.dir, &new));
-    let file = match disk.open(&desk.dir, &new, How::CreateNew) {
-        Ok(file) => file,
-        Err(error) => match error.kind() {
-            io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
-            _ => return Err(Fault::new("making", &path, error).into()),
-        },
+    let (new, name) = (first_name(desk), desk.with(".lock"));
+    let file = match enter(desk, &new)? {
+        Entered::Ours(file) => file,
+        Entered::MayNot(error) => return Ok(Dotlock::MayNot(error)),
     };
     // Unwritten (a full disk), it is judged by its age like anybody's.
     drop(disk.write(&file, line(&disk.holder()).as_bytes(), 0));
     let taken = take_name(desk, &new, &name);
     drop(disk.remove(&desk.dir, &new));
-    let inode = disk.stat(&file).map_err(Fault::at("looking at", &path))?.inode;
+    let inode = disk.stat(&file).map_err(Fault::at("looking at", &path_of(desk, ".lock")))?.inode;
     match taken? {
-        true => Ok(Some(Held::Dotlock { file, inode, touched: disk.now() })),
+        true => Ok(Dotlock::Ours(Held::Dotlock { file, inode, touched: disk.now() })),
         false => Err(Refused::Locked),
     }
+}
+
+enum Entered<D: Disk> {
+    /// The file with the first name. The kernel's lock on it lasts as long as the file is open.
+    Ours(D::File),
+    MayNot(io::Error),
+}
+
+/// Makes the file with the first name, and locks it. One of us at a time comes out of here with it.
+fn enter<D: Disk>(desk: &Desk<D>, new: &Path) -> Result<Entered<D>, Refused> {
+    let disk = &desk.disk;
+    for attempt in 0..2 {
+        let file = match disk.open(&desk.dir, new, How::CreateNew) {
+            Ok(file) => file,
+            Err(error) => match error.kind() {
+                io::ErrorKind::AlreadyExists if attempt == 0 && tidy(desk, new) => continue,
+                io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    return Ok(Entered::MayNot(error));
+                }
+                _ => return Err(Fault::new("making", &path_of(desk, ".lock"), error).into()),
+            },
+        };
+        // Until it is locked it looks like one left behind, and may be tidied away.
+        let locked = disk.try_lock(&file, LockKind::Fcntl).map_err(Fault::at("locking", &path_of(desk, ".lock")))?;
+        let named = locked && disk.stat(&file).is_ok_and(|ours| is_at(desk, new, &ours));
+        return if named { Ok(Entered::Ours(file)) } else { Err(Refused::Locked) };
+    }
+    Err(Refused::Locked)
+}
+
+/// Takes away what was left under the first name by one of us who was killed. Whether it is gone.
+fn tidy<D: Disk>(desk: &Desk<D>, new: &Path) -> bool {
+    let disk = &desk.disk;
+    match disk.open(&desk.dir, new, How::Write) {
+        Ok(file) => {
+            matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
+                && disk.stat(&file).is_ok_and(|seen| is_at(desk, new, &seen))
+                && disk.remove(&desk.dir, new).is_ok()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        // A link, or another user's.
+        Err(_) => {
+            let old = |seen: Stat| !seen.is_file() || disk.now() - seen.mtime >= STALE_NANOS;
+            disk.look(&desk.dir, new).is_ok_and(old) && disk.remove(&desk.dir, new).is_ok()
+        }
+    }
+}
+
+fn is_at<D: Disk>(desk: &Desk<D>, name: &Path, seen: &Stat) -> bool {
+    let same = |now: Stat| (now.dev, now.inode, now.mtime) == (seen.dev, seen.inode, seen.mtime);
+    desk.disk.look(&desk.dir, name).is_ok_and(same)
 }
 
 /// Gives our written lock its name, if nobody has it; once more after a stale one was taken away.
@@ -143,48 +223,99 @@ fn take_name<D: Disk>(desk: &Desk<D>, new: &Path, name: &Path) -> Result<bool, R
         match desk.disk.link(&desk.dir, new, name) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if attempt > 0 || !remove_stale(desk)? {
+                if attempt > 0 || !remove_stale(desk, name) {
                     return Ok(false);
                 }
             }
-            Err(error) => return Err(Fault::new("making", &desk.spot.drop.with_file_name(name), error).into()),
+            Err(error) => return Err(Fault::new("making", &path_of(desk, ".lock"), error).into()),
         }
     }
     Ok(false)
 }
 
-/// Takes the dotlock away if its holder is gone, and says whether it did.
-fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
+/// What stands at the dotlock's name.
+pub(super) enum Standing<D: Disk> {
+    Free,
+    Held,
+    /// Nobody's any more. The file, where it can be opened, stays open so that its number is not given to another.
+    Stale(Option<D::File>, Stat),
+}
+
+/// Judges what stands at the dotlock's name, as the page says.
+pub(super) fn standing<D: Disk>(desk: &Desk<D>) -> Standing<D> {
+    let (disk, name) = (&desk.disk, desk.with(".lock"));
+    let mut seen = match disk.look(&desk.dir, &name) {
+        Ok(seen) if seen.is_file() => seen,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Standing::Free,
+        _ => return Standing::Held,
+    };
+    let mut file = disk.open(&desk.dir, &name, How::Write).ok();
+    if file.as_ref().is_some_and(|file| !matches!(disk.try_lock(file, LockKind::Fcntl), Ok(true))) {
+        return Standing::Held;
+    }
+    // Others make theirs with modes that nobody may write to, or read.
+    file = file.or_else(|| disk.open(&desk.dir, &name, How::Read).ok());
+    let mut dead = false;
+    if let Some(file) = &file {
+        seen = match disk.stat(file) {
+            Ok(seen) if seen.is_file() => seen,
+            _ => return Standing::Held,
+        };
+        let mut text = [0; LINE_BYTES];
+        let read = disk.read(file, &mut text, 0, Reach::Wait).unwrap_or(0);
+        let holder = parse(&text[..read]).filter(|holder| holder.world == disk.holder().world);
+        dead = holder.is_some_and(|holder| !disk.is_alive(&holder));
+    }
+    if dead || disk.now() - seen.mtime >= STALE_NANOS { Standing::Stale(file, seen) } else { Standing::Held }
+}
+
+/// Temporary files of locks: our first name, and what somebody had begun to remove. They may be in use.
+pub(super) fn left_behind<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Fault> {
+    let parent = desk.spot.drop.parent().unwrap_or(Path::new("/"));
+    let start = desk.own(".lock.");
+    let names = desk.disk.names(&desk.dir).map_err(Fault::at("reading", parent))?;
+    let away = |name: &&[u8]| name.len() == 16 && name.iter().all(u8::is_ascii_hexdigit);
+    let ours = |name: &OsString| {
+        let rest = name.as_encoded_bytes().strip_prefix(start.as_os_str().as_encoded_bytes());
+        rest.is_some_and(|rest| rest == b"new" || away(&rest))
+    };
+    Ok(names.into_iter().filter(ours).map(|name| parent.join(name)).collect())
+}
+
+/// Removes those that are in nobody's use, and says which. Refused while one of us is about to take the lock.
+pub(super) fn sweep<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Refused> {
+    let found = left_behind(desk)?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let new = first_name(desk);
+    // Who has the first name is alone: nobody is removing anything now.
+    let Entered::Ours(_file) = enter(desk, &new)? else { return Ok(Vec::new()) };
+    for path in &found {
+        let name = Path::new(path.file_name().unwrap_or_default());
+        there(desk.disk.remove(&desk.dir, name)).map_err(Fault::at("removing", path))?;
+    }
+    drop(there(desk.disk.remove(&desk.dir, &new)));
+    Ok(found)
+}
+
+/// Takes the dotlock away if it is nobody's, and says whether the name is free. Only for who has the first name.
+fn remove_stale<D: Disk>(desk: &Desk<D>, name: &Path) -> bool {
     let disk = &desk.disk;
-    let name = desk.with(".lock");
-    let Ok(file) = disk.open(&desk.dir, &name, How::Write) else { return Ok(false) };
-    let Ok(seen) = disk.stat(&file) else { return Ok(false) };
-    if !seen.is_file() {
-        return Ok(false);
+    let (_file, seen) = match standing(desk) {
+        Standing::Stale(file, seen) => (file, seen),
+        Standing::Free => return true,
+        Standing::Held => return false,
+    };
+    let away = desk.own(&format!(".lock.{:016x}", disk.random()));
+    if !is_at(desk, name, &seen) || disk.rename(&desk.dir, name, &away).is_err() {
+        return false;
     }
-    let mut text = [0; LINE_BYTES];
-    let read = disk.read(&file, &mut text, 0, Reach::Wait).unwrap_or(0);
-    let dead =
-        parse(&text[..read]).is_some_and(|holder| holder.world == disk.holder().world && !disk.is_alive(&holder));
-    // One that lives writes to it every thirty seconds: also our own, left behind when it could not be removed.
-    let stale = dead || disk.now() - seen.mtime >= STALE_NANOS;
-    // Two of us may have judged the same lock: only one of them may remove it, and only it. Whoever comes second finds the
-    // kernel's lock on the file taken, or another file under the name.
-    if !stale
-        || !matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
-        || !disk.look(&desk.dir, &name).is_ok_and(|now| now.inode == seen.inode)
-    {
-        return Ok(false);
-    }
-    let away = desk.with(&format!(".lock.{:016x}", disk.random()));
-    if disk.rename(&desk.dir, &name, &away).is_err() {
-        return Ok(false);
-    }
-    let ours = disk.look(&desk.dir, &away).is_ok_and(|moved| moved.inode == seen.inode);
+    let ours = is_at(desk, &away, &seen);
     if !ours {
         // Another program replaced the lock between the last two looks: it gets its name back.
-        drop(disk.link(&desk.dir, &away, &name));
+        drop(disk.link(&desk.dir, &away, name));
     }
     drop(disk.remove(&desk.dir, &away));
-    Ok(ours)
+    ours
 }

@@ -4,7 +4,9 @@
 //! |-----------------------------------|----------|------------------------------------------------------------------|
 //! | [`open`](Maildrop::open)          | yes      | locks the bin for the session, brings the index up to date        |
 //! | [`page`], [`row`], [`reader`]     | no¹      | look at the snapshot; mail that came later is not in it           |
-//! | [`delete`], [`read`], [`undelete_all`] | no  | set and clear marks, in memory                                   |
+//! | [`delete`], [`undelete_all`]      | no       | set and clear marks, in memory                                    |
+//! | [`read`]                          | no       | remembers what was retrieved, in memory                           |
+//! | [`expire`], [`mark_all`]          | yes      | mark what is old, what was fetched                                |
 //! | [`commit`]                        | yes      | one record in the ledger and one sync: all marks or none          |
 //! | [`compact`]                       | yes      | takes the dead bytes out; then gives the session lock up          |
 //! | dropping it                       | no       | gives the session lock up; marks are forgotten                    |
@@ -18,6 +20,8 @@
 //! [`reader`]: Maildrop::reader
 //! [`delete`]: Maildrop::delete
 //! [`read`]: Maildrop::read
+//! [`expire`]: Maildrop::expire
+//! [`mark_all`]: Maildrop::mark_all
 //! [`undelete_all`]: Maildrop::undelete_all
 //!
 //! The operator's acts need the session lock too: [`undelete`](fn@undelete), [`erase`](fn@erase), [`rename_user`].
@@ -62,7 +66,7 @@ pub(super) const ATTEMPTS: u32 = 8;
 
 /// A maildrop, open for one session.
 pub struct Maildrop<D: Disk = RealDisk> {
-    core: Arc<Core<D>>,
+    pub(super) core: Arc<Core<D>>,
     /// Where the ledger ends: the only part of a session that a commit moves.
     ledger: End,
     /// Nothing until the first message is marked.
@@ -232,7 +236,14 @@ impl<D: Disk> Maildrop<D> {
             *made = true;
             bin = desk.lock_bin(How::Create)?;
         }
+        if matches!(bin, Bin::Moved) {
+            remarks.add(Remark::BinMoved);
+            *made = false;
+        }
         let Bin::Held(bin) = bin else { return Ok(None) };
+        if desk.short {
+            remarks.add(Remark::ShortOfSpace);
+        }
         let found = match desk.open_drop()? {
             Some((drop, seen)) => refresh::refresh(&desk, &drop, seen, &bin).map(|fresh| {
                 let files = Files { drop, index: fresh.index };
@@ -309,6 +320,21 @@ impl<D: Disk> Maildrop<D> {
         self.core.is_due(0, 0)
     }
 
+    /// Bytes of memory that it holds.
+    pub fn held(&self) -> usize {
+        let spot = &self.core.spot;
+        let paths = [Some(&spot.drop), spot.bins.as_ref()].into_iter().flatten();
+        let marks = self.marks.as_ref().map_or(0, |marks| {
+            size_of::<Marks>() + (marks.deleted.capacity() + marks.read.capacity()) * size_of::<u64>()
+        });
+        // What is shared has two counts before it.
+        size_of::<Self>()
+            + size_of::<Core<D>>()
+            + 2 * size_of::<usize>()
+            + paths.map(|path| path.as_os_str().len()).sum::<usize>()
+            + marks
+    }
+
     /// What was there when the session began.
     pub fn totals(&self) -> Totals {
         self.core.totals
@@ -324,6 +350,11 @@ impl<D: Disk> Maildrop<D> {
     /// What the operator should hear about this maildrop.
     pub fn remarks(&self) -> Vec<Remark> {
         self.core.remarks.list()
+    }
+
+    /// Whether less than min_space was free for its bin; `None` for an empty mailbox, which has none.
+    pub fn is_short(&self) -> Option<bool> {
+        self.core.bin.as_ref().map(|_| self.remarks().contains(&Remark::ShortOfSpace))
     }
 
     /// Up to 64 messages from number `from` on, marked ones too; none when there are no more.
@@ -542,7 +573,7 @@ impl<D: Disk> Lookup<D> {
 }
 
 impl<D: Disk> Core<D> {
-    fn row(&self, number: u32, entry: &Entry, deleted: bool) -> Row {
+    pub(super) fn row(&self, number: u32, entry: &Entry, deleted: bool) -> Row {
         Row { number, octets: self.octets(entry), uid: entry.uid(), deleted }
     }
 
@@ -557,7 +588,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// Up to `most` entries from number `from` on, with their numbers.
-    fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
+    pub(super) fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
         let count = self.totals.messages;
         let Some(files) = self.files.as_ref().filter(|_| (1..=count).contains(&from)) else { return Ok(Vec::new()) };
         let end = count.min((from - 1).saturating_add(most));

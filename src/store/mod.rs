@@ -11,9 +11,12 @@
 //! | `undelete`           | the dead that are still in the drop called back, by the operator          |
 //! | `erase`              | a mailbox taken away for good                                             |
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
+//! | `expiry`             | old and fetched messages that go with a commit                            |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
+//! | [`repair`]           | a maildrop put in order without the server                                |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
+//! | [`tellpass`]         | the password of remote administration                                     |
 //! | [`bulletins`]        | the board that all users share, as a maildrop                             |
 //! | [`users`]            | the stock authenticator's files of users                                  |
 
@@ -22,11 +25,14 @@ pub mod disk;
 pub mod maildrop;
 pub mod path;
 pub mod reader;
+pub mod repair;
+pub mod tellpass;
 pub mod users;
 
 mod compaction;
 mod desk;
 mod erase;
+mod expiry;
 mod index;
 mod ledger;
 mod locks;

@@ -28,7 +28,7 @@ use std::io;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::compaction;
-use super::desk::{Desk, Refused, Remark, Remarks};
+use super::desk::{Desk, Refused, Remark, Remarks, refuse};
 use super::disk::{Disk, How, LockKind, Stat};
 use super::index::{self, Entry, Header, Identity, Index, Last, Unread, Writer, tail_bytes};
 use super::ledger::{self, Ledger, Named, Record, is_after};
@@ -39,6 +39,8 @@ use crate::text::fault::Fault;
 
 /// A drop is read in pieces of this size: larger ones are no faster.
 const PIECE_BYTES: usize = 256 * 1024;
+/// So many NULs in a row are no mail, not even what a power cut leaves of it: a sparse file, made so that we read for hours.
+const NUL_BYTES: u64 = 1 << 30;
 
 /// The day within which one sighting of others is remembered for all.
 const DAY_SECS: u64 = 86_400;
@@ -220,7 +222,7 @@ fn close<D: Disk>(
     header.foreign_secs = ledger.foreign_secs;
     header.bulletins = ledger.bulletins.unwrap_or_default();
     let index = writer.finish(&mut header).map_err(|unread| fault(desk, unread))?;
-    if matches!(index, Index::Memory(_)) {
+    if matches!(index, Index::Memory(_)) && !desk.short {
         remarks.add(Remark::IndexInMemory);
     }
     Ok(Fresh { index, header, remarks, bin: renewed })
@@ -645,6 +647,38 @@ impl<'l> Seats<'l> {
     }
 }
 
+/// What a drop holds, all of it read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    pub(super) live: u32,
+    pub(super) live_bytes: u64,
+    pub(super) dead: u32,
+    pub(super) dead_bytes: u64,
+    pub(super) preamble_bytes: u64,
+}
+
+/// Counts what is live and what the ledger calls dead; writes nothing.
+pub(super) fn survey<D: Disk>(
+    desk: &Desk<D>,
+    drop: &D::File,
+    ledger: &Ledger,
+    locks: &mut DropLocks<'_, D>,
+) -> Result<Survey, Refused> {
+    let size = desk.disk.stat(drop).map_err(desk.fault("looking at"))?.size;
+    let mut found = Survey { preamble_bytes: size, ..Survey::default() };
+    let mut seats = Seats::new(ledger);
+    scan(desk, drop, 0..size, locks, &mut || true, |extent| {
+        let bytes = extent.end() - extent.offset;
+        found.preamble_bytes = found.preamble_bytes.min(extent.offset);
+        match seats.seat(&extent) {
+            (_, false) => (found.live, found.live_bytes) = (found.live + 1, found.live_bytes + bytes),
+            (_, true) => (found.dead, found.dead_bytes) = (found.dead + 1, found.dead_bytes + bytes),
+        }
+        true
+    })?;
+    Ok(found)
+}
+
 /// Hands the messages of the drop's `bytes` to `each` until it says no. `keep_going` is asked between pieces; when it says no the
 /// answer is [`Refused::Locked`]: come again later.
 pub(super) fn scan<D: Disk>(
@@ -658,11 +692,16 @@ pub(super) fn scan<D: Disk>(
     let mut scanner = Scanner::new(bytes.start);
     let mut piece = vec![0; PIECE_BYTES.min((bytes.end - bytes.start) as usize)];
     let mut at = bytes.start;
+    let mut nuls = 0;
     let mut wanted = true;
     let mut found = |extent| wanted = wanted && each(extent);
     while at < bytes.end {
         let some = piece.len().min((bytes.end - at) as usize);
         desk.read_full(drop, &mut piece[..some], at).map_err(desk.fault("reading"))?;
+        nuls = if is_nul(&piece[..some]) { nuls + some as u64 } else { 0 };
+        if nuls >= NUL_BYTES {
+            return Err(refuse("reading", &desk.spot.drop, "a gigabyte of NULs: a sparse file, or a damaged one"));
+        }
         scanner.feed(&piece[..some], &mut found);
         at += some as u64;
         locks.touch();
@@ -672,6 +711,11 @@ pub(super) fn scan<D: Disk>(
     }
     scanner.finish(&mut found);
     Ok(())
+}
+
+fn is_nul(piece: &[u8]) -> bool {
+    // Equal to itself one byte on.
+    piece.first().is_none_or(|&byte| byte == 0 && piece[1..] == piece[..piece.len() - 1])
 }
 
 /// The hash of what stands before `size` in the drop.

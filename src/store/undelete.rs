@@ -34,7 +34,7 @@ pub(super) fn undelete_on<D: Disk>(disk: &D, place: &Place) -> Result<Undeleted,
         let bin = match desk.lock_bin(How::Write)? {
             Bin::Held(bin) => bin,
             Bin::Absent => return Ok(Undeleted::default()),
-            Bin::Replaced => continue,
+            Bin::Moved | Bin::Replaced => continue,
         };
         let Some((drop, _)) = desk.open_drop()? else { return Ok(Undeleted::default()) };
         let mut locks = DropLocks::take(&desk, &drop)?;

@@ -180,6 +180,23 @@ pub fn carry_at(from_dir: &File, from: &Path, to_dir: &File, to: &Path) -> io::R
     check(unsafe { libc::renameat(old_dir, old.as_ptr(), new_dir, new.as_ptr()) }).map(drop)
 }
 
+/// Moves `name` from below one directory to below another, in place of whatever has that name there.
+pub fn move_at(from: &File, name: &Path, to: &File) -> io::Result<()> {
+    let name = c_name(name)?;
+    // SAFETY: the name is a C string that lives until after the call; both descriptors are open.
+    check(unsafe { libc::renameat(from.as_raw_fd(), name.as_ptr(), to.as_raw_fd(), name.as_ptr()) }).map(drop)
+}
+
+/// What others than root can still write to the file system that `file` is on, in bytes.
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the descriptor is open, `found` has room for one statvfs.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and every bit pattern of this struct of integers is valid (it was zeroed).
+    let found = unsafe { found.assume_init() };
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Gives `from` below `dir` the second name `to`; `AlreadyExists` when something has it.
 pub fn link_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
     let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
@@ -249,6 +266,12 @@ mod tests {
         assert_eq!(open_at(&dir, Path::new("a"), How::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(open_at(&dir, Path::new("c"), How::Read).unwrap().write_all_at(b"x", 0).is_err());
         assert!(open_at(&dir, Path::new("a\0b"), How::Read).is_err());
+        std::fs::create_dir(folder.path().join("below")).unwrap();
+        let below = open_dir(&folder.path().join("below")).unwrap();
+        move_at(&dir, Path::new("c"), &below).unwrap();
+        assert_eq!(stat_at(&below, Path::new("c")).unwrap().inode, seen.inode);
+        assert_eq!(move_at(&dir, Path::new("c"), &below).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(free_bytes(&dir).unwrap() > 0, "tests need a disk that is not full");
         for text in [b"one\n", b"two\n"] {
             io::Write::write_all(&mut append_at(&dir, Path::new("lines")).unwrap(), text).unwrap();
         }

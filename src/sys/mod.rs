@@ -4,6 +4,9 @@
 pub mod access;
 pub mod crypt;
 pub mod files;
+pub mod group;
+pub mod network;
 pub mod nofollow;
 pub mod process;
 pub mod socket;
+pub mod terminal;

@@ -37,7 +37,7 @@ fn interrupted(
                 disk.world().kill()
             }
             let disk = disk.again();
-            disk.world().now += 400_000_000_000;
+            disk.world().now += 1_100_000_000_000;
             judge(&disk, &place, ended, n);
             if ended {
                 assert!(n > 10);
@@ -348,7 +348,7 @@ fn an_interrupted_compaction_is_completed_before_a_mailbox_is_renamed() {
         let ended = maildrop.compact(&mut || true).is_ok();
         disk.world().kill();
         let disk = disk.again();
-        disk.world().now += 400_000_000_000;
+        disk.world().now += 1_100_000_000_000;
         rename_user_on(&disk, &place, &bob(&place)).unwrap();
         assert_eq!(uids(&disk, &bob(&place)), before, "stopped before call {n}");
         assert!(!names(&disk).contains(&".ann.copy".to_owned()));

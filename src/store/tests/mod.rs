@@ -3,6 +3,11 @@
 mod acts;
 mod costs;
 mod deferral;
+mod expiry;
+mod hostile;
+mod layout;
+mod locking;
+mod repair;
 mod sim;
 mod status;
 mod world;
@@ -114,7 +119,7 @@ fn refused(site: &Site) -> String {
     }
 }
 
-fn rows(maildrop: &Maildrop) -> Vec<Row> {
+fn rows<D: super::disk::Disk>(maildrop: &Maildrop<D>) -> Vec<Row> {
     let mut rows = Vec::new();
     loop {
         let page = maildrop.lookup(rows.len() as u32 + 1).run().unwrap();
@@ -533,47 +538,6 @@ fn a_drop_locked_at_quit_keeps_its_bytes_and_loses_them_at_the_next() {
     assert!(maildrop.commit().unwrap().wants_compaction);
     maildrop.compact(&mut || true).unwrap();
     assert_eq!(site.text(), letter(2) + &letter(3));
-}
-
-#[test]
-fn a_stale_dotlock_is_removed_and_a_living_one_is_not() {
-    use crate::store::disk::{Disk, RealDisk};
-    let site = Site::with(1);
-    let dotlock = site.beside("ann.lock");
-    let me = RealDisk.holder();
-    let other_world = me.world.replacen(' ', "x ", 1);
-    let age = |seconds: i64| {
-        let when = SystemTime::now() + Duration::from_secs(10_000) - Duration::from_secs((10_000 + seconds) as u64);
-        fs::OpenOptions::new().write(true).open(&dotlock).unwrap().set_modified(when).unwrap();
-    };
-    for (what, line, seconds, removed) in [
-        ("ours, alive", format!("dmail {} {} {}\n", me.pid, me.started, me.world), 0, false),
-        ("ours, alive, forgotten", format!("dmail {} {} {}\n", me.pid, me.started, me.world), 301, true),
-        (
-            "ours, another process has the number",
-            format!("dmail {} {} {}\n", me.pid, me.started + 1, me.world),
-            0,
-            true,
-        ),
-        ("ours, no such process", format!("dmail {} {} {}\n", u32::MAX, 7, me.world), 0, true),
-        ("another machine's", format!("dmail {} {} {other_world}\n", u32::MAX, 7), 0, false),
-        ("another machine's, old", format!("dmail {} {} {other_world}\n", u32::MAX, 7), 301, true),
-        ("a pid", "4711\n".to_owned(), 0, false),
-        ("a pid, old", "4711\n".to_owned(), 301, true),
-        ("empty", String::new(), 290, false),
-        ("empty, old", String::new(), 301, true),
-        ("from tomorrow", String::new(), -3600, false),
-    ] {
-        fs::write(&dotlock, &line).unwrap();
-        age(seconds);
-        fs::remove_file(site.beside(".ann.idx")).ok();
-        match Maildrop::open(&site.place) {
-            Ok(_) => assert!(removed && !dotlock.exists(), "{what}"),
-            Err(Refused::Locked) => assert!(!removed && fs::read_to_string(&dotlock).unwrap() == line, "{what}"),
-            other => panic!("{what}: {other:?}"),
-        }
-    }
-    assert!(site.names().iter().all(|name| !name.contains(".lock.")), "{:?}", site.names());
 }
 
 #[test]

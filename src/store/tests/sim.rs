@@ -79,6 +79,8 @@ pub struct World {
     pub cold: bool,
     /// Writing needs space that is not there.
     pub full: bool,
+    /// What is said to be free.
+    pub free: u64,
     /// Bytes read from each file.
     pub read: HashMap<u64, u64>,
     /// Syncs done.
@@ -296,6 +298,7 @@ impl SimDisk {
             stopped: false,
             cold: false,
             full: false,
+            free: u64::MAX,
             read: HashMap::new(),
             syncs: 0,
             writes: 0,
@@ -531,7 +534,7 @@ impl Disk for SimDisk {
     }
 
     fn link(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
-        let mut world = self.call("link")?;
+        let mut world = self.call(&format!("link {} {}", from.display(), to.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = *dir.names.get(from.as_os_str()).ok_or_else(not_found)?;
         if dir.names.contains_key(to.as_os_str()) {
@@ -540,6 +543,21 @@ impl Disk for SimDisk {
         dir.names.insert(to.into(), inode);
         dir.pending.push((None, Some((to.into(), inode))));
         Ok(())
+    }
+
+    fn move_to(&self, from: &SimDirHandle, name: &Path, to: &SimDirHandle) -> io::Result<()> {
+        let mut world = self.call(&format!("move {}", name.display()))?;
+        let old = world.dirs.get_mut(&from.0).unwrap();
+        let inode = old.names.remove(name.as_os_str()).ok_or_else(not_found)?;
+        old.pending.push((Some(name.into()), None));
+        let new = world.dirs.get_mut(&to.0).unwrap();
+        new.names.insert(name.into(), inode);
+        new.pending.push((None, Some((name.into(), inode))));
+        Ok(())
+    }
+
+    fn free_bytes(&self, _: &SimDirHandle) -> io::Result<u64> {
+        Ok(self.call("free_bytes")?.free)
     }
 
     fn remove(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
@@ -554,13 +572,13 @@ impl Disk for SimDisk {
     }
 
     fn try_lock(&self, file: &SimHandle, kind: LockKind) -> io::Result<bool> {
-        let mut world = self.call("try_lock")?;
+        let mut world = self.call(&format!("try_lock {kind:?}"))?;
         let holder = *world.locks.entry((file.inode, kind as u8)).or_insert(file.number);
         Ok(holder == file.number)
     }
 
     fn unlock(&self, file: &SimHandle, kind: LockKind) -> io::Result<()> {
-        let mut world = self.call("unlock")?;
+        let mut world = self.call(&format!("unlock {kind:?}"))?;
         if world.locks.get(&(file.inode, kind as u8)) == Some(&file.number) {
             world.locks.remove(&(file.inode, kind as u8));
         }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::sim::{SimDisk, World};
 use crate::store::maildrop::{Maildrop, Miss, Place, Pulled, Reach, Refused};
+use crate::store::repair::{Wish, repair_on};
 use crate::store::undelete::undelete_on;
 use crate::text::bytes::Output;
 use crate::text::number::Fraction;
@@ -530,12 +531,19 @@ impl Life {
         self.model().doubt();
         let disk = self.disk.again();
         disk.world().cold = false;
-        let empty = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| lock.data.is_empty());
-        if empty && !matches!(accident, Accident::Kill(_)) {
+        let lost = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| !lock.data.ends_with(b" sim\n"));
+        if lost && !matches!(accident, Accident::Kill(_)) {
             // A dotlock whose line the disk lost is anybody's: judged by its age. A kill alone never leaves one.
-            disk.world().now += 400_000_000_000;
+            disk.world().now += 1_100_000_000_000;
         }
         Life { disk, ..self }
+    }
+
+    /// Somebody runs `dmail repair` before the server comes up again.
+    fn repair(&self) {
+        repair_on(&self.disk, &self.place, Wish::default()).expect("a drop can be repaired after a crash");
+        let looked = repair_on(&self.disk, &self.place, Wish { look_only: true, compact: false }).unwrap();
+        assert!(looked.in_order, "left after repair: {looked:?}");
     }
 
     /// Opens until it works, looks, and sees that the promises hold; then deletes and compacts once more.
@@ -582,6 +590,9 @@ fn play(seed: u64) -> u64 {
             let context = Context { seed, accident, disk: life.disk.clone() };
             life.play(STEPS, accident);
             let life = life.recover(accident);
+            if n % 2 == 0 {
+                life.repair();
+            }
             life.judge();
             context.passed();
         }
