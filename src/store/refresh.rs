@@ -19,7 +19,7 @@
 //! is the one with the same From_ line, dead or alive; else it takes the lowest occurrence that is neither dead nor
 //! gone; else one never used. What then sits nowhere was removed by somebody else, and its death is buried with it.
 //!
-//! **Seen.** Who was retrieved is known to the index alone ([`Entry::seen`]). It goes on with every entry that is kept, and by UID from
+//! **Seen.** Who was retrieved is known to the index alone ([`Entry::seen`]). It goes on with every entry that is kept, and by UID and From_ line from
 //! an index that is made anew because the drop changed; from one that is lost nothing comes.
 
 use std::collections::{HashMap, HashSet};
@@ -310,7 +310,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
     }
 
     /// Everything anew, but for who was seen.
-    fn rescan(&mut self, old: Option<D::File>, seen: &HashSet<Uid>) -> Result<Brought<'d, D>, Refused> {
+    fn rescan(&mut self, old: Option<D::File>, seen: &HashSet<(Uid, u32)>) -> Result<Brought<'d, D>, Refused> {
         let mut writer = Writer::anew(self.desk, old);
         let mut seats = Seats::new(&self.ledger);
         let mut header = Header { preamble: self.seen.size, ..Header::default() };
@@ -323,7 +323,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
             header.last = last(&extent, occurrence, dead);
             if !dead && unread.is_none() {
                 let mut entry = Entry { extent, occurrence, seen: false };
-                entry.seen = !seen.is_empty() && seen.contains(&entry.uid());
+                entry.seen = !seen.is_empty() && seen.contains(&(entry.uid(), entry.extent.from_check));
                 unread = push(&mut writer, &mut header, entry).err();
             }
             true
@@ -412,13 +412,14 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
     }
 }
 
-/// Who was seen, as far as an old index can be read.
-fn seen<D: Disk>(desk: &Desk<D>, old: D::File, header: &Header) -> (Option<D::File>, HashSet<Uid>) {
+/// Who was seen, by UID and From_ line, as far as an old index can be read: an equal message that takes the name of one that others
+/// removed was not.
+fn seen<D: Disk>(desk: &Desk<D>, old: D::File, header: &Header) -> (Option<D::File>, HashSet<(Uid, u32)>) {
     let (old, mut seen) = (Index::<D>::File(old), HashSet::new());
     // What cannot be read was not seen: no more is lost than with the whole index.
     let _ = old.read(&desk.disk, header.generation, 0..header.count, super::disk::Reach::Wait, |entry| {
         if entry.seen {
-            seen.insert(entry.uid());
+            seen.insert((entry.uid(), entry.extent.from_check));
         }
     });
     let Index::File(file) = old else { return (None, seen) };

@@ -169,6 +169,11 @@ fn what_was_read_stays_so_whatever_else_happens_to_the_drop() {
     disk.world().put(Path::new(DROP), letters(3..=6).as_bytes(), true);
     assert_eq!(seen(&disk, &place), [NEW, READ, NEW, NEW]);
     assert_eq!(uids(&disk, &place), before[1..]);
+    // An equal message that is delivered in the place of one that others took away was read by nobody.
+    disk.world().now += HOUR;
+    put(&disk, &(letter(3) + &letter(4).replace("s004", "t004")));
+    assert_eq!(uids(&disk, &place), before[1..3]);
+    assert_eq!(seen(&disk, &place), [NEW, NEW]);
 }
 
 #[test]
