@@ -8,6 +8,7 @@ use super::Server;
 use super::entry::Entry;
 use crate::control::{self, Order, Report};
 use crate::net::turn::Ticket;
+use crate::sys::process;
 
 impl Server {
     pub(super) fn carry_out_orders(&mut self) {
@@ -60,6 +61,11 @@ impl Server {
         let up = SystemTime::now().duration_since(shared.started).unwrap_or_default().as_secs();
         report.add("version", env!("CARGO_PKG_VERSION"));
         report.add("pid", std::process::id());
+        report.add("uid", process::own_uid());
+        if let Some(launcher) = &shared.launcher {
+            report.add("launcher.pid", launcher.pid());
+            report.add("launcher.alive", launcher.is_there());
+        }
         report.add("configuration", shared.settings.file.display().to_string());
         report.add("serving", self.serving());
         report.add("up_secs", up);

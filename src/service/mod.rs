@@ -6,12 +6,14 @@
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `helpers.rs` | the authenticators' processes                                                        |
+//! | `launcher.rs` | whom to ask for what root alone may do                                            |
 //! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
 
 pub mod account;
 pub mod cache;
 pub mod control;
 pub mod helpers;
+pub mod launcher;
 pub mod pop3;
 
 use std::collections::{HashSet, VecDeque};
@@ -25,12 +27,14 @@ use crate::net::child::Started;
 use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
 use crate::net::turn::Ticket;
-use crate::net::{TcpStream, UnixStream};
+use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
+use crate::sys::files::{self, Opener};
 use crate::text::fault::Fault;
+use launcher::Launcher;
 
 /// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(20);
@@ -82,6 +86,19 @@ pub struct Configuration {
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
     pub volumes: Vec<(PathBuf, u64)>,
+    /// The ports that were not open before, as they were opened for it.
+    pub opened: Vec<(Port, TcpListener)>,
+    /// What the launcher calls it.
+    pub launched: u32,
+}
+
+/// A port and what is spoken there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Where.
+    pub address: SocketAddr,
+    /// TLS from the first byte.
+    pub tls: bool,
 }
 
 /// What a file looked like: it has changed when this differs.
@@ -139,6 +156,8 @@ pub struct Shared {
     pub helpers: Vec<helpers::Helpers>,
     /// Their remembered answers.
     pub cache: cache::Cache,
+    /// Who kept root, when we gave it up.
+    pub launcher: Option<Arc<Launcher>>,
     /// Threads for what may wait on a disk.
     pub jobs: jobs::Pool<Outcome>,
     /// Answers for conversations, delivered at the beginning of the next turn.
@@ -165,6 +184,14 @@ pub struct Shared {
     pub stopping: bool,
     /// When we started.
     pub started: SystemTime,
+}
+
+/// How the files that a configuration names are opened.
+pub fn opener(launcher: Option<&Launcher>) -> Box<Opener<'_>> {
+    match launcher {
+        Some(launcher) => Box::new(|path| launcher.read(path)),
+        None => Box::new(files::open_to_read),
+    }
 }
 
 impl Shared {

@@ -31,6 +31,7 @@ use crate::protocol::helper::{Account, Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Login, Pop3, Row, Totals};
 use crate::settings::Settings;
+use crate::store::disk::RealDisk;
 use crate::store::maildrop::{self, Maildrop, MessageReader, Miss, Pulled, Reach, Refused};
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
@@ -403,6 +404,7 @@ impl Service<'_> {
         let uid = account.uid.clone();
         let volume = self.shared.volume_of(&place.drop);
         self.session.volume = volume;
+        let disk = RealDisk { hand: self.shared.launcher.clone().map(|launcher| launcher as _) };
         self.job(Kind::Read, volume, move || {
             if let Some(uid) = uid {
                 match account::owner(&uid, settings.min_uid) {
@@ -413,7 +415,7 @@ impl Service<'_> {
                     }
                 }
             }
-            Outcome::Opened(Maildrop::open(&place).map(Box::new))
+            Outcome::Opened(Maildrop::open_on(&disk, &place).map(Box::new))
         })
     }
 

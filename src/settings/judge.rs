@@ -5,19 +5,38 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::complaint::{Complaint, Level};
-use super::{LockMethod, PlainAuth, Settings};
-use crate::sys::access;
+use super::complaint::{Complaint, Level, Place};
+use super::{LockMethod, Method, PlainAuth, Settings};
+use crate::sys::access::{self, Right};
+use crate::sys::files::{self, Opener};
+use crate::sys::process;
+use crate::sys::user::{self, User};
 
 /// A chain of certificates is a few thousand bytes; this is no PEM file any more.
 const PEM_BYTES: u64 = 1 << 20;
 
-/// Everything about the world around these settings that the operator should know, errors for what no server could work with.
-pub fn judge(settings: &Settings) -> Vec<Complaint> {
-    let mut judge = Judge { settings, complaints: Vec::new() };
+/// With whose rights things are looked at.
+#[derive(Clone, Copy)]
+pub struct Rights<'a> {
+    /// How files are opened that the launcher would open.
+    pub open: &'a Opener<'a>,
+    /// There is a launcher, which has more rights than we have.
+    pub launched: bool,
+}
+
+impl Rights<'_> {
+    /// Our own, whatever they are.
+    pub const OWN: Rights<'static> = Rights { open: &files::open_to_read, launched: false };
+}
+
+/// Everything about the world around these settings that the operator should know, errors for what no server could work
+/// with. As root with a `run_as`, directories are judged as that user would find them.
+pub fn judge(settings: &Settings, rights: &Rights<'_>) -> Vec<Complaint> {
+    let mut judge = Judge { settings, rights, user: None, complaints: Vec::new() };
+    judge.run_as();
     judge.folder("work_path", &settings.work_path, Use::Write);
     if settings.places.contains_key("log_path") {
         judge.folder("log_path", &settings.log_path, Use::Write);
@@ -53,6 +72,9 @@ enum Use {
 
 struct Judge<'a> {
     settings: &'a Settings,
+    rights: &'a Rights<'a>,
+    /// Whom the server will be, when that is not who looks.
+    user: Option<User>,
     complaints: Vec<Complaint>,
 }
 
@@ -60,6 +82,49 @@ impl Judge<'_> {
     fn complain(&mut self, level: Level, name: &str, text: String) {
         let place = self.settings.place(name);
         self.complaints.push(Complaint { level, place, text });
+    }
+
+    /// Who will serve, and whether root can trust what it is told to help with.
+    fn run_as(&mut self) {
+        let Some(name) = &self.settings.run_as else { return };
+        let root = access::is_root();
+        let text = match user::find(name) {
+            Err(error) => format!("run_as: {name} cannot be looked up: {error}"),
+            Ok(None) => {
+                format!("run_as: there is no user {name}: `useradd -r -M -s /usr/sbin/nologin {name}` makes one")
+            }
+            Ok(Some(user)) if user.uid == 0 => "run_as: root is what the server shall not be: take this line out, or \
+                                                name a user of its own"
+                .to_owned(),
+            Ok(Some(user)) if !root => {
+                if user.uid != process::own_uid() {
+                    let text =
+                        format!("run_as means nothing when {name} or another user starts the server, only for root");
+                    self.complain(Level::Note, "run_as", text);
+                }
+                return;
+            }
+            Ok(Some(user)) => {
+                self.user = Some(user);
+                for path in &self.settings.files {
+                    if let Err(why) =
+                        files::open_to_read(path).map_err(|error| error.to_string()).and_then(|file| trust(path, &file))
+                    {
+                        let place = Place { file: path.as_path().into(), line: 0, column: 0 };
+                        self.complaints.push(Complaint { level: Level::Error, place, text: why });
+                    }
+                }
+                return;
+            }
+        };
+        self.complain(Level::Error, "run_as", text);
+    }
+
+    fn may(&self, path: &Path, right: Right) -> io::Result<()> {
+        match &self.user {
+            Some(user) => access::granted(user, path, right),
+            None => access::may(path, right),
+        }
     }
 
     fn folder(&mut self, name: &str, path: &Path, purpose: Use) {
@@ -71,13 +136,11 @@ impl Judge<'_> {
             Err(error) => format!("{name}: {shown} cannot be used: {error}"),
             Ok(about) if !about.is_dir() => format!("{name}: {shown} is not a directory: name one"),
             Ok(_) => {
-                let may = access::execute(path).and_then(|()| match purpose {
-                    Use::Read => access::read(path),
-                    Use::Write => access::write(path),
-                });
-                let Err(error) = may else { return };
+                let more = if purpose == Use::Read { Right::Read } else { Right::Write };
+                let Err(error) = self.may(path, Right::Execute).and_then(|()| self.may(path, more)) else { return };
                 let verb = if purpose == Use::Read { "read" } else { "written" };
-                format!("{name}: {shown} cannot be {verb} by the user this runs as: {error}; give it to that user")
+                let who = self.user.as_ref().map_or("the user this runs as", |user| &user.name);
+                format!("{name}: {shown} cannot be {verb} by {who}: {error}; give it to that user")
             }
         };
         self.complain(Level::Error, name, text);
@@ -87,10 +150,13 @@ impl Judge<'_> {
     fn locks(&mut self) {
         let drops = &self.settings.drop_path;
         let needed = self.settings.lock_method.contains(&LockMethod::Dotlock) || self.settings.bin_path.is_none();
+        // The launcher makes both where the server may not.
+        let launched = self.rights.launched || self.user.is_some();
         if self.settings.hash_spool == 0
             && needed
-            && access::read(drops).is_ok()
-            && let Err(error) = access::write(drops)
+            && !launched
+            && self.may(drops, Right::Read).is_ok()
+            && let Err(error) = self.may(drops, Right::Write)
         {
             let text = format!(
                 "drop_path: nothing can be made in {}, neither dotlocks nor bins: {error}; run as a user who may, or set \
@@ -102,6 +168,16 @@ impl Judge<'_> {
     }
 
     fn authenticator(&mut self) {
+        if self.settings.authent_method == Method::UnixUser {
+            if !access::is_root() && !self.rights.launched {
+                let text =
+                    "authent_method: only root may read the passwords of this machine's users: start the server as \
+                            root, with a run_as"
+                        .to_owned();
+                self.complain(Level::Warning, "authent_method", text);
+            }
+            return;
+        }
         let name = "authent_process";
         let command = &self.settings.authent_process;
         let shown = command.program.display();
@@ -111,9 +187,12 @@ impl Judge<'_> {
             }
             Err(error) => format!("{name}: {shown} cannot be used: {error}"),
             Ok(about) if !about.is_file() => format!("{name}: {shown} is not a program: name the program's file"),
-            Ok(_) => match access::execute(&command.program) {
+            Ok(_) => match self.may(&command.program, Right::Execute) {
                 Ok(()) => return,
-                Err(error) => format!("{name}: {shown} cannot be run: {error}; `chmod +x` it or name another"),
+                Err(error) => {
+                    let whom = self.user.as_ref().map(|user| format!(" by {}", user.name)).unwrap_or_default();
+                    format!("{name}: {shown} cannot be run{whom}: {error}; `chmod +x` it or name another")
+                }
             },
         };
         self.complain(Level::Error, name, text);
@@ -121,7 +200,7 @@ impl Judge<'_> {
 
     fn pem(&mut self, name: &str, path: &Path, marker: &str) {
         let shown = path.display();
-        let text = match read_some(path) {
+        let text = match read_some(path, self.rights.open) {
             Err(error) => format!("{name}: {shown} cannot be read: {error}; name a PEM file this user can read"),
             Ok(text) if !text.contains(marker) => {
                 format!(
@@ -180,12 +259,38 @@ impl Judge<'_> {
     }
 }
 
+/// Whether root may do what this file says: it and the directory it lies in are root's, and nobody else may write there.
+/// Refuses with a sentence that says what to do.
+pub fn trust(path: &Path, file: &File) -> Result<(), String> {
+    let about = file.metadata().map_err(|error| format!("cannot be looked at: {error}"))?;
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let around = fs::metadata(folder).map_err(|error| format!("cannot be looked at: {error}"))?;
+    for (about, shown, sticky) in [(about, path, 0), (around, folder, 0o1000)] {
+        if about.uid() != 0 {
+            let whose = if about.is_dir() { "the directory must be root's" } else { "it must be root's" };
+            return Err(format!(
+                "with run_as root does what this file says, so {whose}: `chown root {}`",
+                shown.display()
+            ));
+        }
+        // What is sticky lets others make files, not replace root's.
+        if about.mode() & 0o022 != 0 && about.mode() & sticky == 0 {
+            return Err(format!(
+                "with run_as root does what this file says, so nobody else may write there: `chmod go-w {}`",
+                shown.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The beginning of a regular file; a pipe or a device would keep us waiting.
-fn read_some(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
+fn read_some(path: &Path, open: &Opener<'_>) -> io::Result<String> {
+    let file = open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(PEM_BYTES).read_to_end(&mut bytes)?;
+    file.take(PEM_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

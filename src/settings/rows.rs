@@ -7,7 +7,7 @@ use std::fmt;
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
 use super::{LockMethod, LogLevel, PlainAuth, Settings};
-use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf};
+use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf, User};
 use TakesEffect::{NewConnections, Now, Restart};
 
 /// One setting.
@@ -104,6 +104,14 @@ pub static ROWS: &[Row] = &[
         why: "A domain of this machine's users. The first is the main domain; each further line names another for the same \
               users, so that ann@DOMAIN logs in as ann.",
     }),
+    row!(run_as {
+        kind: User,
+        takes_effect: Restart,
+        example: "dmail",
+        why: "The user, and the groups, that the server takes when root starts it; work_path and log_path must be that user's. \
+              A small launcher keeps root for what needs it: low ports, keys, drop files of other users. This file must then \
+              be root's, and nobody else's to write. Unset, a server that root starts stays root.",
+    }),
     row!(work_path {
         kind: Folder,
         required: true,
@@ -172,17 +180,19 @@ pub static ROWS: &[Row] = &[
     }),
     row!(authent_method {
         part: "Who a user is",
-        kind: OneOf(&["external"]),
+        kind: OneOf(&["external", "unix_user"]),
         default: "external",
         takes_effect: Now,
-        why: "How users prove who they are: external asks the program of authent_process.",
+        why: "How users prove who they are: external asks the program of authent_process; unix_user takes the users of this \
+              machine and their passwords, for which the server must be started as root. Neither a login shell nor a home \
+              is asked for: /bin/false and nologin may have mail.",
     }),
     row!(authent_process {
         kind: Command,
         required: true,
         takes_effect: Now,
         example: "/usr/local/bin/nwauth -path /var/lib/dmail",
-        why: "The authenticator and its arguments. A relative program starts from the directory of this file. The words are \
+        why: "The authenticator and its arguments; with authent_method unix_user not needed. A relative program starts from the directory of this file. The words are \
               split as a shell would, without a shell: quotes work, nothing is expanded.",
     }),
     row!(authent_number {
@@ -336,7 +346,6 @@ pub static LATER: &[Unused] = &[
     note(&["vdomain_separator", "drop_prefix"], "there are no virtual domains yet"),
     warn(&["alt_drop_path"], "all drop files lie below drop_path, or where the authenticator says"),
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
-    warn(&["run_as"], "the server stays the user it was started as"),
     note(&["control_group"], "root and the server's own user may control it"),
     warn(&["user_ip_address", "allow_ip"], "clients may come from anywhere; close the port to others with a packet filter"),
     warn(&["valid_users"], "every user the authenticator knows may log in"),

@@ -13,7 +13,8 @@ use crate::text::fault::Fault;
 pub struct Place {
     /// The mbox file.
     pub drop: PathBuf,
-    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory.
+    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory, or we
+    /// may not.
     pub bin_path: Option<PathBuf>,
     /// The server's own directory.
     pub work_path: PathBuf,
@@ -155,6 +156,10 @@ impl<D: Disk> Desk<D> {
             Some(path) => Some(mirrored(path, parent)),
             // In a directory where others may write they could take our files away or put theirs in their place.
             None if seen.mode & 0o022 != 0 => Some(mirrored(&place.work_path.join("bin"), parent)),
+            // Nor is it ours where the drop is another user's and we are not root.
+            None if place.owner.is_some_and(|owner| owner != disk.uid()) && disk.uid() != 0 => {
+                Some(mirrored(&place.work_path.join("bin"), parent))
+            }
             None => None,
         };
         Desk::hold(disk, spot, Some(dir), make)
@@ -221,7 +226,7 @@ impl<D: Disk> Desk<D> {
 
     /// Opens the drop, if it is there, and sees that it is what it should be.
     pub(super) fn open_drop(&self) -> Result<Option<(D::File, Stat)>, Refused> {
-        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write)?;
+        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write, self.spot.owner)?;
         if let Some((_, seen)) = &found
             && let Some(owner) = self.spot.owner
             && seen.uid != owner
@@ -234,7 +239,7 @@ impl<D: Disk> Desk<D> {
     /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
     pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
         let path = self.own_path(ending);
-        let found = self.open(&self.bins, &self.own(ending), &path, how)?;
+        let found = self.open(&self.bins, &self.own(ending), &path, how, None)?;
         if let Some((_, seen)) = &found
             && seen.uid != self.disk.uid()
             && Some(seen.uid) != self.spot.owner
@@ -244,8 +249,22 @@ impl<D: Disk> Desk<D> {
         Ok(found)
     }
 
-    fn open(&self, dir: &D::Dir, name: &Path, path: &Path, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
-        let file = match there(self.disk.open(dir, name, how)) {
+    /// With `owner`, and where our own rights do not suffice, with that user's.
+    fn open(
+        &self,
+        dir: &D::Dir,
+        name: &Path,
+        path: &Path,
+        how: How,
+        owner: Option<u32>,
+    ) -> Result<Option<(D::File, Stat)>, Refused> {
+        let opened = match (self.disk.open(dir, name, how), owner) {
+            (Err(error), Some(owner)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.disk.open_for(path, owner, how)
+            }
+            (opened, _) => opened,
+        };
+        let file = match there(opened) {
             Ok(None) => return Ok(None),
             Ok(Some(file)) => file,
             Err(error) => {

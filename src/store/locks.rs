@@ -80,8 +80,12 @@ impl<D: Disk> Drop for DropLocks<'_, D> {
                 Held::Dotlock { inode, .. } => {
                     let name = self.desk.with(".lock");
                     // Somebody may have found us stale and taken the lock for himself.
-                    if disk.look(&self.desk.dir, &name).is_ok_and(|seen| seen.inode == inode) {
-                        drop(disk.remove(&self.desk.dir, &name));
+                    if disk.look(&self.desk.dir, &name).is_ok_and(|seen| seen.inode == inode)
+                        && let Err(error) = disk.remove(&self.desk.dir, &name)
+                        && denied(&error)
+                        && let Some(owner) = self.desk.spot.owner
+                    {
+                        drop(disk.unlock_for(&self.desk.spot.drop, owner, inode));
                     }
                 }
             }
@@ -115,7 +119,8 @@ fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Option<Held<D>>, Refused> {
         Ok(file) => file,
         Err(error) => match error.kind() {
             io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
+            io::ErrorKind::PermissionDenied => return dotlock_for(desk, &path),
+            io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
             _ => return Err(Fault::new("making", &path, error).into()),
         },
     };
@@ -128,6 +133,32 @@ fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Option<Held<D>>, Refused> {
         true => Ok(Some(Held::Dotlock { file, inode, touched: disk.now() })),
         false => Err(Refused::Locked),
     }
+}
+
+/// The same by somebody who may, if there is one: the directory lets us make none.
+fn dotlock_for<D: Disk>(desk: &Desk<D>, path: &Path) -> Result<Option<Held<D>>, Refused> {
+    let disk = &desk.disk;
+    let Some(owner) = desk.spot.owner else { return Ok(None) };
+    for attempt in 0..2 {
+        match disk.lock_for(&desk.spot.drop, owner, line(&disk.holder()).as_bytes()) {
+            Ok(file) => {
+                let inode = disk.stat(&file).map_err(Fault::at("looking at", path))?.inode;
+                return Ok(Some(Held::Dotlock { file, inode, touched: disk.now() }));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if attempt > 0 || !remove_stale(desk)? {
+                    break;
+                }
+            }
+            Err(error) if denied(&error) => return Ok(None),
+            Err(error) => return Err(Fault::new("making", path, error).into()),
+        }
+    }
+    Err(Refused::Locked)
+}
+
+fn denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Gives our written lock its name, if nobody has it; once more after a stale one was taken away.
@@ -150,7 +181,11 @@ fn take_name<D: Disk>(desk: &Desk<D>, new: &Path, name: &Path) -> Result<bool, R
 fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
     let disk = &desk.disk;
     let name = desk.with(".lock");
-    let Ok(file) = disk.open(&desk.dir, &name, How::Write) else { return Ok(false) };
+    let file = match disk.open(&desk.dir, &name, How::Write) {
+        Ok(file) => file,
+        Err(error) if denied(&error) => return Ok(remove_old(desk, &name)),
+        Err(_) => return Ok(false),
+    };
     let Ok(seen) = disk.stat(&file) else { return Ok(false) };
     if !seen.is_file() {
         return Ok(false);
@@ -170,8 +205,8 @@ fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
         return Ok(false);
     }
     let away = desk.with(&format!(".lock.{:016x}", disk.random()));
-    if disk.rename(&desk.dir, &name, &away).is_err() {
-        return Ok(false);
+    if let Err(error) = disk.rename(&desk.dir, &name, &away) {
+        return Ok(denied(&error) && unlock_for(desk, seen.inode));
     }
     let ours = disk.look(&desk.dir, &away).is_ok_and(|moved| moved.inode == seen.inode);
     if !ours {
@@ -180,4 +215,14 @@ fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
     }
     drop(disk.remove(&desk.dir, &away));
     Ok(ours)
+}
+
+/// A lock that we may not even read is judged by its age, and taken away by somebody who may.
+fn remove_old<D: Disk>(desk: &Desk<D>, name: &Path) -> bool {
+    let seen = desk.disk.look(&desk.dir, name);
+    seen.is_ok_and(|seen| seen.is_file() && desk.disk.now() - seen.mtime >= STALE_NANOS && unlock_for(desk, seen.inode))
+}
+
+fn unlock_for<D: Disk>(desk: &Desk<D>, inode: u64) -> bool {
+    desk.spot.owner.is_some_and(|owner| desk.disk.unlock_for(&desk.spot.drop, owner, inode).is_ok())
 }

@@ -162,7 +162,7 @@ impl Marks {
 impl Maildrop {
     /// Opens the maildrop at `place` for one session. Refuses as [`Refused`] says. Waits for the disk: only in a job.
     pub fn open(place: &Place) -> Result<Maildrop, Refused> {
-        Maildrop::open_on(&RealDisk, place)
+        Maildrop::open_on(&RealDisk::default(), place)
     }
 }
 

@@ -73,9 +73,23 @@ fn openat(dir: RawFd, name: &Path, flags: libc::c_int) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// The handle of the directory `path`; links on the way are followed.
+/// The handle of the directory `path`; links on the way are followed. One that we may not list, only pass through, serves for
+/// everything but being synced.
 pub fn open_dir(path: &Path) -> io::Result<File> {
-    openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY)
+    match openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY)
+        }
+        opened => opened,
+    }
+}
+
+/// How a file is opened to be read: with our own rights, or with somebody's help.
+pub type Opener<'a> = dyn Fn(&Path) -> io::Result<File> + 'a;
+
+/// Opens `path` to read it; links on the way are followed, nobody is waited for. Whoever needs a regular file looks.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
 }
 
 /// Opens `name` below `dir`. Follows no link, waits for nobody at the other end of a pipe.

@@ -2,7 +2,10 @@
 #![allow(unsafe_code)]
 
 pub mod access;
+pub mod below;
+pub mod channel;
 pub mod crypt;
 pub mod files;
 pub mod nofollow;
 pub mod process;
+pub mod user;

@@ -498,10 +498,10 @@ fn a_drop_locked_by_another_program_is_tried_again_and_nothing_is_held_meanwhile
 
     use crate::store::disk::{Disk, RealDisk};
     let file = fs::OpenOptions::new().read(true).write(true).open(&site.place.drop).unwrap();
-    assert!(RealDisk.try_lock(&file, LockKind::Fcntl).unwrap());
+    assert!(RealDisk::default().try_lock(&file, LockKind::Fcntl).unwrap());
     locked("mutt's fcntl");
     assert!(!dotlock.exists(), "the lock taken first is given up again");
-    RealDisk.unlock(&file, LockKind::Fcntl).unwrap();
+    RealDisk::default().unlock(&file, LockKind::Fcntl).unwrap();
     assert_eq!(site.open().totals().messages, 2);
 
     let mut flocks = Site::with(2);
@@ -535,7 +535,7 @@ fn a_stale_dotlock_is_removed_and_a_living_one_is_not() {
     use crate::store::disk::{Disk, RealDisk};
     let site = Site::with(1);
     let dotlock = site.beside("ann.lock");
-    let me = RealDisk.holder();
+    let me = RealDisk::default().holder();
     let other_world = me.world.replacen(' ', "x ", 1);
     let age = |seconds: i64| {
         let when = SystemTime::now() + Duration::from_secs(10_000) - Duration::from_secs((10_000 + seconds) as u64);
