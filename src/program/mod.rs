@@ -7,6 +7,7 @@ pub mod options;
 pub mod serve;
 pub mod settings;
 pub mod tell;
+pub mod unixauth;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -29,6 +30,12 @@ const PROGRAMS: &[Program] = &[
     Program { name: "settings", link: false, help: "the reference of all settings", run: settings::run },
     Program { name: "tellpop", link: true, help: "give orders to a running server", run: tell::run },
     Program { name: "nwauth", link: true, help: "the stock authenticator: a file of users", run: nwauth::run },
+    Program {
+        name: "unixauth",
+        link: false,
+        help: "the authenticator for the users of this machine",
+        run: unixauth::run,
+    },
 ];
 
 /// Runs the program that these arguments mean; gives its exit code.

@@ -30,7 +30,7 @@
 //! * Lines over [`REQUEST_MOST`] bytes get one `-ERR`; nothing that comes in ends the process or grows it.
 
 mod options;
-mod requests;
+pub(super) mod requests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -232,9 +232,9 @@ mod tests {
             (any::<[u8; 16]>(), 1..=u16::MAX).prop_map(|(ip, port)| Request::Bind((ip, port).into())),
             path().prop_map(Request::Read),
             any::<u64>().prop_map(Request::Start),
-            (path(), any(), any()).prop_map(|(path, uid, create)| Request::Open { path, uid, create }),
-            (path(), any(), path()).prop_map(|(path, uid, line)| Request::Lock { path, uid, line }),
-            (path(), any(), any()).prop_map(|(path, uid, inode)| Request::Unlock { path, uid, inode }),
+            (path(), any::<u32>(), any::<bool>()).prop_map(|(path, uid, create)| Request::Open { path, uid, create }),
+            (path(), any::<u32>(), path()).prop_map(|(path, uid, line)| Request::Lock { path, uid, line }),
+            (path(), any::<u32>(), any::<u64>()).prop_map(|(path, uid, inode)| Request::Unlock { path, uid, inode }),
         ]
     }
 

@@ -107,12 +107,17 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Answers until the server is gone; the exit code.
+    /// All that the process does; its exit code.
     fn serve(&mut self, channel: &OwnedFd) -> i32 {
         // What is sent to the group or the terminal that the server was started from is the server's business.
         let _ = process::leave_session();
         process::shrug_signals();
         process::private_umask();
+        self.answer(channel)
+    }
+
+    /// Answers until the server is gone.
+    fn answer(&mut self, channel: &OwnedFd) -> i32 {
         let mut packet = vec![0; PACKET];
         loop {
             let ready = match self.wait(channel) {

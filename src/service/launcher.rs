@@ -160,6 +160,23 @@ impl Launcher {
     }
 }
 
+#[cfg(test)]
+impl Launcher {
+    /// What is answered to any packet at all.
+    pub(crate) fn raw(&self, packet: &[u8]) -> Option<Answer> {
+        let channel = self.end.lock().unwrap();
+        channel::send(&channel.0, packet, &[]).unwrap();
+        let mut answer = [0; PACKET];
+        let (bytes, _) = channel::receive(&channel.0, &mut answer).unwrap();
+        decode_answer(&answer[..bytes]).map(|(_, answer)| answer)
+    }
+
+    /// What comes back to any request, descriptors and all.
+    pub(crate) fn request(&self, request: &Request) -> io::Result<(u64, Vec<OwnedFd>)> {
+        self.ask(request)
+    }
+}
+
 impl Hand for Launcher {
     fn open(&self, path: &Path, uid: u32, create: bool) -> io::Result<File> {
         self.one(&Request::Open { path: path.as_os_str().as_bytes().to_vec(), uid, create }).map(File::from)

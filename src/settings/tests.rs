@@ -191,7 +191,7 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("host_domain münchen.de", ":5:13: error: host_domain cannot be `münchen.de`: write the domain's xn-- form"),
         ("host_domain EXAMPLE.com", ":5:13: error: host_domain cannot be `EXAMPLE.com`: it is named twice"),
         ("authent_method shadow", ":5:16: error: authent_method cannot be `shadow`: it takes external or unix_user"),
-        ("run_as \"\"", ":5:8: error: run_as says nothing: write `run_as USER`"),
+        ("run_as \"\"", ":5:7: error: run_as says nothing: write `run_as USER`"),
         ("run_as root:wheel", ":5:8: error: run_as cannot be `root:wheel`: no user has such a name"),
         ("authent_method NT_user", ":5:16: error: authent_method cannot be `NT_user`: this version asks a program"),
         ("lock_method dotlock,none", ":5:13: error: lock_method cannot be `dotlock,none`: none stands alone"),
