@@ -142,14 +142,13 @@ mod tests {
     fn packets_stay_whole_and_carry_descriptors() {
         let (one, other) = pair().unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
-        send(&one, b"first", &vec![writer.as_fd(); DESCRIPTORS]).unwrap();
+        send(&one, b"first", &[writer.as_fd(); DESCRIPTORS]).unwrap();
         send(&one, b"second", &[]).unwrap();
         drop(writer);
         let mut buffer = [0; 64];
         let (bytes, descriptors) = receive(&other, &mut buffer).unwrap();
         assert_eq!((&buffer[..bytes], descriptors.len()), (&b"first"[..], DESCRIPTORS));
         for fd in descriptors {
-            // SAFETY-free: a File is an owner like any other.
             File::from(fd).write_all(b"x").unwrap();
         }
         let mut text = Vec::new();
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_what_does_not_come_is_not_waited_for() {
         let (one, other) = pair().unwrap();
-        assert!(send(&one, b"x", &vec![one.as_fd(); DESCRIPTORS + 1]).is_err());
+        assert!(send(&one, b"x", &[one.as_fd(); DESCRIPTORS + 1]).is_err());
         send(&one, b"long", &[one.as_fd()]).unwrap();
         assert_eq!(receive(&other, &mut [0; 2]).unwrap_err().kind(), io::ErrorKind::InvalidData);
         set_patience(&other, Duration::from_millis(1)).unwrap();

@@ -258,6 +258,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zombie_processes)] // `reap` is what is tested
     fn the_end_of_a_watched_process_is_seen_before_it_is_reaped() {
         let child = Command::new("/bin/sh").args(["-c", "sleep 60"]).spawn().unwrap();
         let pid = child.id();

@@ -94,6 +94,8 @@ pub fn shadow(name: &[u8]) -> io::Result<Option<Shadow>> {
         let result = libc::getspnam_r(name.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut there);
         (result, (!there.is_null()).then_some(entry))
     };
+    // A long has 32 bits on some machines.
+    #[allow(clippy::unnecessary_cast)]
     let entry = entry.map(|entry| Shadow {
         field: text(entry.sp_pwdp),
         changed: entry.sp_lstchg as i64,
