@@ -41,12 +41,13 @@ fuzz: ## each parser against libFuzzer for FUZZ_SECS=n seconds; needs cargo-fuzz
 bench: ## the budgets, each beside its bound; BENCH="--quick poll retr" for less
 	$(CARGO) bench --quiet --bench budgets -- $(BENCH)
 
-install: ## the executable and its names, below PREFIX (/usr/local)
+install: ## the executable, its names and its manual pages, below PREFIX (/usr/local)
 	$(CARGO) build --release --bin dmail
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/dmail
 	install -m 755 $(or $(CARGO_TARGET_DIR),target)/release/dmail $(DESTDIR)$(PREFIX)/bin/dmail
 	for name in dpop tellpop nwauth; do ln -sf dmail $(DESTDIR)$(PREFIX)/bin/$$name; done
 	install -m 644 conf/dmail.conf $(DESTDIR)$(PREFIX)/share/dmail/dmail.conf
 	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/
+	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
 
 .PHONY: help run test check interop sim crash fuzz bench install

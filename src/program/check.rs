@@ -14,9 +14,14 @@ const USAGE_TEXT: &str = "dmail check [-i FILE]
 Reads dmail.conf and what it includes, looks whether what it names is there and can be used, and says what is wrong and
 what to do. Nothing is changed. Exit code 1: a server could not run with it.";
 
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(USAGE_TEXT, options::none)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let (common, matches) = match options::read(args, USAGE_TEXT, |_| {}) {
+    let (common, matches) = match options::read(args, USAGE_TEXT, options::none) {
         Ok(read) => read,
         Err(code) => return code,
     };
@@ -76,14 +81,14 @@ mod tests {
 
     #[test]
     fn unknown_names_warn_and_later_ones_are_noted_but_both_pass() {
-        let (_dir, path) = written("pop_prot 110\nbulletin_path /tmp\nallow_dds false\n");
+        let (_dir, path) = written("pop_prot 110\nadmin_port 8080\nallow_dds false\n");
         let (text, code) = report(&path);
         assert_eq!(code, DONE, "{text}");
         assert!(
             text.contains("dmail.conf:5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
             "{text}"
         );
-        assert!(text.contains("dmail.conf:6:1: note: bulletin_path is known but not used by this version"), "{text}");
+        assert!(text.contains("dmail.conf:6:1: note: admin_port is known but not used by this version"), "{text}");
         assert!(
             text.contains("dmail.conf:7:1: note: allow_dds is known but not used by this version: names with"),
             "{text}"

@@ -31,12 +31,18 @@ const PORTS: (u16, u16) = (11110, 11995);
 /// The password of both users.
 const PASSWORD: &str = "secret";
 
+fn own(options: &mut getopts::Options) {
+    options.optflag("m", "", "make the folder, and stop");
+}
+
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(USAGE_TEXT, own)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let make = |options: &mut getopts::Options| {
-        options.optflag("m", "", "make the folder, and stop");
-    };
-    let (_, matches) = match options::read(args, USAGE_TEXT, make) {
+    let (_, matches) = match options::read(args, USAGE_TEXT, own) {
         Ok(read) => read,
         Err(code) => return code,
     };

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod man;
 pub mod nwauth;
 pub mod options;
 pub mod serve;
@@ -19,21 +20,43 @@ struct Program {
     /// Whether `make install` makes a link of that name.
     link: bool,
     help: &'static str,
+    /// What it prints with `-h`.
+    page: fn() -> String,
     run: fn(&[String]) -> u8,
 }
 
 const PROGRAMS: &[Program] = &[
-    Program { name: "serve", link: false, help: "serve what dmail.conf asks for", run: serve::run },
-    Program { name: "dpop", link: true, help: "serve POP3 alone", run: serve::run },
-    Program { name: "demo", link: false, help: "make a folder with users and mail, and serve it", run: demo::run },
-    Program { name: "check", link: false, help: "judge a dmail.conf", run: check::run },
-    Program { name: "settings", link: false, help: "the reference of all settings", run: settings::run },
-    Program { name: "tellpop", link: true, help: "give orders to a running server", run: tell::run },
-    Program { name: "nwauth", link: true, help: "the stock authenticator: a file of users", run: nwauth::run },
+    Program { name: "serve", link: false, help: "serve what dmail.conf asks for", page: serve::page, run: serve::run },
+    Program { name: "dpop", link: true, help: "serve POP3 alone", page: serve::page, run: serve::run },
+    Program {
+        name: "demo",
+        link: false,
+        help: "make a folder with users and mail, and serve it",
+        page: demo::page,
+        run: demo::run,
+    },
+    Program { name: "check", link: false, help: "judge a dmail.conf", page: check::page, run: check::run },
+    Program {
+        name: "settings",
+        link: false,
+        help: "the reference of all settings",
+        page: settings::page,
+        run: settings::run,
+    },
+    Program { name: "man", link: false, help: "the manual pages", page: man::page, run: man::run },
+    Program { name: "tellpop", link: true, help: "give orders to a running server", page: tell::page, run: tell::run },
+    Program {
+        name: "nwauth",
+        link: true,
+        help: "the stock authenticator: a file of users",
+        page: nwauth::page,
+        run: nwauth::run,
+    },
     Program {
         name: "unixauth",
         link: false,
         help: "the authenticator for the users of this machine",
+        page: unixauth::page,
         run: unixauth::run,
     },
 ];

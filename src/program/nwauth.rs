@@ -45,6 +45,7 @@ use jiff::Timestamp;
 
 pub use options::Options;
 
+pub use options::usage as page;
 use options::{Only, parse, usage};
 use requests::{Request, Requests};
 

@@ -28,12 +28,7 @@ pub struct Common {
 /// `Err` is the exit code when there is nothing left to do: help or version were asked for and printed, or the options were
 /// wrong and that was said.
 pub fn read(args: &[String], usage: &str, add: impl FnOnce(&mut Options)) -> Result<(Common, Matches), u8> {
-    let mut options = Options::new();
-    options.optopt("i", "", "use this configuration instead of /etc/dmail.conf", "FILE");
-    options.optopt("c", "", "the same", "FILE");
-    options.optflag("h", "help", "print this help");
-    options.optflag("V", "version", "print the version");
-    add(&mut options);
+    let options = all(add);
     let refuse = |why: String| {
         eprintln!("{why}\nusage: {}", usage.lines().next().unwrap_or_default());
         Err(USAGE)
@@ -43,7 +38,7 @@ pub fn read(args: &[String], usage: &str, add: impl FnOnce(&mut Options)) -> Res
         Err(error) => return refuse(error.to_string()),
     };
     if matches.opt_present("h") {
-        print(&options.usage(&format!("usage: {usage}")));
+        print(&help(&options, usage));
         return Err(DONE);
     }
     if matches.opt_present("V") {
@@ -57,6 +52,28 @@ pub fn read(args: &[String], usage: &str, add: impl FnOnce(&mut Options)) -> Res
     let common = Common { config_named: named.is_some(), config: named.as_deref().unwrap_or(CONFIG).into() };
     Ok((common, matches))
 }
+
+/// What `-h` prints for the program that calls [`read`] with the same.
+pub fn page(usage: &str, add: impl FnOnce(&mut Options)) -> String {
+    help(&all(add), usage)
+}
+
+fn all(add: impl FnOnce(&mut Options)) -> Options {
+    let mut options = Options::new();
+    options.optopt("i", "", "use this configuration instead of /etc/dmail.conf", "FILE");
+    options.optopt("c", "", "the same", "FILE");
+    options.optflag("h", "help", "print this help");
+    options.optflag("V", "version", "print the version");
+    add(&mut options);
+    options
+}
+
+fn help(options: &Options, usage: &str) -> String {
+    options.usage(&format!("usage: {}", usage.trim_end()))
+}
+
+/// For programs without options of their own.
+pub fn none(_: &mut Options) {}
 
 /// For [`read`]: options end at the first word that is none, so that commands can have their own.
 pub fn stop_at_first_word(options: &mut Options) {

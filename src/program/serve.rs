@@ -18,9 +18,14 @@ const USAGE_TEXT: &str = "dmail serve [-i FILE]
 Serves what dmail.conf asks for, in the foreground, until SIGTERM or `tellpop shutdown`; SIGHUP or
 `tellpop reload` reads dmail.conf again. Called as dpop it serves POP3 alone.";
 
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(USAGE_TEXT, options::none)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let (common, matches) = match options::read(args, USAGE_TEXT, |_| {}) {
+    let (common, matches) = match options::read(args, USAGE_TEXT, options::none) {
         Ok(read) => read,
         Err(code) => return code,
     };

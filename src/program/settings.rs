@@ -8,12 +8,18 @@ const USAGE_TEXT: &str = "dmail settings [--json | --sample | NAME ...]
 
 Prints what can be set in dmail.conf: form, bounds, default, when a change takes effect, and why.";
 
+fn own(options: &mut getopts::Options) {
+    options.optflag("", "json", "print it as JSON, all settings");
+    options.optflag("", "sample", "print a dmail.conf to begin with");
+}
+
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(USAGE_TEXT, own)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let own = |options: &mut getopts::Options| {
-        options.optflag("", "json", "print it as JSON, all settings");
-        options.optflag("", "sample", "print a dmail.conf to begin with");
-    };
     let matches = match options::read(args, USAGE_TEXT, own) {
         Ok((_, matches)) => matches,
         Err(code) => return code,

@@ -21,10 +21,18 @@ const LONGEST: usize = 64 * 1024 * 1024;
 /// How long a server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+fn usage() -> String {
+    format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help())
+}
+
+/// What `-h` prints.
+pub fn page() -> String {
+    options::page(&usage(), options::stop_at_first_word)
+}
+
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
-    let usage = format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help());
-    let (common, matches) = match options::read(args, &usage, options::stop_at_first_word) {
+    let (common, matches) = match options::read(args, &usage(), options::stop_at_first_word) {
         Ok(read) => read,
         Err(code) => return code,
     };

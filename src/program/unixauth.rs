@@ -55,6 +55,11 @@ const SECS_A_DAY: u64 = 86_400;
 const WRONG: &[u8] = b"-ERR password wrong or not a valid user";
 const NO_SUCH_USER: &[u8] = b"-ERR does not exist";
 
+/// What it prints with `-h`.
+pub fn page() -> String {
+    USAGE_TEXT.to_owned()
+}
+
 /// Runs the program: options and maybe a command in, exit code out.
 pub fn run(args: &[String]) -> u8 {
     let mut min_uid = 100;

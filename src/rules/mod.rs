@@ -1,3 +1,4 @@
 //! F1: decisions as functions: values in, verdict out.
 
+pub mod bulletins;
 pub mod names;

@@ -42,7 +42,9 @@ use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, opener, pop3};
 use crate::settings::Settings;
+use crate::store::bulletins::Board;
 use crate::sys::process;
+use crate::text::fault::Fault;
 use entry::Entry;
 use journal::Journal;
 pub use launcher::part;
@@ -83,6 +85,8 @@ pub struct Server {
     stop_by: Option<Instant>,
     reported: Duration,
     most_open: usize,
+    /// Why bulletins could not be looked at, if so.
+    board_fault: String,
     /// The limit of descriptors.
     descriptors: u64,
     /// Held while we run.
@@ -120,9 +124,11 @@ impl Server {
         let mut lp = Loop::new().map_err(trouble)?;
         let waker = lp.waker().map_err(trouble)?;
         let cap = cap(&settings, limit);
+        let board = Board::read(&Shared::bulletin_source(&settings), None, true);
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
             tls,
+            board: Arc::new(Board::default()),
             helpers: vec![Helpers::new(0, &settings)],
             cache: Cache::new(cache_limit(&settings), cache_life(&settings)),
             launcher,
@@ -149,7 +155,7 @@ impl Server {
         let signals = Signals::catch().map_err(trouble)?;
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let housekeeping = lp.now() + HOUSEKEEPING;
-        let server = Server {
+        let mut server = Server {
             lp,
             shared,
             ports: ids,
@@ -164,10 +170,12 @@ impl Server {
             reported: LONG_TURN,
             // The start counts as a burst: it needed much that will not be needed again.
             most_open: usize::MAX,
+            board_fault: String::new(),
             descriptors: limit,
             _lock: lock,
         };
         log::info!("dmail {} started: {}", env!("CARGO_PKG_VERSION"), server.serving());
+        server.pin_up(board);
         // Reading the configuration left holes behind.
         process::trim_memory();
         Ok(server)
@@ -244,7 +252,8 @@ impl Server {
                 Outcome::Certificates(reloads, stamps, read) if reloads == self.reloads => {
                     self.certificates(stamps, read);
                 }
-                Outcome::Certificates(..) => {}
+                Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
+                Outcome::Certificates(..) | Outcome::Board(..) => {}
                 Outcome::Configuration(read, json) => self.reloaded(ticket, read, json),
                 outcome => self.shared.collected(ticket, outcome),
             }
@@ -402,6 +411,7 @@ impl Server {
             process::unmap_idle_code();
             self.most_open = self.shared.open;
         }
+        self.look_at_bulletins();
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {
             return;
@@ -415,6 +425,43 @@ impl Server {
         };
         // No room now: the next time will do.
         let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
+    }
+
+    /// Begins to look whether there are other bulletins: by a job, because it looks at files.
+    fn look_at_bulletins(&mut self) {
+        if self.shared.settings.bulletin_path.is_none() && self.shared.board.mail.is_none() {
+            return;
+        }
+        let (source, old) = (Shared::bulletin_source(&self.shared.settings), self.shared.board.clone());
+        let reloads = self.reloads;
+        let work = move |_: &jobs::Pulse| Outcome::Board(reloads, Board::read(&source, Some(&old), false));
+        // No room now: the next time will do.
+        let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
+    }
+
+    /// Shows these bulletins from now on; sessions that read the old ones go on reading them.
+    fn pin_up(&mut self, read: Result<Option<Board>, Fault>) {
+        match read {
+            Ok(Some(board)) => {
+                for remark in &board.remarks {
+                    log::warn!("{remark}");
+                }
+                if !board.numbers.is_empty() || self.shared.board.mail.is_some() {
+                    log::info!("{} bulletins are shown, the newest is {}", board.numbers.len(), board.newest);
+                }
+                self.shared.board = Arc::new(board);
+                self.board_fault.clear();
+            }
+            Ok(None) => self.board_fault.clear(),
+            // Said once, not at every look.
+            Err(fault) => {
+                let fault = fault.to_string();
+                if self.board_fault != fault {
+                    log::error!("bulletins stay as they were: {fault}");
+                    self.board_fault = fault;
+                }
+            }
+        }
     }
 
     fn sweep(&mut self, now: Instant) {

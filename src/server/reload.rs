@@ -109,6 +109,7 @@ impl Server {
         } else if cache_limit(&old) != cache_limit(&new) || cache_life(&old) != cache_life(&new) {
             self.shared.cache.reset(cache_limit(&new), cache_life(&new));
         }
+        self.look_at_bulletins();
         self.resume_ports();
         Ok(changes.iter().map(ToString::to_string).collect())
     }

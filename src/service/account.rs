@@ -50,6 +50,7 @@ pub fn place(user: &str, account: &Account, settings: &Settings) -> Result<Place
         work_path: settings.work_path.clone(),
         owner: None,
         locks: settings.lock_method.iter().map(lock).collect(),
+        lone: false,
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | file         | what it is                                                                         |
 //! |--------------|--------------------------------------------------------------------------------------|
-//! | `pop3.rs`    | one client's session: who it is, its maildrop, what it costs                         |
+//! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `helpers.rs` | the authenticators' processes                                                        |
@@ -31,10 +31,12 @@ use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::settings::{PlainAuth, Settings};
+use crate::store::bulletins::{self, Board};
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
 use crate::sys::files::{self, Opener};
 use crate::text::fault::Fault;
 use launcher::Launcher;
+use pop3::shown::Shown;
 
 /// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(20);
@@ -46,7 +48,9 @@ pub enum Outcome {
     /// An authenticator's answer.
     Verdict(Verdict),
     /// A maildrop was opened, or not.
-    Opened(Result<Box<Maildrop>, Refused>),
+    Opened(Result<(Box<Maildrop>, Option<Box<Shown>>), Refused>),
+    /// Bulletins were looked at after so many reloads: `None` when nothing has changed.
+    Board(u32, Result<Option<Board>, Fault>),
     /// A page of the index that was not in memory.
     Rows(Result<Vec<Row>, Miss>),
     /// A message that was not in memory is ready to be sent.
@@ -152,6 +156,8 @@ pub struct Shared {
     pub pop3: Arc<Rules>,
     /// Certificates.
     pub tls: Option<Tls>,
+    /// The bulletins there are.
+    pub board: Arc<Board>,
     /// The authenticators, newest generation last; older ones only finish.
     pub helpers: Vec<helpers::Helpers>,
     /// Their remembered answers.
@@ -203,6 +209,16 @@ impl Shared {
             max_errors: settings.max_errors,
             hide_version: settings.hide_version,
         })
+    }
+
+    /// Where bulletins come from.
+    pub fn bulletin_source(settings: &Settings) -> bulletins::Source {
+        bulletins::Source {
+            path: settings.bulletin_path.clone(),
+            work_path: settings.work_path.clone(),
+            from: settings.bulletin_from.clone(),
+            domain: settings.main_domain().to_owned(),
+        }
     }
 
     /// Whether a client there may send a password in clear.

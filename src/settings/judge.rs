@@ -47,6 +47,9 @@ pub fn judge(settings: &Settings, rights: &Rights<'_>) -> Vec<Complaint> {
             judge.folder("drop_root", root, Use::Read);
         }
     }
+    if let Some(board) = &settings.bulletin_path {
+        judge.folder("bulletin_path", board, Use::Read);
+    }
     if let Some(bins) = &settings.bin_path {
         judge.folder("bin_path", bins, Use::Write);
     }

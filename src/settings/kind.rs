@@ -30,6 +30,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// Several of some words, in an order that means something.
     SomeOf(&'static [&'static str]),
+    /// Words for people.
+    Text,
     /// A directory.
     Folder,
     /// A file with PEM in it, and perhaps the domain it is for.
@@ -54,6 +56,7 @@ impl Kind {
             Kind::Number { unit, .. } => (*unit).to_owned(),
             Kind::OneOf(choices) => choices.join("|"),
             Kind::SomeOf(choices) => format!("LIST of {}", choices.join(", ")),
+            Kind::Text => "TEXT".to_owned(),
             Kind::Folder => "DIRECTORY".to_owned(),
             Kind::Pem => "FILE [DOMAIN]".to_owned(),
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
@@ -255,6 +258,19 @@ impl<T: Choice> Field for T {
     }
     fn show(&self) -> Vec<String> {
         vec![self.name().to_owned()]
+    }
+}
+
+/// Words, a blank between them however they were parted.
+impl Field for String {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let words: Vec<&str> =
+            value.words.iter().map(|word| word.text.trim()).filter(|word| !word.is_empty()).collect();
+        *self = words.join(" ");
+        if self.is_empty() { Err(value.missing()) } else { Ok(()) }
+    }
+    fn show(&self) -> Vec<String> {
+        vec![quote(self)]
     }
 }
 

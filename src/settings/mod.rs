@@ -92,6 +92,13 @@ pub struct Settings {
     /// Whether none are remembered.
     pub auth_nocache: bool,
 
+    /// Where bulletins are; `None` = there are none.
+    pub bulletin_path: Option<PathBuf>,
+    /// From whom they are.
+    pub bulletin_from: String,
+    /// Whether newcomers are spared those that are there already.
+    pub hide_old_bulls: bool,
+
     /// Addresses to listen on. Never empty.
     pub bind_address: Vec<IpAddr>,
     /// Port of POP3; 0 = off.

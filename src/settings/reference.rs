@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 
 use super::rows::{GONE, LATER, ROWS, Row};
 
+/// How a dmail.conf is written.
+pub const MANNER: &str = "One `name value` a line; lines that start with # are comments, and a blank and # end a value. Put a \
+                          value in double quotes when blanks or # belong to it. `#include FILE`, without a blank behind \
+                          the #, reads another file here.";
 /// Where lines of text end.
 const WIDTH: usize = 100;
 
@@ -63,13 +67,7 @@ pub fn reference_json() -> String {
 /// conf/dmail.conf: every setting with its manual; what must be set is set, all else shows its default or an example.
 pub fn sample() -> String {
     let mut text = String::new();
-    fill(
-        &mut text,
-        "# ",
-        "dmail.conf: the settings of DMail. One `name value` a line; lines that start with # are comments, and a blank and # \
-         end a value. Put a value in double quotes when blanks or # belong to it. `#include FILE`, without a blank behind \
-         the #, reads another file here.",
-    );
+    fill(&mut text, "# ", &format!("dmail.conf: the settings of DMail. {MANNER}"));
     text.push_str("#\n");
     fill(
         &mut text,
@@ -95,7 +93,7 @@ fn example(row: &Row) -> &'static str {
 }
 
 /// `600 to 86400, default 600, changes take effect for new connections`.
-fn facts(row: &Row) -> String {
+pub fn facts(row: &Row) -> String {
     let mut facts = Vec::new();
     facts.extend(row.kind.bounds());
     if row.required {

@@ -7,7 +7,7 @@ use std::fmt;
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
 use super::{LockMethod, LogLevel, PlainAuth, Settings};
-use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf, User};
+use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf, Text, User};
 use TakesEffect::{NewConnections, Now, Restart};
 
 /// One setting.
@@ -234,6 +234,27 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "true: remember no answer, whatever authent_cache says.",
     }),
+    row!(bulletin_path {
+        part: "Bulletins",
+        kind: Folder,
+        takes_effect: Now,
+        example: "/var/lib/dmail/bulletins",
+        why: "Directory of bulletins, messages to all users: each is a text file NUMBER.txt, its number higher than any before. \
+              It may begin with a Subject: line and a blank line. One file serves everybody: who deletes it is shown it no more, \
+              and when the file is taken away it is gone for all. Unset, there are none.",
+    }),
+    row!(bulletin_from {
+        kind: Text,
+        default: "\"Email System Administrator\"",
+        takes_effect: Now,
+        why: "From whom bulletins are: a name, or a whole address.",
+    }),
+    row!(hide_old_bulls {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: a user who logs in for the first time is not shown the bulletins that are there already.",
+    }),
     row!(bind_address {
         part: "The network",
         kind: Addresses,
@@ -353,7 +374,6 @@ pub static LATER: &[Unused] = &[
     note(&["add_status"], "messages are sent without a Status line of ours"),
     note(&["bin_pfull"], "a drop file is compacted when its user quits"),
     note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
-    note(&["bulletin_path", "bulletin_from", "hide_old_bulls"], "there are no bulletins yet"),
     note(&["stats_path", "oneline_stats"], "there are no statistics files yet; each session has its line in the log"),
     note(&["admin_port"], "there is no web administration yet"),
     note(

@@ -115,6 +115,8 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
     assert_eq!((settings.pop3_idle_secs, settings.pop3_login_secs), (600, 180));
     assert_eq!((settings.max_connections, settings.max_errors, settings.min_uid), (0, 10, 100));
+    assert_eq!((settings.bulletin_path, settings.bulletin_from.as_str()), (None, "Email System Administrator"));
+    assert!(!settings.hide_old_bulls);
 }
 
 #[test]
@@ -155,6 +157,8 @@ fn values_of_each_kind_are_read() {
     assert_eq!(pairs[0], TlsPair { domain: None, cert: path("/conf/a.pem"), key: path("/k/ak.pem") });
     assert_eq!(pairs[1], TlsPair { domain: Some("b.example"), cert: path("/conf/b.pem"), key: path("/conf/bk.pem") });
     assert_eq!(good("lock_method none").lock_method, []);
+    assert_eq!(good("bulletin_from The  People # of\n").bulletin_from, "The People");
+    assert_eq!(good("bulletin_from \"a # b\"").bulletin_from, "a # b");
 }
 
 #[test]

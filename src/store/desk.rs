@@ -22,6 +22,8 @@ pub struct Place {
     pub owner: Option<u32>,
     /// How to lock the drop while scanning and compacting, in this order.
     pub locks: Vec<LockKind>,
+    /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
+    pub lone: bool,
 }
 
 impl Place {
@@ -33,6 +35,7 @@ impl Place {
             work_path: work_path.into(),
             owner: None,
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
+            lone: false,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::desk::Desk;
 use super::disk::{Disk, How, Reach, Stat};
 use crate::mail::identity::Uid;
 use crate::mail::mbox::Extent;
+use crate::rules::bulletins::Seen;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"DMidx\0\0\x01");
 pub(super) const HEADER_BYTES: usize = 256;
@@ -72,6 +73,8 @@ pub(super) struct Header {
     pub(super) last: Last,
     /// [`tail_bytes`] before the drop's end.
     pub(super) tail_hash: u64,
+    /// What the ledger says of bulletins; epoch 0: nothing.
+    pub(super) bulletins: Seen,
 }
 
 /// The last message of a drop.
@@ -125,6 +128,9 @@ impl Header {
             (self.last.hash >> 64) as u64,
             u64::from(self.last.dead) << 32 | u64::from(self.last.occurrence),
             self.tail_hash,
+            self.bulletins.epoch,
+            u64::from(self.bulletins.through),
+            self.bulletins.beyond,
         ];
         let mut bytes = [0; HEADER_BYTES];
         for (word, place) in words.iter().zip(bytes.chunks_exact_mut(8)) {
@@ -170,6 +176,7 @@ impl Header {
                 dead: word(23) >> 32 == 1,
             },
             tail_hash: word(24),
+            bulletins: Seen { epoch: word(25), through: word(26) as u32, beyond: word(27) },
         })
     }
 }

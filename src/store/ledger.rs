@@ -20,6 +20,7 @@
 //! | 4    | Burial     | serial 4                                    | the bytes of all deaths up to that record are gone   |
 //! | 5    | Gone       | (hash 16, occurrence 4) each                | these are no longer in the drop, whoever removed them |
 //! | 6    | Frozen     | (hash 16, occurrence 4, text)               | reserved: imported UIDs                              |
+//! | 16   | Bulletins  | epoch 8, through 4, zero 4, beyond 8; then as Deaths | these bulletins are gone, with the messages of the same QUIT |
 //!
 //! Kinds we do not know are passed over. A death whose bytes are gone is forgotten, so that the same message arriving again
 //! is new; that a number was given to a repeated message is never forgotten.
@@ -31,6 +32,7 @@ use memchr::memmem;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::mail::identity::Uid;
+use crate::rules::bulletins::Seen;
 
 const MAGIC: &[u8; 4] = b"DMb1";
 const HEAD_BYTES: usize = 32;
@@ -45,6 +47,7 @@ pub(super) enum Record {
     Repetition(Vec<Named>),
     Burial { through: u32 },
     Gone(Vec<Uid>),
+    Bulletins { seen: Seen, deaths: Vec<Named> },
 }
 
 /// One message.
@@ -74,6 +77,8 @@ pub(super) struct Ledger {
     pub(super) lines: HashMap<Uid, u32>,
     /// Of those hashes: occurrences that are no longer in the drop.
     pub(super) gone: HashSet<Uid>,
+    /// Bulletins that are gone for this user.
+    pub(super) bulletins: Option<Seen>,
     /// Something in the middle could not be read.
     pub(super) damaged: bool,
 }
@@ -112,11 +117,10 @@ impl Ledger {
     fn apply(&mut self, record: &Record, serial: u32) {
         match record {
             Record::Opening(name) => self.name = Some(name.clone()),
-            Record::Deaths(deaths) => {
-                for Named { uid, from_check } in deaths {
-                    self.deaths.insert(*uid, (*from_check, serial));
-                    self.taken(uid);
-                }
+            Record::Deaths(deaths) => self.die(deaths, serial),
+            Record::Bulletins { seen, deaths } => {
+                self.bulletins = Some(*seen);
+                self.die(deaths, serial);
             }
             Record::Repetition(equal) => {
                 for Named { uid, from_check } in equal {
@@ -133,6 +137,13 @@ impl Ledger {
             Record::Gone(uids) => {
                 uids.iter().for_each(|uid| self.bury(uid));
             }
+        }
+    }
+
+    fn die(&mut self, deaths: &[Named], serial: u32) {
+        for Named { uid, from_check } in deaths {
+            self.deaths.insert(*uid, (*from_check, serial));
+            self.taken(uid);
         }
     }
 
@@ -188,6 +199,9 @@ impl Ledger {
             let deaths = self.deaths.iter().map(|(uid, (from_check, _))| named((uid, from_check)));
             records.push(Record::Deaths(deaths.collect()));
         }
+        if let Some(seen) = self.bulletins {
+            records.push(Record::Bulletins { seen, deaths: Vec::new() });
+        }
         let name = self.name.clone().unwrap_or_default();
         let mut bytes = Vec::new();
         encode(&Record::Opening(name.clone()), short.serial, short.id, &mut bytes);
@@ -214,21 +228,21 @@ impl Ledger {
 /// The bytes that add `record`, number `serial`, to ledger `id`.
 pub(super) fn encode(record: &Record, serial: u32, id: u64, bytes: &mut Vec<u8>) {
     let mut payload = Vec::new();
-    let uid = |uid: &Uid, payload: &mut Vec<u8>| {
-        payload.extend_from_slice(&uid.hash.to_le_bytes());
-        payload.extend_from_slice(&uid.occurrence.to_le_bytes());
-    };
     let kind = match record {
         Record::Opening(name) => {
             payload.extend_from_slice(name);
             1
         }
         Record::Deaths(named) | Record::Repetition(named) => {
-            for named in named {
-                uid(&named.uid, &mut payload);
-                payload.extend_from_slice(&named.from_check.to_le_bytes());
-            }
+            self::named(named, &mut payload);
             if matches!(record, Record::Deaths(_)) { 2 } else { 3 }
+        }
+        Record::Bulletins { seen, deaths } => {
+            payload.extend_from_slice(&seen.epoch.to_le_bytes());
+            payload.extend_from_slice(&u64::from(seen.through).to_le_bytes());
+            payload.extend_from_slice(&seen.beyond.to_le_bytes());
+            self::named(deaths, &mut payload);
+            16
         }
         Record::Burial { through } => {
             payload.extend_from_slice(&through.to_le_bytes());
@@ -249,6 +263,18 @@ pub(super) fn encode(record: &Record, serial: u32, id: u64, bytes: &mut Vec<u8>)
     head[24..].copy_from_slice(&check.to_le_bytes());
     bytes.extend_from_slice(&head);
     bytes.extend_from_slice(&payload);
+}
+
+fn uid(uid: &Uid, payload: &mut Vec<u8>) {
+    payload.extend_from_slice(&uid.hash.to_le_bytes());
+    payload.extend_from_slice(&uid.occurrence.to_le_bytes());
+}
+
+fn named(named: &[Named], payload: &mut Vec<u8>) {
+    for named in named {
+        uid(&named.uid, payload);
+        payload.extend_from_slice(&named.from_check.to_le_bytes());
+    }
 }
 
 fn check(head: &[u8; HEAD_BYTES], payload: &[u8]) -> u64 {
@@ -274,15 +300,21 @@ fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
     let uid = |bytes: &[u8]| {
         Some(Uid { hash: u128::from_le_bytes(bytes.get(..16)?.try_into().ok()?), occurrence: u32_at(bytes, 16)? })
     };
+    let named = |bytes: &[u8]| {
+        let named = bytes.chunks(24).map(|part| Some(Named { uid: uid(part)?, from_check: u32_at(part, 20)? }));
+        named.collect::<Option<Vec<_>>>()
+    };
     let record = match head[4] {
         1 => Some(Record::Opening(payload.to_vec())),
-        kind @ (2 | 3) => payload
-            .chunks(24)
-            .map(|part| Some(Named { uid: uid(part)?, from_check: u32_at(part, 20)? }))
-            .collect::<Option<Vec<_>>>()
-            .map(if kind == 2 { Record::Deaths } else { Record::Repetition }),
+        2 => named(payload).map(Record::Deaths),
+        3 => named(payload).map(Record::Repetition),
         4 => u32_at(payload, 0).map(|through| Record::Burial { through }),
         5 => payload.chunks(20).map(uid).collect::<Option<Vec<_>>>().map(Record::Gone),
+        16 => payload.split_first_chunk::<24>().and_then(|(head, deaths)| {
+            let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+            let seen = Seen { epoch: word(0), through: u32::try_from(word(8)).ok()?, beyond: word(16) };
+            Some(Record::Bulletins { seen, deaths: named(deaths)? })
+        }),
         _ => None,
     };
     Some((record, u32_at(head, 12)?, u64_at(16)?, HEAD_BYTES + length))
@@ -304,6 +336,8 @@ mod tests {
         Named { uid: Uid { hash, occurrence }, from_check: hash as u32 }
     }
 
+    const SEEN: Seen = Seen { epoch: 0x0123_4567_89ab_cdef, through: 7, beyond: 1 << 63 | 5 };
+
     /// A ledger file with a record of each kind.
     fn sample() -> (Vec<Record>, Vec<u8>, Vec<usize>) {
         let records = vec![
@@ -312,6 +346,7 @@ mod tests {
             Record::Deaths(vec![named(3, 0)]),
             Record::Burial { through: 1 },
             Record::Gone(vec![named(4, 2).uid]),
+            Record::Bulletins { seen: SEEN, deaths: vec![named(5, 0)] },
         ];
         let mut ledger = Ledger::default();
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
@@ -327,9 +362,10 @@ mod tests {
     fn what_was_appended_is_what_is_read() {
         let (_, bytes, _) = sample();
         let ledger = Ledger::parse(&bytes);
-        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 5, false));
+        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 6, false));
         assert_eq!(ledger.name.as_deref(), Some(&b"ann"[..]));
-        assert_eq!(ledger.deaths.keys().copied().collect::<Vec<_>>(), [named(3, 0).uid]);
+        assert!([3, 5].iter().all(|&hash| ledger.deaths.contains_key(&named(hash, 0).uid)) && ledger.deaths.len() == 2);
+        assert_eq!(ledger.bulletins, Some(SEEN));
         assert_eq!(
             (ledger.free(3, true), ledger.free(4, true), ledger.free(5, true), ledger.free(5, false)),
             (2, 3, 1, 0)
@@ -344,7 +380,8 @@ mod tests {
         let (short, bytes) = long.rewritten();
         let read = Ledger::parse(&bytes);
         for ledger in [short, read] {
-            assert_eq!(ledger.deaths.keys().collect::<Vec<_>>(), long.deaths.keys().collect::<Vec<_>>());
+            assert!(ledger.deaths.keys().all(|uid| long.deaths.contains_key(uid)));
+            assert_eq!((ledger.deaths.len(), ledger.bulletins), (long.deaths.len(), long.bulletins));
             assert_eq!((&ledger.next, &ledger.lines, &ledger.gone), (&long.next, &long.lines, &long.gone));
             assert_eq!((ledger.id, ledger.end as usize, ledger.damaged), (long.id, bytes.len(), false));
         }

@@ -19,7 +19,8 @@
 //! [`delete`]: Maildrop::delete
 //! [`undelete_all`]: Maildrop::undelete_all
 //!
-//! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made. The promises
+//! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made, unless
+//! [`Place::lone`] asks for a bin. The promises
 //! are DESIGN's: what `commit` answered stays deleted, what it did not answer is deleted wholly or not at all, and no
 //! message goes that was not marked. Losing the ledger brings deletions back that were not yet compacted, no more.
 
@@ -33,6 +34,7 @@ pub use super::desk::{Place, Refused, Remark};
 pub use super::disk::{LockKind, Reach};
 pub use super::reader::{Fetch, Fetched, MessageReader, Pulled};
 pub use crate::mail::identity::Uid;
+use crate::rules::bulletins::Seen;
 
 use super::compaction;
 use super::desk::{Desk, Remarks, Spot};
@@ -53,13 +55,21 @@ pub struct Maildrop<D: Disk = RealDisk> {
     ledger: End,
     /// Nothing until the first message is marked.
     marks: Option<Box<Marks>>,
+    /// What the ledger remembers of bulletins; epoch 0: nothing.
+    bulletins: Seen,
+    /// What [`commit`](Maildrop::commit) is to remember of them.
+    seen: Option<Seen>,
+    /// This session made the bin: nobody was here before.
+    is_new: bool,
 }
 
 /// What a session and its readers and jobs share; nothing in it changes but `seen`.
 pub(super) struct Core<D: Disk> {
     pub(super) disk: D,
     pub(super) spot: Spot,
-    /// `None`: an empty mailbox for which nothing was opened.
+    /// Locked for the session. `None`: an empty mailbox for which nothing was opened.
+    bin: Option<D::File>,
+    /// `None`: there is no drop.
     pub(super) files: Option<Files<D>>,
     generation: u64,
     totals: Totals,
@@ -76,7 +86,6 @@ pub(super) struct Core<D: Disk> {
 
 pub(super) struct Files<D: Disk> {
     pub(super) drop: D::File,
-    bin: D::File,
     index: Index<D>,
 }
 
@@ -169,9 +178,10 @@ impl Maildrop {
 impl<D: Disk> Maildrop<D> {
     /// [`open`](Maildrop::open) on a disk of the caller's.
     pub fn open_on(disk: &D, place: &Place) -> Result<Maildrop<D>, Refused> {
-        let mut remarks = Remarks::default();
+        let (mut remarks, mut made) = (Remarks::default(), false);
         for _ in 0..ATTEMPTS {
-            if let Some(maildrop) = Maildrop::attempt(disk, place, &mut remarks)? {
+            if let Some(mut maildrop) = Maildrop::attempt(disk, place, &mut remarks, &mut made)? {
+                maildrop.is_new = made;
                 return Ok(maildrop);
             }
         }
@@ -179,18 +189,24 @@ impl<D: Disk> Maildrop<D> {
     }
 
     /// `None`: something was replaced under our hands, begin again.
-    fn attempt(disk: &D, place: &Place, remarks: &mut Remarks) -> Result<Option<Maildrop<D>>, Refused> {
+    fn attempt(
+        disk: &D,
+        place: &Place,
+        remarks: &mut Remarks,
+        made: &mut bool,
+    ) -> Result<Option<Maildrop<D>>, Refused> {
         let mut desk = Desk::at(disk, place, false)?;
-        if desk.is_none() && Desk::has_mail(disk, place)? {
+        if desk.is_none() && (place.lone || Desk::has_mail(disk, place)?) {
             desk = Desk::at(disk, place, true)?;
         }
         let Some(desk) = desk else { return Ok(Some(Maildrop::empty(disk, place))) };
         let bin = match desk.open_own(".bin", How::Write)? {
             Some(bin) => bin,
             None => {
-                if desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
+                if !place.lone && desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
                     return Ok(Some(Maildrop::empty(disk, place)));
                 }
+                *made = true;
                 match desk.open_own(".bin", How::Create)? {
                     Some(bin) => bin,
                     None => return Ok(None),
@@ -209,12 +225,25 @@ impl<D: Disk> Maildrop<D> {
         {
             return Ok(None);
         }
-        let Some((drop, seen)) = desk.open_drop()? else { return Ok(Some(Maildrop::empty(disk, place))) };
-        match refresh::refresh(&desk, &drop, seen, &bin) {
-            Ok(mut fresh) => {
-                fresh.remarks.join(*remarks);
-                let files = Files { drop, bin, index: fresh.index };
-                Ok(Some(Maildrop::over(disk, desk.spot, Some(files), &fresh.header, fresh.remarks)))
+        let found = match desk.open_drop()? {
+            Some((drop, seen)) => refresh::refresh(&desk, &drop, seen, &bin)
+                .map(|fresh| (Some(Files { drop, index: fresh.index }), fresh.header, fresh.remarks)),
+            None if place.lone => refresh::load(&desk, &bin, remarks).map(|ledger| {
+                let known = Header {
+                    bin_bytes: ledger.end,
+                    bin_serial: ledger.serial,
+                    bin_id: ledger.id,
+                    bulletins: ledger.bulletins.unwrap_or_default(),
+                    ..Header::default()
+                };
+                (None, known, Remarks::default())
+            }),
+            None => return Ok(Some(Maildrop::empty(disk, place))),
+        };
+        match found {
+            Ok((files, header, mut heard)) => {
+                heard.join(*remarks);
+                Ok(Some(Maildrop::over(disk, desk.spot, Some(bin), files, &header, heard)))
             }
             Err(Stale::Replaced) => Ok(None),
             Err(Stale::Alien) => {
@@ -228,13 +257,21 @@ impl<D: Disk> Maildrop<D> {
 
     fn empty(disk: &D, place: &Place) -> Maildrop<D> {
         let spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: None, locks: [None; 3] };
-        Maildrop::over(disk, spot, None, &Header::default(), Remarks::default())
+        Maildrop::over(disk, spot, None, None, &Header::default(), Remarks::default())
     }
 
-    fn over(disk: &D, spot: Spot, files: Option<Files<D>>, header: &Header, remarks: Remarks) -> Maildrop<D> {
+    fn over(
+        disk: &D,
+        spot: Spot,
+        bin: Option<D::File>,
+        files: Option<Files<D>>,
+        header: &Header,
+        remarks: Remarks,
+    ) -> Maildrop<D> {
         let core = Core {
             disk: disk.clone(),
             spot,
+            bin,
             files,
             generation: header.generation,
             totals: Totals { messages: header.count, octets: header.octets, last_read: header.last_read },
@@ -246,7 +283,7 @@ impl<D: Disk> Maildrop<D> {
             remarks,
         };
         let ledger = End { bytes: header.bin_bytes, serial: header.bin_serial, id: header.bin_id };
-        Maildrop { core: Arc::new(core), ledger, marks: None }
+        Maildrop { core: Arc::new(core), ledger, marks: None, bulletins: header.bulletins, seen: None, is_new: false }
     }
 
     /// The drop file.
@@ -341,28 +378,55 @@ impl<D: Disk> Maildrop<D> {
         Ok(MessageReader::new(Arc::clone(&self.core), entry, body_lines))
     }
 
+    /// What the ledger remembers of bulletins; `None` when nothing.
+    pub fn bulletins(&self) -> Option<Seen> {
+        Some(self.bulletins).filter(|seen| seen.epoch != 0)
+    }
+
+    /// Whether nobody had a bin here before this session.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether there is a ledger in which something could be remembered of bulletins. There is none where nothing was opened.
+    pub fn remembers(&self) -> bool {
+        self.core.bin.is_some()
+    }
+
+    /// The next [`commit`](Maildrop::commit) is to remember this of bulletins, with what it deletes; `None`: nothing.
+    pub fn remember(&mut self, seen: Option<Seen>) {
+        self.seen = seen;
+    }
+
     /// Makes the marks good: one record in the ledger, synced. Without marks nothing is written. Waits for the disk: only
     /// in a job. After a fault the marked messages are deleted all or not at all, and the session must end.
     pub fn commit(&mut self) -> Result<Commit, Fault> {
-        let marked = self.marks.take().filter(|marks| marks.count > 0);
-        let (Some(files), Some(marks)) = (&self.core.files, marked) else {
-            return Ok(Commit { wants_compaction: self.core.dead, ..Commit::default() });
-        };
+        let (marked, seen) = (self.marks.take().filter(|marks| marks.count > 0), self.seen.take());
         let core = &self.core;
-        let mut deaths = Vec::with_capacity(marks.count as usize);
-        let mut number = 0;
-        let read = files.index.read(&core.disk, core.generation, 0..core.totals.messages, Reach::Wait, |entry| {
-            number += 1;
-            if marks.has(number) {
-                deaths.push(Named { uid: entry.uid(), from_check: entry.extent.from_check });
-            }
-        });
-        read.map_err(|unread| core.index_fault(unread))?;
+        let Some(bin) = core.bin.as_ref().filter(|_| marked.is_some() || seen.is_some()) else {
+            return Ok(Commit { wants_compaction: core.dead, ..Commit::default() });
+        };
+        let mut deaths = Vec::new();
+        if let (Some(files), Some(marks)) = (&core.files, &marked) {
+            let mut number = 0;
+            let read = files.index.read(&core.disk, core.generation, 0..core.totals.messages, Reach::Wait, |entry| {
+                number += 1;
+                if marks.has(number) {
+                    deaths.push(Named { uid: entry.uid(), from_check: entry.extent.from_check });
+                }
+            });
+            read.map_err(|unread| core.index_fault(unread))?;
+        }
+        // One record, so that it is all or none of them.
+        let record = match seen {
+            Some(seen) => Record::Bulletins { seen, deaths },
+            None => Record::Deaths(deaths),
+        };
         let mut ledger =
             Ledger { id: self.ledger.id, serial: self.ledger.serial, end: self.ledger.bytes, ..Ledger::default() };
         let name = core.spot.drop.file_name().unwrap_or_default().as_encoded_bytes();
-        let bytes = ledger.append(&[Record::Deaths(deaths)], name, core.disk.random());
-        write_ledger(&core.disk, &files.bin, &bytes, self.ledger.bytes)
+        let bytes = ledger.append(&[record], name, core.disk.random());
+        write_ledger(&core.disk, bin, &bytes, self.ledger.bytes)
             .map_err(|(doing, error)| Fault::new(doing, &core.ledger_path(), error))?;
         if self.ledger.bytes == 0 {
             // The file may be as new as its first record.
@@ -371,20 +435,22 @@ impl<D: Disk> Maildrop<D> {
             let synced = core.disk.open_dir(parent).and_then(|dir| core.disk.sync_dir(&dir));
             synced.map_err(Fault::at("syncing", parent))?;
         }
+        self.bulletins = seen.unwrap_or(self.bulletins);
         self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id };
-        Ok(Commit { deleted: marks.count, octets: marks.octets, wants_compaction: true })
+        let (deleted, octets) = marked.map_or((0, 0), |marks| (marks.count, marks.octets));
+        Ok(Commit { deleted, octets, wants_compaction: core.dead || deleted > 0 })
     }
 
     /// Takes dead bytes out of the drop, then gives the session lock up. Long: only in a job for bulk work. `keep_going` is
     /// asked every megabyte; a no before the drop was touched answers [`Refused::Locked`], as does a drop that another program has
     /// locked: nothing is lost by that, the next session tries again.
     pub fn compact(self, keep_going: &mut dyn FnMut() -> bool) -> Result<Compacted, Refused> {
-        let Some(files) = &self.core.files else { return Ok(Compacted::default()) };
+        let (Some(bin), Some(_)) = (&self.core.bin, &self.core.files) else { return Ok(Compacted::default()) };
         for _ in 0..ATTEMPTS {
             let Some(desk) = Desk::again(&self.core.disk, &self.core.spot)? else { break };
             let Some((drop, _)) = desk.open_drop()? else { break };
             let mut locks = DropLocks::take(&desk, &drop)?;
-            match compaction::compact(&desk, &drop, &files.bin, &mut locks, keep_going) {
+            match compaction::compact(&desk, &drop, bin, &mut locks, keep_going) {
                 Ok(compacted) => return Ok(compacted),
                 Err(Stale::Replaced) => {}
                 Err(Stale::Refused(refused)) => return Err(refused),
@@ -400,9 +466,9 @@ impl<D: Disk> Maildrop<D> {
 
 impl<D: Disk> Drop for Maildrop<D> {
     fn drop(&mut self) {
-        if let Some(files) = &self.core.files {
+        if let Some(bin) = &self.core.bin {
             // Readers and jobs may live on with the files; the session does not.
-            drop(self.core.disk.unlock(&files.bin, LockKind::Fcntl));
+            drop(self.core.disk.unlock(bin, LockKind::Fcntl));
         }
     }
 }

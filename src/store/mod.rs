@@ -11,8 +11,10 @@
 //! | `locks`              | the drop's own locks, shared with other programs                          |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
+//! | [`bulletins`]        | the board that all users share, as a maildrop                             |
 //! | [`users`]            | the stock authenticator's files of users                                  |
 
+pub mod bulletins;
 pub mod disk;
 pub mod maildrop;
 pub mod path;

@@ -137,6 +137,7 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     header.bin_bytes = work.ledger.end;
     header.bin_id = work.ledger.id;
     header.bin_serial = work.ledger.serial;
+    header.bulletins = work.ledger.bulletins.unwrap_or_default();
     let index = writer.finish(&mut header).map_err(|unread| fault(desk, unread))?;
     if matches!(index, Index::Memory(_)) {
         remarks.add(Remark::IndexInMemory);

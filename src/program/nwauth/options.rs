@@ -142,7 +142,8 @@ pub(super) fn parse(args: &[String]) -> Result<(Options, Vec<Secret>), String> {
     Ok((options, words))
 }
 
-pub(super) fn usage() -> String {
+/// What `-h` prints.
+pub fn usage() -> String {
     let mut text =
         "usage: nwauth [OPTIONS] [COMMAND]\n\nWithout a command, commands are read from standard input.\n\n".to_owned();
     for row in OPTIONS {

@@ -12,7 +12,13 @@
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
 //!
+//! `entering.rs` is the way in, `mailbox.rs` what follows it.
+//!
 //! The maildrop is closed, and its lock given back, with the session; a session that ends without a commit deletes nothing.
+
+mod entering;
+mod mailbox;
+pub mod shown;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,22 +26,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cache::Key;
-use super::{LOCK_PATIENCE, LOCK_RETRY, Outcome, Shared, account};
+use super::{LOCK_PATIENCE, Outcome, Shared};
 use crate::net::jobs::Kind;
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, watch};
 use crate::protocol::End;
-use crate::protocol::helper::{Account, Question, Verdict};
+use crate::protocol::helper::Account;
 use crate::protocol::pop3::reply::Refusal;
-use crate::protocol::pop3::{Answer, Ask, Link, Login, Pop3, Row, Totals};
+use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
 use crate::settings::Settings;
-use crate::store::disk::RealDisk;
-use crate::store::maildrop::{self, Maildrop, MessageReader, Miss, Pulled, Reach, Refused};
+use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
-use crate::text::printable::{printable, visible};
+use crate::text::printable::printable;
+use shown::Shown;
 
 /// A POP3 client's connection.
 pub struct Conversation {
@@ -57,6 +63,8 @@ struct Session {
     entering: Option<Box<Entering>>,
     user: Option<Box<str>>,
     maildrop: Option<Box<Maildrop>>,
+    /// Bulletins behind its messages.
+    shown: Option<Box<Shown>>,
     /// The volume that jobs on it wait for.
     volume: u64,
     wanted: Wanted,
@@ -127,6 +135,7 @@ impl Conversation {
                 entering: None,
                 user: None,
                 maildrop: None,
+                shown: None,
                 volume: 0,
                 wanted: Wanted::Rows,
                 retrieved: 0,
@@ -260,6 +269,9 @@ impl Host<Pop3> for Service<'_> {
             Ask::Delete(number) => self.delete(number),
             Ask::Undelete => {
                 self.maildrop().undelete_all();
+                if let Some(shown) = &mut self.session.shown {
+                    shown.undelete_all();
+                }
                 Done::Now(Answer::Totals(self.totals()))
             }
             Ask::Retrieve(number, lines) => self.retrieve(number, lines),
@@ -298,17 +310,6 @@ impl Service<'_> {
         Ticket { id: self.id, serial: self.session.serial }
     }
 
-    /// The maildrop of a logged-in session. The machine asks about messages in no other state.
-    fn maildrop(&mut self) -> &mut Maildrop {
-        self.session.maildrop.as_mut().expect("the machine asks about messages only between Opened and Commit")
-    }
-
-    fn totals(&mut self) -> Totals {
-        let maildrop = self.maildrop();
-        let (totals, live) = (maildrop.totals(), maildrop.live_totals());
-        Totals { messages: live.messages, octets: live.octets, last_read: totals.last_read }
-    }
-
     fn job(&mut self, kind: Kind, volume: u64, work: impl FnOnce() -> Outcome + Send + 'static) -> Said {
         let ticket = self.ticket();
         match self.shared.jobs.submit(Some(ticket), kind, volume, move |_| work()) {
@@ -318,38 +319,6 @@ impl Service<'_> {
                 refused(Refusal::Unavailable)
             }
         }
-    }
-
-    fn login(&mut self, now: Instant, login: Login) -> Said {
-        let Some(name) = account::name(&login.user, &self.session.settings) else {
-            return self.denied(&login.user);
-        };
-        let key = self.shared.cache.key("pop3", &name.asked, &login.password);
-        let account = self.shared.cache.get(now, &key, &name.asked);
-        let known = account.is_some();
-        self.session.entering = Some(Box::new(Entering { user: name.user, key, account }));
-        if known {
-            return Done::Now(Answer::Welcome);
-        }
-        let ticket = self.ticket();
-        let from = self.session.peer.ip().to_canonical();
-        let question = Question::Check { user: name.asked, password: login.password, from };
-        match self.shared.helpers.last_mut() {
-            Some(helpers) => helpers.pool.submit(now, ticket, question),
-            None => return self.unavailable(),
-        }
-        Done::Later
-    }
-
-    fn denied(&mut self, user: &[u8]) -> Said {
-        self.shared.counts.denied += 1;
-        log::info!("pop3 {} {} {}: login refused", self.id, printable(user), self.session.peer.ip().to_canonical());
-        refused(Refusal::Denied)
-    }
-
-    fn unavailable(&mut self) -> Said {
-        self.shared.counts.unavailable += 1;
-        refused(Refusal::Unavailable)
     }
 
     /// An answer that was owed has come.
@@ -362,9 +331,11 @@ impl Service<'_> {
             Outcome::Reader(Ok(reader)) => self.send(*reader),
             Outcome::Rows(Err(miss)) | Outcome::Reader(Err(miss)) => self.missed(&miss),
             Outcome::Committed(_, Ok(commit)) => {
-                self.session.deleted = commit.deleted;
+                let bulletins =
+                    self.session.shown.as_ref().and_then(|shown| shown.commit()).map_or(0, |(_, count)| count);
+                self.session.deleted = commit.deleted + bulletins;
                 self.shared.counts.deleted += u64::from(commit.deleted);
-                Done::Now(Answer::Committed { deleted: commit.deleted })
+                Done::Now(Answer::Committed { deleted: self.session.deleted })
             }
             Outcome::Committed(_, Err(fault)) => {
                 self.report(&fault);
@@ -374,102 +345,6 @@ impl Service<'_> {
         }
     }
 
-    fn judged(&mut self, now: Instant, verdict: Verdict) -> Said {
-        let Some(mut entering) = self.session.entering.take() else { return self.unavailable() };
-        match verdict {
-            Verdict::Accepted(account) => {
-                self.shared.cache.put(now, entering.key, account.clone());
-                entering.account = Some(account);
-                self.session.entering = Some(entering);
-                Done::Now(Answer::Welcome)
-            }
-            Verdict::Refused => self.denied(entering.user.as_bytes()),
-            Verdict::Unavailable => {
-                log::warn!("pop3 {} {}: no authenticator could tell", self.id, printable(entering.user.as_bytes()));
-                self.unavailable()
-            }
-        }
-    }
-
-    /// Opens the maildrop of who was welcomed.
-    fn open(&mut self) -> Said {
-        let settings = self.session.settings.clone();
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
-            return self.unavailable();
-        };
-        let mut place = match account::place(user, account, &settings) {
-            Ok(place) => place,
-            Err(why) => return self.misconfigured(&why),
-        };
-        let uid = account.uid.clone();
-        let volume = self.shared.volume_of(&place.drop);
-        self.session.volume = volume;
-        let disk = RealDisk { hand: self.shared.launcher.clone().map(|launcher| launcher as _) };
-        self.job(Kind::Read, volume, move || {
-            if let Some(uid) = uid {
-                match account::owner(&uid, settings.min_uid) {
-                    Ok(owner) => place.owner = Some(owner),
-                    Err(why) => {
-                        let error = io::Error::new(io::ErrorKind::PermissionDenied, why);
-                        return Outcome::Opened(Err(Refused::Unsafe(Fault::new("opening", &place.drop, error))));
-                    }
-                }
-            }
-            Outcome::Opened(Maildrop::open_on(&disk, &place).map(Box::new))
-        })
-    }
-
-    fn opened(&mut self, now: Instant, opened: Result<Box<Maildrop>, Refused>) -> Said {
-        match opened {
-            Ok(maildrop) => {
-                for remark in maildrop.remarks() {
-                    log::warn!("pop3 {} {}: {}: {remark}", self.id, self.who(), maildrop.path().display());
-                }
-                let totals = maildrop.totals();
-                self.session.maildrop = Some(maildrop);
-                self.session.user = self.session.entering.take().map(|entering| entering.user.into());
-                self.shared.counts.logins += 1;
-                Done::Now(Answer::Opened(Totals {
-                    messages: totals.messages,
-                    octets: totals.octets,
-                    last_read: totals.last_read,
-                }))
-            }
-            Err(refusal @ (Refused::InUse | Refused::Locked)) => {
-                let ours = || self.place_is_compacting();
-                if self.session.patience.is_some_and(|until| now < until && !self.shared.stopping)
-                    && (matches!(refusal, Refused::Locked) || ours())
-                {
-                    let ticket = self.ticket();
-                    self.shared.parked.push_back((now + LOCK_RETRY, ticket));
-                    return Done::Later;
-                }
-                self.session.entering = None;
-                refused(Refusal::InUse)
-            }
-            Err(Refused::Unsafe(fault)) => self.misconfigured(&fault.to_string()),
-            Err(Refused::Fault(fault)) => {
-                self.report(&fault);
-                self.session.entering = None;
-                self.unavailable()
-            }
-        }
-    }
-
-    fn place_is_compacting(&self) -> bool {
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
-            return false;
-        };
-        let place = account::place(user, account, &self.session.settings);
-        place.is_ok_and(|place| self.shared.compacting.contains(&place.drop))
-    }
-
-    fn misconfigured(&mut self, why: &str) -> Said {
-        log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
-        self.session.entering = None;
-        refused(Refusal::Misconfigured)
-    }
-
     fn report(&self, fault: &Fault) {
         log::error!("pop3 {} {}: {fault}", self.id, self.who());
     }
@@ -477,124 +352,5 @@ impl Service<'_> {
     fn who(&self) -> String {
         let entering = self.session.entering.as_deref().map(|entering| entering.user.as_str());
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
-    }
-
-    fn rows(&mut self, from: u32, wanted: Wanted) -> Said {
-        // One row is one small read, not a page.
-        let rows = match wanted {
-            Wanted::Rows => self.maildrop().page(from, Reach::Now),
-            _ => self.maildrop().row(from, Reach::Now).map(|row| row.into_iter().collect()),
-        };
-        match rows {
-            Ok(rows) => {
-                self.session.wanted = wanted;
-                self.found(rows)
-            }
-            Err(Miss::Cold) => {
-                self.session.wanted = wanted;
-                let lookup = self.maildrop().lookup(from);
-                self.job(Kind::Read, self.session.volume, move || Outcome::Rows(lookup.run()))
-            }
-            Err(miss) => self.missed(&miss),
-        }
-    }
-
-    fn found(&mut self, rows: Vec<maildrop::Row>) -> Said {
-        let row =
-            |row: maildrop::Row| Row { number: row.number, octets: row.octets, uid: row.uid, deleted: row.deleted };
-        match self.session.wanted {
-            Wanted::Rows => Done::Now(Answer::Rows(rows.into_iter().map(row).collect())),
-            Wanted::Delete(number) => match rows.iter().find(|row| row.number == number) {
-                Some(row) => {
-                    self.maildrop().mark(row);
-                    Done::Now(Answer::Done)
-                }
-                None => refused(Refusal::NoSuchMessage),
-            },
-            Wanted::Row(number) | Wanted::Message(number, _) => {
-                let found = rows.into_iter().find(|row| row.number == number && !row.deleted);
-                match found {
-                    Some(found) => Done::Now(Answer::Rows(vec![row(found)])),
-                    None => refused(Refusal::NoSuchMessage),
-                }
-            }
-        }
-    }
-
-    fn exists(&mut self, number: u32) -> Result<(), Refusal> {
-        let maildrop = self.maildrop();
-        if number == 0 || number > maildrop.totals().messages {
-            Err(Refusal::NoSuchMessage)
-        } else if maildrop.is_deleted(number) {
-            Err(Refusal::AlreadyDeleted)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn delete(&mut self, number: u32) -> Said {
-        if let Err(refusal) = self.exists(number) {
-            return refused(refusal);
-        }
-        self.rows(number, Wanted::Delete(number))
-    }
-
-    fn retrieve(&mut self, number: u32, lines: Option<u64>) -> Said {
-        if self.exists(number).is_err() {
-            return refused(Refusal::NoSuchMessage);
-        }
-        self.session.wanted = Wanted::Message(number, lines);
-        match self.maildrop().reader(number, lines, Reach::Now) {
-            Ok(reader) => self.send(reader),
-            Err(Miss::Cold) => {
-                let volume = self.session.volume;
-                let lookup = self.maildrop().lookup(number);
-                self.job(Kind::Read, volume, move || Outcome::Reader(lookup.reader(lines).map(Box::new)))
-            }
-            Err(miss) => self.missed(&miss),
-        }
-    }
-
-    fn send(&mut self, reader: MessageReader) -> Said {
-        let Wanted::Message(_, lines) = self.session.wanted else { return refused(Refusal::Unavailable) };
-        let octets = reader.octets();
-        let body = Message { reader, whole: lines.is_none(), fault: None };
-        Done::Send(Answer::Sending(octets), Box::new(body), Answer::Sent)
-    }
-
-    /// Something could not be read: for the log, and for the client.
-    fn missed(&mut self, miss: &Miss) -> Said {
-        match miss {
-            Miss::Cold => refused(Refusal::Unavailable),
-            Miss::Changed => {
-                self.shared.counts.changed += 1;
-                log::warn!("pop3 {} {}: the drop was changed by another program", self.id, self.who());
-                refused(Refusal::Changed)
-            }
-            Miss::Fault(fault) => {
-                self.report(fault);
-                refused(Refusal::Unavailable)
-            }
-        }
-    }
-
-    fn commit(&mut self) -> Said {
-        let Some(mut maildrop) = self.session.maildrop.take() else { return refused(Refusal::NotCommitted) };
-        let volume = self.session.volume;
-        if maildrop.deletions() == 0 {
-            // What an earlier session deleted may still have to leave the drop.
-            if maildrop.wants_compaction() {
-                self.shared.compact(maildrop, volume);
-            }
-            return Done::Now(Answer::Committed { deleted: 0 });
-        }
-        let said = self.job(Kind::Sync, volume, move || {
-            let result = maildrop.commit();
-            Outcome::Committed(Some((maildrop, volume)), result)
-        });
-        match said {
-            Done::Later => Done::Later,
-            _ => refused(Refusal::NotCommitted),
-        }
     }
 }
