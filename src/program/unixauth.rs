@@ -40,6 +40,7 @@ const USAGE_TEXT: &str = "usage: dmail unixauth [-min_uid UID] [check USER PASSW
 The authenticator for the users of this machine. Without a command it answers requests on its
 standard input, a line each; must run as root, who alone may read the passwords.
 
+Options:
     -min_uid UID  users below this are refused (100)
     -h            this page
 ";

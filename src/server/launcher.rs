@@ -274,7 +274,7 @@ impl Keeper {
             }
         }
         let Some((root, (folder, name))) = found.filter(|_| uid != 0) else {
-            return Err(rule(format!("{}: uid {uid} may have no drop there", path.display())));
+            return Err(rule(format!("uid {uid} may have no drop there")));
         };
         let root = files::open_dir(root).map_err(system)?;
         Ok((open_dir_below(&root, folder).map_err(system)?, name))
@@ -299,7 +299,7 @@ impl Keeper {
         let file = file.map_err(system)?;
         let seen = files::stat(&file).map_err(system)?;
         if !seen.is_file() || seen.links != 1 || seen.uid != uid {
-            return Err(rule(format!("{}: not uid {uid}'s own regular file", path.display())));
+            return Err(rule(format!("not uid {uid}'s own regular file")));
         }
         Ok(file)
     }
@@ -310,7 +310,7 @@ impl Keeper {
         if let Ok(seen) = files::stat_at(&folder, Path::new(name))
             && (!seen.is_file() || seen.uid != uid)
         {
-            return Err(rule(format!("{}: not uid {uid}'s own regular file", path.display())));
+            return Err(rule(format!("not uid {uid}'s own regular file")));
         }
         let (lock, new) = (beside(name, "", ".lock"), beside(name, ".", ".lock.new"));
         appear(&folder, &new, &lock, self.user.uid, line).map_err(system)
@@ -321,7 +321,7 @@ impl Keeper {
         let (lock, away) = (beside(name, "", ".lock"), beside(name, ".", ".lock.away"));
         let is_it = |name: &Path| files::stat_at(&folder, name).is_ok_and(|seen| seen.is_file() && seen.inode == inode);
         if !is_it(&lock) {
-            return Err(rule(format!("{}: its lock is another one now", path.display())));
+            return Err(rule("its lock is another one now"));
         }
         files::rename_at(&folder, &lock, &away).map_err(system)?;
         if !is_it(&away) {

@@ -109,7 +109,7 @@ impl Launcher {
             return match decode_answer(&packet[..bytes]) {
                 Some((other, _)) if other != serial => continue,
                 Some((_, Answer::Done(number))) => Ok((number, descriptors)),
-                Some((_, Answer::Refused(0, why))) => Err(io::Error::other(why)),
+                Some((_, Answer::Refused(0, why))) => Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
                 Some((_, Answer::Refused(number, _))) => Err(io::Error::from_raw_os_error(number)),
                 None => Err(io::Error::other("the launcher's answer cannot be read")),
             };

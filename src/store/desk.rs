@@ -270,6 +270,10 @@ impl<D: Disk> Desk<D> {
         let file = match there(opened) {
             Ok(None) => return Ok(None),
             Ok(Some(file)) => file,
+            // Whoever could have opened it would not, and says why.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && error.get_ref().is_some() => {
+                return Err(Refused::Unsafe(Fault::new("opening", path, error)));
+            }
             Err(error) => {
                 // Links, directories and sockets refuse to be opened, each in its own words.
                 return Err(match self.disk.look(dir, name) {
