@@ -22,6 +22,17 @@ pub enum Order {
     Version,
     /// List the verbs.
     Help,
+    /// For tellpop itself: it needs no server, and judges the rest of its words.
+    ByTool(Tool),
+}
+
+/// What tellpop does itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// Sum up statistics files.
+    Stats,
+    /// Put a message to all users on the board.
+    Bulletin,
 }
 
 /// One verb.
@@ -37,6 +48,12 @@ pub struct Verb {
 
 /// All verbs.
 pub static VERBS: &[Verb] = &[
+    Verb {
+        name: "bulletin",
+        arguments: "",
+        help: "post a message to all users: its text from standard input, up to a line with a single dot",
+        parse: |args| none(args, Order::ByTool(Tool::Bulletin)),
+    },
     Verb { name: "help", arguments: "", help: "list the commands", parse: |args| none(args, Order::Help) },
     Verb {
         name: "log_level",
@@ -55,6 +72,12 @@ pub static VERBS: &[Verb] = &[
         arguments: "",
         help: "stop: clients are told, what was begun is finished",
         parse: |args| none(args, Order::Shutdown),
+    },
+    Verb {
+        name: "stats",
+        arguments: "[-h] [FILE ...]",
+        help: "sum up the statistics files, a line a user; needs no server",
+        parse: |_| Ok(Order::ByTool(Tool::Stats)),
     },
     Verb {
         name: "status",
@@ -174,10 +197,12 @@ mod tests {
     #[test]
     fn verbs_may_be_cut_short_while_they_stay_clear() {
         assert_eq!(parsed("status"), Ok((Order::Status, false)));
-        assert_eq!(parsed("STAT --json"), Ok((Order::Status, true)));
+        assert_eq!(parsed("STATU --json"), Ok((Order::Status, true)));
+        assert!(parsed("stat").unwrap_err().contains("stats or status"));
+        assert_eq!(parsed("stats --sort bytes file"), Ok((Order::ByTool(Tool::Stats), false)));
         assert_eq!(parsed("loglevel warn"), Ok((Order::LogLevel(LevelFilter::Warn), false)));
         assert_eq!(parsed("log Debug"), Ok((Order::LogLevel(LevelFilter::Debug), false)));
-        assert!(parsed("s").unwrap_err().contains("shutdown or status"));
+        assert!(parsed("s").unwrap_err().contains("shutdown or stats or status"));
         for wrong in ["", "frobnicate", "status now", "log_level", "log_level loud", "--json"] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }

@@ -1,5 +1,6 @@
 //! F7: one file a program: options in, exit code out. All of them are one executable.
 
+pub mod bulletin;
 pub mod check;
 pub mod demo;
 pub mod man;
@@ -7,6 +8,7 @@ pub mod nwauth;
 pub mod options;
 pub mod serve;
 pub mod settings;
+pub mod stats;
 pub mod tell;
 pub mod unixauth;
 

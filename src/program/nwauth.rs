@@ -17,7 +17,7 @@
 //! | `merge`                                   | sorts `nwauth.txt`, with what was set since, now (command line only)    |
 //! | `generate N`                              | makes `test0`, `test1` ... with password `test` (command line only)     |
 //! | `encrypt USER`, `encrypt all`             | clear-text entries become hashes (command line only)                    |
-//! | `drop_path HASH BASE USER`                | prints where `hash_spool` HASH puts that drop (command line only)       |
+//! | `drop_path HASH BASE USER [PREFIX]`       | prints where `hash_spool` HASH puts that drop (command line only)       |
 //!
 //! * `path` is `config` and `uid` is `0` unless the user has their own: labels `path` and `uid` of `set` fill those fields. Any
 //!   other label goes to the info; the ones not named stay; an empty value takes a label away.
@@ -444,16 +444,22 @@ impl Nwauth {
         Ok(changed.is_ok())
     }
 
-    /// `drop_path HASH BASE USER`: where dmail.conf's `hash_spool` HASH puts that user's drop.
+    /// `drop_path HASH BASE USER [PREFIX]`: where dmail.conf's `hash_spool` HASH puts that user's drop; PREFIX, with its
+    /// separator, as virtual domains have it.
     fn drop_path(&mut self, words: &[Secret], output: &mut dyn Write) -> Result<Vec<u8>, Trouble> {
         let text = |at: usize| std::str::from_utf8(words[at].reveal()).ok();
-        match (text(0).and_then(|hash| decimal(hash.as_bytes())), text(1), text(2)) {
-            (Some(hash @ 0..=3), Some(base), Some(user)) if self.name_refusal(user.as_bytes()).is_none() => {
-                let path = drop_path(Path::new(base), hash as u8, user);
+        let prefix = if words.len() > 3 { text(3) } else { Some("") };
+        let file = prefix.zip(text(2)).map(|(prefix, user)| format!("{prefix}{user}"));
+        let file = file.filter(|file| self.name_refusal(file.as_bytes()).is_none());
+        match (text(0).and_then(|hash| decimal(hash.as_bytes())), text(1), text(2), file) {
+            (Some(hash @ 0..=3), Some(base), Some(user), Some(file))
+                if self.name_refusal(user.as_bytes()).is_none() =>
+            {
+                let path = drop_path(Path::new(base), hash as u8, user, &file);
                 writeln!(output, "{}", path.display()).map_err(Trouble::Pipe)?;
                 Ok(Vec::new())
             }
-            _ => Err(Trouble::Refused("-ERR drop_path takes 0, 1, 2 or 3, a directory and a user")),
+            _ => Err(Trouble::Refused("-ERR drop_path takes 0, 1, 2 or 3, a directory, a user, maybe a prefix")),
         }
     }
 
@@ -652,7 +658,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "merge", takes: "", least: 0, most: 0, piped: false, run: |n, _, _| n.merge() },
     Command { name: "generate", takes: "N", least: 1, most: 1, piped: false, run: |n, w, _| n.generate(w) },
     Command { name: "encrypt", takes: "USER|all", least: 1, most: 1, piped: false, run: |n, w, _| n.encrypt(w) },
-    Command { name: "drop_path", takes: "HASH BASE USER", least: 3, most: 3, piped: false, run: |n, w, out| n.drop_path(w, out) },
+    Command { name: "drop_path", takes: "HASH BASE USER [PREFIX]", least: 3, most: 4, piped: false, run: |n, w, out| n.drop_path(w, out) },
     Command { name: "version", takes: "", least: 0, most: 0, piped: true, run: |n, _, _| Ok(n.version()) },
     Command { name: "help", takes: "", least: 0, most: 9, piped: true, run: |_, _, out| help(out) },
     Command { name: "exit", takes: "", least: 0, most: 9, piped: true, run: |_, _, _| Ok(b"+OK goodbye".to_vec()) },

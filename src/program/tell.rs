@@ -8,13 +8,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
-use crate::control;
+use super::{bulletin, stats};
+use crate::control::{self, Order, Tool};
 use crate::protocol::control::{heading, line};
 use crate::settings;
 
 const USAGE_TEXT: &str = "tellpop [-i FILE] COMMAND [ARGUMENT ...] [--json]
 
-Gives an order to the running server that FILE configures.";
+Gives an order to the running server that FILE configures. `tellpop stats` needs no server.";
 
 /// A report longer than this is not from our server.
 const LONGEST: usize = 64 * 1024 * 1024;
@@ -37,9 +38,14 @@ pub fn run(args: &[String]) -> u8 {
         Err(code) => return code,
     };
     // The server judges the words; what it would not understand need not be sent.
-    if let Err(why) = control::parse(&matches.free) {
-        eprintln!("tellpop: {why}");
-        return USAGE;
+    match control::parse(&matches.free) {
+        Err(why) => {
+            eprintln!("tellpop: {why}");
+            return USAGE;
+        }
+        Ok((Order::ByTool(Tool::Bulletin), json)) => return bulletin::run(&common.config, json),
+        Ok((Order::ByTool(Tool::Stats), _)) => return stats::run(&common.config, &after_verb(&matches.free)),
+        Ok(_) => {}
     }
     match tell(&common.config, &matches.free) {
         Ok((true, text)) => {
@@ -55,6 +61,15 @@ pub fn run(args: &[String]) -> u8 {
             FAILED
         }
     }
+}
+
+/// What is behind the verb, for the tool that does it; `--json` may stand before it.
+fn after_verb(words: &[String]) -> Vec<String> {
+    let mut rest = words.to_vec();
+    if let Some(verb) = rest.iter().position(|word| word != "--json") {
+        rest.remove(verb);
+    }
+    rest
 }
 
 fn tell(config: &Path, words: &[String]) -> Result<(bool, String), String> {

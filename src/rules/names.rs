@@ -7,14 +7,16 @@ use std::path::{Component, Path};
 pub const USER_NAME_BYTES: usize = 240;
 
 /// Whether `name` may be a user: not empty, not too long, one path component that hides nothing (no slash in any
-/// spelling, no NUL, no control character), no leading dot or dash, and none of the endings that belong to files beside a drop.
+/// spelling, no NUL, no control character), no leading dot or dash, no blank at either end, and none of the endings that
+/// belong to files beside a drop.
 pub fn is_user_name(name: &[u8]) -> bool {
     let fits = !name.is_empty() && name.len() <= USER_NAME_BYTES;
     let plain = name.iter().all(|&b| b >= 0x20 && b != 0x7f && b != b'/' && b != b'\\');
     let lower = name.to_ascii_lowercase();
+    let bare = !name.starts_with(b" ") && !name.ends_with(b" ");
     let spelled = [&b"%2f"[..], b"%5c", b"%00"].iter().any(|code| lower.windows(3).any(|part| part == *code));
     let taken = lower.ends_with(b".lock") || lower.ends_with(b".fwd");
-    fits && plain && !spelled && !taken && !matches!(name[0], b'.' | b'-')
+    fits && plain && bare && !spelled && !taken && !matches!(name[0], b'.' | b'-')
 }
 
 /// A drop's folder below `root`, and its name in there, when `path` may be a drop of that root: below it, climbing nowhere,
@@ -51,6 +53,9 @@ mod tests {
             "fred.lock",
             "fred.LOCK",
             "fred.fwd",
+            "fred ",
+            " fred",
+            " ",
             "a\0b",
             "a\nb",
             "a\rb",

@@ -13,7 +13,7 @@
 //!   server lives by and the last one read.
 //! * Ports, files and programs are those of a configuration it holds, compared word by word. The server names them, and
 //!   describes nothing. An authenticator is started as `run_as`; as root only our own, for `authent_method unix_user`.
-//! * A drop lies below a `drop_root`, which is held while the rest is resolved: no link on the way, nothing hidden, nothing
+//! * A drop lies below a `drop_root`, or where a domain has its drops, which is held while the rest is resolved: no link on the way, nothing hidden, nothing
 //!   above (`rules::names::drop_below`, openat2(2)). Its owner is at least `min_uid`; a file that is there is a regular one with one
 //!   name and belongs to that user; one that is made is 0600, that user's and of the directory's group.
 //! * A dotlock is `NAME.lock` beside such a drop, and belongs to `run_as`. It is taken away only if it is the file that was named.
@@ -263,11 +263,10 @@ impl Keeper {
 
     /// The folder of a drop, and its name in there, if some configuration lets that user have a drop there.
     fn folder<'p>(&self, path: &'p Path, uid: u32) -> Result<(File, &'p OsStr), Refusal> {
-        let mut found = None;
+        let mut found: Option<(&Path, _)> = None;
         for settings in self.held.iter().map(|held| &held.settings).filter(|settings| uid >= settings.min_uid) {
-            for root in settings.drop_root.iter().chain([&settings.drop_path]) {
-                let longer =
-                    found.is_none_or(|(other, _): (&PathBuf, _)| root.as_os_str().len() > other.as_os_str().len());
+            for root in settings.drop_root.iter().map(PathBuf::as_path).chain(settings.domains.all_drops()) {
+                let longer = found.is_none_or(|(other, _)| root.as_os_str().len() > other.as_os_str().len());
                 if let Some(below) = drop_below(path, root).filter(|_| longer) {
                     found = Some((root, below));
                 }

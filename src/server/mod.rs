@@ -8,7 +8,7 @@
 //! 4. Finished jobs are collected. Answers that came from authenticators, jobs and clocks go to their conversations, if they
 //!    still live *and* still owe that ticket; otherwise they are dropped and counted.
 //! 5. Each entry that could run when the turn began runs, with its budget.
-//! 6. Pools are drained: authenticators, newborn connections, orders.
+//! 6. Pools are drained: authenticators, newborn connections, contested maildrops, orders.
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
@@ -37,9 +37,11 @@ use crate::net::tls;
 use crate::net::turn::{Id, Loop, Ticket};
 use crate::protocol::End;
 use crate::protocol::helper::Act;
+use crate::rules::flood::Flood;
 use crate::service::cache::Cache;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
+use crate::service::noise::Event;
 use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, opener, pop3};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
@@ -118,7 +120,7 @@ impl Server {
         let orders = listen::unix(&socket).map_err(|error| {
             format!("{}: cannot listen here: {error}; work_path must be writable and short", socket.display())
         })?;
-        let journal = Journal::open(&settings.log_path.join("dpop.log"), settings.log_level);
+        let journal = Journal::open(&settings);
         let journal = journal.map_err(|fault| format!("{fault}; set log_path to a directory we can write to"))?;
         let trouble = |error: io::Error| format!("the event loop cannot be set up: {error}");
         let mut lp = Loop::new().map_err(trouble)?;
@@ -137,9 +139,11 @@ impl Server {
             volumes: volumes(&settings),
             newborn: Vec::new(),
             parked: VecDeque::new(),
+            contested: Vec::new(),
             compacting: HashSet::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
+            flood: Flood::new(),
             open: 0,
             cap,
             controls: 0,
@@ -193,6 +197,7 @@ impl Server {
     /// Serves until told to stop.
     pub fn run(mut self) -> Result<(), String> {
         while self.turn().map_err(|error| format!("the event loop: {error}"))? {}
+        self.shared.tell(self.lp.now());
         log::info!("dmail stopped");
         // The next server removes what we could not.
         let _ = fs::remove_file(&self.socket);
@@ -216,6 +221,7 @@ impl Server {
         self.drain_helpers(now);
         self.take_signals();
         self.settle_newborn(now);
+        self.settle_contested();
         self.carry_out_orders();
         self.shed();
         if now >= self.housekeeping {
@@ -314,7 +320,8 @@ impl Server {
                         None => helpers.pool.ended(now, copy),
                     },
                     Act::Done(ticket, verdict) => shared.post.push_back((ticket, Outcome::Verdict(verdict))),
-                    Act::Note(text) => log::warn!("{text}"),
+                    Act::Note(text) if shared.flood.admit(now, Event::Undecided, None) => log::warn!("{text}"),
+                    Act::Note(_) => {}
                 }
             }
         }
@@ -380,6 +387,17 @@ impl Server {
         self.most_open = self.most_open.max(self.shared.open);
     }
 
+    /// Who found a maildrop in use is told whether the session that has it may be about to end.
+    fn settle_contested(&mut self) {
+        for (drop, ticket) in std::mem::take(&mut self.shared.contested) {
+            let ending = self.lp.iter_mut().any(|(id, entry)| match entry {
+                Entry::Pop3(other) => id != ticket.id && other.holds(&drop) && other.is_fading(),
+                _ => false,
+            });
+            self.shared.post.push_back((ticket, Outcome::Held(ending)));
+        }
+    }
+
     /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.
     fn shed(&mut self) {
         if self.lp.partial_bytes() <= PARTIAL_LIMIT {
@@ -399,6 +417,7 @@ impl Server {
 
     fn keep_house(&mut self, now: Instant) {
         self.housekeeping = now + HOUSEKEEPING;
+        self.shared.tell(now);
         let longest = self.lp.longest();
         if longest.time > self.reported {
             log::warn!("a turn of {} took {} ms", longest.kind, longest.time.as_millis());
@@ -471,7 +490,9 @@ impl Server {
                 Entry::Pop3(conversation) => {
                     self.shared.open -= 1;
                     left += 1;
-                    conversation.farewell(id, now);
+                    if let Some(left) = conversation.farewell(id, now, &mut self.shared) {
+                        self.journal.record(left);
+                    }
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
                 _ => {}

@@ -47,6 +47,7 @@ impl Server {
                 report.add("log_level", level.as_str().to_ascii_lowercase());
             }
             Order::Reload => unreachable!("it is begun, not carried out"),
+            Order::ByTool(_) => return (false, "tellpop does this itself: it is no order for a server\n".to_owned()),
             Order::Shutdown => {
                 report.add("stopping", true);
                 self.stop();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::start::{bind, cache_life, cache_limit, cap, no_port, ports, stamps, tls_files, usable, volumes};
-use super::{Server, journal, orders};
+use super::{Server, orders};
 use crate::net::jobs::{self, Kind};
 use crate::net::listen::Listener;
 use crate::net::tls;
@@ -58,9 +58,11 @@ impl Server {
         let Configuration { settings: mut new, tls, stamps, volumes, mut opened, launched } = new;
         let old = self.shared.settings.clone();
         let changes = settings::diff(&old, &new);
-        // Until the next start: the run lock, the control socket, the log and the bins are there.
+        // Until the next start: the run lock, the control socket and the bins are there.
         new.work_path.clone_from(&old.work_path);
-        new.log_path.clone_from(&old.log_path);
+        if !new.places.contains_key("log_path") {
+            new.log_path.clone_from(&old.work_path);
+        }
         // What can fail comes first ...
         let wanted = ports(&new, tls.is_some());
         if wanted.is_empty() {
@@ -103,7 +105,7 @@ impl Server {
         self.shared.volumes = volumes;
         self.shared.pop3 = Shared::pop3_rules(&new);
         self.shared.cap = cap(&new, self.descriptors);
-        log::set_max_level(journal::filter(new.log_level));
+        self.journal.follow(&new);
         if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {
             self.replace_helpers(&new);
         } else if cache_limit(&old) != cache_limit(&new) || cache_life(&old) != cache_life(&new) {

@@ -1,6 +1,7 @@
 //! What a start and a reload need of the world: settings judged, ports bound, the work_path taken. Each refusal is one
 //! sentence that names the file or port and the remedy.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -167,11 +168,22 @@ pub(super) fn remove_stale(socket: &Path) -> Result<(), String> {
     }
 }
 
-/// Where drops lie, and the volume of each such place; the longest path first.
+/// Where drops lie, and the volume of each such place; the longest path first. A place within another one of the same volume
+/// goes without saying: thousands of virtual domains below one directory are one place.
 pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
-    let roots = settings.drop_root.iter().chain([&settings.drop_path]);
+    // In this order a directory comes before what lies in it.
+    let roots: BTreeSet<&Path> =
+        settings.drop_root.iter().map(PathBuf::as_path).chain(settings.domains.all_drops()).collect();
+    let mut volumes: BTreeMap<&Path, u64> = BTreeMap::new();
+    for root in roots {
+        let volume = fs::metadata(root).map_or(0, |meta| meta.dev());
+        let around = root.ancestors().skip(1).find_map(|outer| volumes.get(outer));
+        if around != Some(&volume) {
+            volumes.insert(root, volume);
+        }
+    }
     let mut volumes: Vec<(PathBuf, u64)> =
-        roots.map(|root| (root.clone(), fs::metadata(root).map_or(0, |meta| meta.dev()))).collect();
+        volumes.into_iter().map(|(root, volume)| (root.to_owned(), volume)).collect();
     volumes.sort_by_key(|(root, _)| std::cmp::Reverse(root.as_os_str().len()));
     volumes
 }
@@ -189,4 +201,30 @@ pub(super) fn cache_limit(settings: &Settings) -> usize {
 
 pub(super) fn cache_life(settings: &Settings) -> Duration {
     Duration::from_secs(settings.authent_cache_hours * 3600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_directory_of_drop_files_knows_its_volume_and_the_longest_path_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "host_domain a.test\ndrop_path drop\nwork_path work\nauthent_process x\n\
+                    vdomain B /b b.test drop/b\nvdomain C /c c.test /proc\nvdomain D /d d.test d\ndrop_root /\n\
+                    drop_root /proc/self\n";
+        fs::create_dir_all(dir.path().join("drop/b")).unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        let settings = settings::parse::load_text(&dir.path().join("dmail.conf"), text.as_bytes()).settings.unwrap();
+        let here = fs::metadata(dir.path()).unwrap().dev();
+        let there = fs::metadata("/proc").unwrap().dev();
+        assert_ne!(here, there);
+        // The root may be another volume than the one that temporary directories are in.
+        let root = fs::metadata("/").unwrap().dev();
+        let mut wanted = vec![("/proc".into(), there), ("/".into(), root)];
+        if root != here {
+            wanted.splice(0..0, [(dir.path().join("drop"), here), (dir.path().join("d"), here)]);
+        }
+        assert_eq!(volumes(&settings), wanted);
+    }
 }

@@ -7,6 +7,7 @@
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `helpers.rs` | the authenticators' processes                                                        |
 //! | `launcher.rs` | whom to ask for what root alone may do                                            |
+//! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 //! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
 
 pub mod account;
@@ -14,6 +15,7 @@ pub mod cache;
 pub mod control;
 pub mod helpers;
 pub mod launcher;
+pub mod noise;
 pub mod pop3;
 
 use std::collections::{HashSet, VecDeque};
@@ -30,6 +32,7 @@ use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
+use crate::rules::flood::Flood;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
@@ -40,6 +43,9 @@ use pop3::shown::Shown;
 
 /// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it waits for the end of a session whose peer has begun to leave keep-alive probes unanswered: until the kernel
+/// gives that one up, and a little more.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(35);
 /// How often it tries.
 pub const LOCK_RETRY: Duration = Duration::from_millis(250);
 
@@ -70,6 +76,8 @@ pub enum Outcome {
     Configuration(Result<Box<Configuration>, Vec<String>>, bool),
     /// It is time to try once more.
     TryAgain,
+    /// The maildrop is another session's; whether that one's peer seems to be gone.
+    Held(bool),
     /// The job that would have answered ended by a fault of ours.
     Lost,
 }
@@ -174,12 +182,16 @@ pub struct Shared {
     pub newborn: Vec<Newborn>,
     /// Conversations that will try again, the first one first: all wait equally long.
     pub parked: VecDeque<(Instant, Ticket)>,
+    /// Logins that found the maildrop in use, and which: is the session that has it still alive?
+    pub contested: Vec<(PathBuf, Ticket)>,
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
     pub compacting: HashSet<PathBuf>,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Vec<String>)>,
     /// What happened.
     pub counts: Counts,
+    /// What clients make happen, as far as it has lines in the log.
+    pub flood: Flood<noise::Event>,
     /// Conversations that are open now.
     pub open: usize,
     /// Most that may be.

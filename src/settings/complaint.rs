@@ -36,6 +36,17 @@ pub struct Place {
     pub column: usize,
 }
 
+impl Place {
+    /// How a sentence about `here` names this one: `in line 5`, `at more.conf:5`.
+    pub fn seen_from(&self, here: &Place) -> String {
+        if self.file == here.file {
+            format!("in line {}", self.line)
+        } else {
+            format!("at {}:{}", self.file.display(), self.line)
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;

@@ -3,6 +3,7 @@
 //! Looks only: no directory is made, no file is touched, no program is run. Whether a certificate is a good one is judged by
 //! whoever speaks TLS.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -41,7 +42,11 @@ pub fn judge(settings: &Settings, rights: &Rights<'_>) -> Vec<Complaint> {
     if settings.places.contains_key("log_path") {
         judge.folder("log_path", &settings.log_path, Use::Write);
     }
+    if let Some(stats) = &settings.stats_path {
+        judge.folder("stats_path", stats, Use::Write);
+    }
     judge.folder("drop_path", &settings.drop_path, Use::Read);
+    judge.domains();
     if settings.places.contains_key("drop_root") {
         for root in &settings.drop_root {
             judge.folder("drop_root", root, Use::Read);
@@ -131,8 +136,15 @@ impl Judge<'_> {
     }
 
     fn folder(&mut self, name: &str, path: &Path, purpose: Use) {
+        if let Some(text) = self.unusable(name, path, purpose) {
+            self.complain(Level::Error, name, text);
+        }
+    }
+
+    /// Why the directory that the setting `name` names cannot be used, if so.
+    fn unusable(&self, name: &str, path: &Path, purpose: Use) -> Option<String> {
         let shown = path.display();
-        let text = match fs::metadata(path) {
+        Some(match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("{name}: there is no directory {shown}: make it (`mkdir -p {shown}`) or name another")
             }
@@ -140,33 +152,65 @@ impl Judge<'_> {
             Ok(about) if !about.is_dir() => format!("{name}: {shown} is not a directory: name one"),
             Ok(_) => {
                 let more = if purpose == Use::Read { Right::Read } else { Right::Write };
-                let Err(error) = self.may(path, Right::Execute).and_then(|()| self.may(path, more)) else { return };
+                let error = self.may(path, Right::Execute).and_then(|()| self.may(path, more)).err()?;
                 let verb = if purpose == Use::Read { "read" } else { "written" };
                 let who = self.user.as_ref().map_or("the user this runs as", |user| &user.name);
                 format!("{name}: {shown} cannot be {verb} by {who}: {error}; give it to that user")
             }
-        };
-        self.complain(Level::Error, name, text);
+        })
+    }
+
+    /// Directories of virtual domains. One that is missing is one domain's trouble: all others can be served. Two names of one
+    /// directory are everybody's: its users cannot be told apart by their paths.
+    fn domains(&mut self) {
+        let settings = self.settings;
+        let lines = settings.vdomain.iter().enumerate().map(|(at, line)| ("vdomain", at, &line.drops));
+        let moved = settings.alt_drop_path.iter().enumerate().map(|(at, line)| ("alt_drop_path", at, &line.drops));
+        let mut looked_at = HashSet::from([&settings.drop_path]);
+        let mut seen = HashMap::new();
+        seen.extend(identity(&settings.drop_path).map(|itself| (itself, &settings.drop_path)));
+        for (name, at, path) in lines.chain(moved) {
+            if !looked_at.insert(path) {
+                continue;
+            }
+            let place = settings.place_of(name, at);
+            if let Some(other) = identity(path).and_then(|itself| seen.insert(itself, path)) {
+                let text = format!(
+                    "{name}: {} is the same directory as {}: write it by one path only",
+                    path.display(),
+                    other.display()
+                );
+                self.complaints.push(Complaint { level: Level::Error, place, text });
+            } else if let Some(text) = self.unusable(name, path, Use::Read) {
+                self.complaints.push(Complaint { level: Level::Warning, place, text });
+            }
+        }
     }
 
     /// Dotlocks, and bins that lie beside the drops, need a directory that can be written.
     fn locks(&mut self) {
-        let drops = &self.settings.drop_path;
-        let needed = self.settings.lock_method.contains(&LockMethod::Dotlock) || self.settings.bin_path.is_none();
+        let settings = self.settings;
+        let needed = settings.lock_method.contains(&LockMethod::Dotlock) || settings.bin_path.is_none();
         // The launcher makes both where the server may not.
         let launched = self.rights.launched || self.user.is_some();
-        if self.settings.hash_spool == 0
-            && needed
-            && !launched
-            && self.may(drops, Right::Read).is_ok()
-            && let Err(error) = self.may(drops, Right::Write)
-        {
-            let text = format!(
-                "drop_path: nothing can be made in {}, neither dotlocks nor bins: {error}; run as a user who may, or set \
-                 bin_path and lock_method",
-                drops.display()
-            );
-            self.complain(Level::Warning, "drop_path", text);
+        if settings.hash_spool != 0 || !needed || launched {
+            return;
+        }
+        let mut looked_at = HashSet::new();
+        let virtually = settings.vdomain.iter().enumerate().map(|(at, line)| ("vdomain", at, &line.drops));
+        let all = [("drop_path", 0, &settings.drop_path)].into_iter().chain(virtually);
+        for (name, at, drops) in all.filter(|(.., drops)| looked_at.insert(*drops)) {
+            if self.may(drops, Right::Read).is_ok()
+                && let Err(error) = self.may(drops, Right::Write)
+            {
+                let text = format!(
+                    "{name}: nothing can be made in {}, neither dotlocks nor bins: {error}; run as a user who may, or set \
+                     bin_path and lock_method",
+                    drops.display()
+                );
+                let place = settings.place_of(name, at);
+                self.complaints.push(Complaint { level: Level::Warning, place, text });
+            }
         }
     }
 
@@ -285,6 +329,11 @@ pub fn trust(path: &Path, file: &File) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Which directory it is, whatever it is called.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 
 /// The beginning of a regular file; a pipe or a device would keep us waiting.

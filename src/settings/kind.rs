@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::words::{Manner, Trouble, Word, quote};
 use super::{Command, Method, TlsFile};
+use crate::rules::domains::{Elsewhere, Line, Reach, is_prefix};
 use crate::text::nearest::nearest;
 use crate::text::number::decimal;
 use crate::text::pattern::AddressList;
@@ -34,6 +35,8 @@ pub enum Kind {
     Text,
     /// A directory.
     Folder,
+    /// A directory; written without one it is unset.
+    FolderOrNone,
     /// A file with PEM in it, and perhaps the domain it is for.
     Pem,
     /// A program and its arguments.
@@ -42,6 +45,10 @@ pub enum Kind {
     Domain,
     /// The name of a user of this machine.
     User,
+    /// A virtual domain: its prefix, which logins it is about, its name, its drop files.
+    VirtualDomain,
+    /// A domain and the directory of its drop files.
+    DomainFolder,
     /// Addresses of this machine.
     Addresses,
     /// A list of addresses, networks, ranges and wildcards.
@@ -58,10 +65,13 @@ impl Kind {
             Kind::SomeOf(choices) => format!("LIST of {}", choices.join(", ")),
             Kind::Text => "TEXT".to_owned(),
             Kind::Folder => "DIRECTORY".to_owned(),
+            Kind::FolderOrNone => "[DIRECTORY]".to_owned(),
             Kind::Pem => "FILE [DOMAIN]".to_owned(),
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
             Kind::Domain => "DOMAIN".to_owned(),
             Kind::User => "USER".to_owned(),
+            Kind::VirtualDomain => "PREFIX ADDRESSES|SUFFIX DOMAIN DIRECTORY".to_owned(),
+            Kind::DomainFolder => "DOMAIN DIRECTORY".to_owned(),
             Kind::Addresses => "ADDRESS[,ADDRESS ...]".to_owned(),
             Kind::Networks => "LIST of addresses, networks, ranges, wildcards".to_owned(),
         }
@@ -116,6 +126,24 @@ impl Value<'_> {
                     short(&second.text)
                 );
                 Err(Trouble::at(second.column, text))
+            }
+        }
+    }
+
+    /// As many words as a line of this setting has.
+    fn fields<const N: usize>(&self) -> Result<[&Word; N], Trouble> {
+        match self.words {
+            [] => Err(self.missing()),
+            words if words.len() == N => Ok(std::array::from_fn(|index| &words[index])),
+            words => {
+                let column = words.get(N).or(words.last()).map_or(self.column, |word| word.column);
+                let text = format!(
+                    "{} takes {N} values, and here are {}: write `{0} {}`, a path with blanks in quotes",
+                    self.name,
+                    words.len(),
+                    self.kind.form()
+                );
+                Err(Trouble::at(column, text))
             }
         }
     }
@@ -261,6 +289,19 @@ impl<T: Choice> Field for T {
     }
 }
 
+/// A character out of a few.
+impl Field for char {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        let Kind::OneOf(choices) = value.kind else { unreachable!("a character's row names all it can be") };
+        *self = choices[value.choice(word, &word.text, choices)?].chars().next().expect("no choice is empty");
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        vec![self.to_string()]
+    }
+}
+
 /// Words, a blank between them however they were parted.
 impl Field for String {
     fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
@@ -286,7 +327,8 @@ impl Field for PathBuf {
 
 impl Field for Option<PathBuf> {
     fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
-        *self = Some(value.path(value.one()?)?);
+        let none = value.words.iter().all(|word| word.text.is_empty());
+        *self = if none && matches!(value.kind, Kind::FolderOrNone) { None } else { Some(value.path(value.one()?)?) };
         Ok(())
     }
     fn show(&self) -> Vec<String> {
@@ -425,6 +467,46 @@ impl Field for Vec<TlsFile> {
             let path = quote(&file.path.to_string_lossy());
             file.domain.as_ref().map_or(path.clone(), |domain| format!("{path} {domain}"))
         };
+        self.iter().map(show).collect()
+    }
+}
+
+impl Field for Vec<Line> {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let [prefix, reach, name, drops] = value.fields()?;
+        if !is_prefix(&prefix.text) {
+            return value.refuse(prefix, "a prefix begins names: up to 64 letters and digits, and inside also _ - . +");
+        }
+        let line = Line {
+            prefix: prefix.text.clone(),
+            reach: Reach::parse(&reach.text).or_else(|why| value.refuse(reach, &why))?,
+            domain: domain(&name.text).or_else(|why| value.refuse(name, why))?,
+            drops: value.path(drops)?,
+        };
+        self.push(line);
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        let show = |line: &Line| {
+            let reach = match &line.reach {
+                Reach::Addresses(addresses) => quote(&addresses.to_string()),
+                Reach::Suffix(suffix) => quote(suffix),
+            };
+            format!("{} {reach} {} {}", line.prefix, line.domain, quote(&line.drops.to_string_lossy()))
+        };
+        self.iter().map(show).collect()
+    }
+}
+
+impl Field for Vec<Elsewhere> {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let [name, drops] = value.fields()?;
+        let domain = domain(&name.text).or_else(|why| value.refuse(name, why))?;
+        self.push(Elsewhere { domain, drops: value.path(drops)? });
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        let show = |line: &Elsewhere| format!("{} {}", line.domain, quote(&line.drops.to_string_lossy()));
         self.iter().map(show).collect()
     }
 }

@@ -36,6 +36,7 @@ pub use parse::{Loaded, load, load_by};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
+use crate::rules::domains::{Domains, Elsewhere, Line};
 use crate::text::pattern::AddressList;
 
 /// A configuration as one value: read once, never changed; a reload makes another. What each field means is in its row.
@@ -63,6 +64,16 @@ pub struct Settings {
     pub hash_spool: u8,
     /// Where bins lie; `None` = beside the drop files.
     pub bin_path: Option<PathBuf>,
+    /// Virtual domains, as written. Use [`domains`](Settings::domains).
+    pub vdomain: Vec<Line>,
+    /// Stands between a virtual domain's prefix and a user.
+    pub vdomain_separator: char,
+    /// Whether drop files of virtual domains carry the prefix.
+    pub drop_prefix: bool,
+    /// Drop files of a domain that lie elsewhere, as written. Use [`domains`](Settings::domains).
+    pub alt_drop_path: Vec<Elsewhere>,
+    /// What follows from these, and from host_domain, drop_path and hash_spool: who a login means.
+    pub domains: Domains,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.
@@ -74,6 +85,10 @@ pub struct Settings {
     pub log_path: PathBuf,
     /// What is logged.
     pub log_level: LogLevel,
+    /// A log that grew to so many kilobytes is renamed; 0 = never.
+    pub log_max_size: u64,
+    /// Statistics files; `None` = there are none.
+    pub stats_path: Option<PathBuf>,
 
     /// How users prove who they are.
     pub authent_method: Method,
@@ -238,6 +253,12 @@ impl Settings {
             Some(place) => place.clone(),
             None => Place { file: self.named.clone(), line: 0, column: 0 },
         }
+    }
+
+    /// Where line `index` (from 0) of the repeatable setting `name` was written.
+    pub fn place_of(&self, name: &str, index: usize) -> Place {
+        let written = self.places.get(name).and_then(|places| places.get(index));
+        written.cloned().unwrap_or_else(|| self.place(name))
     }
 
     /// Defaults, with every directory below `dir` (none is made) and an authenticator that is not there: for tests.

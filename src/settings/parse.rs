@@ -3,7 +3,9 @@
 //! Lines are taken as they come; what is not written gets its default at the end, then settings that must agree are compared.
 //! A file never hangs or floods us: files, their size and depth, and complaints are bounded.
 
+use std::collections::HashSet;
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
 use super::words::{Manner, Trouble, Word, is_blank, words};
 use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
+use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::sys::access;
 use crate::sys::files::{self, Opener};
 use crate::text::nearest::nearest;
@@ -186,11 +189,7 @@ impl<'o> Reader<'o> {
         if let Some(first) = places.first()
             && !row.repeatable
         {
-            let first = if first.file == place.file {
-                format!("in line {}", first.line)
-            } else {
-                format!("at {}:{}", first.file.display(), first.line)
-            };
+            let first = first.seen_from(&place);
             return Err(Trouble::at(place.column, format!("{} is set already {first}: keep one of them", row.name)));
         }
         places.push(place);
@@ -265,6 +264,9 @@ impl<'o> Reader<'o> {
             }
         }
         if worst(&self.complaints) != Some(Level::Error) {
+            draw_domains(&mut self.settings, &mut self.complaints);
+        }
+        if worst(&self.complaints) != Some(Level::Error) {
             agree(&self.settings, &mut self.complaints);
         }
         let settings = (worst(&self.complaints) != Some(Level::Error)).then_some(self.settings);
@@ -285,6 +287,11 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         drop_root: Vec::new(),
         hash_spool: 0,
         bin_path: None,
+        vdomain: Vec::new(),
+        vdomain_separator: '_',
+        drop_prefix: true,
+        alt_drop_path: Vec::new(),
+        domains: Domains::default(),
         bulletin_path: None,
         bulletin_from: String::new(),
         hide_old_bulls: false,
@@ -293,6 +300,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
+        log_max_size: 0,
+        stats_path: None,
         authent_method: Method::External,
         authent_process: Command::default(),
         authent_number: 0,
@@ -316,6 +325,46 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
     }
 }
 
+/// Each directory of drop files once, the main domain's first.
+fn spools(settings: &Settings) -> Vec<&Path> {
+    let mut seen = HashSet::new();
+    let all = [&*settings.drop_path].into_iter().chain(settings.domains.all_drops());
+    all.filter(|drops| seen.insert(*drops)).collect()
+}
+
+/// The table of domains, and their directories as roots unless others are named.
+fn draw_domains(settings: &mut Settings, complaints: &mut Vec<Complaint>) {
+    let naming = Naming {
+        separator: settings.vdomain_separator,
+        drop_prefix: settings.drop_prefix,
+        authent_domain: settings.authent_domain,
+        hash_spool: settings.hash_spool,
+    };
+    let (drawn, objections) = domains::draw(Plan {
+        main: &settings.host_domain,
+        drops: &settings.drop_path,
+        lines: &settings.vdomain,
+        elsewhere: &settings.alt_drop_path,
+        naming,
+    });
+    settings.domains = drawn;
+    if !settings.places.contains_key("drop_root") {
+        settings.drop_root = spools(settings).into_iter().map(Path::to_owned).collect();
+    }
+    for Objection { fatal, at, other, what, remedy } in objections {
+        let place = |cited: Cited| match cited {
+            Cited::Line(index) => settings.place_of("vdomain", index),
+            Cited::Elsewhere(index) => settings.place_of("alt_drop_path", index),
+            Cited::Main => settings.place_of("host_domain", 0),
+            Cited::Drops => settings.place("drop_path"),
+        };
+        let (at, other) = (place(at), other.map(place));
+        let other = other.map_or(String::new(), |other| format!(" ({})", other.seen_from(&at)));
+        let level = if fatal { Level::Error } else { Level::Warning };
+        complaints.push(Complaint { level, place: at, text: format!("{what}{other}: {remedy}") });
+    }
+}
+
 /// What must agree between settings that are right each for itself.
 fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
     let mut complain = |level, name: &str, text: String| {
@@ -334,6 +383,17 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
             complain(Level::Error, "bind_address", text);
         }
     }
+    for (index, line) in settings.vdomain.iter().enumerate() {
+        let Reach::Addresses(addresses) = &line.reach else { continue };
+        let bound = |address: &IpAddr| address.is_unspecified() || addresses.contains(*address);
+        if !settings.bind_address.iter().any(bound) {
+            let text = format!("nobody can connect to {addresses}: bind_address has none of them, add it there");
+            complaints.push(Complaint { level: Level::Warning, place: settings.place_of("vdomain", index), text });
+        }
+    }
+    let mut complain = |level, name: &str, text: String| {
+        complaints.push(Complaint { level, place: settings.place(name), text });
+    };
     let alone = |of: &[TlsFile], partners: &[TlsFile]| {
         let same = |file: &TlsFile, other: &&TlsFile| file.domain == other.domain;
         let count = |files: &[TlsFile], file: &TlsFile| files.iter().filter(|other| same(file, other)).count();
@@ -352,12 +412,12 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
             complain(Level::Error, name, text);
         }
     }
-    if !settings.drop_root.iter().any(|root| settings.drop_path.starts_with(root)) {
-        let text = format!(
-            "no drop_root covers {}: add `drop_root` lines for all spools in use",
-            settings.drop_path.display()
-        );
-        complain(Level::Warning, "drop_root", text);
+    let written = settings.places.contains_key("drop_root");
+    for drops in spools(settings).into_iter().filter(|_| written) {
+        if !settings.drop_root.iter().any(|root| drops.starts_with(root)) {
+            let text = format!("no drop_root covers {}: add `drop_root` lines for all spools in use", drops.display());
+            complain(Level::Warning, "drop_root", text);
+        }
     }
     if !settings.plain_networks.is_empty() && settings.plain_auth != PlainAuth::Local {
         let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());

@@ -7,7 +7,7 @@ use std::fmt;
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
 use super::{LockMethod, LogLevel, PlainAuth, Settings};
-use Kind::{Addresses, Command, Domain, Flag, Folder, Networks, Number, OneOf, Pem, SomeOf, Text, User};
+use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
 
 /// One setting.
@@ -123,15 +123,29 @@ pub static ROWS: &[Row] = &[
     row!(log_path {
         kind: Folder,
         follows: Some("work_path"),
-        takes_effect: Restart,
+        takes_effect: Now,
         example: "/var/log/dmail",
         why: "Directory for dpop.log and the other logs.",
+    }),
+    row!(log_max_size {
+        kind: number("KILOBYTES", 0, 1_000_000_000),
+        default: "10000",
+        takes_effect: Now,
+        why: "A log that would grow beyond this is renamed, dpop.log to dpop1.log and so on; dpop4.log is the oldest that is \
+              kept. 0 = never, for sites where another program does it.",
     }),
     row!(log_level {
         kind: OneOf(LogLevel::NAMES),
         default: "info",
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
+    }),
+    row!(stats_path {
+        kind: FolderOrNone,
+        takes_effect: Now,
+        example: "/var/lib/dmail/stats",
+        why: "Directory for the statistics of sessions, a file a day, for billing; `tellpop stats` sums them up. Unset, or \
+              written without a directory, there are none.",
     }),
     row!(drop_path {
         part: "The spool",
@@ -154,8 +168,8 @@ pub static ROWS: &[Row] = &[
         repeatable: true,
         takes_effect: NewConnections,
         example: "/home/mail",
-        why: "Drop files that the authenticator names must lie below one of these directories. Setting it replaces the \
-              default, so name drop_path again when it is still in use.",
+        why: "Drop files that the authenticator names must lie below one of these directories. The default has the directories \
+              of virtual domains too. Setting it replaces the default, so name drop_path again when it is still in use.",
     }),
     row!(bin_path {
         kind: Folder,
@@ -177,6 +191,43 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "The least uid that the authenticator may name as owner of a drop file: keeps root and the system's own \
               accounts out of reach of a wrong answer.",
+    }),
+    row!(vdomain {
+        part: "Virtual domains",
+        kind: VirtualDomain,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "abc 192.0.2.1 abc.example /var/mail/abc.example",
+        why: "A domain with users of its own: its fred is not the main domain's fred. Its users are those who connect to one \
+              of the ADDRESSES (192.0.2.1, 2001:db8::1, a network, a list), or whose login ends in the SUFFIX: with `vdomain \
+              abc /xdom abc.example /var/mail/abc.example` that is fred/xdom; fred@abc.example works too, and @abc.example, \
+              %xdom and the like as SUFFIX. A suffix or domain in the login beats the address. One domain may have several \
+              lines, with the same prefix and directory. Its users are called PREFIX_fred by the authenticator and in the \
+              directory, unless authent_domain and drop_prefix say otherwise. See docs/dpop-virtual-domains.md.",
+    }),
+    row!(vdomain_separator {
+        kind: OneOf(&["_", "-", ".", "+", "=", "~"]),
+        default: "_",
+        takes_effect: NewConnections,
+        why: "What stands between PREFIX and user in the names of virtual domains' users. A name that begins with a PREFIX and \
+              this is that domain's alone: nobody of another domain, nor of the main one, can log in by it, where it would be \
+              the same account or the same drop file.",
+    }),
+    row!(drop_prefix {
+        kind: Flag,
+        default: "true",
+        takes_effect: NewConnections,
+        why: "Whether drop files of virtual domains are called PREFIX_fred; else fred, and then each domain needs a directory \
+              of its own.",
+    }),
+    row!(alt_drop_path {
+        kind: DomainFolder,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "abc.example /srv/mail/abc.example",
+        why: "The drop files of DOMAIN, the main one or a virtual one, lie below DIRECTORY instead of drop_path or the \
+              directory of its vdomain lines. As these it counts where the authenticator answers `config`; a path that the \
+              authenticator names stays what it is.",
     }),
     row!(authent_method {
         part: "Who a user is",
@@ -212,7 +263,7 @@ pub static ROWS: &[Row] = &[
         kind: Flag,
         default: "false",
         takes_effect: NewConnections,
-        why: "Whether the authenticator is told user@domain instead of user.",
+        why: "Whether the authenticator is told user@domain instead of user, or of PREFIX_user in a virtual domain.",
     }),
     row!(authent_cache {
         kind: number("ENTRIES", 0, 10_000_000),
@@ -363,9 +414,6 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 /// Known, and for a later version.
 #[rustfmt::skip]
 pub static LATER: &[Unused] = &[
-    warn(&["vdomain"], "there are no virtual domains yet; an authenticator can keep users apart with authent_domain true"),
-    note(&["vdomain_separator", "drop_prefix"], "there are no virtual domains yet"),
-    warn(&["alt_drop_path"], "all drop files lie below drop_path, or where the authenticator says"),
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     note(&["control_group"], "root and the server's own user may control it"),
     warn(&["user_ip_address", "allow_ip"], "clients may come from anywhere; close the port to others with a packet filter"),
@@ -374,7 +422,7 @@ pub static LATER: &[Unused] = &[
     note(&["add_status"], "messages are sent without a Status line of ours"),
     note(&["bin_pfull"], "a drop file is compacted when its user quits"),
     note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
-    note(&["stats_path", "oneline_stats"], "there are no statistics files yet; each session has its line in the log"),
+    note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(
         &[

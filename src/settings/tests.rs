@@ -106,6 +106,7 @@ fn the_defaults_are_what_the_manual_says() {
     assert!(!settings.authent_domain && !settings.auth_nocache && !settings.hide_version);
     assert_eq!(settings.log_level, LogLevel::Info);
     assert_eq!(settings.log_path, Path::new("/w"));
+    assert_eq!((settings.log_max_size, settings.stats_path), (10_000, None));
     assert_eq!(settings.drop_root, [Path::new("/d")]);
     assert_eq!(settings.lock_method, [LockMethod::Dotlock, LockMethod::Fcntl]);
     assert_eq!(settings.plain_auth, PlainAuth::Local);
@@ -159,6 +160,80 @@ fn values_of_each_kind_are_read() {
     assert_eq!(good("lock_method none").lock_method, []);
     assert_eq!(good("bulletin_from The  People # of\n").bulletin_from, "The People");
     assert_eq!(good("bulletin_from \"a # b\"").bulletin_from, "a # b");
+}
+
+#[test]
+fn statistics_are_switched_off_by_a_blank_path_as_in_the_manual() {
+    assert_eq!(good("stats_path my/stats/path").stats_path.as_deref(), Some(Path::new("/conf/my/stats/path")));
+    for off in ["stats_path # To disable", "stats_path", "stats_path   ", "stats_path \"\""] {
+        assert_eq!(good(off).stats_path, None, "{off}");
+    }
+    assert!(only("stats_path a b").contains("stats_path takes one value"));
+    assert!(only("bin_path # none").contains("bin_path says nothing"));
+}
+
+#[test]
+fn virtual_domains_are_read_and_their_directories_are_roots() {
+    let settings = good(
+        "vdomain abc 1.2.3.4,2001:db8::4 ABC.com \"/mail/a b\" # by address\n\
+         vdomain abc /xdom abc.com \"/mail/a b\"\n\
+         vdomain D @D.example d.example drops\n\
+         vdomain_separator .\ndrop_prefix FALSE\nalt_drop_path D.example /e\n",
+    );
+    assert_eq!(settings.drop_root, ["/d", "/mail/a b", "/e"].map(Path::new));
+    let name = |login: &str, address: &str| {
+        let here = settings.domains.home_at(address.parse().unwrap());
+        let name = settings.domains.resolve(login.as_bytes(), here).unwrap();
+        let drop = settings.domains.drops_of(&name).join(&name.file);
+        format!("{} {} {}", name.shown(), String::from_utf8(name.asked.clone()).unwrap(), drop.display())
+    };
+    assert_eq!(name("fred", "1.2.3.4"), "fred@abc.com abc.fred /mail/a b/fred");
+    assert_eq!(name("Fred/XDOM", "9.9.9.9"), "fred@abc.com abc.fred /mail/a b/fred");
+    assert_eq!(name("fred@d.example", "1.2.3.4"), "fred@d.example D.fred /e/fred");
+    assert_eq!(name("fred", "9.9.9.9"), "fred fred /d/fred");
+    let show = |name: &str| (rows::find(name).unwrap().show)(&settings);
+    assert_eq!(
+        show("vdomain"),
+        [
+            "abc 1.2.3.4,2001:db8::4 abc.com \"/mail/a b\"",
+            "abc /xdom abc.com \"/mail/a b\"",
+            "D @d.example d.example /conf/drops"
+        ]
+    );
+    assert_eq!(show("alt_drop_path"), ["d.example /e"]);
+    // What is written by hand is not added to.
+    assert_eq!(good("drop_root /\nvdomain a /a a.com /m\n").drop_root, [Path::new("/")]);
+}
+
+#[test]
+fn the_page_on_virtual_domains_has_lines_that_can_be_read() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dpop-virtual-domains.md")).unwrap();
+    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("vdomain ")).skip(1).collect();
+    assert_eq!(good(&lines.join("\n")).vdomain.len(), lines.len());
+    assert_eq!(lines.len(), 2);
+    let signs: Vec<String> = crate::rules::domains::SIGNS.iter().map(char::to_string).collect();
+    assert!(page.contains(&format!("begins with one of `{}`", signs.join(" "))), "{signs:?}");
+}
+
+#[test]
+fn directories_of_virtual_domains_are_looked_at() {
+    let folder = world();
+    fs::create_dir(folder.path("drop/one")).unwrap();
+    std::os::unix::fs::symlink("one", folder.path("drop/two")).unwrap();
+    assert_eq!(judged(&folder, "vdomain a /a a.com drop/one\nvdomain a /aa a.com drop/one\n"), [""; 0]);
+    let said =
+        judged(&folder, "vdomain a /a a.com drop/one\nvdomain b /b b.com drop/two\nalt_drop_path b.com absent\n");
+    assert_eq!(
+        said,
+        [
+            "/dmail.conf:8:1: error: vdomain: /drop/two is the same directory as /drop/one: write it by one path only",
+            "/dmail.conf:9:1: warning: alt_drop_path: there is no directory /absent: make it (`mkdir -p /absent`) or name \
+             another",
+        ]
+    );
+    let said = judged(&folder, "vdomain a /a a.com drop/../drop\n");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(":7:1: error: vdomain: /drop/../drop is the same directory as /drop"), "{said:?}");
 }
 
 #[test]
@@ -217,6 +292,47 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
             "plain_auth never\nplain_networks ::1",
             ":6:1: warning: plain_networks means nothing while plain_auth is never",
         ),
+        ("vdomain", ":5:8: error: vdomain says nothing: write `vdomain PREFIX ADDRESSES|SUFFIX DOMAIN DIRECTORY`"),
+        ("vdomain abc 1.2.3.4 abc.com", ":5:21: error: vdomain takes 4 values, and here are 3: write `vdomain PREFIX"),
+        ("vdomain abc 1.2.3.4 abc.com /m x", ":5:32: error: vdomain takes 4 values, and here are 5"),
+        ("vdomain a/b 1.2.3.4 abc.com /m", ":5:9: error: vdomain cannot be `a/b`: a prefix begins names"),
+        ("vdomain abc 1.2.3.400 abc.com /m", ":5:13: error: vdomain cannot be `1.2.3.400`: `1.2.3.400` is no address"),
+        ("vdomain abc abc.com abc.com /m", ":5:13: error: vdomain cannot be `abc.com`: it takes an address of this"),
+        ("vdomain abc 1.2.3.4 a..com /m", ":5:21: error: vdomain cannot be `a..com`: each part"),
+        ("vdomain abc 1.2.3.4 abc.com ~/m", ":5:29: error: vdomain cannot be `~/m`: nothing is expanded"),
+        (
+            "vdomain abc 1.2.3.4 abc.com /m\n\nvdomain b 1.2.3.4 b.com /b",
+            ":7:1: error: clients that connect to 1.2.3.4 are another domain's already (in line 5): give each domain",
+        ),
+        (
+            "vdomain abc /a abc.com /m\nvdomain abc /b abc.com /n",
+            ":6:1: error: abc.com has /m already, and cannot have /n (in line 5): one prefix, one domain, one path",
+        ),
+        (
+            "vdomain abc /a example.com /m",
+            ":5:1: error: example.com is the main domain's by its host_domain (in line 1): a domain is one or the other",
+        ),
+        (
+            "drop_prefix false\nvdomain abc /a abc.com /d",
+            ":6:1: error: users of the same name in two domains would have one drop file in /d, for drop_prefix is false \
+             (in line 3): give each domain a path of its own",
+        ),
+        (
+            "vdomain a /a a.com /a\nvdomain a_b /b b.com /b",
+            ":6:1: warning: users of a.com whose names begin with b_ cannot log in: as a_b_... they would be users of \
+             b.com (in line 5): choose a prefix",
+        ),
+        (
+            "bind_address 10.0.0.1\nvdomain a 10.0.0.0/8 a.com /d\nvdomain b 192.0.2.4 b.com /d\nvdomain c /c c.com /d",
+            ":7:1: warning: nobody can connect to 192.0.2.4: bind_address has none of them",
+        ),
+        (
+            "alt_drop_path a.com",
+            ":5:15: error: alt_drop_path takes 2 values, and here are 1: write `alt_drop_path DOMAIN",
+        ),
+        ("alt_drop_path a.com /a", ":5:1: error: a.com is no domain of ours: name the first host_domain"),
+        ("vdomain_separator @", ":5:19: error: vdomain_separator cannot be `@`: it takes _, -, ., +, =, ~"),
+        ("drop_root /d\nvdomain abc /a abc.com /m", ":5:1: warning: no drop_root covers /m: add `drop_root` lines"),
         ("#include", ":5:1: error: #include takes one file"),
         ("#include a b", ":5:1: error: #include takes one file"),
         ("hide\u{7}version", ":5:5: error: a control character"),
@@ -523,13 +639,16 @@ fn what_is_not_there_or_cannot_be_used_is_told_with_file_line_and_remedy() {
         assert!(said[0].starts_with(says), "\n     is: {}\nshould: {says}", said[0]);
     }
     let folder = world();
-    let said = judged(&folder, "log_path logs\nbin_path bins\ndrop_root drop\ndrop_root more\n");
-    for (said, says) in
-        said.iter().zip([":7:1: error: log_path: ", ":10:1: error: drop_root: ", ":8:1: error: bin_path: "])
-    {
+    let said = judged(&folder, "log_path logs\nbin_path bins\ndrop_root drop\ndrop_root more\nstats_path stats\n");
+    for (said, says) in said.iter().zip([
+        ":7:1: error: log_path: ",
+        ":11:1: error: stats_path: ",
+        ":10:1: error: drop_root: ",
+        ":8:1: error: bin_path: ",
+    ]) {
         assert!(said.contains(says), "{said}");
     }
-    assert_eq!(said.len(), 3);
+    assert_eq!(said.len(), 4);
 }
 
 #[test]

@@ -138,11 +138,7 @@ impl Board {
     fn settle(&mut self, folder: &Path, starting: bool) -> Result<(), Fault> {
         let path = folder.join("state");
         let known = fs::read_to_string(&path).unwrap_or_default();
-        let mut words = known.split_whitespace().map(str::parse::<u64>);
-        let known = match (words.next(), words.next()) {
-            (Some(Ok(epoch)), Some(Ok(newest))) if epoch != 0 => Some((epoch, u32::try_from(newest).unwrap_or(0))),
-            _ => None,
-        };
+        let known = parse_state(&known);
         let anew = || (std::hash::RandomState::new().build_hasher().finish().max(1), 0);
         let (epoch, newest) = match known {
             Some((_, newest)) if starting && self.numbers.is_empty() && newest > 0 => anew(),
@@ -195,6 +191,56 @@ impl Board {
         }
         Ok(())
     }
+}
+
+/// Puts a text on the board under a number that is higher than any before; gives the number. Whole or not at all: it has no
+/// name before it is on disk, and takes nobody else's. The server shows it when it next looks.
+pub fn post(path: &Path, work_path: &Path, text: &[u8]) -> Result<u32, Fault> {
+    if text.len() as u64 > TEXT_BYTES {
+        let error = io::Error::other(format!("longer than {TEXT_BYTES} bytes"));
+        return Err(Fault::new("posting a bulletin in", path, error));
+    }
+    let mut next = next(path, work_path)?;
+    let (fresh, file) = (0..MOST)
+        .find_map(|attempt| {
+            let fresh = path.join(format!(".new.{}.{attempt}", std::process::id()));
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(NOFOLLOW).open(&fresh);
+            match file {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                file => Some(file.map_err(Fault::at("writing", &fresh)).map(|file| (fresh, file))),
+            }
+        })
+        .unwrap_or_else(|| Err(Fault::new("writing", path, io::ErrorKind::AlreadyExists.into())))?;
+    let placed = (|| {
+        (&file).write_all(text).and_then(|()| file.sync_all()).map_err(Fault::at("writing", &fresh))?;
+        loop {
+            match fs::hard_link(&fresh, path.join(format!("{next}.txt"))) {
+                // Somebody posts at the same time.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && next < u32::MAX - 1 => next += 1,
+                linked => return linked.map(|()| next).map_err(Fault::at("naming a bulletin in", path)),
+            }
+        }
+    })();
+    let _ = fs::remove_file(&fresh);
+    placed
+}
+
+/// The number that the next bulletin gets.
+pub fn next(path: &Path, work_path: &Path) -> Result<u32, Fault> {
+    let (found, _) = list(path)?;
+    let state = work_path.join("bulletins/state");
+    let known = match fs::read_to_string(&state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        known => known.map_err(Fault::at("reading", &state))?,
+    };
+    let (_, newest) = parse_state(&known).unwrap_or((0, 0));
+    Ok(newest.max(found.last().map_or(0, |(number, _)| *number)).saturating_add(1))
+}
+
+fn parse_state(text: &str) -> Option<(u64, u32)> {
+    let mut words = text.split_whitespace();
+    let (epoch, newest) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    (epoch != 0).then_some((epoch, newest))
 }
 
 /// The bulletins in a directory, numbers ascending, and something that changes when they do.
@@ -314,6 +360,29 @@ mod tests {
         assert_eq!(first.newest, 0);
         let second = read(&source, None, true).unwrap();
         assert_eq!(first.epoch, second.epoch, "a board that was never used is not begun again");
+    }
+
+    #[test]
+    fn a_posted_text_gets_a_number_that_was_never_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(dir.path());
+        let board = source.path.clone().unwrap();
+        assert_eq!(post(&board, &source.work_path, b"one").unwrap(), 1);
+        let shown = read(&source, None, true).unwrap();
+        fs::remove_file(board.join("1.txt")).unwrap();
+        let shown = read(&source, Some(&shown), false).unwrap();
+        assert_eq!(shown.newest, 1);
+        assert_eq!(post(&board, &source.work_path, b"two").unwrap(), 2);
+        let posting = || post(&board, &source.work_path, b"many").unwrap();
+        let mut numbers: Vec<u32> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(posting)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        numbers.sort_unstable();
+        assert_eq!(numbers, (3..11).collect::<Vec<_>>());
+        assert!(post(&board, &source.work_path, &vec![0; TEXT_BYTES as usize + 1]).is_err());
+        let names: Vec<_> = fs::read_dir(&board).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names.len(), 9, "{names:?}");
     }
 
     #[test]

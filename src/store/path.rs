@@ -11,18 +11,22 @@ pub use crate::rules::names::is_user_name;
 /// The directory letters of `hash_spool 3`.
 const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// The drop of `user` below `base`. `hash_spool` is
+/// The drop of `user` below `base`: called `file`, which is the user's name, or in a virtual domain may have a prefix before
+/// it. `hash_spool` is
 ///
-/// | value | path          | by                                                                                |
-/// |-------|---------------|-----------------------------------------------------------------------------------|
-/// | 0     | `base/user`   |                                                                                   |
-/// | 1     | `base/c/user` | qpopper: `a` + (sum of the first up to five bytes) mod 26                         |
-/// | 2     | `base/f/r/user` | qpopper: first and second byte, a lone first one twice                          |
-/// | 3     | `base/b/q/user` | XXH3-64 of the name: its lowest five bits, the next five, each one of 32 letters |
+/// | value | path            | by                                                                               |
+/// |-------|-----------------|----------------------------------------------------------------------------------|
+/// | 0     | `base/file`     |                                                                                  |
+/// | 1     | `base/c/file`   | qpopper: `a` + (sum of the user's first up to five bytes) mod 26                 |
+/// | 2     | `base/f/r/file` | qpopper: the user's first and second byte, a lone first one twice                |
+/// | 3     | `base/b/q/file` | XXH3-64 of the user: its lowest five bits, the next five, each one of 32 letters |
 ///
 /// Give it only names that [`is_user_name`] lets pass, and only these four values.
-pub fn drop_path(base: &Path, hash_spool: u8, user: &str) -> PathBuf {
-    debug_assert!(is_user_name(user.as_bytes()), "{user:?} was not checked");
+pub fn drop_path(base: &Path, hash_spool: u8, user: &str, file: &str) -> PathBuf {
+    debug_assert!(
+        is_user_name(user.as_bytes()) && is_user_name(file.as_bytes()),
+        "{user:?}, {file:?} were not checked"
+    );
     let bytes = user.as_bytes();
     let mut path = base.to_owned();
     let mut below = |letter: u8| path.push(OsStr::from_bytes(&[letter]));
@@ -39,7 +43,7 @@ pub fn drop_path(base: &Path, hash_spool: u8, user: &str) -> PathBuf {
         }
         _ => {}
     }
-    path.push(user);
+    path.push(file);
     path
 }
 
@@ -70,7 +74,13 @@ mod tests {
             (3, "ann", "/d/8/p/ann"),
             (3, "zo\u{eb}", "/d/2/n/zoë"),
         ] {
-            assert_eq!(drop_path(Path::new("/d"), hash_spool, user), Path::new(path), "{hash_spool} {user}");
+            assert_eq!(drop_path(Path::new("/d"), hash_spool, user, user), Path::new(path), "{hash_spool} {user}");
+        }
+        for (hash_spool, path) in
+            [(0, "/d/abc_fred"), (1, "/d/b/abc_fred"), (2, "/d/f/r/abc_fred"), (3, "/d/b/a/abc_fred")]
+        {
+            let found = drop_path(Path::new("/d"), hash_spool, "fred", "abc_fred");
+            assert_eq!(found, Path::new(path), "a prefix does not move a drop to another directory");
         }
     }
 
@@ -78,7 +88,7 @@ mod tests {
     fn hash_3_spreads_evenly() {
         let mut counts = std::collections::HashMap::new();
         for index in 0..102_400 {
-            let path = drop_path(Path::new("/d"), 3, &format!("user{index}"));
+            let path = drop_path(Path::new("/d"), 3, &format!("user{index}"), "drop");
             *counts.entry(path.parent().unwrap().to_owned()).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 1024);

@@ -65,20 +65,23 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn openat(dir: RawFd, name: &Path, flags: libc::c_int) -> io::Result<File> {
+fn openat(dir: RawFd, name: &Path, flags: libc::c_int, mode: libc::c_uint) -> io::Result<File> {
     let name = c_name(name)?;
     // SAFETY: `name` is a C string that lives until after the call; `dir` is an open descriptor or AT_FDCWD.
-    let fd = check(unsafe { libc::openat(dir, name.as_ptr(), flags | libc::O_CLOEXEC, 0o600) })?;
+    let fd = check(unsafe { libc::openat(dir, name.as_ptr(), flags | libc::O_CLOEXEC, mode) })?;
     // SAFETY: `fd` was just opened by us and nobody else owns it.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
+/// How we open what is ours: through no link, and waiting for nobody at the other end of a pipe.
+const OURS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+
 /// The handle of the directory `path`; links on the way are followed. One that we may not list, only pass through, serves for
 /// everything but being synced.
 pub fn open_dir(path: &Path) -> io::Result<File> {
-    match openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY) {
+    match openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY)
+            openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)
         }
         opened => opened,
     }
@@ -89,7 +92,7 @@ pub type Opener<'a> = dyn Fn(&Path) -> io::Result<File> + 'a;
 
 /// Opens `path` to read it; links on the way are followed, nobody is waited for. Whoever needs a regular file looks.
 pub fn open_to_read(path: &Path) -> io::Result<File> {
-    openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
+    openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)
 }
 
 /// Opens `name` below `dir`. Follows no link, waits for nobody at the other end of a pipe.
@@ -100,7 +103,13 @@ pub fn open_at(dir: &File, name: &Path, how: How) -> io::Result<File> {
         How::Create => libc::O_RDWR | libc::O_CREAT,
         How::CreateNew => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
     };
-    openat(dir.as_raw_fd(), name, flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+    openat(dir.as_raw_fd(), name, flags | OURS, 0o600)
+}
+
+/// Opens `name` below `dir` to append to it, in the same way; made with mode 0640, less what the umask takes, when it is not
+/// there. Whoever calls looks whether it is a regular file.
+pub fn append_at(dir: &File, name: &Path) -> io::Result<File> {
+    openat(dir.as_raw_fd(), name, libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | OURS, 0o640)
 }
 
 fn statx(fd: RawFd, name: &Path, flags: libc::c_int) -> io::Result<Stat> {
@@ -229,6 +238,11 @@ mod tests {
         assert_eq!(open_at(&dir, Path::new("a"), How::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(open_at(&dir, Path::new("c"), How::Read).unwrap().write_all_at(b"x", 0).is_err());
         assert!(open_at(&dir, Path::new("a\0b"), How::Read).is_err());
+        for text in [b"one\n", b"two\n"] {
+            io::Write::write_all(&mut append_at(&dir, Path::new("lines")).unwrap(), text).unwrap();
+        }
+        assert_eq!(std::fs::read(folder.path().join("lines")).unwrap(), b"one\ntwo\n");
+        assert_eq!(stat_at(&dir, Path::new("lines")).unwrap().mode & 0o137, 0);
     }
 
     #[test]
@@ -238,6 +252,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
         assert!(open_at(&dir, Path::new("link"), How::Read).is_err());
         assert!(open_at(&dir, Path::new("link"), How::Create).is_err());
+        assert!(append_at(&dir, Path::new("link")).is_err());
         assert!(!stat_at(&dir, Path::new("link")).unwrap().is_file());
     }
 

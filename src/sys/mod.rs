@@ -8,4 +8,5 @@ pub mod crypt;
 pub mod files;
 pub mod nofollow;
 pub mod process;
+pub mod socket;
 pub mod user;

@@ -126,6 +126,27 @@ impl AddressList {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+
+    /// Whether every entry is an address, a network or a range: no wildcard that must be compared with the printed address.
+    pub fn is_ranges(&self) -> bool {
+        self.entries.iter().all(|entry| !matches!(entry.what, Span::Text(_)))
+    }
+
+    /// The addresses at which a run of this list can begin. Two lists of ranges share an address if and only if they share
+    /// a corner of one of them.
+    pub fn corners(&self) -> Vec<IpAddr> {
+        let v4 = |bits| IpAddr::from(Ipv4Addr::from_bits(bits));
+        let v6 = |bits| IpAddr::from(Ipv6Addr::from_bits(bits));
+        let corner = |entry: &Entry<Span>| match (&entry.what, entry.excludes) {
+            (Span::All, false) => vec![v4(0), v6(0)],
+            (Span::V4(first, _), false) => vec![v4(*first)],
+            (Span::V6(first, _), false) => vec![v6(*first)],
+            (Span::V4(_, last), true) => last.checked_add(1).into_iter().map(v4).collect(),
+            (Span::V6(_, last), true) => last.checked_add(1).into_iter().map(v6).collect(),
+            (Span::All, true) | (Span::Text(_), _) => Vec::new(),
+        };
+        self.entries.iter().flat_map(corner).collect()
+    }
 }
 
 impl fmt::Display for AddressList {

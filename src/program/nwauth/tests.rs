@@ -344,6 +344,11 @@ fn one_command_of_a_command_line_is_answered_and_judged() {
         desk.once(&["drop_path", "2", "/var/spool/mail", "fred"], ""),
         (true, "/var/spool/mail/f/r/fred\n".into())
     );
+    assert_eq!(
+        desk.once(&["drop_path", "2", "/mail/abc_com", "fred", "abc_"], ""),
+        (true, "/mail/abc_com/f/r/abc_fred\n".into())
+    );
+    assert!(!desk.once(&["drop_path", "2", "/var", "fred", "../"], "").0);
     assert!(!desk.once(&["drop_path", "4", "/var", "fred"], "").0);
     assert!(!desk.once(&["drop_path", "1", "/var", "../x"], "").0);
     assert!(desk.once(&["help"], "").0);

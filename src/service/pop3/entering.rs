@@ -1,16 +1,17 @@
 //! How a client gets in: name, password, maildrop. Whatever is refused here is counted, and said in the log.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::shown::Shown;
-use super::{Entering, Said, Service, refused};
+use super::{Entering, Event, Said, Service, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
 use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Login};
-use crate::service::{LOCK_RETRY, Outcome, account};
+use crate::service::{LOCK_PATIENCE, LOCK_RETRY, Outcome, PEER_PATIENCE, account};
 use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Maildrop, Refused};
 use crate::text::fault::Fault;
@@ -18,19 +19,20 @@ use crate::text::printable::{printable, visible};
 
 impl Service<'_> {
     pub(super) fn login(&mut self, now: Instant, login: Login) -> Said {
-        let Some(name) = account::name(&login.user, &self.session.settings) else {
+        let Some(name) = account::name(&login.user, self.session.here, &self.session.settings) else {
             return self.denied(&login.user);
         };
-        let key = self.shared.cache.key("pop3", &name.asked, &login.password);
+        let key = self.shared.cache.key("pop3", &name.remembered_by(), &login.password);
         let account = self.shared.cache.get(now, &key, &name.asked);
         let known = account.is_some();
-        self.session.entering = Some(Box::new(Entering { user: name.user, key, account }));
+        let asked = name.asked.clone();
+        self.session.entering = Some(Box::new(Entering { name, key, account }));
         if known {
             return Done::Now(Answer::Welcome);
         }
         let ticket = self.ticket();
         let from = self.session.peer.ip().to_canonical();
-        let question = Question::Check { user: name.asked, password: login.password, from };
+        let question = Question::Check { user: asked, password: login.password, from };
         match self.shared.helpers.last_mut() {
             Some(helpers) => helpers.pool.submit(now, ticket, question),
             None => return self.unavailable(),
@@ -40,7 +42,10 @@ impl Service<'_> {
 
     pub(super) fn denied(&mut self, user: &[u8]) -> Said {
         self.shared.counts.denied += 1;
-        log::info!("pop3 {} {} {}: login refused", self.id, printable(user), self.session.peer.ip().to_canonical());
+        if self.has_line(Event::Refused) {
+            let from = self.session.peer.ip().to_canonical();
+            log::info!("pop3 {} {} {from}: login refused", self.id, printable(user));
+        }
         refused(Refusal::Denied)
     }
 
@@ -58,9 +63,15 @@ impl Service<'_> {
                 self.session.entering = Some(entering);
                 Done::Now(Answer::Welcome)
             }
-            Verdict::Refused => self.denied(entering.user.as_bytes()),
+            Verdict::Refused => self.denied(entering.name.shown().as_bytes()),
             Verdict::Unavailable => {
-                log::warn!("pop3 {} {}: no authenticator could tell", self.id, printable(entering.user.as_bytes()));
+                if self.has_line(Event::Undecided) {
+                    log::warn!(
+                        "pop3 {} {}: no authenticator could tell",
+                        self.id,
+                        printable(entering.name.shown().as_bytes())
+                    );
+                }
                 self.unavailable()
             }
         }
@@ -69,10 +80,10 @@ impl Service<'_> {
     /// Opens the maildrop of who was welcomed.
     pub(super) fn open(&mut self) -> Said {
         let settings = self.session.settings.clone();
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
+        let Some(Entering { name, account: Some(account), .. }) = self.session.entering.as_deref() else {
             return self.unavailable();
         };
-        let mut place = match account::place(user, account, &settings) {
+        let mut place = match account::place(name, account, &settings) {
             Ok(place) => place,
             Err(why) => return self.misconfigured(&why),
         };
@@ -112,21 +123,24 @@ impl Service<'_> {
                 }
                 self.session.maildrop = Some(maildrop);
                 self.session.shown = shown;
-                self.session.user = self.session.entering.take().map(|entering| entering.user.into());
+                self.session.user = self.session.entering.take().map(|entering| entering.name.shown().into());
                 self.shared.counts.logins += 1;
                 Done::Now(Answer::Opened(self.totals()))
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
                 let ours = || self.place_is_compacting();
-                if self.session.patience.is_some_and(|until| now < until && !self.shared.stopping)
-                    && (matches!(refusal, Refused::Locked) || ours())
-                {
-                    let ticket = self.ticket();
-                    self.shared.parked.push_back((now + LOCK_RETRY, ticket));
-                    return Done::Later;
+                let patient = self.session.patience.is_some_and(|until| now < until && !self.shared.stopping);
+                if patient && (matches!(refusal, Refused::Locked) || ours()) {
+                    return self.park(now);
                 }
-                self.session.entering = None;
-                refused(Refusal::InUse)
+                match self.drop() {
+                    Some(drop) if matches!(refusal, Refused::InUse) => {
+                        let ticket = self.ticket();
+                        self.shared.contested.push((drop, ticket));
+                        Done::Later
+                    }
+                    _ => self.in_use(),
+                }
             }
             Err(Refused::Unsafe(fault)) => self.misconfigured(&fault.to_string()),
             Err(Refused::Fault(fault)) => {
@@ -137,16 +151,40 @@ impl Service<'_> {
         }
     }
 
-    pub(super) fn place_is_compacting(&self) -> bool {
-        let Some(Entering { user, account: Some(account), .. }) = self.session.entering.as_deref() else {
-            return false;
-        };
-        let place = account::place(user, account, &self.session.settings);
-        place.is_ok_and(|place| self.shared.compacting.contains(&place.drop))
+    /// Another session has the maildrop. One whose peer is gone is given up by the kernel, and worth waiting for.
+    pub(super) fn held(&mut self, now: Instant, fading: bool) -> Said {
+        let until = self.session.patience.map(|until| until + (PEER_PATIENCE - LOCK_PATIENCE));
+        if fading && until.is_some_and(|until| now < until && !self.shared.stopping) {
+            return self.park(now);
+        }
+        self.in_use()
+    }
+
+    fn park(&mut self, now: Instant) -> Said {
+        let ticket = self.ticket();
+        self.shared.parked.push_back((now + LOCK_RETRY, ticket));
+        Done::Later
+    }
+
+    fn in_use(&mut self) -> Said {
+        self.session.entering = None;
+        refused(Refusal::InUse)
+    }
+
+    /// The drop of who was welcomed.
+    fn drop(&self) -> Option<PathBuf> {
+        let Entering { name, account: Some(account), .. } = self.session.entering.as_deref()? else { return None };
+        account::place(name, account, &self.session.settings).ok().map(|place| place.drop)
+    }
+
+    fn place_is_compacting(&self) -> bool {
+        self.drop().is_some_and(|drop| self.shared.compacting.contains(&drop))
     }
 
     pub(super) fn misconfigured(&mut self, why: &str) -> Said {
-        log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
+        if self.has_line(Event::Trouble) {
+            log::error!("pop3 {} {}: {}", self.id, self.who(), visible(why));
+        }
         self.session.entering = None;
         refused(Refusal::Misconfigured)
     }

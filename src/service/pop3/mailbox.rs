@@ -1,6 +1,6 @@
 //! What a client who is in can ask: rows, messages, marks, and the commit at the end.
 
-use super::{Message, Said, Service, Wanted, refused};
+use super::{Event, Message, Said, Service, Wanted, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
 use crate::protocol::pop3::reply::Refusal;
@@ -117,7 +117,7 @@ impl Service<'_> {
     pub(super) fn send(&mut self, reader: MessageReader) -> Said {
         let Wanted::Message(_, lines) = self.session.wanted else { return refused(Refusal::Unavailable) };
         let octets = reader.octets();
-        let body = Message { reader, whole: lines.is_none(), fault: None };
+        let body = Message { reader, whole: lines.is_none(), sent: 0, fault: None };
         Done::Send(Answer::Sending(octets), Box::new(body), Answer::Sent)
     }
 
@@ -127,7 +127,9 @@ impl Service<'_> {
             Miss::Cold => refused(Refusal::Unavailable),
             Miss::Changed => {
                 self.shared.counts.changed += 1;
-                log::warn!("pop3 {} {}: the drop was changed by another program", self.id, self.who());
+                if self.has_line(Event::Trouble) {
+                    log::warn!("pop3 {} {}: the drop was changed by another program", self.id, self.who());
+                }
                 refused(Refusal::Changed)
             }
             Miss::Fault(fault) => {

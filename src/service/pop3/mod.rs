@@ -22,12 +22,14 @@ pub mod shown;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::cache::Key;
+use super::noise::Event;
 use super::{LOCK_PATIENCE, Outcome, Shared};
-use crate::net::jobs::Kind;
+use crate::net::jobs::{Busy, Kind};
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
@@ -36,8 +38,10 @@ use crate::protocol::End;
 use crate::protocol::helper::Account;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
+use crate::rules::domains::{Home, Name};
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
+use crate::sys::socket::unanswered_probes;
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
@@ -54,6 +58,8 @@ struct Session {
     settings: Arc<Settings>,
     tls: Option<Tls>,
     peer: SocketAddr,
+    /// The domain of users who name none.
+    here: Home,
     began: Instant,
     /// Which ask is owed an answer, counted.
     serial: u32,
@@ -75,7 +81,7 @@ struct Session {
 }
 
 struct Entering {
-    user: String,
+    name: Name,
     key: Key,
     account: Option<Account>,
 }
@@ -93,7 +99,17 @@ enum Wanted {
 pub struct Message {
     reader: MessageReader,
     whole: bool,
+    /// Octets handed on, with their dots.
+    sent: u64,
     fault: Option<Miss>,
+}
+
+impl Message {
+    /// What the client got of it: of the whole message as LIST counts it.
+    fn octets(&self, handed_over: bool) -> u64 {
+        let octets = self.reader.octets();
+        if handed_over && self.whole { octets } else { self.sent.min(octets) }
+    }
 }
 
 impl Body for Message {
@@ -101,7 +117,10 @@ impl Body for Message {
         if self.fault.is_some() {
             return Pull::Broken;
         }
-        match self.reader.pull(scratch, out) {
+        let before = out.len();
+        let pulled = self.reader.pull(scratch, out);
+        self.sent += (out.len() - before) as u64;
+        match pulled {
             Ok(Pulled::More) => Pull::More,
             Ok(Pulled::Last) => Pull::Last,
             Err(Miss::Cold) => Pull::Cold,
@@ -123,12 +142,18 @@ impl Conversation {
             (true, Some(tls)) => Some(tls.clone()),
             (false, _) => None,
         };
+        // The address costs a system call: it is asked for only where it tells domains apart.
+        let here = match shared.settings.domains.look_at_addresses() {
+            true => shared.settings.domains.home_at(sock.local_addr()?.ip()),
+            false => Home::default(),
+        };
         Ok(Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,
             session: Session {
                 settings: shared.settings.clone(),
                 tls: shared.tls.clone(),
                 peer,
+                here,
                 began: now,
                 serial: 0,
                 patience: None,
@@ -163,7 +188,7 @@ impl Conversation {
 
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
-        let mut host = Service { session: &mut self.session, shared, id };
+        let mut host = Service { session: &mut self.session, shared, id, now };
         self.stream.turn(now, scratch, &mut host)
     }
 
@@ -194,6 +219,16 @@ impl Conversation {
         losable.then_some(self.session.began)
     }
 
+    /// Whether this session has the maildrop of that drop.
+    pub fn holds(&self, drop: &Path) -> bool {
+        self.session.maildrop.as_ref().is_some_and(|maildrop| maildrop.path() == drop)
+    }
+
+    /// Whether its peer leaves keep-alive probes unanswered: it will be given up soon, or has been.
+    pub fn is_fading(&mut self) -> bool {
+        unanswered_probes(self.stream.sock_mut()).is_ok_and(|probes| probes > 0)
+    }
+
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
         if ticket.serial != self.session.serial {
@@ -212,7 +247,7 @@ impl Conversation {
         if !self.stream.is_owed() {
             return false;
         }
-        let mut service = Service { session: &mut self.session, shared, id: ticket.id };
+        let mut service = Service { session: &mut self.session, shared, id: ticket.id, now };
         match service.delivered(now, outcome) {
             Done::Later => {}
             done => self.stream.answer(done),
@@ -220,17 +255,43 @@ impl Conversation {
         true
     }
 
-    /// It is over: the line for the log.
-    pub fn farewell(self, id: Id, now: Instant) {
+    /// It is over: the line for the log, and, if somebody had logged in, the statistics.
+    pub fn farewell(mut self, id: Id, now: Instant, shared: &mut Shared) -> Option<Left> {
+        // It ended in the midst of a message.
+        self.session.octets += self.stream.body().map_or(0, |body| body.octets(false));
         let Session { user, peer, began, retrieved, octets, deleted, secured, .. } = self.session;
         let who = user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
-        let seconds = now.saturating_duration_since(began).as_secs();
+        let secs = now.saturating_duration_since(began).as_secs();
         let how = if secured { "tls" } else { "plain" };
-        log::info!(
-            "pop3 {id} {who} {} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {seconds} s",
-            peer.ip().to_canonical()
-        );
+        let from = peer.ip().to_canonical();
+        if user.is_some() || shared.has_line(now, Event::Stranger, Some(from)) {
+            log::info!(
+                "pop3 {id} {who} {from} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {secs} s"
+            );
+        }
+        let left = |user: Box<str>| Left {
+            user: user.into(),
+            from: from.to_string(),
+            secs,
+            bytes: octets,
+            messages: retrieved,
+        };
+        user.map(left)
     }
+}
+
+/// What a session of somebody who had logged in comes to.
+pub struct Left {
+    /// Who it was.
+    pub user: String,
+    /// The client's address.
+    pub from: String,
+    /// How long it took.
+    pub secs: u64,
+    /// Octets of messages that were sent, also of parts of messages.
+    pub bytes: u64,
+    /// Messages that were sent whole.
+    pub messages: u32,
 }
 
 type Said = Done<Answer, Message>;
@@ -244,6 +305,7 @@ struct Service<'a> {
     session: &'a mut Session,
     shared: &'a mut Shared,
     id: Id,
+    now: Instant,
 }
 
 impl Host<Pop3> for Service<'_> {
@@ -283,9 +345,9 @@ impl Host<Pop3> for Service<'_> {
         if let Some(miss) = &body.fault {
             let _ = self.missed(miss);
         }
+        self.session.octets += body.octets(whole);
         if whole && body.whole {
             self.session.retrieved += 1;
-            self.session.octets += body.reader.octets();
             self.shared.counts.retrieved += 1;
             self.shared.counts.octets += body.reader.octets();
         }
@@ -297,7 +359,7 @@ impl Host<Pop3> for Service<'_> {
         let ticket = self.ticket();
         let taken = self.shared.jobs.submit(Some(ticket), Kind::Read, volume, move |_| Outcome::Fetched(fetch.run()));
         if let Err(busy) = taken {
-            log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
+            self.busy(&busy);
             self.shared.post.push_back((ticket, Outcome::Lost));
         }
     }
@@ -315,7 +377,7 @@ impl Service<'_> {
         match self.shared.jobs.submit(Some(ticket), kind, volume, move |_| work()) {
             Ok(()) => Done::Later,
             Err(busy) => {
-                log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
+                self.busy(&busy);
                 refused(Refusal::Unavailable)
             }
         }
@@ -327,6 +389,7 @@ impl Service<'_> {
             Outcome::Verdict(verdict) => self.judged(now, verdict),
             Outcome::Opened(opened) => self.opened(now, opened),
             Outcome::TryAgain => self.open(),
+            Outcome::Held(fading) => self.held(now, fading),
             Outcome::Rows(Ok(rows)) => self.found(rows),
             Outcome::Reader(Ok(reader)) => self.send(*reader),
             Outcome::Rows(Err(miss)) | Outcome::Reader(Err(miss)) => self.missed(&miss),
@@ -345,12 +408,24 @@ impl Service<'_> {
         }
     }
 
-    fn report(&self, fault: &Fault) {
-        log::error!("pop3 {} {}: {fault}", self.id, self.who());
+    fn report(&mut self, fault: &Fault) {
+        if self.has_line(Event::Trouble) {
+            log::error!("pop3 {} {}: {fault}", self.id, self.who());
+        }
+    }
+
+    fn busy(&mut self, busy: &Busy) {
+        if self.has_line(Event::Busy) {
+            log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
+        }
+    }
+
+    fn has_line(&mut self, event: Event) -> bool {
+        self.shared.has_line(self.now, event, Some(self.session.peer.ip()))
     }
 
     fn who(&self) -> String {
-        let entering = self.session.entering.as_deref().map(|entering| entering.user.as_str());
+        let entering = self.session.entering.as_deref().map(|entering| entering.name.shown());
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
     }
 }

@@ -154,3 +154,31 @@ fn a_hostile_text_costs_pattern_times_text_and_not_more() {
     assert!(!matches(&format!("*{}b*", "a".repeat(200)), &text));
     assert!(!matches(&format!("{}b", "*?".repeat(500)), &text));
 }
+
+#[test]
+fn two_lists_of_ranges_meet_at_a_corner_or_not_at_all() {
+    let list = |text: &str| AddressList::parse(text).unwrap();
+    let meet = |a: &AddressList, b: &AddressList| {
+        a.corners().into_iter().chain(b.corners()).any(|corner| a.contains(corner) && b.contains(corner))
+    };
+    for (a, b, met) in [
+        ("10.0.0.1", "10.0.0.1", true),
+        ("10.0.0.1", "10.0.0.2", false),
+        ("10.0.0.1", "::ffff:10.0.0.1", true),
+        ("10.0.0.0/8", "10.1.2.3", true),
+        ("10.0.0.0/8,!10.1.2.3", "10.1.2.3", false),
+        ("10.0.0.0/8,!10.0.0.0/9", "10.0.0.0/8,!10.128.0.1-10.255.255.255", true),
+        ("10.0.0.0/8,!10.0.0.0/9", "10.0.0.0/8,!10.128.0.0/9", false),
+        ("0.0.0.0/0,!255.255.255.255", "255.255.255.255", false),
+        ("10.0.0.1-10.0.0.9", "10.0.0.9-10.0.0.20", true),
+        ("*", "2001:db8::1", true),
+        ("*,!2001:db8::/32", "2001:db8::1", false),
+        ("2001:db8::/32", "2001:db8:*,!2001:db8::1", true),
+        ("2001:db8::1", "10.0.0.1", false),
+    ] {
+        assert_eq!(meet(&list(a), &list(b)), met, "{a} and {b}");
+        assert_eq!(meet(&list(b), &list(a)), met, "{b} and {a}");
+    }
+    assert!(list("10.0.0.0/8,10.1.*,2001:db8:*").is_ranges());
+    assert!(!list("10.*.1.1").is_ranges());
+}

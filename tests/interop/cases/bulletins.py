@@ -1,5 +1,6 @@
 """Bulletins: one file for everybody, a message of his own for each."""
 
+import json
 import os
 import re
 
@@ -137,4 +138,22 @@ def trash(bench):
     site.start()
     same(shown(site), 1, "bulletins shown")
     for number in (2, 3, 4):
-        check(re.search(rf"{number}\.txt: this bulletin is not shown", site.log()), f"{number}.txt in the log")
+        said = rf"{number}\.txt: this bulletin is not shown"
+        wait_for(f"{number}.txt in the log", lambda said=said: re.search(said, site.log()))
+
+
+@test("bulletins: tellpop bulletin posts one under the next number, and a running server shows it")
+def posted(bench):
+    site, put, folder = board(bench)
+    put(7, "seven\n")
+    site.start()
+    done = site.tell("bull", "--json", input=b"Subject: Tea\n\nAt five.\n.\nnot this\n")
+    same((done.returncode, json.loads(done.stdout)), (0, {"bulletin": 8}), "tellpop bulletin")
+    site.tell("reload")
+    wait_for("the bulletin", lambda: shown(site) == 2)
+    pop = site.login()
+    text = pop.retr(2)
+    check(b"Subject: Tea\r\n" in text and text.endswith(b"\r\n\r\nAt five.\r\n"), "the text:", text)
+    pop.quit()
+    check(site.tell("bulletin", input=b".\n").returncode == 1, "an empty bulletin is none")
+    same(sorted(os.listdir(folder)), ["7.txt", "8.txt"], "files on the board")

@@ -204,8 +204,8 @@ class Site:
 
         return wait_for(f"{user} can log in", attempt, seconds)
 
-    def tell(self, *words, seconds=30):
-        return run([DMAIL, "tellpop", "-i", self.conf, *words], seconds=seconds)
+    def tell(self, *words, seconds=30, **options):
+        return run([DMAIL, "tellpop", "-i", self.conf, *words], seconds=seconds, **options)
 
     def is_quiet(self):
         """No job runs or waits: a compaction that follows a QUIT has ended."""
