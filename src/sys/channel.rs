@@ -25,31 +25,27 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// How long [`send`] and [`receive`] wait before they answer `WouldBlock`.
+/// How long [`receive`] waits before it answers `WouldBlock`.
 pub fn set_patience(end: &OwnedFd, patience: Duration) -> io::Result<()> {
     let time = libc::timeval {
         tv_sec: patience.as_secs() as libc::time_t,
         tv_usec: patience.subsec_micros() as libc::suseconds_t,
     };
-    for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
-        // SAFETY: the value is a timeval of ours, of the size that is named.
-        let result = unsafe {
-            libc::setsockopt(
-                end.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const time).cast(),
-                size_of::<libc::timeval>() as libc::socklen_t,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
+    // SAFETY: the value is a timeval of ours, of the size that is named.
+    let result = unsafe {
+        libc::setsockopt(
+            end.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const time).cast(),
+            size_of::<libc::timeval>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sends one packet, and copies of at most [`DESCRIPTORS`] descriptors with it.
+/// Sends one packet, and copies of at most [`DESCRIPTORS`] descriptors with it. `WouldBlock` when the other end has let too many
+/// packets lie.
 pub fn send(end: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     if descriptors.len() > DESCRIPTORS {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -73,7 +69,7 @@ pub fn send(end: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::
             (*header).cmsg_len = libc::CMSG_LEN(size) as _;
             std::ptr::copy_nonoverlapping(numbers.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), size as usize);
         }
-        libc::sendmsg(end.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
+        libc::sendmsg(end.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
     };
     match usize::try_from(sent) {
         Ok(sent) if sent == bytes.len() => Ok(()),
@@ -167,9 +163,11 @@ mod tests {
         set_patience(&other, Duration::from_millis(1)).unwrap();
         assert_eq!(receive(&other, &mut [0; 2]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(wait(&[other.as_fd()], Some(Duration::ZERO)).unwrap(), [false]);
+        let full = std::iter::repeat_with(|| send(&one, &[0; 8192], &[])).take(1000).find_map(Result::err);
+        assert_eq!(full.unwrap().kind(), io::ErrorKind::WouldBlock);
         drop(one);
         assert_eq!(wait(&[other.as_fd()], None).unwrap(), [true]);
-        assert_eq!(receive(&other, &mut [0; 2]).unwrap().0, 0);
+        while receive(&other, &mut [0; 8192]).unwrap().0 > 0 {}
         assert!(send(&other, b"x", &[]).is_err(), "and no signal ends us");
     }
 }
