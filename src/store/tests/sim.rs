@@ -68,6 +68,8 @@ pub struct World {
     pub cold: bool,
     /// Writing needs space that is not there.
     pub full: bool,
+    /// We are uid 7, and may look at what lies in /spool, no more: a hand does the rest, and writes down what it did.
+    pub hand: Option<Vec<&'static str>>,
     /// Bytes read from each file.
     pub read: HashMap<u64, u64>,
     /// Syncs done.
@@ -260,6 +262,7 @@ impl SimDisk {
             stopped: false,
             cold: false,
             full: false,
+            hand: None,
             read: HashMap::new(),
             syncs: 0,
             writes: 0,
@@ -333,6 +336,25 @@ fn stat_of(world: &World, inode: u64) -> Stat {
     }
 }
 
+impl SimDisk {
+    /// Fails where uid 7 has no rights.
+    fn allowed(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
+        let world = self.world();
+        let ours = world.inode(&dir.0.join(name)).is_some_and(|inode| world.files[&inode].uid == 7);
+        let denied = world.hand.is_some() && dir.0 == Path::new("/spool") && !ours;
+        if denied { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// Does as root what was asked of the hand.
+    fn handed<T>(&self, what: &'static str, work: impl FnOnce(&SimDisk) -> io::Result<T>) -> io::Result<T> {
+        let Some(mut done) = self.world().hand.take() else { return Err(io::ErrorKind::PermissionDenied.into()) };
+        let result = work(self);
+        done.push(what);
+        self.world().hand = Some(done);
+        result
+    }
+}
+
 impl Disk for SimDisk {
     type Dir = SimDirHandle;
     type File = SimHandle;
@@ -356,6 +378,7 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, dir: &SimDirHandle, name: &Path, how: How) -> io::Result<SimHandle> {
+        self.allowed(dir, name)?;
         let mut world = self.call(&format!("open {how:?} {}", name.display()))?;
         let path = dir.0.join(name);
         let found = world.inode(&path);
@@ -366,7 +389,8 @@ impl Disk for SimDisk {
             (None, How::Create | How::CreateNew) => {
                 let inode = world.number();
                 let now = world.now;
-                let file = SimFile { mode: 0o600, mtime: now, ctime: now, ..SimFile::default() };
+                let uid = if world.hand.is_some() { 7 } else { 0 };
+                let file = SimFile { mode: 0o600, uid, mtime: now, ctime: now, ..SimFile::default() };
                 world.files.insert(inode, file);
                 let dir = world.dirs.get_mut(&dir.0).unwrap();
                 dir.names.insert(name.into(), inode);
@@ -450,6 +474,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
+        self.allowed(dir, to)?;
         let mut world = self.call(&format!("rename {} {}", from.display(), to.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = dir.names.remove(from.as_os_str()).ok_or_else(not_found)?;
@@ -459,6 +484,7 @@ impl Disk for SimDisk {
     }
 
     fn link(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
+        self.allowed(dir, to)?;
         let mut world = self.call("link")?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = *dir.names.get(from.as_os_str()).ok_or_else(not_found)?;
@@ -471,6 +497,9 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
+        if self.world().hand.is_some() && dir.0 == Path::new("/spool") {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let mut world = self.call(&format!("remove {}", name.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         dir.names.remove(name.as_os_str()).ok_or_else(not_found)?;
@@ -514,7 +543,39 @@ impl Disk for SimDisk {
     }
 
     fn uid(&self) -> u32 {
-        0
+        if self.world().hand.is_some() { 7 } else { 0 }
+    }
+
+    fn open_for(&self, path: &Path, owner: u32, how: How) -> io::Result<SimHandle> {
+        self.handed("open", |disk| {
+            let file =
+                disk.open(&SimDirHandle(path.parent().unwrap().to_owned()), Path::new(path.file_name().unwrap()), how)?;
+            if disk.stat(&file)?.uid != owner {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not that user's own"));
+            }
+            Ok(file)
+        })
+    }
+
+    fn lock_for(&self, path: &Path, _owner: u32, line: &[u8]) -> io::Result<SimHandle> {
+        self.handed("lock", |disk| {
+            let mut name = path.file_name().unwrap().to_owned();
+            name.push(".lock");
+            let file = disk.open(&SimDirHandle(path.parent().unwrap().to_owned()), Path::new(&name), How::CreateNew)?;
+            disk.world().files.get_mut(&file.inode).unwrap().uid = 7;
+            disk.write(&file, line, 0)?;
+            Ok(file)
+        })
+    }
+
+    fn unlock_for(&self, path: &Path, _owner: u32, inode: u64) -> io::Result<()> {
+        self.handed("unlock", |disk| {
+            let mut name = path.file_name().unwrap().to_owned();
+            name.push(".lock");
+            let dir = SimDirHandle(path.parent().unwrap().to_owned());
+            assert_eq!(disk.look(&dir, Path::new(&name))?.inode, inode);
+            disk.remove(&dir, Path::new(&name))
+        })
     }
 
     fn holder(&self) -> Holder {
