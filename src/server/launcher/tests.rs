@@ -125,6 +125,35 @@ fn a_drop_is_opened_for_its_owner_and_nothing_else_is() {
 }
 
 #[test]
+fn however_fast_a_drop_changes_places_with_a_link_only_the_drop_is_opened() {
+    let Some(world) = World::new("") else { return };
+    let ann = world.drop("spool/ann", ANN, 0o600);
+    let inode = fs::metadata(&ann).unwrap().ino();
+    // What the link leads to would be let pass: it is the same user's.
+    symlink(world.drop("elsewhere/ann", ANN, 0o600), world.path("spool/link")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (spare, link) = (world.path("spool/spare"), world.path("spool/link"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for (from, to) in [(&ann, &spare), (&link, &ann), (&ann, &link), (&spare, &ann)] {
+                    fs::rename(from, to).unwrap();
+                }
+            }
+        });
+        let mut opened = 0;
+        for _ in 0..3000 {
+            if let Ok(file) = world.launcher.open(&ann, ANN, false) {
+                opened += 1;
+                assert_eq!(file.metadata().unwrap().ino(), inode);
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(opened > 0, "it was never there");
+    });
+}
+
+#[test]
 fn a_drop_that_is_made_is_its_owners_alone_and_of_the_directorys_group() {
     let Some(world) = World::new("") else { return };
     chown(world.path("spool/a"), Some(0), Some(8)).unwrap();
