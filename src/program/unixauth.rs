@@ -1,7 +1,8 @@
 //! `dmail unixauth`: the authenticator for `authent_method unix_user`. The users of this machine and their passwords, by
 //! passwd(5), shadow(5) and whatever name services stand behind them.
 //!
-//! Starts as root, for shadow is root's to read; the server's launcher sees to that. Speaks over its pipes what every authenticator does:
+//! Starts as root, for shadow is root's to read; the server's launcher sees to that. Speaks over its pipes what every
+//! authenticator does:
 //!
 //! | request                         | reply                                                                               |
 //! |---------------------------------|-------------------------------------------------------------------------------------|
@@ -10,13 +11,14 @@
 //! | `version`                       | `+OK version 2 ...`; from then on every word is percent-escaped, both ways          |
 //! | `exit`, `quit`                  | `+OK goodbye`                                                                       |
 //!
-//! Refused, whatever the password: a uid below `-min_uid`; a field that is empty, locked (`!`, `*`), `x` with nothing in shadow, of an unknown
-//! kind, longer than 512 bytes or dearer than [`judge`] lets a hash be; an account past its day; a password past its day, or to be
-//! changed at the next login, for nobody can do that here. Shells and homes are not asked for: who has /bin/false or nologin
-//! may have mail.
+//! Refused, whatever the password: a uid below `-min_uid`; a field that is empty, locked (`!`, `*`), `x` with nothing
+//! in shadow, of an unknown kind, longer than 512 bytes or dearer than [`judge`] lets a hash be; an account past its
+//! day; a password past its day, or to be changed at the next login, for nobody can do that here. Shells and homes are
+//! not asked for: who has /bin/false or nologin may have mail.
 //!
-//! A `-ERR` of `check` tells nothing by its time either: one hash is computed, with the kind that most users here have when there
-//! is none of the user's own. What cannot be read is `-DEAD`: that is temporary, and no password is wrong because of it.
+//! A `-ERR` of `check` tells nothing by its time either: one hash is computed, with the kind that most users here have
+//! when there is none of the user's own. What cannot be read is `-DEAD`: that is temporary, and no password is wrong
+//! because of it.
 
 use std::collections::BTreeMap;
 use std::fs::File;

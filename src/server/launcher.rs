@@ -8,20 +8,22 @@
 //! | Ended   | the server's end of the channel closed  | what it started and still runs is killed, and it exits     |
 //!
 //! What it checks, however politely it is asked, for the server may have fallen to somebody:
-//! * It believes the configuration only: the file, with all it includes, must be root's and nobody else's to write, each in a
-//!   directory of that kind. It reads it for itself at the start and at `Reload`, and holds two at most: the one the
-//!   server lives by and the last one read.
+//! * It believes the configuration only: the file, with all it includes, must be root's and nobody else's to write,
+//!   each in a directory of that kind. It reads it for itself at the start and at `Reload`, and holds two at most: the
+//!   one the server lives by and the last one read.
 //! * Ports, files and programs are those of a configuration it holds, compared word by word. The server names them, and
 //!   describes nothing. An authenticator is started as `run_as`; as root only our own, for `authent_method unix_user`.
-//! * A drop lies below a `drop_root`, or where a domain has its drops, which is held while the rest is resolved: no link on the way, nothing hidden, nothing
-//!   above (`rules::names::drop_below`, openat2(2)). Its owner is at least `min_uid`; a file that is there is a regular one with one
-//!   name and belongs to that user; one that is made is 0600, that user's and of the directory's group.
-//! * A dotlock is `NAME.lock` beside such a drop, and belongs to `run_as`. It is taken away only if it is the file that was named.
+//! * A drop lies below a `drop_root`, or where a domain has its drops, which is held while the rest is resolved: no
+//!   link on the way, nothing hidden, nothing above (`rules::names::drop_below`, openat2(2)). Its owner is at least
+//!   `min_uid`; a file that is there is a regular one with one name and belongs to that user; one that is made is 0600,
+//!   that user's and of the directory's group.
+//! * A dotlock is `NAME.lock` beside such a drop, and belongs to `run_as`. It is taken away only if it is the file that
+//!   was named.
 //!
 //! It never follows a link that a user could have made, never runs a word that the server gave it, never becomes anybody
 //! else itself, never waits for the server, and writes nothing but answers. A signal to end does nothing: it ends
-//! with the server, and not before, so that a server which is told to stop can stop in order. When it is killed all the same, the
-//! server goes on with what it was handed.
+//! with the server, and not before, so that a server which is told to stop can stop in order. When it is killed all the
+//! same, the server goes on with what it was handed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -46,8 +48,8 @@ use crate::sys::{access, channel, process};
 /// Processes it watches at a time: more than two generations of the most copies that can be set.
 const CHILDREN: usize = 256;
 
-/// Parts the server from its rights: before any thread exists, a second process is made that keeps root, and this one becomes
-/// `run_as` for good. `None`: there is nothing to part with, for we are not root or shall stay it.
+/// Parts the server from its rights: before any thread exists, a second process is made that keeps root, and this one
+/// becomes `run_as` for good. `None`: there is nothing to part with, for we are not root or shall stay it.
 pub fn part(settings: &Settings) -> Result<Option<Launcher>, String> {
     let Some(name) = settings.run_as.as_ref().filter(|_| access::is_root()) else { return Ok(None) };
     let user = user::find(name).map_err(|error| format!("run_as {name}: {error}"))?;
@@ -331,8 +333,8 @@ impl Keeper {
     }
 }
 
-/// A file of that user, of the directory's group, with mode 0600 and those bytes in it, which gets its name when it is whole; `new`
-/// is what it is called before. Refused when the name is taken.
+/// A file of that user, of the directory's group, with mode 0600 and those bytes in it, which gets its name when it is
+/// whole; `new` is what it is called before. Refused when the name is taken.
 fn appear(folder: &File, new: &Path, name: &Path, uid: u32, bytes: &[u8]) -> io::Result<File> {
     // Left by a launcher that was killed: nobody else makes such a name.
     let _ = files::remove_at(folder, new);

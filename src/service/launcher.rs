@@ -1,8 +1,8 @@
 //! The launcher, as the server sees it: somebody to ask for what root alone may do. Its page is `server/launcher.rs`.
 //!
-//! Every call waits for the answer, one at a time and at most [`PATIENCE`]: they are for jobs, and for the start. An answer that comes
-//! later than that is known by its serial number, and let go. Once the launcher is gone every call fails at once, in words an
-//! operator understands; what was handed over before is good as it was.
+//! Every call waits for the answer, one at a time and at most [`PATIENCE`]: they are for jobs, and for the start. An
+//! answer that comes later than that is known by its serial number, and let go. Once the launcher is gone every call
+//! fails at once, in words an operator understands; what was handed over before is good as it was.
 
 use std::fs::File;
 use std::io;

@@ -44,8 +44,8 @@ pub fn set_patience(end: &OwnedFd, patience: Duration) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sends one packet, and copies of at most [`DESCRIPTORS`] descriptors with it. `WouldBlock` when the other end has let too many
-/// packets lie.
+/// Sends one packet, and copies of at most [`DESCRIPTORS`] descriptors with it. `WouldBlock` when the other end has let
+/// too many packets lie.
 pub fn send(end: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     if descriptors.len() > DESCRIPTORS {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -113,7 +113,8 @@ pub fn receive(end: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<Owned
     Ok((received, descriptors))
 }
 
-/// Waits until one of these can be read, has ended or failed, and says which; none when a signal came or the time is over.
+/// Waits until one of these can be read, has ended or failed, and says which; none when a signal came or the time is
+/// over.
 pub fn wait(descriptors: &[BorrowedFd<'_>], patience: Option<Duration>) -> io::Result<Vec<bool>> {
     let mut polled: Vec<libc::pollfd> =
         descriptors.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
