@@ -139,6 +139,10 @@ fn the_laboratory_is_refused_in_working_hours_and_nobody_else() {
         model.exits();
     }
     let mut model = start("mon 10:00");
+    for request in ["scram fred 10.4.1.2", "apop fred <1@x> 00 10.4.1.2", "CHECK fred secret 10.4.1.2"] {
+        assert_eq!(model.ask(request), refused, "{request}: there is no way around");
+    }
+    assert_eq!(model.ask("scram fred 10.5.1.2"), "-ERR unknown command");
     assert_eq!(model.ask("check fred wrong 10.4.1.2"), refused, "the password is not looked at");
     assert_eq!(model.ask("check fred wrong 10.5.1.2"), WRONG);
     model.ends_with_its_input();
@@ -181,4 +185,98 @@ fn every_model_says_how_it_gets_into_dmail_conf_and_can_be_run() {
         seen += 1;
     }
     assert_eq!(seen, 3);
+}
+
+/// The programs in the manual's page, put together as it says.
+#[test]
+fn the_ones_in_the_manual_answer_and_prove() {
+    use dmail::protocol::sasl::scram::Verifier;
+    use dmail::text::secret::Secret;
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dpop-authenticators.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> = page.split("```python\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    let [whole, more] = blocks[..] else { panic!("{} programs", blocks.len()) };
+    assert!(whole.lines().count() <= 22, "about twenty lines");
+    let added = format!(
+        "{more}\nsimple = answer\ndef answer(command='', *rest):\n    if command == 'version':\n        return '+OK version 2 \
+         scram apop'\n    if command == 'scram':\n        return scram(rest[0])\n    if command == 'apop':\n        return \
+         apop(*rest[:3])\n    return simple(command, *rest)\n\nfor line in"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    for (program, proves) in [(whole.to_owned(), false), (whole.replacen("for line in", &added, 1), true)] {
+        let path = dir.path().join("authenticator.py");
+        fs::write(&path, program).unwrap();
+        let mut child =
+            Command::new("python3").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut model = Model { child, input, output };
+        assert!(model.ask("version").starts_with("+OK version 2"));
+        for (request, reply) in [
+            ("check fred secret 10.0.0.1", "+OK fred config 0"),
+            ("check ann two%20words", "+OK ann config 0"),
+            ("check ann two words", WRONG),
+            ("check nobody x", WRONG),
+            ("check nobody", WRONG),
+            ("lookup fred", "+OK fred config 0"),
+            ("lookup nobody", "-ERR does not exist"),
+            ("", "-ERR unknown command"),
+        ] {
+            assert_eq!(model.ask(request), reply, "{request}");
+        }
+        if proves {
+            for (user, password, fits) in [("fred", "secret", true), ("ann", "two words", true), ("nobody", "", false)]
+            {
+                let reply = model.ask(&format!("scram {user} 10.0.0.1"));
+                assert_eq!(model.ask(&format!("scram {user} 10.0.0.1")), reply, "the same each time");
+                let word = reply.strip_prefix(&format!("+OK {user} config 0 scram%3D")).unwrap();
+                let word = word.replace("%2C", ",").replace("%3D", "=").replace("%2B", "+").replace("%2F", "/");
+                let verifier = Verifier::parse(word.as_bytes()).unwrap();
+                let made = Verifier::of(&Secret::from(password.as_bytes()), verifier.salt(), verifier.iterations());
+                assert_eq!(verifier == made, fits, "{user}");
+            }
+            let digest = "37257aa37904a2ac86c6572e6528a18c";
+            assert_eq!(model.ask(&format!("apop fred <1@x> {digest} ::1")), "+OK fred config 0");
+            assert_eq!(model.ask(&format!("apop nobody <1@x> {digest} ::1")), WRONG);
+            assert_eq!(model.ask("apop fred <1@x> 00 ::1"), WRONG);
+        }
+        model.exits();
+    }
+}
+
+/// What the manual's page shows of `nwauth` is what it says. A row that ends with dots is compared up to its verifier.
+#[test]
+fn the_sessions_in_the_manual_come_out() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dpop-authenticators.md");
+    let page = fs::read_to_string(page).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dmail"));
+    command.args(["nwauth", "-path"]).arg(dir.path());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+    let mut model = Model { child, input, output };
+    let blocks = page.split("```\n").filter(|block| block.contains(" +OK fred ") || block.contains(" +OK version 2 "));
+    let rows: Vec<&str> = blocks.flat_map(str::lines).collect();
+    let mut compared = 0;
+    let mut request = "";
+    for row in rows.iter().filter(|row| !row.starts_with("exit")) {
+        let (left, reply) = if row.len() > 46 && row.is_char_boundary(46) { row.split_at(46) } else { (*row, "") };
+        if !left.trim().is_empty() {
+            request = row.get(..row.len().min(46)).unwrap_or(row).trim();
+            if reply.is_empty() || !reply.starts_with(['+', '-']) {
+                request = row.trim();
+            }
+        }
+        if !reply.starts_with(['+', '-']) {
+            continue;
+        }
+        let said = if request.is_empty() { model.line() } else { model.ask(request) };
+        request = "";
+        match reply.split_once("scram=") {
+            Some((before, _)) if reply.ends_with("...") => assert!(said.starts_with(before), "{row}: {said}"),
+            _ => assert_eq!(said, reply.trim_end(), "{row}"),
+        }
+        compared += 1;
+    }
+    assert!(compared >= 15, "only {compared} rows");
+    model.exits();
 }

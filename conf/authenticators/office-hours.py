@@ -7,7 +7,7 @@ In dmail.conf (one line):
     authent_process /etc/dmail/authenticators/office-hours.py --from 10.4.0.0/16 --closed mon-fri 09:00-17:00 --
                     nwauth -path /etc/dmail
 
-A `check` that comes from one of the --from networks (repeat it for more) on one of the --closed days between those times is
+A `check` (or `scram`, or `apop`) that comes from one of the --from networks (repeat it for more) on one of the --closed days between those times is
 refused before anybody looks at the password, so that the answer tells nothing about it. Everything else goes to the other
 authenticator as it is, and its answer comes back as it is. When that one dies, whoever waits is told -DEAD ("not now") and
 the next request starts it anew. `--clock "tue 14:00"` tries the rule as if it were then. Times may span midnight.
@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 
+#: Where a request that lets somebody in has the client's address. A rule must know them all, or it is walked around.
+ADDRESS = {"check": 3, "scram": 2, "apop": 4}
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -117,7 +119,8 @@ def main():
     behind = Behind(options.command)
     for request in sys.stdin.buffer:
         words = request.decode("ascii", "replace").split()
-        if words[:1] == ["check"] and len(words) > 3 and rule.refuses(words[3], *now()):
+        at = ADDRESS.get(words[0].lower(), 0) if words else 0
+        if 0 < at < len(words) and rule.refuses(words[at], *now()):
             replies = [b"-ERR no mail from here in working hours\n"]
         else:
             replies = behind.ask(request)

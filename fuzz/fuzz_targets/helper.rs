@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    pool.stop();
+    pool.stop(now);
     while let Some(act) = pool.poll(now) {
         answered += u32::from(matches!(act, Act::Done(..)));
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use dmail::protocol::pop3::reply::Refusal;
 use dmail::protocol::pop3::{Answer, Ask, Link, Pop3, Rules, Totals};
+use dmail::protocol::sasl::scram::Verifier;
 use dmail::protocol::{Machine, Want};
 use dmail::text::bytes::{HIGH, Input, Output};
 use libfuzzer_sys::fuzz_target;
@@ -17,9 +18,11 @@ fuzz_target!(|data: &[u8]| {
         login: Duration::from_secs(60),
         max_errors: 10,
         hide_version: false,
+        login_delay_secs: 60,
+        expire_days: Some(30),
     };
-    let link = Link { tls: false, can_tls: true, plain_ok: true };
-    let mut machine = Pop3::new(now, Arc::new(rules), link);
+    let link = Link { tls: false, can_tls: true, plain_ok: true, scram: true };
+    let mut machine = Pop3::new(now, Arc::new(rules), link).with_stamp("<1@x>".into());
     let (mut input, mut out) = (Input::default(), Output::default());
     machine.open(now, &mut out);
     for part in data.chunks(97) {
@@ -41,6 +44,13 @@ fuzz_target!(|data: &[u8]| {
                         Ask::StartTls => Answer::TlsStarted,
                         Ask::Login(login) if login.user.len() % 2 == 0 => Answer::Refused(Refusal::Denied),
                         Ask::Login(_) => Answer::Welcome,
+                        Ask::Apop(_) | Ask::Proof(false) => Answer::Refused(Refusal::Denied),
+                        Ask::Verifier(user) if user.len() % 2 == 0 => Answer::Refused(Refusal::Unavailable),
+                        Ask::Verifier(_) => {
+                            let nobody = Verifier::of_nobody(b"salt", 4096, &[0; 32], &[0; 32]);
+                            Answer::Verifier(Box::new((nobody, b"ours".to_vec())))
+                        }
+                        Ask::Proof(true) => panic!("nobody's password was proved"),
                         Ask::Open => Answer::Opened(totals),
                         Ask::Stat | Ask::Undelete => Answer::Totals(totals),
                         Ask::Rows(_) => Answer::Rows(Vec::new()),

@@ -1,17 +1,51 @@
-//! F4: the verbs of operation. One row each gives parsing, help and, later, rights and a web form; what an order does is
+//! F4: the verbs of operation. One row each gives parsing, help, rights and, later, a web form; what an order does is
 //! `server`'s business, how it is printed is [`Report`]'s.
+//!
+//! | whose                                        | verbs of these rights          |
+//! |----------------------------------------------|--------------------------------|
+//! | root, and the user that the server runs as   | [`Rights::Read`], [`Rights::Operate`], [`Rights::All`] |
+//! | members of `control_group`                   | [`Rights::Read`], [`Rights::Operate`] |
+//! | everybody else                               | none                           |
+
+pub mod report;
 
 use log::LevelFilter;
-use serde_json::{Map, Value};
+
+pub use report::{Report, Told, render};
+
+use crate::text::secret::Secret;
 
 /// Where a server listens for orders, below its work_path.
 pub const SOCKET: &str = "dmail.sock";
+/// Longest argument that a person may write: names and patterns are short.
+const ARGUMENT_LIMIT: usize = 512;
+
+/// What somebody is told who may give no orders.
+pub const STRANGER: &str = "only root, the user that the server runs as and members of control_group may give orders";
 
 /// Something a running server is told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Say how it is.
     Status,
+    /// Say what holds how much memory.
+    Mem,
+    /// Say who is logged in, of those whose names match.
+    Users(Option<String>),
+    /// End the sessions of a user, or the one with this id.
+    Kick(String),
+    /// Say where a user's mail is.
+    Lookup(String),
+    /// Call back a user's deleted mail that is still in his drop.
+    Undelete(String),
+    /// Take a user's mailbox away.
+    Erase(String),
+    /// Give the first user's mailbox to the second.
+    Rename(String, String),
+    /// Forget what authenticators said about a user.
+    Forget(String),
+    /// There is no licence to be loaded or registered.
+    Licence,
     /// Read the configuration again.
     Reload,
     /// Log more or less, until the next reload or start.
@@ -22,20 +56,79 @@ pub enum Order {
     Version,
     /// List the verbs.
     Help,
-    /// For tellpop itself: it needs no server, and judges the rest of its words.
+    /// For tellpop itself: it needs no server, and may judge the rest of its words.
     ByTool(Tool),
 }
 
 /// What tellpop does itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tool {
     /// Sum up statistics files.
     Stats,
     /// Put a message to all users on the board.
     Bulletin,
+    /// Set the password of administrators.
+    Password(Option<Secret>),
+}
+
+/// What somebody must be to use a verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// It only looks: `control_group` may.
+    Read,
+    /// Daily work that loses no mail: `control_group` may.
+    Operate,
+    /// Everything else: root and the user that the server runs as may.
+    All,
+}
+
+/// Who gives an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Root, or the user that the server runs as.
+    Owner,
+    /// A member of `control_group`.
+    Member,
+    /// Somebody else.
+    Stranger,
+}
+
+impl Caller {
+    /// What somebody is who has this uid and is in these groups, to a server that runs as `own` and has this group's number
+    /// for its `control_group`.
+    pub fn of(uid: u32, groups: &[u32], own: u32, control: Option<u32>) -> Caller {
+        if uid == 0 || uid == own {
+            Caller::Owner
+        } else if control.is_some_and(|control| groups.contains(&control)) {
+            Caller::Member
+        } else {
+            Caller::Stranger
+        }
+    }
+
+    /// Whether he may use verbs of these rights.
+    pub fn may(self, rights: Rights) -> bool {
+        match self {
+            Caller::Owner => true,
+            Caller::Member => matches!(rights, Rights::Read | Rights::Operate),
+            Caller::Stranger => false,
+        }
+    }
+
+    /// Why he may not: a sentence.
+    pub fn refusal(self, verb: &Verb) -> String {
+        match self {
+            Caller::Member => {
+                let name = verb.name;
+                format!("{name}: only root and the user that the server runs as may do this, control_group may not")
+            }
+            Caller::Owner | Caller::Stranger => STRANGER.to_owned(),
+        }
+    }
 }
 
 /// One verb.
+#[derive(Debug)]
 pub struct Verb {
     /// Its name; a prefix that no other verb has will do, and case and `_` do not matter.
     pub name: &'static str,
@@ -43,55 +136,201 @@ pub struct Verb {
     pub arguments: &'static str,
     /// What it does, for the help.
     pub help: &'static str,
+    /// Who may.
+    pub rights: Rights,
+    /// It asks an authenticator or works on files, so it may take minutes.
+    pub slow: bool,
     parse: fn(&[String]) -> Result<Order, String>,
 }
 
-/// All verbs.
+/// What most verbs are.
+const USUAL: Verb = Verb {
+    name: "",
+    arguments: "",
+    help: "",
+    rights: Rights::All,
+    slow: false,
+    parse: |_| Err("this command does nothing".to_owned()),
+};
+
+/// All verbs, in the order of their names.
 pub static VERBS: &[Verb] = &[
     Verb {
         name: "bulletin",
-        arguments: "",
         help: "post a message to all users: its text from standard input, up to a line with a single dot",
         parse: |args| none(args, Order::ByTool(Tool::Bulletin)),
+        ..USUAL
     },
-    Verb { name: "help", arguments: "", help: "list the commands", parse: |args| none(args, Order::Help) },
+    Verb {
+        name: "erase",
+        arguments: "USER",
+        help: "delete a user's mailbox with all that is in it, for good",
+        slow: true,
+        parse: |args| user(args).map(Order::Erase),
+        ..USUAL
+    },
+    Verb {
+        name: "forget",
+        arguments: "USER",
+        help: "ask the authenticator anew at this user's next login",
+        parse: |args| user(args).map(Order::Forget),
+        ..USUAL
+    },
+    Verb {
+        name: "help",
+        help: "list the commands",
+        rights: Rights::Read,
+        parse: |args| none(args, Order::Help),
+        ..USUAL
+    },
+    Verb {
+        name: "key",
+        arguments: "[KEY]",
+        help: "nothing: no licence key is needed",
+        rights: Rights::Read,
+        parse: |_| Ok(Order::Licence),
+        ..USUAL
+    },
+    Verb {
+        name: "kick",
+        arguments: "USER|ID",
+        help: "end a user's sessions, or the one with this id; nothing is deleted by it",
+        rights: Rights::Operate,
+        parse: |args| one(args, "a user's name, or a session's id as `users` shows it").map(Order::Kick),
+        ..USUAL
+    },
     Verb {
         name: "log_level",
         arguments: "error|warn|info|debug",
         help: "log this much, until the next reload or start",
         parse: log_level,
+        ..USUAL
+    },
+    Verb {
+        name: "lookup",
+        arguments: "USER",
+        help: "where a user's mail is, as the authenticator and the settings have it",
+        rights: Rights::Read,
+        slow: true,
+        parse: |args| user(args).map(Order::Lookup),
+    },
+    Verb {
+        name: "mem",
+        help: "what holds how much memory, and what a session may hold",
+        rights: Rights::Read,
+        parse: |args| none(args, Order::Mem),
+        ..USUAL
+    },
+    Verb {
+        name: "password",
+        arguments: "[NEW]",
+        help: "set the password for remote administration; asked for when it is not given",
+        parse: password,
+        ..USUAL
+    },
+    Verb {
+        name: "register",
+        help: "nothing: there is nothing to be registered",
+        rights: Rights::Read,
+        parse: |_| Ok(Order::Licence),
+        ..USUAL
     },
     Verb {
         name: "reload",
-        arguments: "",
         help: "read the configuration again: all of it or, when something is wrong with it, none",
+        slow: true,
         parse: |args| none(args, Order::Reload),
+        ..USUAL
+    },
+    Verb {
+        name: "rename",
+        arguments: "OLD NEW",
+        help: "give a user's mailbox to another name, with its UIDs",
+        slow: true,
+        parse: rename,
+        ..USUAL
     },
     Verb {
         name: "shutdown",
-        arguments: "",
         help: "stop: clients are told, what was begun is finished",
         parse: |args| none(args, Order::Shutdown),
+        ..USUAL
     },
     Verb {
         name: "stats",
         arguments: "[-h] [FILE ...]",
         help: "sum up the statistics files, a line a user; needs no server",
+        rights: Rights::Read,
         parse: |_| Ok(Order::ByTool(Tool::Stats)),
+        ..USUAL
     },
     Verb {
         name: "status",
-        arguments: "",
         help: "how the server is: sessions, logins, authenticators, memory, longest turn",
+        rights: Rights::Read,
         parse: |args| none(args, Order::Status),
+        ..USUAL
     },
-    Verb { name: "version", arguments: "", help: "what runs there", parse: |args| none(args, Order::Version) },
+    Verb {
+        name: "undelete",
+        arguments: "USER",
+        help: "call back what a user deleted, as far as it is still in the drop",
+        rights: Rights::Operate,
+        slow: true,
+        parse: |args| user(args).map(Order::Undelete),
+    },
+    Verb {
+        name: "users",
+        arguments: "[PATTERN]",
+        help: "who is logged in, of those whose names match: * any run, ? one character",
+        rights: Rights::Read,
+        parse: |args| match args {
+            [] => Ok(Order::Users(None)),
+            args => one(args, "a pattern for users' names").map(|pattern| Order::Users(Some(pattern))),
+        },
+        ..USUAL
+    },
+    Verb {
+        name: "version",
+        help: "what runs there",
+        rights: Rights::Read,
+        parse: |args| none(args, Order::Version),
+        ..USUAL
+    },
 ];
 
 fn none(arguments: &[String], order: Order) -> Result<Order, String> {
     match arguments.first() {
         None => Ok(order),
         Some(extra) => Err(format!("`{extra}`: this command takes no arguments")),
+    }
+}
+
+/// The only argument there is; `what` says what it should be.
+fn one(arguments: &[String], what: &str) -> Result<String, String> {
+    match arguments {
+        [word] if word.is_empty() || word.len() > ARGUMENT_LIMIT => Err(format!("that is not {what}")),
+        [word] => Ok(word.clone()),
+        [] => Err(format!("this command takes {what}")),
+        [_, extra, ..] => Err(format!("`{extra}`: this command takes {what}, and nothing else")),
+    }
+}
+
+fn user(arguments: &[String]) -> Result<String, String> {
+    one(arguments, "a user's name")
+}
+
+fn rename(arguments: &[String]) -> Result<Order, String> {
+    let [old, new] = arguments else { return Err("rename takes two names: the old one and the new one".to_owned()) };
+    let name = |word: &String| user(std::slice::from_ref(word));
+    Ok(Order::Rename(name(old)?, name(new)?))
+}
+
+fn password(arguments: &[String]) -> Result<Order, String> {
+    match arguments {
+        [] => Ok(Order::ByTool(Tool::Password(None))),
+        [word] => Ok(Order::ByTool(Tool::Password(Some(Secret::new(word.clone().into_bytes()))))),
+        _ => Err("password takes one word: put one with blanks in quotes, or give none and be asked".to_owned()),
     }
 }
 
@@ -104,124 +343,52 @@ fn log_level(arguments: &[String]) -> Result<Order, String> {
     Ok(Order::LogLevel(level))
 }
 
-/// The order that these words give, and whether the report is wanted as JSON. Refuses with a sentence.
-pub fn parse(words: &[String]) -> Result<(Order, bool), String> {
+/// What words mean.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The verb.
+    pub verb: &'static Verb,
+    /// The verb with its arguments.
+    pub order: Order,
+    /// Whether the report is wanted as JSON.
+    pub json: bool,
+}
+
+/// The order that these words give. Refuses with a sentence.
+pub fn parse(words: &[String]) -> Result<Parsed, String> {
     let json = words.iter().any(|word| word == "--json");
     let words: Vec<String> = words.iter().filter(|word| *word != "--json").cloned().collect();
     let Some((name, arguments)) = words.split_first() else { return Err("no command: try `help`".into()) };
+    let verb = verb(name)?;
+    Ok(Parsed { verb, order: (verb.parse)(arguments)?, json })
+}
+
+/// The verb that goes by this name or by this beginning of it.
+fn verb(name: &str) -> Result<&'static Verb, String> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('_', "");
     let wanted = plain(name);
     let begun: Vec<&Verb> = VERBS.iter().filter(|verb| plain(verb.name).starts_with(&wanted)).collect();
-    let verb = match begun[..] {
-        _ if wanted.is_empty() => return Err("no command: try `help`".into()),
-        [] => return Err(format!("`{name}` is no command: try `help`")),
-        [verb] => verb,
-        _ => match begun.iter().find(|verb| plain(verb.name) == wanted) {
-            Some(verb) => verb,
-            None => {
-                let names: Vec<&str> = begun.iter().map(|verb| verb.name).collect();
-                return Err(format!("`{name}` may be {}: say more of it", names.join(" or ")));
-            }
-        },
-    };
-    Ok(((verb.parse)(arguments)?, json))
+    match begun[..] {
+        _ if wanted.is_empty() => Err("no command: try `help`".into()),
+        [] => Err(format!("`{name}` is no command: try `help`")),
+        [verb] => Ok(verb),
+        _ => begun.iter().find(|verb| plain(verb.name) == wanted).copied().ok_or_else(|| {
+            let names: Vec<&str> = begun.iter().map(|verb| verb.name).collect();
+            format!("`{name}` may be {}: say more of it", names.join(" or "))
+        }),
+    }
 }
 
 /// The commands, a line each.
 pub fn help() -> String {
     let calls: Vec<String> = VERBS.iter().map(|verb| format!("{} {}", verb.name, verb.arguments)).collect();
     let width = calls.iter().map(String::len).max().unwrap_or(0);
-    let lines = calls.iter().zip(VERBS).map(|(call, verb)| format!("  {call:width$}  {}\n", verb.help));
+    let mark = |verb: &Verb| if verb.rights == Rights::All { ' ' } else { '+' };
+    let lines = calls.iter().zip(VERBS).map(|(call, verb)| format!("  {call:width$}  {} {}\n", mark(verb), verb.help));
     lines.collect::<String>()
-        + "\n--json with any of them gives JSON. A command may be cut short while it stays clear.\n"
-}
-
-/// What an order came to: named values, in the order in which a person wants to read them.
-#[derive(Debug, Default)]
-pub struct Report {
-    rows: Vec<(String, Value)>,
-}
-
-impl Report {
-    /// Adds a value. A dot in the name groups it with its neighbours.
-    pub fn add(&mut self, name: &str, value: impl Into<Value>) {
-        self.rows.push((name.to_owned(), value.into()));
-    }
-
-    /// For a person: `name: value`, a line each; lists a line an entry.
-    pub fn text(&self) -> String {
-        let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
-        let mut text = String::new();
-        for (name, value) in &self.rows {
-            let show = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let label = format!("{name}:");
-            match value {
-                Value::Array(values) => {
-                    text += &format!("{label:width$} {}\n", values.len());
-                    text.extend(values.iter().map(|value| format!("  {}\n", show(value))));
-                }
-                value => text += &format!("{label:width$} {}\n", show(value)),
-            }
-        }
-        text
-    }
-
-    /// For a program: one object; dotted names are objects in it.
-    pub fn json(&self) -> String {
-        let mut object = Map::new();
-        for (name, value) in &self.rows {
-            match name.split_once('.') {
-                None => {
-                    object.insert(name.clone(), value.clone());
-                }
-                Some((group, name)) => {
-                    let inner = object.entry(group).or_insert_with(|| Value::Object(Map::new()));
-                    if let Value::Object(inner) = inner {
-                        inner.insert(name.to_owned(), value.clone());
-                    }
-                }
-            }
-        }
-        format!("{}\n", Value::Object(object))
-    }
+        + "\nRoot and the user that the server runs as may do all of it, members of control_group what has a +.\n\
+           --json with any of them gives JSON. A command may be cut short while it stays clear.\n"
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<(Order, bool), String> {
-        parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn verbs_may_be_cut_short_while_they_stay_clear() {
-        assert_eq!(parsed("status"), Ok((Order::Status, false)));
-        assert_eq!(parsed("STATU --json"), Ok((Order::Status, true)));
-        assert!(parsed("stat").unwrap_err().contains("stats or status"));
-        assert_eq!(parsed("stats --sort bytes file"), Ok((Order::ByTool(Tool::Stats), false)));
-        assert_eq!(parsed("loglevel warn"), Ok((Order::LogLevel(LevelFilter::Warn), false)));
-        assert_eq!(parsed("log Debug"), Ok((Order::LogLevel(LevelFilter::Debug), false)));
-        assert!(parsed("s").unwrap_err().contains("shutdown or stats or status"));
-        for wrong in ["", "frobnicate", "status now", "log_level", "log_level loud", "--json"] {
-            assert!(parsed(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_report_reads_well_and_parses() {
-        let mut report = Report::default();
-        report.add("version", "1");
-        report.add("jobs.running", 3);
-        report.add("changes", vec!["a", "b"]);
-        assert_eq!(report.text(), "version:      1\njobs.running: 3\nchanges:      2\n  a\n  b\n");
-        let value: Value = serde_json::from_str(&report.json()).unwrap();
-        assert_eq!(value["jobs"]["running"], 3);
-    }
-
-    #[test]
-    fn every_verb_is_in_the_help() {
-        let help = help();
-        assert!(VERBS.iter().all(|verb| help.contains(verb.name) && help.contains(verb.help)));
-    }
-}
+mod tests;

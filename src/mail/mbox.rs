@@ -382,8 +382,8 @@ fn judge(bytes: &[u8], last: bool) -> Judged {
     if is_from_line(line) { Judged::Yes(length) } else { Judged::No }
 }
 
-const DAYS: &[&[u8]] = &[b"Sun", b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat"];
-const MONTHS: &[&[u8]] =
+pub(super) const DAYS: &[&[u8]] = &[b"Sun", b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat"];
+pub(super) const MONTHS: &[&[u8]] =
     &[b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
 /// Whether `line` (without its LF) is `From`, a sender or none, and a date as `ctime` writes it: weekday, month, day, hour and

@@ -1,5 +1,6 @@
 //! F1: what a message is, over bytes. No file, no socket, no clock, no log.
 
+pub mod asctime;
 pub mod bulletin;
 pub mod dots;
 pub mod identity;

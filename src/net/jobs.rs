@@ -5,6 +5,9 @@
 //! not shown life for [`STUCK`] marks its volume stuck: new jobs for it are refused until it moves. Threads are started
 //! when needed and leave after [`LINGER`] without work, so an idle server has none.
 //!
+//! Names of hosts are looked up here too, by [`NAMES`] threads more: they wait for name servers that may hang, and neither
+//! take a thread from the disks nor keep a server from stopping.
+//!
 //! A job owns what it works on and gives back a value; the loop collects values with [`Pool::collect`] after the waker
 //! has ended its poll. Effects belong to the files, answers to tickets: a value nobody waits for is still collected.
 
@@ -16,8 +19,12 @@ use std::time::{Duration, Instant};
 
 use super::turn::Ticket;
 
-/// Threads at most.
+/// Threads that work on files, at most.
 pub const THREADS: usize = 16;
+/// Threads beside them that look up names, at most.
+pub const NAMES: usize = 4;
+/// What lookups of names wait for, in place of a volume.
+pub const NAME_SERVERS: u64 = u64::MAX;
 /// Jobs that may wait for one volume at a time. Fewer than may be of one kind, or a hung volume would take a whole kind of
 /// work from the others.
 pub const PER_VOLUME: usize = 10;
@@ -28,10 +35,11 @@ pub const QUEUE: usize = 16 * 1024;
 pub const STUCK: Duration = Duration::from_secs(10);
 /// How long a thread waits for more work before it ends.
 pub const LINGER: Duration = Duration::from_secs(5);
-/// Enough for a scan's locals and the standard library; our jobs do not recurse.
-const STACK: usize = 128 * 1024;
+/// Enough for a scan's locals and the standard library, whose jobs do not recurse, and for what the system's resolver keeps
+/// on the stack. Only what is touched is memory.
+const STACK: usize = 256 * 1024;
 
-/// What a job does with the disk.
+/// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Makes something durable: somebody waits for an answer.
@@ -40,6 +48,8 @@ pub enum Kind {
     Read,
     /// A long rewrite that nobody waits for.
     Bulk,
+    /// Asks name servers about a host.
+    Name,
 }
 
 /// Threads that may run this kind at a time.
@@ -48,6 +58,7 @@ pub const fn per_kind(kind: Kind) -> usize {
         Kind::Sync => THREADS - 2,
         Kind::Read => THREADS - 4,
         Kind::Bulk => 2,
+        Kind::Name => NAMES,
     }
 }
 
@@ -139,6 +150,19 @@ pub struct Load {
     pub stuck: usize,
 }
 
+/// What the pool does for one volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// Which: its st_dev.
+    pub volume: u64,
+    /// Jobs being worked on.
+    pub running: usize,
+    /// Jobs waiting.
+    pub waiting: usize,
+    /// It does not answer: new jobs for it are refused.
+    pub stuck: bool,
+}
+
 fn lock<R>(common: &Common<R>) -> MutexGuard<'_, State<R>> {
     // A job's panic is caught before it could poison anything; nothing else here panics.
     common.state.lock().expect("no panic while the pool's state is held")
@@ -183,7 +207,7 @@ impl<R: Lost + Send + 'static> Pool<R> {
         state.serial += 1;
         let job = Job { ticket, arrival: state.serial, work: Box::new(work) };
         push(&mut state, kind, volume, job);
-        if state.waiting > state.idle && state.threads < THREADS {
+        if state.waiting > state.idle && state.threads < most_threads(&state) {
             state.threads += 1;
             let common = self.0.clone();
             let started = std::thread::Builder::new().name("job".into()).stack_size(STACK).spawn(move || run(&common));
@@ -217,10 +241,35 @@ impl<R: Lost + Send + 'static> Pool<R> {
         Load { threads: state.threads, running: state.running.len(), waiting: state.waiting, stuck }
     }
 
-    /// Nothing is queued and nothing runs.
+    /// Jobs that run or wait for each volume, and whether one of them has not shown life for [`STUCK`].
+    pub fn volumes(&self) -> Vec<Volume> {
+        let state = lock(&self.0);
+        let mut volumes: Vec<Volume> = Vec::new();
+        let mut of = |volume: u64| match volumes.iter().position(|known| known.volume == volume) {
+            Some(at) => at,
+            None => {
+                volumes.push(Volume { volume, running: 0, waiting: 0, stuck: false });
+                volumes.len() - 1
+            }
+        };
+        let running: Vec<(usize, bool)> =
+            state.running.iter().map(|job| (of(job.volume), job.pulse.age() > STUCK)).collect();
+        let waiting: Vec<(usize, usize)> = state.lanes.iter().map(|lane| (of(lane.volume), lane.jobs.len())).collect();
+        for (at, stuck) in running {
+            volumes[at].running += 1;
+            volumes[at].stuck |= stuck;
+        }
+        for (at, jobs) in waiting {
+            volumes[at].waiting += jobs;
+        }
+        volumes
+    }
+
+    /// Nothing is queued and nothing runs, names apart: nobody needs those when a server stops.
     pub fn is_idle(&self) -> bool {
         let state = lock(&self.0);
-        state.waiting == 0 && state.running.is_empty() && state.done.is_empty()
+        let only_names = state.lanes.iter().all(|lane| lane.kind == Kind::Name);
+        only_names && state.running.iter().all(|job| job.kind == Kind::Name) && state.done.is_empty()
     }
 }
 
@@ -229,6 +278,13 @@ impl<R> Drop for Pool<R> {
         lock(&self.0).stopping = true;
         self.0.work.notify_all();
     }
+}
+
+/// Threads there may be now: those for names only while there are names to look up.
+fn most_threads<R>(state: &State<R>) -> usize {
+    let running = state.running.iter().filter(|job| job.kind == Kind::Name).count();
+    let waiting = state.lanes.iter().filter(|lane| lane.kind == Kind::Name).map(|lane| lane.jobs.len()).sum::<usize>();
+    THREADS + (running + waiting).min(NAMES)
 }
 
 fn push<R>(state: &mut State<R>, kind: Kind, volume: u64, job: Job<R>) {
@@ -242,8 +298,10 @@ fn push<R>(state: &mut State<R>, kind: Kind, volume: u64, job: Job<R>) {
 /// The first job that came, of those that their bounds let run; and its kind and volume.
 fn next<R>(state: &mut State<R>) -> Option<(Kind, u64, Job<R>)> {
     let running = &state.running;
+    let on_files = running.iter().filter(|job| job.kind != Kind::Name).count();
     let allowed = |lane: &Lane<R>| {
-        running.iter().filter(|job| job.kind == lane.kind).count() < per_kind(lane.kind)
+        (lane.kind == Kind::Name || on_files < THREADS)
+            && running.iter().filter(|job| job.kind == lane.kind).count() < per_kind(lane.kind)
             && running.iter().filter(|job| job.volume == lane.volume).count() < PER_VOLUME
     };
     let first = |(_, lane): &(usize, &Lane<R>)| lane.jobs.front().map(|job| job.arrival);
@@ -429,8 +487,37 @@ mod tests {
         assert_eq!(pool.submit(None, Kind::Read, 7, |_| 1), Err(Busy::Stuck));
         assert_eq!(pool.submit(None, Kind::Read, 8, |_| 1), Ok(()), "only there");
         assert_eq!(pool.load().stuck, 1);
+        let of = |volume| pool.volumes().into_iter().find(|known| known.volume == volume);
+        assert_eq!(of(7), Some(Volume { volume: 7, running: 1, waiting: 0, stuck: true }));
+        assert!(of(8).is_none_or(|volume| !volume.stuck));
         old.beat();
         assert_eq!(pool.submit(None, Kind::Read, 7, |_| 1), Ok(()));
+    }
+
+    #[test]
+    fn name_servers_that_hang_take_no_thread_from_the_disks_and_stop_no_server() {
+        let (mut poll, pool) = pool();
+        let (begun, seen) = channel();
+        let names: Vec<_> = (0..10).map(|value| gated(&pool, Kind::Name, NAME_SERVERS, &begun, value)).collect();
+        for _ in 0..NAMES {
+            seen.recv().unwrap();
+        }
+        assert!(pool.is_idle(), "nobody waits for names");
+        // All threads that files may have, of several kinds and volumes.
+        let reads = per_kind(Kind::Read) as u32;
+        let mut files: Vec<_> =
+            (0..reads).map(|value| gated(&pool, Kind::Read, u64::from(value), &begun, 100)).collect();
+        files.extend((0..THREADS as u32 - reads).map(|n| gated(&pool, Kind::Sync, 50 + u64::from(n), &begun, 200)));
+        for _ in 0..THREADS {
+            seen.recv().unwrap();
+        }
+        let load = pool.load();
+        assert_eq!((load.running, load.threads), (THREADS + NAMES, THREADS + NAMES));
+        assert!(!pool.is_idle());
+        drop(files);
+        assert_eq!(collect(&mut poll, &pool, THREADS).len(), THREADS);
+        drop(names);
+        collect(&mut poll, &pool, 10);
     }
 
     #[test]

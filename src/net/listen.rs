@@ -6,11 +6,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::sys::network;
 
 /// Connections that may wait to be accepted.
 pub const BACKLOG: i32 = 4096;
@@ -155,6 +157,13 @@ impl<L: Accept> Listener<L> {
                 }
             }
         }
+    }
+}
+
+impl<L: AsRawFd> Listener<L> {
+    /// Whether somebody waits to be accepted, asked of the kernel: readiness alone may be that of an empty queue.
+    pub fn is_waited_for(&self) -> bool {
+        self.ready && network::is_readable(&self.socket)
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `child.rs`  | child processes and their three pipes                                    |
 //! | `signal.rs` | signals as bytes in a pipe                                               |
 //! | `jobs.rs`   | the one other place where work happens: a small pool of threads          |
+//! | `watchdog.rs` | says whose turn it is when one does not end                            |
 
 pub mod child;
 pub mod jobs;
@@ -18,6 +19,7 @@ pub mod signal;
 pub mod stream;
 pub mod tls;
 pub mod turn;
+pub mod watchdog;
 mod wire;
 
 pub use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};

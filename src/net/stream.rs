@@ -26,7 +26,7 @@ use rustls::ServerConfig;
 
 use super::wire::{Cipher, Got, Wire};
 use crate::protocol::{End, Machine, Want};
-use crate::text::bytes::{Input, Output};
+use crate::text::bytes::{INPUT_ROOM, Input, Output};
 
 /// Bytes moved in one turn before others have theirs.
 pub const BUDGET: usize = 64 * 1024;
@@ -86,9 +86,14 @@ impl Scratch {
         self.partial
     }
 
-    /// What it holds on to.
+    /// What its output holds on to.
     pub fn capacity(&self) -> usize {
         self.output.capacity()
+    }
+
+    /// What all its buffers hold on to.
+    pub fn held(&self) -> usize {
+        INPUT_ROOM + self.output.capacity() + self.slice.len() + self.cipher.held()
     }
 
     /// After a panic: nothing of the conversation that caused it may reach the next one.
@@ -219,6 +224,8 @@ pub struct Stream<S, M: Machine, B> {
     /// The peer sends data: the floor holds for what it gives.
     giving: bool,
     ending: Option<End>,
+    /// Its place is needed: what the socket takes of the last words is said, and nobody waits for the peer.
+    brisk: bool,
     /// No progress, or no right to any: over without a word.
     aborted: bool,
     /// Octets moved since `since`, for the floor.
@@ -248,6 +255,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             held: false,
             giving: false,
             ending: None,
+            brisk: false,
             aborted: false,
             moved: 0,
             since: now,
@@ -298,9 +306,24 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         self.ending.get_or_insert(why);
     }
 
+    /// Whether it is about to be over: nothing more is asked on its behalf.
+    pub fn is_ending(&self) -> bool {
+        self.aborted || self.ending.is_some() || matches!(self.doing, Doing::Closing | Doing::Draining(_))
+    }
+
     /// Bytes of half-received TLS records that it holds.
     pub fn partial_bytes(&self) -> usize {
         self.wire.partial_bytes()
+    }
+
+    /// Bytes of what was received and not understood, or is owed to a slow peer: nothing, between turns, for most.
+    pub fn buffered(&self) -> usize {
+        self.input.capacity() + self.output.capacity() + self.wire.buffered()
+    }
+
+    /// Whether it is within TLS.
+    pub fn is_tls(&self) -> bool {
+        self.wire.is_tls()
     }
 
     /// The machine.
@@ -440,6 +463,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 }
                 // Before the handshake is done nothing can be said, not even goodbye.
                 Doing::Closing if self.wire.is_shaking_hands() => return Ok(Turn::Closed),
+                Doing::Closing if self.brisk && self.wire.is_flushed(&scratch.output) => return Ok(Turn::Closed),
                 Doing::Closing if self.wire.is_flushed(&scratch.output) => {
                     self.sock.shut_write()?;
                     self.doing = Doing::Draining(0);
@@ -469,7 +493,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 moved |= self.write(scratch, &mut budget)?;
             }
             if !moved {
-                return Ok(Turn::Idle);
+                return Ok(if self.brisk { Turn::Closed } else { Turn::Idle });
             }
             if budget <= 0 {
                 return Ok(Turn::Again);
@@ -579,6 +603,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             self.machine.end(now, why, out);
         }
         self.held = false;
+        self.brisk = why == End::Overload;
         self.doing = Doing::Closing;
         self.wire.close();
     }

@@ -16,12 +16,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
 
 use super::stream::{Readiness, Scratch, Turn};
+use super::watchdog::Watch;
 
 /// Events fetched in one poll. Bounds the batch, not the connections.
 const EVENTS: usize = 256;
@@ -44,6 +46,16 @@ impl std::fmt::Display for Id {
 impl Id {
     fn token(self, lane: usize) -> Token {
         Token(((self.birth as usize) << 34) | ((self.slot as usize) << 2) | lane)
+    }
+
+    /// Both in one number.
+    pub(super) fn packed(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.birth)
+    }
+
+    /// What was [`packed`](Id::packed).
+    pub(super) fn unpacked(number: u64) -> Id {
+        Id { slot: (number >> 32) as u32, birth: number as u32 }
     }
 
     fn of(token: Token) -> (Id, usize) {
@@ -111,6 +123,20 @@ pub struct Loop<E> {
     now: Instant,
     longest: Longest,
     panics: u64,
+    watch: Arc<Watch>,
+}
+
+/// What the loop's own parts hold, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// Places for entries, used or not, without what the entries have in boxes.
+    pub slots: usize,
+    /// Deadlines and who can run.
+    pub tables: usize,
+    /// Buffers that all connections share.
+    pub buffers: usize,
+    /// Of the above: what one more entry takes.
+    pub entry: usize,
 }
 
 impl<E: Entry> Loop<E> {
@@ -128,6 +154,7 @@ impl<E: Entry> Loop<E> {
             now: Instant::now(),
             longest: Longest::default(),
             panics: 0,
+            watch: Arc::default(),
         })
     }
 
@@ -215,7 +242,10 @@ impl<E: Entry> Loop<E> {
         } else {
             Some(Duration::ZERO)
         };
-        match self.poll.poll(&mut self.events, timeout) {
+        self.watch.rest();
+        let polled = self.poll.poll(&mut self.events, timeout);
+        self.watch.enter("events", None);
+        match polled {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(error),
@@ -277,6 +307,7 @@ impl<E: Entry> Loop<E> {
                 continue;
             };
             slot.queued = false;
+            self.watch.enter(slot.entry.kind(), Some(id));
             let begun = Instant::now();
             let (entry, scratch, now) = (&mut slot.entry, &mut self.scratch, self.now);
             let turn = catch_unwind(AssertUnwindSafe(|| entry.turn(id, now, shared, scratch)));
@@ -346,6 +377,25 @@ impl<E: Entry> Loop<E> {
         self.runnable.shrink_to(64);
         self.forget_stale_deadlines();
         self.deadlines.shrink_to_fit();
+    }
+
+    /// What the loop is doing, for a watchdog.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// What its parts hold.
+    pub fn holding(&self) -> Holding {
+        let (slot, deadline) = (size_of::<Slot<E>>(), size_of::<Reverse<(Instant, Id)>>());
+        Holding {
+            // The slab keeps one word with each place.
+            slots: self.slots.capacity() * (slot + size_of::<usize>()),
+            tables: self.deadlines.capacity() * deadline
+                + self.runnable.capacity() * size_of::<Id>()
+                + EVENTS * size_of::<mio::event::Event>(),
+            buffers: self.scratch.held(),
+            entry: slot + size_of::<usize>() + deadline,
+        }
     }
 
     /// The longest turn so far.

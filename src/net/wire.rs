@@ -56,6 +56,10 @@ impl Default for Cipher {
 }
 
 impl Cipher {
+    pub(super) fn held(&self) -> usize {
+        self.incoming.len() + self.outgoing.capacity()
+    }
+
     pub(super) fn clear(&mut self) {
         self.outgoing.clear();
     }
@@ -154,6 +158,19 @@ impl Wire {
     /// Whether it holds what was sealed and the socket would not take.
     pub(super) fn has_unsent(&self) -> bool {
         matches!(self, Wire::Tls(tls) if !tls.unsent.is_empty())
+    }
+
+    /// Bytes of half records and of what the socket would not take.
+    pub(super) fn buffered(&self) -> usize {
+        match self {
+            Wire::Plain => 0,
+            Wire::Tls(tls) => tls.partial.capacity() + tls.unsent.capacity(),
+        }
+    }
+
+    /// Whether this is TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Wire::Tls(_))
     }
 
     /// Whether everything the machine wrote is in the socket.

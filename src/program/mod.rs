@@ -6,6 +6,7 @@ pub mod demo;
 pub mod man;
 pub mod nwauth;
 pub mod options;
+pub mod repair;
 pub mod serve;
 pub mod settings;
 pub mod stats;
@@ -46,6 +47,13 @@ const PROGRAMS: &[Program] = &[
         run: settings::run,
     },
     Program { name: "man", link: false, help: "the manual pages", page: man::page, run: man::run },
+    Program {
+        name: "repair",
+        link: false,
+        help: "look at a maildrop and put it in order",
+        page: repair::page,
+        run: repair::run,
+    },
     Program { name: "tellpop", link: true, help: "give orders to a running server", page: tell::page, run: tell::run },
     Program {
         name: "nwauth",

@@ -8,10 +8,12 @@
 //! |-------------------------------------------|-------------------------------------------------------------------------|
 //! | `check USER PASSWORD [ADDRESS]`           | `+OK user path uid info`, or `-ERR`, the same for whatever was wrong    |
 //! | `lookup USER`                             | the same, or `-ERR does not exist`                                      |
+//! | `scram USER [ADDRESS]`                    | `+OK user path uid scram=VERIFIER info`, for whatever name              |
+//! | `apop USER STAMP DIGEST [ADDRESS]`        | as to `check`; with `-apop` only                                        |
 //! | `set USER PASSWORD [LABEL="VALUE"]...`    | adds or changes; password `(NULL)` or `NULL`: it stays as it is         |
 //! | `del USER`                                | deletes                                                                 |
 //! | `search TEXT [-from N] [-max M]`          | `+DATA user info` for each whose name holds TEXT, or fits it (`*`, `?`) |
-//! | `version`                                 | `+OK version 2 nwauth ...`, and version 2 from then on                  |
+//! | `version`                                 | `+OK version 2 [scram] [apop] nwauth ...`, and version 2 from then on   |
 //! | `help`                                    | these lines                                                             |
 //! | `exit`, `quit`                            | `+OK goodbye`                                                           |
 //! | `merge`                                   | sorts `nwauth.txt`, with what was set since, now (command line only)    |
@@ -27,9 +29,17 @@
 //! * A `-ERR` of `check` does not tell whether the user exists, by text nor by time: one hash is computed either way, of the
 //!   kind that users in that place of the file have. A locked or unusable entry costs the same and reads the same. (Clear-text
 //!   entries cost none, nor do unknown names beside them: `encrypt all`.)
+//! * `set` keeps a SCRAM verifier beside the hash. Entries that came without one get it at their next good `check`, which is
+//!   when a password is seen (not with `-readonly`, nor while somebody else writes). Until all have one, `version` does not
+//!   offer `scram`: a client that is offered it takes it, and its user would be kept out. `-scram on` offers it all the same.
+//! * `scram` says the same kind of thing for whoever is asked about: who is not there, is locked, or has no verifier, gets one
+//!   that no password fits, made of the name and `nwauth.key`.
+//! * `-apop` keeps passwords as they are (in base64, which hides nothing): who reads the file can log in as anybody. Entries
+//!   from before get theirs at their next good `check`, and lose it at the next `set` without `-apop`.
 //! * Lines over [`REQUEST_MOST`] bytes get one `-ERR`; nothing that comes in ends the process or grows it.
 
 mod options;
+mod proofs;
 pub(super) mod requests;
 
 use std::fs::{File, OpenOptions};
@@ -44,13 +54,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use options::Options;
+pub use proofs::Scram;
 
 pub use options::usage as page;
 use options::{Only, parse, usage};
 use requests::{Request, Requests};
 
+use crate::protocol::sasl::scram::Verifier;
 use crate::store::path::drop_path;
-use crate::store::users::{Form, Record, Users, judge};
+use crate::store::users::{Form, Key, Record, Users, judge};
 use crate::sys::crypt::Crypt;
 use crate::sys::nofollow::NOFOLLOW;
 use crate::text::fault::Fault;
@@ -146,6 +158,8 @@ pub struct Nwauth {
     options: Options,
     users: Users,
     crypt: Option<Crypt>,
+    /// Read or made when it is first needed.
+    key: Option<Key>,
     /// Hashed with when there is no entry to take the kind from.
     stand_in: Option<Vec<u8>>,
     version: u8,
@@ -156,7 +170,7 @@ impl Nwauth {
     /// An authenticator over the files that `options` name. Opens nothing yet.
     pub fn new(options: Options) -> Nwauth {
         let users = Users::new(&options.path).merge_above(options.size);
-        Nwauth { options, users, crypt: None, stand_in: None, version: 1, requests: 0 }
+        Nwauth { options, users, crypt: None, key: None, stand_in: None, version: 1, requests: 0 }
     }
 
     /// Answers requests, one line each, until `exit` or the end of `input`. An error is one of the pipes'.
@@ -219,8 +233,10 @@ impl Nwauth {
         };
         // What identifies the user is logged; what stands after it may be a password.
         let whom = words.first().map(|user| printable(user.reveal())).unwrap_or_default();
-        let from = words.get(2).and_then(|address| std::str::from_utf8(address.reveal()).ok()?.parse::<IpAddr>().ok());
-        let from = from.filter(|_| command.name == "check").map(|address| format!(" from {address}"));
+        let at =
+            [("check", 2), ("scram", 1), ("apop", 3)].iter().find(|(name, _)| *name == command.name).map(|(_, at)| *at);
+        let from = at.and_then(|at| std::str::from_utf8(words.get(at)?.reveal()).ok()?.parse::<IpAddr>().ok());
+        let from = from.map(|address| format!(" from {address}"));
         let verdict = String::from_utf8_lossy(reply.split(|&byte| byte == b' ').next().unwrap_or_default());
         self.log(&format!("{} {whom}{}: {verdict}", command.name, from.unwrap_or_default()));
         self.reply(output, &reply)?;
@@ -265,7 +281,10 @@ impl Nwauth {
             }
         };
         match record {
-            Some(record) if good => self.described(&record),
+            Some(record) if good => {
+                self.make_up(&record, password);
+                self.described(&record, None)
+            }
             _ => Err(Trouble::Refused(WRONG)),
         }
     }
@@ -273,7 +292,7 @@ impl Nwauth {
     fn lookup(&mut self, words: &[Secret]) -> Result<Vec<u8>, Trouble> {
         let name = words[0].reveal();
         match self.users.find(name)?.record {
-            Some(record) if self.name_refusal(name).is_none() => self.described(&record),
+            Some(record) if self.name_refusal(name).is_none() => self.described(&record, None),
             _ => Err(Trouble::Refused(NO_SUCH_USER)),
         }
     }
@@ -288,14 +307,17 @@ impl Nwauth {
         // Hashed before the lock is taken: it may be the slowest part by far.
         let stored = match password.reveal() {
             b"(NULL)" | b"NULL" => None,
-            _ => Some(self.hashed(password)?),
+            _ => Some((self.hashed(password)?, self.proofs(name, password)?)),
         };
         let mut spelled = name.to_vec();
         let is_new = self.users.put(name, |before| {
             let is_new = before.is_none();
             let mut record = before.unwrap_or_default();
             match stored {
-                Some(stored) => record.stored = stored,
+                Some((stored, proofs)) => {
+                    record.stored = stored;
+                    proofs.keep_in(&mut record);
+                }
                 None if is_new => return Err(NO_SUCH_USER),
                 None => {}
             }
@@ -305,7 +327,7 @@ impl Nwauth {
             for (label, value) in &pairs {
                 change(&mut record, label, value)?;
             }
-            if describe(&record, 2).is_none_or(|reply| reply.len() > REPLY_MOST) {
+            if describe(&record, 2, record.verifier().as_ref()).is_none_or(|reply| reply.len() > REPLY_MOST) {
                 return Err("-ERR path and info are too long together");
             }
             spelled.clone_from(&record.name);
@@ -372,7 +394,7 @@ impl Nwauth {
 
     fn version(&mut self) -> Vec<u8> {
         self.version = 2;
-        concat!("+OK version 2 nwauth ", env!("CARGO_PKG_VERSION")).into()
+        format!("+OK version 2{} nwauth {}", self.abilities(), env!("CARGO_PKG_VERSION")).into_bytes()
     }
 
     fn merge(&mut self) -> Result<Vec<u8>, Trouble> {
@@ -396,7 +418,9 @@ impl Nwauth {
             Some(stored) => Secret::new(stored),
             None => self.hashed(&password)?,
         };
-        self.users.generate(count, &stored)?;
+        let mut like = Record { stored, ..Record::default() };
+        self.proofs(b"test", &password)?.keep_in(&mut like);
+        self.users.generate(count, &like)?;
         Ok(format!("+OK {count} users made").into_bytes())
     }
 
@@ -435,10 +459,15 @@ impl Nwauth {
     fn encrypt_one(&mut self, name: &[u8]) -> Result<bool, Trouble> {
         let Some(record) = self.users.find(name)?.record else { return Ok(false) };
         let Ok(Form::Plain(clear)) = judge(record.stored.reveal()) else { return Ok(false) };
-        let hashed = self.hashed(&Secret::from(clear))?;
+        let clear = Secret::from(clear);
+        let (hashed, proofs) = (self.hashed(&clear)?, self.proofs(name, &clear)?);
         let changed = self.users.put(name, |now| match now {
             // Somebody may have set another password meanwhile.
-            Some(now) if now.stored.matches(record.stored.reveal()) => Ok(Record { stored: hashed, ..now }),
+            Some(now) if now.stored.matches(record.stored.reveal()) => {
+                let mut now = Record { stored: hashed, ..now };
+                proofs.keep_in(&mut now);
+                Ok(now)
+            }
             _ => Err(()),
         })?;
         Ok(changed.is_ok())
@@ -506,16 +535,6 @@ impl Nwauth {
 
     fn may_write(&self) -> Result<(), Trouble> {
         if self.options.readonly { Err(Trouble::Refused("-ERR this nwauth is read only")) } else { Ok(()) }
-    }
-
-    fn described(&self, record: &Record) -> Result<Vec<u8>, Trouble> {
-        match describe(record, self.version) {
-            Some(reply) if reply.len() <= REPLY_MOST => Ok(reply),
-            _ => {
-                let source = io::Error::new(io::ErrorKind::InvalidData, "an entry cannot be sent as a reply");
-                Err(Trouble::Fault(Fault::new("reading", &self.options.path.join("nwauth.txt"), source)))
-            }
-        }
     }
 
     fn word(&self, bytes: &[u8]) -> Vec<u8> {
@@ -652,6 +671,8 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { name: "check", takes: "USER PASSWORD [ADDRESS]", least: 2, most: 3, piped: true, run: |n, w, _| n.check(w) },
     Command { name: "lookup", takes: "USER", least: 1, most: 2, piped: true, run: |n, w, _| n.lookup(w) },
+    Command { name: "scram", takes: "USER [ADDRESS]", least: 1, most: 2, piped: true, run: |n, w, _| n.scram(w) },
+    Command { name: "apop", takes: "USER STAMP DIGEST [ADDRESS]", least: 3, most: 4, piped: true, run: |n, w, _| n.apop(w) },
     Command { name: "set", takes: "USER PASSWORD [LABEL=\"VALUE\"]...", least: 2, most: 64, piped: true, run: |n, w, _| n.set(w) },
     Command { name: "del", takes: "USER", least: 1, most: 1, piped: true, run: |n, w, _| n.del(w) },
     Command { name: "search", takes: "TEXT [-from N] [-max M]", least: 1, most: 5, piped: true, run: |n, w, out| n.search(w, out) },
@@ -673,8 +694,8 @@ fn help(output: &mut dyn Write) -> Result<Vec<u8>, Trouble> {
     Ok(b"+OK".to_vec())
 }
 
-/// `+OK user path uid info`; `None` when a field cannot be sent in that version.
-fn describe(record: &Record, version: u8) -> Option<Vec<u8>> {
+/// `+OK user path uid info`, with the verifier before the info if there is one; `None` when a field cannot be sent in that version.
+fn describe(record: &Record, version: u8, verifier: Option<&Verifier>) -> Option<Vec<u8>> {
     let path = if record.path.is_empty() { &b"config"[..] } else { &record.path };
     let uid = if record.uid.is_empty() { &b"0"[..] } else { &record.uid };
     let sendable = |field: &&[u8]| version >= 2 || field.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
@@ -683,7 +704,8 @@ fn describe(record: &Record, version: u8) -> Option<Vec<u8>> {
         return None;
     }
     let mut reply = b"+OK".to_vec();
-    for word in fields.iter().map(|field| word(field, version)).chain(info_words(&record.info, version)) {
+    let fields = fields.iter().map(|field| word(field, version)).chain(verifier.map(|v| proofs::field(v, version)));
+    for word in fields.chain(info_words(&record.info, version)) {
         reply.push(b' ');
         reply.extend(word);
     }

@@ -1,17 +1,20 @@
-//! `tellpop`: gives orders to a running server, over the socket in its work_path.
+//! `tellpop`: gives orders to a running server, over the socket in its work_path. Setting the password of remote
+//! administration it does itself.
 //!
 //! Exit code 0: done; 1: refused, or no server there; 2: wrong options.
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod password;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
 use super::{bulletin, stats};
-use crate::control::{self, Order, Tool};
+use crate::control::{self, Order, Parsed, Tool};
 use crate::protocol::control::{heading, line};
-use crate::settings;
+use crate::settings::{self, Settings};
 
 const USAGE_TEXT: &str = "tellpop [-i FILE] COMMAND [ARGUMENT ...] [--json]
 
@@ -19,8 +22,10 @@ Gives an order to the running server that FILE configures. `tellpop stats` needs
 
 /// A report longer than this is not from our server.
 const LONGEST: usize = 64 * 1024 * 1024;
-/// How long a server may take.
+/// How long a server may take for what it knows.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take where an authenticator is asked or files are worked on.
+const SLOW_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 fn usage() -> String {
     format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help())
@@ -38,22 +43,36 @@ pub fn run(args: &[String]) -> u8 {
         Err(code) => return code,
     };
     // The server judges the words; what it would not understand need not be sent.
-    match control::parse(&matches.free) {
+    let parsed = match control::parse(&matches.free) {
+        Ok(parsed) => parsed,
         Err(why) => {
             eprintln!("tellpop: {why}");
             return USAGE;
         }
-        Ok((Order::ByTool(Tool::Bulletin), json)) => return bulletin::run(&common.config, json),
-        Ok((Order::ByTool(Tool::Stats), _)) => return stats::run(&common.config, &after_verb(&matches.free)),
-        Ok(_) => {}
-    }
-    match tell(&common.config, &matches.free) {
+    };
+    let json = parsed.json;
+    let given = match parsed.order {
+        Order::ByTool(Tool::Bulletin) => return bulletin::run(&common.config, json),
+        Order::ByTool(Tool::Stats) => return stats::run(&common.config, &after_verb(&matches.free)),
+        Order::ByTool(Tool::Password(ref given)) => Some(given.clone()),
+        _ => None,
+    };
+    let told = configured(&common.config).and_then(|settings| match given {
+        Some(given) => Ok(control::render(&password::set(&settings.work_path, given), json)),
+        None => tell(&settings, &parsed, &matches.free),
+    });
+    match told {
         Ok((true, text)) => {
             options::print(&text);
             DONE
         }
+        // Who wants JSON has it from standard output, whatever it says.
+        Ok((false, text)) if json => {
+            options::print(&text);
+            FAILED
+        }
         Ok((false, text)) => {
-            eprint!("{text}");
+            eprint!("{}", text.lines().map(|line| format!("tellpop: {line}\n")).collect::<String>());
             FAILED
         }
         Err(why) => {
@@ -72,28 +91,39 @@ fn after_verb(words: &[String]) -> Vec<String> {
     rest
 }
 
-fn tell(config: &Path, words: &[String]) -> Result<(bool, String), String> {
+fn configured(config: &Path) -> Result<Settings, String> {
     let loaded = settings::load(config);
-    let Some(settings) = loaded.settings else {
+    loaded.settings.ok_or_else(|| {
         let first = loaded.complaints.first().map(ToString::to_string).unwrap_or_default();
-        return Err(format!("{first}\n`dmail check -i {}` says more", config.display()));
-    };
+        format!("{first}\n`dmail check -i {}` says more", config.display())
+    })
+}
+
+fn tell(settings: &Settings, parsed: &Parsed, words: &[String]) -> Result<(bool, String), String> {
     let path = settings.work_path.join(control::SOCKET);
-    let trouble = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+    let patience = if parsed.verb.slow { SLOW_PATIENCE } else { PATIENCE };
+    let trouble = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             format!("{}: no server is running with this configuration", path.display())
         }
-        std::io::ErrorKind::PermissionDenied => {
-            format!("{}: only root and the user that the server runs as may give orders", path.display())
+        io::ErrorKind::PermissionDenied => format!("{}: {}", path.display(), control::STRANGER),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let secs = patience.as_secs();
+            format!("{}: the server has not answered for {secs} s; its log may say what it is doing", path.display())
+        }
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            format!("{}: the server ended before it had answered", path.display())
         }
         _ => format!("{}: {error}", path.display()),
     };
     let socket = UnixStream::connect(&path).map_err(trouble)?;
-    socket.set_read_timeout(Some(PATIENCE)).map_err(trouble)?;
+    socket.set_read_timeout(Some(patience)).map_err(trouble)?;
     (&socket).write_all(format!("{}\n", line(words.iter().map(String::as_str))).as_bytes()).map_err(trouble)?;
     let mut reply = BufReader::new(&socket);
     let mut first = Vec::new();
-    reply.by_ref().take(64).read_until(b'\n', &mut first).map_err(trouble)?;
+    if reply.by_ref().take(64).read_until(b'\n', &mut first).map_err(trouble)? == 0 {
+        return Err(trouble(io::ErrorKind::UnexpectedEof.into()));
+    }
     let strange = || format!("{}: whoever answers there is not our server", path.display());
     let (done, octets) = heading(&first).filter(|(_, octets)| *octets <= LONGEST).ok_or_else(strange)?;
     let mut text = vec![0; octets];

@@ -18,7 +18,7 @@ use crate::text::bytes::{Input, Output};
 
 /// A command line's octets.
 pub const LINE_LIMIT: usize = 4096;
-/// How long somebody who connects may take to send a command, and how long a command may take.
+/// How long somebody who connects may take to send a command. A command itself takes as long as whoever carries it out says.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A command to be run.

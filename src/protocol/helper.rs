@@ -21,10 +21,23 @@
 //! `-ERR reason`, `-DEAD reason`. Its words cannot hold blanks, so such a request is refused here, before the pipe. A
 //! helper that answers `version` with `version 2` gets words percent-escaped instead and may be sent anything. The
 //! first copy is asked once; a helper that does not know the word (or says nothing) is started anew and left alone.
+//!
+//! Words after `version 2` are abilities, and others are passed over: `+OK version 2 scram apop nwauth 0.1.0`. Who names none
+//! has none, and what the copy last asked named is what all of them can.
+//!
+//! | ability | request                     | answer                                                                 |
+//! |---------|-----------------------------|-------------------------------------------------------------------------|
+//! | `scram` | `scram user ip`             | as to `check`, and before the info `scram=ITERATIONS,SALT,STOREDKEY,SERVERKEY` |
+//! | `apop`  | `apop user stamp digest ip` | as to `check`: the helper compares MD5(stamp, password) with the digest |
+//!
+//! Salt and keys are in base64 ([`Verifier`]). About a user who is not there a helper answers `scram` with a verifier that it
+//! makes up and nobody's password fits, the same one each time: `-ERR` would tell that he is not there before anything was
+//! proved. The rules of deadline, second try and escapes are the same for all requests.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::protocol::sasl::scram::Verifier;
 use crate::text::percent;
 use crate::text::printable::printable;
 use crate::text::secret::Secret;
@@ -68,6 +81,33 @@ pub enum Question {
         /// The name, `@domain` included where that is wanted.
         user: Vec<u8>,
     },
+    /// By what is a proof of this user's password judged? With the client's address.
+    Scram {
+        /// The name, `@domain` included where that is wanted.
+        user: Vec<u8>,
+        /// Where the client is.
+        from: std::net::IpAddr,
+    },
+    /// Is this the digest of stamp and password? With the client's address.
+    Apop {
+        /// The name, `@domain` included where that is wanted.
+        user: Vec<u8>,
+        /// The greeting's.
+        stamp: Box<str>,
+        /// 32 hexadecimal digits.
+        digest: Secret,
+        /// Where the client is.
+        from: std::net::IpAddr,
+    },
+}
+
+/// What a helper can do beyond the manual's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Abilities {
+    /// It answers [`Question::Scram`].
+    pub scram: bool,
+    /// It answers [`Question::Apop`].
+    pub apop: bool,
 }
 
 /// What came of it.
@@ -75,6 +115,8 @@ pub enum Question {
 pub enum Verdict {
     /// Name and password fit, or the user exists.
     Accepted(Account),
+    /// What a proof is judged by. Nothing is proved yet, not even that there is such a user.
+    Verifier(Account, Box<Verifier>),
     /// They do not, or he does not.
     Refused,
     /// Nobody can tell just now. Never to be taken for a wrong password.
@@ -92,6 +134,14 @@ pub struct Account {
     pub uid: Option<Vec<u8>>,
     /// The rest of the line: a bare forward address, or `name="value"` pairs.
     pub info: Vec<u8>,
+}
+
+impl Account {
+    /// Bytes that it holds.
+    pub fn held(&self) -> usize {
+        let parts = [Some(&self.user), self.path.as_ref(), self.uid.as_ref(), Some(&self.info)];
+        size_of::<Account>() + parts.into_iter().flatten().map(Vec::capacity).sum::<usize>()
+    }
 }
 
 /// What the owner of the processes has to do.
@@ -169,6 +219,7 @@ pub struct Pool<T> {
     queue: VecDeque<Request<T>>,
     acts: VecDeque<Act<T>>,
     version: Version,
+    abilities: Abilities,
     stopping: bool,
     health: Health,
 }
@@ -182,6 +233,7 @@ impl<T> Pool<T> {
             queue: VecDeque::new(),
             acts: VecDeque::new(),
             version: Version::Unknown,
+            abilities: Abilities::default(),
             stopping: false,
             health: Health::default(),
         };
@@ -326,6 +378,9 @@ impl<T> Pool<T> {
             && let Some(copy) = self.copies.iter().position(|copy| matches!(copy.state, State::Idle))
         {
             let request = self.queue.pop_front().expect("not empty, says the line above");
+            if !self.can(&request.question) {
+                return Some(self.judged(request.ticket, Verdict::Unavailable));
+            }
             let Some(line) = encode(&request.question, self.version == Version::Two) else {
                 return Some(self.judged(request.ticket, Verdict::Refused));
             };
@@ -377,6 +432,11 @@ impl<T> Pool<T> {
         self.copies.iter().all(|copy| matches!(copy.state, State::Down { .. }))
     }
 
+    /// What can be asked beyond name and password. Nothing, as long as no copy has said so.
+    pub fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
     /// How it is doing.
     pub fn health(&self) -> Health {
         let busy = self.copies.iter().filter(|copy| matches!(copy.state, State::Busy { .. })).count();
@@ -387,6 +447,14 @@ impl<T> Pool<T> {
     /// Until the first copy has told which version it speaks, it is the only one.
     fn startable(&self) -> usize {
         if self.version == Version::Unknown { 1 } else { self.copies.len() }
+    }
+
+    fn can(&self, question: &Question) -> bool {
+        match question {
+            Question::Check { .. } | Question::Lookup { .. } => true,
+            Question::Scram { .. } => self.abilities.scram,
+            Question::Apop { .. } => self.abilities.apop,
+        }
     }
 
     /// All copies are waiting out a back-off, so nobody will answer soon.
@@ -444,9 +512,9 @@ impl<T> Pool<T> {
     fn answered(&mut self, now: Instant, copy: usize, line: &[u8]) {
         match std::mem::replace(&mut self.copies[copy].state, State::Idle) {
             State::Greeting { until } => {
-                let second = line.strip_prefix(b"+OK ").unwrap_or(line).starts_with(b"version 2");
-                if second {
+                if let Some(abilities) = second_version(line) {
                     self.version = Version::Two;
+                    self.abilities = abilities;
                 } else if self.version == Version::Unknown {
                     // Whatever that word made it do, it does not do it twice: version 1 copies start clean.
                     self.version = Version::One;
@@ -484,6 +552,24 @@ impl<T> Default for Copy<T> {
     }
 }
 
+/// What a helper says it can do, if it speaks version 2.
+fn second_version(line: &[u8]) -> Option<Abilities> {
+    let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty()).peekable();
+    words.next_if_eq(&&b"+OK"[..]);
+    if words.next()? != b"version" || words.next()? != b"2" {
+        return None;
+    }
+    let mut abilities = Abilities::default();
+    for word in words {
+        match word {
+            b"scram" => abilities.scram = true,
+            b"apop" => abilities.apop = true,
+            _ => {}
+        }
+    }
+    Some(abilities)
+}
+
 /// The request line, or `None` when it cannot be sent as the words of a line.
 fn encode(question: &Question, escaped: bool) -> Option<Secret> {
     let address;
@@ -493,6 +579,14 @@ fn encode(question: &Question, escaped: bool) -> Option<Secret> {
             ("check", vec![user, password.reveal(), address.as_bytes()])
         }
         Question::Lookup { user } => ("lookup", vec![user]),
+        Question::Scram { user, from } => {
+            address = from.to_string();
+            ("scram", vec![user, address.as_bytes()])
+        }
+        Question::Apop { user, stamp, digest, from } => {
+            address = from.to_string();
+            ("apop", vec![user, stamp.as_bytes(), digest.reveal(), address.as_bytes()])
+        }
     };
     // Made at its full size, so that no growing leaves copies of a password behind.
     let mut line = Vec::with_capacity(REQUEST_LIMIT);
@@ -536,10 +630,15 @@ fn decode(line: &[u8], question: &Question, escaped: bool) -> Result<Verdict, &'
         if escaped { percent::decode(word).ok_or("answered with a bad escape") } else { Ok(word.to_vec()) }
     };
     let (user, path, uid) = (word()?, word()?, word()?);
-    let info = rest.to_vec();
-    let asked = match question {
-        Question::Check { user, .. } | Question::Lookup { user } => user,
+    let (asked, verifier) = match question {
+        Question::Scram { user, .. } => {
+            let word = Secret::new(word()?);
+            let verifier = word.reveal().strip_prefix(b"scram=").and_then(Verifier::parse);
+            (user, Some(verifier.ok_or("answered without a verifier")?))
+        }
+        Question::Check { user, .. } | Question::Lookup { user } | Question::Apop { user, .. } => (user, None),
     };
+    let info = rest.to_vec();
     if !same_user(&user, asked) {
         return Err("answered for another user");
     }
@@ -549,12 +648,16 @@ fn decode(line: &[u8], question: &Question, escaped: bool) -> Result<Verdict, &'
     if user.iter().chain(&path).chain(&uid).any(|byte| byte.is_ascii_control()) {
         return Err("answered with control characters");
     }
-    Ok(Verdict::Accepted(Account {
+    let account = Account {
         user,
         path: (!path.eq_ignore_ascii_case(b"config")).then_some(path),
         uid: (!uid.is_empty() && uid != b"0").then_some(uid),
         info,
-    }))
+    };
+    Ok(match verifier {
+        Some(verifier) => Verdict::Verifier(account, Box::new(verifier)),
+        None => Verdict::Accepted(account),
+    })
 }
 
 /// Names are compared case-blind, and a helper may leave the domain away or add it.

@@ -7,7 +7,7 @@
 //! | `Read path`         | it is one of its files: itself, an included one, PEM       | the file, to be read                        |
 //! | `Start program`     | it is the authenticator of a configuration it holds        | stdin, stdout, stderr, an eye, a leash; pid |
 //! | `Open path uid`     | the drop lies below a drop_root and is that user's         | the file, to be read and written            |
-//! | `Lock path uid`     | nobody has the dotlock of that drop                        | the lock's file                             |
+//! | `Lock path uid`     | nobody who lives has the dotlock of that drop              | the lock's file                             |
 //! | `Unlock path inode` | the dotlock is that file                                   | nothing                                     |
 //!
 //! A packet is a serial number, a letter for its kind, then fields in order: numbers in little-endian bytes, texts with

@@ -7,7 +7,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::control::{self, Control};
 use super::pop3::reply::Refusal;
-use super::pop3::{Answer, Ask, Link, Login, Pop3, Row, Rules, Totals};
+use super::pop3::{Answer, Apop, Ask, Link, Login, Pop3, Row, Rules, Totals};
+use super::sasl::scram::tests::{NONCE, pencil};
 use super::{End, Machine, Want};
 use crate::mail::identity::Uid;
 use crate::text::bytes::{HIGH, Input, Output};
@@ -90,6 +91,16 @@ pub(crate) fn pop3_host(ask: Ask) -> Reply<Answer> {
                 _ => Answer::Refused(Refusal::Denied),
             }
         }
+        Ask::Apop(apop) => {
+            let Apop { user, stamp, digest } = *apop;
+            assert_eq!(&*stamp, STAMP);
+            let good = user == b"ann" && digest.reveal() == b"0123456789abcdef0123456789abcdef";
+            if good { Answer::Welcome } else { Answer::Refused(Refusal::Denied) }
+        }
+        Ask::Verifier(user) if *user == *b"busy" => Answer::Refused(Refusal::Unavailable),
+        Ask::Verifier(_) => Answer::Verifier(Box::new((pencil(), NONCE.into()))),
+        Ask::Proof(true) => Answer::Welcome,
+        Ask::Proof(false) => Answer::Refused(Refusal::Denied),
         Ask::Open => Answer::Opened(totals),
         Ask::Stat | Ask::Undelete => Answer::Totals(totals),
         Ask::Rows(from) => Answer::Rows((from..=5).take(2).map(row).collect()),
@@ -111,13 +122,27 @@ pub(crate) fn pop3_host(ask: Ask) -> Reply<Answer> {
     })
 }
 
-pub(crate) fn pop3(link: Link) -> Pop3 {
-    let rules =
-        Rules { idle: Duration::from_secs(600), login: Duration::from_secs(180), max_errors: 10, hide_version: true };
-    Pop3::new(Instant::now(), std::sync::Arc::new(rules), link)
+pub(crate) fn pop3_rules() -> Rules {
+    Rules {
+        idle: Duration::from_secs(600),
+        login: Duration::from_secs(180),
+        max_errors: 10,
+        hide_version: true,
+        login_delay_secs: 0,
+        expire_days: None,
+    }
 }
 
-pub(crate) const OPEN: Link = Link { tls: false, can_tls: true, plain_ok: true };
+pub(crate) fn pop3(link: Link) -> Pop3 {
+    Pop3::new(Instant::now(), std::sync::Arc::new(pop3_rules()), link)
+}
+
+pub(crate) const OPEN: Link = Link { tls: false, can_tls: true, plain_ok: true, scram: true };
+pub(crate) const STAMP: &str = "<1896.697170952@dbc.mtview.ca.us>";
+
+fn pop3_with_apop() -> Pop3 {
+    pop3(OPEN).with_stamp(STAMP.into())
+}
 
 fn control_host(ask: control::Ask) -> Reply<control::Answer> {
     Reply::Answer(control::Answer { done: true, text: format!("{:?}\n", ask.0) })
@@ -126,12 +151,19 @@ fn control_host(ask: control::Ask) -> Reply<control::Answer> {
 const POP3_SAMPLE: &[u8] =
     b"USER ann\r\nAUTH PLAIN\r\nAGFubgBzZWNyZXQ=\r\nSTAT\r\nLIST\r\nUIDL\r\nRETR 1\r\n\r\nTOP 2 1\r\nDELE 1\nLAST\r\n\
     UIDL 4\r\nLIST 3\r\nNOOP x\r\nRSET\r\nRETR 9\r\nRETR 18446744073709551617\r\nXYZZY\r\nQUIT\r\nSTAT\r\n";
+/// RFC 7677's exchange, once with a response missing; a wrong digest.
+const PROOFS_SAMPLE: &[u8] =
+    b"CAPA\r\nAPOP ann 00000000000000000000000000000000\r\nAUTH SCRAM-SHA-256 biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\n*\r\n\
+    AUTH SCRAM-SHA-256\r\nbiwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\n\
+    Yz1iaXdzLHI9ck9wck5HZndFYmVSV2diTkVrcU8laHZZRHBXVWEyUmFUQ0FmdXhGSWxqKWhObEYkazAscD1kSHpiWmFwV0lrNGpVaE4rVXRlOXl0YWc5empmTUhnc3FtbWl6N0FuZFZRPQ==\r\n\
+    \r\nSTAT\r\nAUTH\r\nQUIT\r\n";
 const CONTROL_SAMPLE: &[u8] = b"status \"a b\" --json\nstatus\n";
 
 /// A machine, how to make it, what to say to it, and who answers it.
 macro_rules! every_machine {
     ($law:ident) => {
         $law("pop3", || pop3(OPEN), POP3_SAMPLE, pop3_host);
+        $law("pop3 without passwords", pop3_with_apop, PROOFS_SAMPLE, pop3_host);
         $law("control", || Control::new(Instant::now()), CONTROL_SAMPLE, control_host);
     };
 }

@@ -1,13 +1,14 @@
 //! What has turns in this server: the list of what we serve is code.
 
-use std::io;
+use std::io::{self, Write};
 use std::time::Instant;
 
 use crate::net::listen::{Accepted, BATCH, Listener};
 use crate::net::signal::{Signal, Signals};
 use crate::net::stream::{Readiness, Scratch, Turn};
 use crate::net::turn::{self, Id};
-use crate::net::{Registry, TcpListener, Token, UnixListener, watch};
+use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
+use crate::protocol::pop3::reply::Refusal;
 use crate::service::{Newborn, Port, Shared, control, helpers, pop3};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
@@ -118,13 +119,20 @@ fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared
         if !listener.can_accept() {
             return Turn::Idle;
         }
-        // At the cap the rest wait in the kernel's queue until somebody leaves.
+        // At the cap the rest wait in the kernel's queue until somebody leaves, or has to.
         if shared.open >= shared.cap || shared.stopping {
+            shared.crowded |= !shared.stopping && listener.is_waited_for();
             listener.rest(now);
             return Turn::Idle;
         }
         match listener.accept(now) {
             Accepted::Stream((stream, peer)) => {
+                let settings = shared.settings.clone();
+                if !shared.guard.enter(&settings, peer.ip()) {
+                    shared.counts.access.over_prefix += 1;
+                    turn_away(stream, port);
+                    continue;
+                }
                 shared.open += 1;
                 shared.counts.connections += 1;
                 shared.newborn.push(Newborn::Pop3 { stream, peer, tls: port.tls });
@@ -137,6 +145,14 @@ fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared
         }
     }
     Turn::Again
+}
+
+/// One line where it can be read, and the end.
+fn turn_away(mut stream: TcpStream, port: Port) {
+    if !port.tls {
+        // A socket this new has room for a line; a peer that is gone already needs none.
+        let _ = stream.write_all(format!("{}\r\n", Refusal::TooManyConnections.text()).as_bytes());
+    }
 }
 
 fn orders(listener: &mut Listener<UnixListener>, now: Instant, shared: &mut Shared) -> Turn {

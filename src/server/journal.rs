@@ -252,8 +252,8 @@ impl Scribe {
         self.log.follow(&places.log, places.limit);
         let old = self.stats.take();
         self.stats = places.stats.map(|folder| match old {
-            Some(stats) if stats.folder() == folder => stats,
-            _ => Stats::new(folder),
+            Some(stats) => stats.moved_to(folder),
+            None => Stats::new(folder),
         });
     }
 }

@@ -17,8 +17,8 @@
 //!   link on the way, nothing hidden, nothing above (`rules::names::drop_below`, openat2(2)). Its owner is at least
 //!   `min_uid`; a file that is there is a regular one with one name and belongs to that user; one that is made is 0600,
 //!   that user's and of the directory's group.
-//! * A dotlock is `NAME.lock` beside such a drop, and belongs to `run_as`. It is taken away only if it is the file that
-//!   was named.
+//! * A dotlock is `NAME.lock` beside such a drop, and belongs to `run_as`; what stands there is judged as everywhere
+//!   (`store::locks`). It is taken away only if it is the file that was named.
 //!
 //! It never follows a link that a user could have made, never runs a word that the server gave it, never becomes anybody
 //! else itself, never waits for the server, and writes nothing but answers. A signal to end does nothing: it ends
@@ -40,6 +40,7 @@ use crate::rules::names::drop_below;
 use crate::service::helpers::Helpers;
 use crate::service::launcher::{Launcher, digest};
 use crate::settings::{self, Level, Method, Settings};
+use crate::store::maildrop::{lock_for_another, unlock_for_another};
 use crate::sys::below::open_dir_below;
 use crate::sys::files::{self, How};
 use crate::sys::user::{self, User};
@@ -305,7 +306,6 @@ impl Keeper {
         Ok(file)
     }
 
-    /// The same as `store::locks` does: written under a name that nobody looks at, then linked.
     fn lock(&self, path: &Path, uid: u32, line: &[u8]) -> Result<File, Refusal> {
         let (folder, name) = self.folder(path, uid)?;
         if let Ok(seen) = files::stat_at(&folder, Path::new(name))
@@ -313,23 +313,15 @@ impl Keeper {
         {
             return Err(rule(format!("not uid {uid}'s own regular file")));
         }
-        let (lock, new) = (beside(name, "", ".lock"), beside(name, ".", ".lock.new"));
-        appear(&folder, &new, &lock, self.user.uid, line).map_err(system)
+        lock_for_another(&folder, path, self.user.uid, line).map_err(system)
     }
 
     fn unlock(&self, path: &Path, uid: u32, inode: u64) -> Result<(), Refusal> {
-        let (folder, name) = self.folder(path, uid)?;
-        let (lock, away) = (beside(name, "", ".lock"), beside(name, ".", ".lock.away"));
-        let is_it = |name: &Path| files::stat_at(&folder, name).is_ok_and(|seen| seen.is_file() && seen.inode == inode);
-        if !is_it(&lock) {
-            return Err(rule("its lock is another one now"));
+        let (folder, _) = self.folder(path, uid)?;
+        match unlock_for_another(&folder, path, inode).map_err(system)? {
+            true => Ok(()),
+            false => Err(rule("its lock is another one now")),
         }
-        files::rename_at(&folder, &lock, &away).map_err(system)?;
-        if !is_it(&away) {
-            // Another program replaced the lock between the two looks: it gets its name back.
-            let _ = files::link_at(&folder, &away, &lock);
-        }
-        files::remove_at(&folder, &away).map_err(system)
     }
 }
 

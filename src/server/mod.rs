@@ -12,14 +12,16 @@
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
-//! can have done, `journal.rs` the log. `launcher.rs` is another process.
+//! can have done, `views.rs` what they are shown, `journal.rs` the log. `launcher.rs` is another process.
 
 mod entry;
 mod journal;
 mod launcher;
 mod orders;
+mod rates;
 mod reload;
 mod start;
+mod views;
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
@@ -35,10 +37,12 @@ use crate::net::listen::{self, Listener};
 use crate::net::signal::{Signal, Signals};
 use crate::net::tls;
 use crate::net::turn::{Id, Loop, Ticket};
+use crate::net::watchdog::Watchdog;
 use crate::protocol::End;
 use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
 use crate::service::cache::Cache;
+use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
@@ -50,6 +54,7 @@ use crate::text::fault::Fault;
 use entry::Entry;
 use journal::Journal;
 pub use launcher::part;
+use rates::Rates;
 use start::*;
 pub use start::{judged, roles};
 
@@ -68,6 +73,8 @@ const PER_CONVERSATION: usize = 4;
 /// Half-received TLS records of all connections together. Beyond it, whoever holds some, came first and has not logged in
 /// goes.
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;
+/// How long a client has to log in before it may have to make room for another.
+const LOGIN_GRACE: Duration = Duration::from_secs(5);
 /// A turn of one entry that took longer is worth a line in the log.
 const LONG_TURN: Duration = Duration::from_millis(100);
 
@@ -84,9 +91,14 @@ pub struct Server {
     /// Configurations that took their place since the start.
     reloads: u32,
     housekeeping: Instant,
+    /// Before that nobody can be made to leave for another.
+    crowd_until: Instant,
     stop_by: Option<Instant>,
     reported: Duration,
     most_open: usize,
+    rates: Rates,
+    /// Looks on while we run.
+    _watchdog: Watchdog,
     /// Why bulletins could not be looked at, if so.
     board_fault: String,
     /// The limit of descriptors.
@@ -120,6 +132,8 @@ impl Server {
         let orders = listen::unix(&socket).map_err(|error| {
             format!("{}: cannot listen here: {error}; work_path must be writable and short", socket.display())
         })?;
+        let control_gid = control_gid(&settings)?;
+        open_to(&socket, control_gid).inspect_err(|_| drop(remove_stale(&socket)))?;
         let journal = Journal::open(&settings);
         let journal = journal.map_err(|fault| format!("{fault}; set log_path to a directory we can write to"))?;
         let trouble = |error: io::Error| format!("the event loop cannot be set up: {error}");
@@ -138,14 +152,17 @@ impl Server {
             post: VecDeque::new(),
             volumes: volumes(&settings),
             newborn: Vec::new(),
-            parked: VecDeque::new(),
+            guard: Guard::new(lp.now()),
+            crowded: false,
             contested: Vec::new(),
             compacting: HashSet::new(),
+            short: HashSet::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),
             open: 0,
             cap,
+            control_gid,
             controls: 0,
             stopping: false,
             started: SystemTime::now(),
@@ -158,7 +175,9 @@ impl Server {
         lp.insert(Entry::Orders(Box::new(Listener::new(orders)))).map_err(trouble)?;
         let signals = Signals::catch().map_err(trouble)?;
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
-        let housekeeping = lp.now() + HOUSEKEEPING;
+        let begun = lp.now();
+        let housekeeping = begun + HOUSEKEEPING;
+        let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
         let mut server = Server {
             lp,
             shared,
@@ -170,10 +189,13 @@ impl Server {
             generation: 0,
             reloads: 0,
             housekeeping,
+            crowd_until: begun,
             stop_by: None,
             reported: LONG_TURN,
             // The start counts as a burst: it needed much that will not be needed again.
             most_open: usize::MAX,
+            rates: Rates::default(),
+            _watchdog: watchdog,
             board_fault: String::new(),
             descriptors: limit,
             _lock: lock,
@@ -211,19 +233,22 @@ impl Server {
         let until = [Some(self.housekeeping), shared_due, self.stop_by].into_iter().flatten().min();
         let until = if self.shared.post.is_empty() { until } else { Some(self.lp.now()) };
         let now = self.lp.poll(until)?;
-        self.shared.unpark(now);
         // A job that ends later wakes the next poll.
         self.collect(now);
         for (ticket, outcome) in std::mem::take(&mut self.shared.post) {
             self.deliver(now, ticket, outcome);
         }
         self.lp.run(&mut self.shared);
+        self.lp.watch().enter("helpers", None);
         self.drain_helpers(now);
         self.take_signals();
         self.settle_newborn(now);
         self.settle_contested();
+        self.lp.watch().enter("orders", None);
         self.carry_out_orders();
+        self.lp.watch().enter("house", None);
         self.shed();
+        self.make_room(now);
         if now >= self.housekeeping {
             self.keep_house(now);
         }
@@ -235,11 +260,7 @@ impl Server {
         let shared = &mut self.shared;
         let delivered = self.lp.guard(ticket.id, |entry| match entry {
             Entry::Pop3(conversation) => conversation.deliver(now, ticket, outcome, shared),
-            // The configuration was being read, and that panicked.
-            Entry::Control(conversation) => {
-                conversation.report(ticket, false, "a fault of ours ended this order\n".to_owned());
-                true
-            }
+            Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
             _ => false,
         });
         if delivered == Some(true) {
@@ -260,7 +281,8 @@ impl Server {
                 }
                 Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
                 Outcome::Certificates(..) | Outcome::Board(..) => {}
-                Outcome::Configuration(read, json) => self.reloaded(ticket, read, json),
+                Outcome::Named(address, name) => self.shared.named(now, address, name),
+                Outcome::Configuration(read) => self.reloaded(ticket, read),
                 outcome => self.shared.collected(ticket, outcome),
             }
         }
@@ -341,7 +363,7 @@ impl Server {
         for signal in std::mem::take(came) {
             match signal {
                 Signal::Stop => self.stop(),
-                Signal::Reload => self.reload(None, false),
+                Signal::Reload => self.reload(None),
                 Signal::Child => {
                     if let Some(launcher) = &self.shared.launcher {
                         launcher.notice_end();
@@ -359,6 +381,10 @@ impl Server {
     /// Connections that were accepted become entries.
     fn settle_newborn(&mut self, now: Instant) {
         for newborn in std::mem::take(&mut self.shared.newborn) {
+            let address = match &newborn {
+                Newborn::Pop3 { peer, .. } => Some(peer.ip()),
+                Newborn::Control(_) => None,
+            };
             let entry = match newborn {
                 Newborn::Pop3 { stream, peer, tls } => {
                     let made = pop3::Conversation::new(now, stream, peer, tls, &self.shared);
@@ -371,16 +397,23 @@ impl Server {
                     })
                 }
                 Newborn::Control(stream) => {
-                    control::Conversation::new(now, stream).map(|conversation| Entry::Control(Box::new(conversation)))
+                    let made = control::Conversation::new(now, stream, &self.shared);
+                    made.map(|conversation| Entry::Control(Box::new(conversation)))
                 }
             };
-            let pop3 = matches!(entry, Ok(Entry::Pop3(_)));
-            if let Err(error) = entry.and_then(|entry| self.lp.insert(entry)) {
-                log::warn!("a connection could not be taken: {error}");
-                if pop3 {
-                    self.shared.open -= 1;
-                } else {
-                    self.shared.controls -= 1;
+            let settings = &self.shared.settings;
+            match (entry.and_then(|entry| self.lp.insert(entry)), address) {
+                (Ok(_), Some(address)) if settings.lookup_names => self.shared.look_up(now, address.to_canonical()),
+                (Ok(_), _) => {}
+                (Err(error), address) => {
+                    log::warn!("a connection could not be taken: {error}");
+                    match address {
+                        Some(address) => {
+                            self.shared.guard.leave(settings, address);
+                            self.shared.open -= 1;
+                        }
+                        None => self.shared.controls -= 1,
+                    }
                 }
             }
         }
@@ -415,8 +448,35 @@ impl Server {
         }
     }
 
+    /// When all connections are taken and somebody waits, the oldest goes that had time to log in and did not.
+    fn make_room(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.shared.crowded) || now < self.crowd_until {
+            return;
+        }
+        let losable = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
+            Entry::Pop3(conversation) => conversation.losable().map(|(asked, since)| (asked, since, id)),
+            _ => None,
+        });
+        let (old, young): (Vec<_>, Vec<_>) = losable.partition(|(_, since, _)| now >= *since + LOGIN_GRACE);
+        match old.into_iter().min() {
+            Some((_, _, id)) => {
+                if let Some(Entry::Pop3(conversation)) = self.lp.get_mut(id) {
+                    conversation.end(End::Overload);
+                    self.shared.counts.access.crowded_out += 1;
+                    self.lp.wake(id);
+                }
+            }
+            // Until the first of these is old enough, or one that logs out or loses its peer makes room.
+            None => {
+                let first = young.into_iter().map(|(_, since, _)| since + LOGIN_GRACE).min();
+                self.crowd_until = first.unwrap_or(now + LOGIN_GRACE);
+            }
+        }
+    }
+
     fn keep_house(&mut self, now: Instant) {
         self.housekeeping = now + HOUSEKEEPING;
+        self.rates.note(now, self.shared.counts);
         self.shared.tell(now);
         let longest = self.lp.longest();
         if longest.time > self.reported {
@@ -487,7 +547,8 @@ impl Server {
         let mut left = 0;
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
-                Entry::Pop3(conversation) => {
+                Entry::Pop3(mut conversation) => {
+                    conversation.give_back(&mut self.shared);
                     self.shared.open -= 1;
                     left += 1;
                     if let Some(left) = conversation.farewell(id, now, &mut self.shared) {

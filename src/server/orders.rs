@@ -1,127 +1,163 @@
 //! What operators can have done: orders come in over the control socket and are carried out here, between turns, when
-//! nothing is borrowed.
-
-use std::fs;
-use std::time::SystemTime;
+//! nothing is borrowed. Some are answered at once, some when a job or an authenticator has done its part: see
+//! `service/control.rs`. What an order shows is in `views.rs`.
 
 use super::Server;
 use super::entry::Entry;
-use crate::control::{self, Order, Report};
-use crate::net::turn::Ticket;
-use crate::sys::process;
+use crate::control::{self, Order, Report, Told};
+use crate::net::turn::{Id, Ticket};
+use crate::protocol::End;
+use crate::service::control::Conversation;
+use crate::service::errand::{self, Deed, Errand};
+use crate::text::printable::{printable, visible};
 
 impl Server {
     pub(super) fn carry_out_orders(&mut self) {
-        while let Some((ticket, words)) = self.shared.orders.pop_front() {
-            let (done, text) = match control::parse(&words) {
-                // Answered when it has been read.
-                Ok((Order::Reload, json)) => {
-                    self.reload(Some(ticket), json);
-                    continue;
-                }
-                Ok((order, json)) => self.carry_out(order, json),
-                Err(why) => (false, format!("{why}\n")),
-            };
-            self.report(ticket, done, text);
+        while let Some((ticket, order)) = self.shared.orders.pop_front() {
+            if let Some(told) = self.carry_out(ticket, order) {
+                self.report(ticket, &told);
+            }
         }
     }
 
-    pub(super) fn report(&mut self, ticket: Ticket, done: bool, text: String) {
+    pub(super) fn report(&mut self, ticket: Ticket, told: &Told) {
+        self.with_operator(ticket, |conversation| conversation.report(ticket, told));
+    }
+
+    /// Does something with whoever gave an order, if he still waits.
+    fn with_operator(&mut self, ticket: Ticket, work: impl FnOnce(&mut Conversation)) {
         if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
-            conversation.report(ticket, done, text);
+            work(conversation);
             self.lp.wake(ticket.id);
         }
     }
 
-    fn carry_out(&mut self, order: Order, json: bool) -> (bool, String) {
+    /// What an order came to; nothing yet when it is answered later.
+    fn carry_out(&mut self, ticket: Ticket, order: Order) -> Option<Told> {
         let mut report = Report::default();
         match order {
-            Order::Help if !json => return (true, control::help()),
             Order::Help => {
                 report.add("commands", control::VERBS.iter().map(|verb| verb.name).collect::<Vec<_>>());
+                report = report.in_prose(control::help());
             }
             Order::Version => report.add("version", env!("CARGO_PKG_VERSION")),
+            Order::Licence => {
+                report.add("licence", "this server needs no licence key, and there is nothing to be registered");
+            }
             Order::Status => self.status(&mut report),
+            Order::Mem => return self.mem(ticket),
+            Order::Users(pattern) => {
+                if let Err(why) = self.users(pattern.as_deref(), &mut report) {
+                    return Some(Err(vec![why]));
+                }
+            }
+            Order::Kick(whom) => return Some(self.kick(&whom)),
+            Order::Forget(user) => match errand::named(&user, &self.shared.settings) {
+                Ok(name) => {
+                    report.add("user", printable(name.shown().as_bytes()));
+                    report.add("forgotten", self.shared.cache.forget(name.shown()));
+                }
+                Err(why) => return Some(Err(vec![why])),
+            },
+            Order::Lookup(user) => return self.begin(ticket, Deed::Lookup, &[&user]),
+            Order::Undelete(user) => return self.begin(ticket, Deed::Undelete, &[&user]),
+            Order::Erase(user) => return self.begin(ticket, Deed::Erase, &[&user]),
+            Order::Rename(old, new) => return self.begin(ticket, Deed::Rename, &[&old, &new]),
+            Order::ByTool(_) => {
+                return Some(Err(vec!["tellpop does this itself: it is no order for a server".to_owned()]));
+            }
             Order::LogLevel(level) => {
                 log::set_max_level(level);
                 report.add("log_level", level.as_str().to_ascii_lowercase());
             }
-            Order::Reload => unreachable!("it is begun, not carried out"),
-            Order::ByTool(_) => return (false, "tellpop does this itself: it is no order for a server\n".to_owned()),
+            Order::Reload => {
+                self.reload(Some(ticket));
+                return None;
+            }
             Order::Shutdown => {
                 report.add("stopping", true);
                 self.stop();
             }
         }
-        (true, if json { report.json() } else { report.text() })
+        Some(Ok(report))
     }
 
-    fn status(&mut self, report: &mut Report) {
-        let (shared, lp) = (&self.shared, &self.lp);
-        let counts = shared.counts;
-        let up = SystemTime::now().duration_since(shared.started).unwrap_or_default().as_secs();
-        report.add("version", env!("CARGO_PKG_VERSION"));
-        report.add("pid", std::process::id());
-        report.add("uid", process::own_uid());
-        if let Some(launcher) = &shared.launcher {
-            report.add("launcher.pid", launcher.pid());
-            report.add("launcher.alive", launcher.is_there());
+    fn begin(&mut self, ticket: Ticket, deed: Deed, users: &[&str]) -> Option<Told> {
+        let errand = match Errand::new(deed, users, &self.shared.settings) {
+            Ok(errand) => errand,
+            Err(why) => return Some(Err(vec![why])),
+        };
+        if errand.deed().is_alone()
+            && let Some((user, id)) = self.logged_in(&errand)
+        {
+            let user = printable(user.as_bytes());
+            return Some(Err(vec![format!("{user} is logged in, by session {id}: `kick {user}` first")]));
         }
-        report.add("configuration", shared.settings.file.display().to_string());
-        report.add("serving", self.serving());
-        report.add("up_secs", up);
-        report.add("sessions.now", shared.open);
-        report.add("sessions.most", shared.cap);
-        report.add("sessions.accepted", counts.connections);
-        report.add("sessions.short_of_descriptors", counts.short);
-        report.add("logins.good", counts.logins);
-        report.add("logins.denied", counts.denied);
-        report.add("logins.unavailable", counts.unavailable);
-        report.add("messages.retrieved", counts.retrieved);
-        report.add("messages.octets", counts.octets);
-        report.add("messages.deleted", counts.deleted);
-        report.add("messages.changed_under_us", counts.changed);
-        if let Some(helpers) = shared.helpers.last() {
-            let health = helpers.pool.health();
-            report.add("authenticators.alive", health.alive);
-            report.add("authenticators.busy", health.busy);
-            report.add("authenticators.waiting", health.waiting);
-            report.add("authenticators.answered", health.answered);
-            report.add("authenticators.unavailable", health.unavailable);
-            report.add("authenticators.ended", health.ended);
+        let (now, shared) = (self.lp.now(), &mut self.shared);
+        if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
+            conversation.begin(now, ticket, errand, shared);
+            self.lp.wake(ticket.id);
         }
-        let (entries, most) = shared.cache.len();
-        report.add("cache.entries", entries);
-        report.add("cache.most", most);
-        report.add("cache.hits", shared.cache.hits);
-        report.add("cache.misses", shared.cache.misses);
-        let load = shared.jobs.load();
-        report.add("jobs.threads", load.threads);
-        report.add("jobs.running", load.running);
-        report.add("jobs.waiting", load.waiting);
-        report.add("jobs.stuck", load.stuck);
-        report.add("loop.longest_turn_us", lp.longest().time.as_micros() as u64);
-        report.add("loop.longest_turn_of", lp.longest().kind);
-        report.add("loop.faults", lp.panics());
-        report.add("loop.late_answers", counts.late);
-        report.add("memory.resident_kb", resident_kb());
+        None
+    }
+
+    /// One of an errand's users who is logged in, and his session. Who is on his way out is waited for.
+    fn logged_in(&mut self, errand: &Errand) -> Option<(String, Id)> {
+        self.lp.iter_mut().find_map(|(id, entry)| match entry {
+            Entry::Pop3(conversation) if !conversation.is_ending() => {
+                let user = errand.users().find(|user| conversation.is_of(user))?;
+                Some((user.to_owned(), id))
+            }
+            _ => None,
+        })
+    }
+
+    /// Ends the sessions of a user, also those that are being let in; or, where nobody of that name is there, the one
+    /// session with that id, whoever it is.
+    fn kick(&mut self, whom: &str) -> Told {
+        let name = errand::named(whom, &self.shared.settings).ok().map(|name| name.shown().to_owned());
+        let pop3 = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
+            Entry::Pop3(conversation) => Some((id, conversation)),
+            _ => None,
+        });
+        let (mut of_user, mut of_id) = (Vec::new(), None);
+        for (id, conversation) in pop3 {
+            if name.as_deref().is_some_and(|name| conversation.is_of(name)) {
+                of_user.push(id);
+            } else if id.to_string() == whom {
+                of_id = Some(id);
+            }
+        }
+        if of_user.is_empty() {
+            of_user.extend(of_id);
+        }
+        if of_user.is_empty() {
+            return Err(vec![format!(
+                "{}: nobody of this name is logged in, and no session has this id",
+                visible(whom)
+            )]);
+        }
+        for &id in &of_user {
+            self.end(id, End::Kicked);
+        }
+        let mut report = Report::default();
+        report.add("kicked", of_user.iter().map(Id::to_string).collect::<Vec<_>>());
+        Ok(report)
+    }
+
+    fn end(&mut self, id: Id, why: End) {
+        if let Some(Entry::Pop3(conversation)) = self.lp.get_mut(id) {
+            conversation.end(why);
+            self.lp.wake(id);
+        }
     }
 }
 
 /// What a reload came to.
-pub(super) fn reload_report(result: Result<Vec<String>, Vec<String>>, json: bool) -> (bool, String) {
-    let mut report = Report::default();
-    let done = result.is_ok();
-    match result {
-        Ok(changes) => report.add("changed", changes),
-        Err(complaints) => report.add("refused", complaints),
-    }
-    (done, if json { report.json() } else { report.text() })
-}
-
-/// VmRSS of proc(5); 0 where there is no /proc.
-fn resident_kb() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+pub(super) fn reload_report(result: Result<Vec<String>, Vec<String>>) -> Told {
+    result.map(|changes| {
+        let mut report = Report::default();
+        report.add("changed", changes);
+        report
+    })
 }

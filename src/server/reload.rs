@@ -7,8 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::start::{bind, cache_life, cache_limit, cap, no_port, ports, stamps, tls_files, usable, volumes};
+use super::start::{
+    bind, cache_life, cache_limit, cap, control_gid, no_port, open_to, ports, stamps, tls_files, usable, volumes,
+};
 use super::{Server, orders};
+use crate::control::Report;
 use crate::net::jobs::{self, Kind};
 use crate::net::listen::Listener;
 use crate::net::tls;
@@ -20,25 +23,20 @@ use crate::settings::{self, Rights, Settings};
 
 impl Server {
     /// Begins to read the configuration again: by a job, because it looks at files.
-    pub(super) fn reload(&mut self, ticket: Option<Ticket>, json: bool) {
+    pub(super) fn reload(&mut self, ticket: Option<Ticket>) {
         let file = self.shared.settings.file.clone();
         let launcher = self.shared.launcher.clone();
         let open = self.open_ports().into_iter().map(|(_, port)| port).collect();
         let work = move |_: &jobs::Pulse| {
-            Outcome::Configuration(configuration(&file, launcher.as_deref(), open).map(Box::new), json)
+            Outcome::Configuration(configuration(&file, launcher.as_deref(), open).map(Box::new))
         };
         if let Err(busy) = self.shared.jobs.submit(ticket, Kind::Read, 0, work) {
-            self.reloaded(ticket, Err(vec![format!("no room for the job: {busy:?}")]), json);
+            self.reloaded(ticket, Err(vec![format!("no room for the job: {busy:?}")]));
         }
     }
 
     /// The configuration has been read: all of it takes its place, or none. Says which rows changed.
-    pub(super) fn reloaded(
-        &mut self,
-        ticket: Option<Ticket>,
-        read: Result<Box<Configuration>, Vec<String>>,
-        json: bool,
-    ) {
+    pub(super) fn reloaded(&mut self, ticket: Option<Ticket>, read: Result<Box<Configuration>, Vec<String>>) {
         let result = read.and_then(|new| {
             let stopping = || vec!["the server is stopping".to_owned()];
             if self.shared.stopping { Err(stopping()) } else { self.replace(*new) }
@@ -49,13 +47,12 @@ impl Server {
             Err(complaints) => log::error!("reload refused, nothing has changed: {}", complaints.join("; ")),
         }
         if let Some(ticket) = ticket {
-            let (done, text) = orders::reload_report(result, json);
-            self.report(ticket, done, text);
+            self.report(ticket, &orders::reload_report(result));
         }
     }
 
     fn replace(&mut self, new: Configuration) -> Result<Vec<String>, Vec<String>> {
-        let Configuration { settings: mut new, tls, stamps, volumes, mut opened, launched } = new;
+        let Configuration { settings: mut new, tls, control_gid, stamps, volumes, mut opened, launched } = new;
         let old = self.shared.settings.clone();
         let changes = settings::diff(&old, &new);
         // Until the next start: the run lock, the control socket and the bins are there.
@@ -104,6 +101,10 @@ impl Server {
         self.shared.tls = tls;
         self.shared.volumes = volumes;
         self.shared.pop3 = Shared::pop3_rules(&new);
+        if self.shared.control_gid != control_gid {
+            self.shared.control_gid = control_gid;
+            self.share_socket();
+        }
         self.shared.cap = cap(&new, self.descriptors);
         self.journal.follow(&new);
         if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {
@@ -124,6 +125,21 @@ impl Server {
             }
         }
         have
+    }
+
+    /// Lets those connect who now may: by a job, because the socket is a file. Who may give orders is judged anew anyway.
+    fn share_socket(&mut self) {
+        let (socket, gid) = (self.socket.clone(), self.shared.control_gid);
+        let work = move |_: &jobs::Pulse| {
+            let shared = open_to(&socket, gid);
+            if let Err(why) = &shared {
+                log::error!("{why}");
+            }
+            Outcome::Told(shared.map(|()| Report::default()).map_err(|why| vec![why]))
+        };
+        if self.shared.jobs.submit(None, Kind::Sync, 0, work).is_err() {
+            log::error!("{}: no room for the job that opens it to control_group: reload again", self.socket.display());
+        }
     }
 
     /// A new generation of authenticators takes over what waits; the old one finishes what it was asked.
@@ -162,10 +178,11 @@ fn configuration(path: &Path, launcher: Option<&Launcher>, open: Vec<Port>) -> R
     let settings = usable(path, &Rights { open: &read, launched: launcher.is_some() })?;
     let files = tls_files(&settings);
     let tls = tls::load(&files, &read).map_err(|why| vec![why])?;
+    let control_gid = control_gid(&settings).map_err(|why| vec![why])?;
     let (stamps, volumes) = (stamps(&files, &read), volumes(&settings));
     let mut opened = Vec::new();
     for port in ports(&settings, tls.is_some()).into_iter().filter(|port| !open.contains(port)) {
         opened.push((port, bind(port, launcher).map_err(|why| vec![why])?));
     }
-    Ok(Configuration { settings, tls, stamps, volumes, opened, launched })
+    Ok(Configuration { settings, tls, control_gid, stamps, volumes, opened, launched })
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::service::{Port, Stamp};
 use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
 use crate::sys::access::{self, Right};
 use crate::sys::files::Opener;
-use crate::sys::{process, user};
+use crate::sys::{group, process, user};
 
 /// A configuration that a server can run with, or what is wrong with it, a sentence each.
 pub fn usable(path: &Path, rights: &Rights<'_>) -> Result<Settings, Vec<String>> {
@@ -166,6 +166,28 @@ pub(super) fn remove_stale(socket: &Path) -> Result<(), String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", socket.display())),
         _ => Ok(()),
     }
+}
+
+/// The number of control_group, where it is set.
+pub(super) fn control_gid(settings: &Settings) -> Result<Option<u32>, String> {
+    let Some(settings::Group(name)) = &settings.control_group else { return Ok(None) };
+    match group::gid_of(name) {
+        Ok(Some(gid)) => Ok(Some(gid)),
+        Ok(None) => Err(format!("control_group: there is no group {name}")),
+        Err(error) => Err(format!("control_group: the group {name} cannot be looked up: {error}")),
+    }
+}
+
+/// Lets this group, besides us, connect to the control socket; or us alone.
+pub(super) fn open_to(socket: &Path, control_gid: Option<u32>) -> Result<(), String> {
+    let (gid, mode) = control_gid.map_or((None, 0o600), |gid| (Some(gid), 0o660));
+    // The group first: a socket that is open to the wrong group is open to strangers.
+    let shared = std::os::unix::fs::chown(socket, None, gid)
+        .and_then(|()| fs::set_permissions(socket, fs::Permissions::from_mode(mode)));
+    shared.map_err(|error| {
+        let remedy = "the user that the server runs as must be a member of it, since it started, or root: or take control_group out";
+        format!("{}: cannot be given to control_group: {error}; {remedy}", socket.display())
+    })
 }
 
 /// Where drops lie, and the volume of each such place; the longest path first. A place within another one of the same volume

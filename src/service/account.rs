@@ -23,14 +23,22 @@ pub fn place(name: &Name, account: &Account, settings: &Settings) -> Result<Plac
         None => drop_path(settings.domains.drops_of(name), settings.hash_spool, &name.local, &name.file),
         Some(path) => checked(Path::new(OsStr::from_bytes(path)), &settings.drop_root)?,
     };
-    Ok(Place {
+    Ok(place_of(drop, settings))
+}
+
+/// The place of a drop, as the settings have it.
+pub fn place_of(drop: PathBuf, settings: &Settings) -> Place {
+    Place {
         drop,
         bin_path: settings.bin_path.clone(),
         work_path: settings.work_path.clone(),
         owner: None,
+        full: settings.bin_pfull,
         locks: settings.lock_method.iter().map(lock).collect(),
+        hash_bindir: settings.hash_bindir,
+        min_space_bytes: settings.min_space.saturating_mul(1 << 20),
         lone: false,
-    })
+    }
 }
 
 /// The number behind an authenticator's uid field. May ask a name service, so this is for a job.

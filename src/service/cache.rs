@@ -19,6 +19,9 @@ use crate::text::secret::Secret;
 pub type Key = [u8; 16];
 
 struct Entry {
+    /// Whose it is, as a keyed hash that only tells most users apart: enough to forget one, and it fits where the entry had
+    /// room.
+    tag: u32,
     /// What the answer says beyond the name; most say nothing, and then an entry is one place in the table. Many small
     /// pieces that live for hours would keep the memory of the sessions around them from being given back.
     more: Option<Box<Account>>,
@@ -77,8 +80,8 @@ impl Cache {
         }
     }
 
-    /// Remembers a good answer.
-    pub fn put(&mut self, now: Instant, key: Key, account: Account) {
+    /// Remembers a good answer about `user`, named as [`forget`](Cache::forget) will be told.
+    pub fn put(&mut self, now: Instant, key: Key, user: &str, account: Account) {
         if self.limit == 0 {
             return;
         }
@@ -90,7 +93,39 @@ impl Cache {
         }
         let says_more = account.path.is_some() || account.uid.is_some() || !account.info.is_empty();
         let more = says_more.then(|| Box::new(account));
-        self.entries.insert(key, Entry { more, until: now + self.life, asked: false });
+        let entry = Entry { tag: self.tag(user), more, until: now + self.life, asked: false };
+        self.entries.insert(key, entry);
+    }
+
+    fn tag(&self, user: &str) -> u32 {
+        let hash = hmac::sign(&self.key, user.as_bytes());
+        let (bytes, _) = hash.as_ref().split_first_chunk().expect("SHA-256 has more than four bytes");
+        u32::from_le_bytes(*bytes)
+    }
+
+    /// Forgets what is remembered about a user, for all services and passwords; how many answers that were. Looks at every
+    /// entry, once for each order of an operator. (One user in four thousand million shares another's fate, and is asked
+    /// about anew.)
+    pub fn forget(&mut self, user: &str) -> usize {
+        let tag = self.tag(user);
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| entry.tag != tag);
+        let forgotten = before - self.entries.len();
+        if forgotten > 0 {
+            let entries = &self.entries;
+            self.hand.retain(|key| entries.contains_key(key));
+        }
+        forgotten
+    }
+
+    /// Bytes that it holds.
+    pub fn held(&self) -> usize {
+        let place = size_of::<(Key, Entry)>() + 1;
+        let more = self.entries.values().filter_map(|entry| entry.more.as_deref());
+        // A table of so many places is at most seven eighths full.
+        self.entries.capacity() * 8 / 7 * place
+            + self.hand.capacity() * size_of::<Key>()
+            + more.map(Account::held).sum::<usize>()
     }
 
     fn forget_one(&mut self, now: Instant) {
@@ -133,7 +168,7 @@ mod tests {
         let now = Instant::now();
         let mut cache = Cache::new(10, Duration::from_secs(60));
         let key = cache.key("pop3", b"ann", &secret("x"));
-        cache.put(now, key, account("ann"));
+        cache.put(now, key, "ann", account("ann"));
         assert_eq!(cache.get(now, &key, b"ann"), Some(account("ann")));
         for (service, user, password) in [
             ("smtp", "ann", "x"),
@@ -154,7 +189,7 @@ mod tests {
         let mut cache = Cache::new(10, Duration::from_secs(60));
         let key = cache.key("pop3", b"ann", &secret("x"));
         let own = Account { path: Some(b"/mail/ann".to_vec()), uid: Some(b"1000".to_vec()), ..account("ann") };
-        cache.put(now, key, own.clone());
+        cache.put(now, key, "ann", own.clone());
         assert_eq!(cache.get(now, &key, b"ann"), Some(own));
     }
 
@@ -163,10 +198,10 @@ mod tests {
         let now = Instant::now();
         let mut cache = Cache::new(100, Duration::from_secs(60));
         let regular = cache.key("pop3", b"regular", &secret("x"));
-        cache.put(now, regular, account("regular"));
+        cache.put(now, regular, "regular", account("regular"));
         for index in 0..1000 {
             let key = cache.key("pop3", format!("user{index}").as_bytes(), &secret("x"));
-            cache.put(now, key, account("user"));
+            cache.put(now, key, "user", account("user"));
             assert!(cache.get(now, &regular, b"regular").is_some(), "after {index}");
             assert!(cache.len().0 <= 100);
             assert!(cache.hand.len() <= 101);
@@ -174,11 +209,43 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_forgotten_for_all_services_and_passwords_and_nobody_else_is() {
+        let now = Instant::now();
+        let mut cache = Cache::new(100, Duration::from_secs(60));
+        let keys: Vec<Key> = [("pop3", "ann", "x"), ("smtp", "ann", "x"), ("pop3", "ann", "old"), ("pop3", "bob", "x")]
+            .map(|(service, user, password)| {
+                let key = cache.key(service, user.as_bytes(), &secret(password));
+                cache.put(now, key, user, account(user));
+                key
+            })
+            .into();
+        assert_eq!(cache.forget("ann"), 3);
+        for key in &keys[..3] {
+            assert!(cache.get(now, key, b"ann").is_none());
+        }
+        assert!(cache.get(now, &keys[3], b"bob").is_some());
+        assert_eq!((cache.forget("ann"), cache.forget("nobody")), (0, 0));
+        assert_eq!(cache.hand.len(), 1);
+        // However often that is done, the hand's keys do not pile up.
+        for _ in 0..1000 {
+            cache.put(now, keys[0], "ann", account("ann"));
+            cache.forget("ann");
+        }
+        assert!(cache.hand.len() <= 2 && cache.len().0 == 1);
+        assert!(cache.held() > 0);
+    }
+
+    #[test]
+    fn an_entry_is_no_larger_than_the_settings_promise() {
+        assert!(size_of::<(Key, Entry)>() + size_of::<Key>() <= 80, "about 100 bytes with the table's spare places");
+    }
+
+    #[test]
     fn no_room_or_no_life_means_no_memory() {
         let now = Instant::now();
         for mut cache in [Cache::new(0, Duration::from_secs(9)), Cache::new(9, Duration::ZERO)] {
             let key = cache.key("pop3", b"ann", &secret("x"));
-            cache.put(now, key, account("ann"));
+            cache.put(now, key, "ann", account("ann"));
             assert!(cache.get(now, &key, b"ann").is_none());
         }
     }

@@ -5,26 +5,33 @@
 //! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
+//! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
+//! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `helpers.rs` | the authenticators' processes                                                        |
 //! | `launcher.rs` | whom to ask for what root alone may do                                            |
+//! | `control.rs` | who may give which orders, and what becomes of each                                  |
+//! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
-//! | `control.rs` | who may give orders; the orders themselves are carried out by `server` between turns |
 
 pub mod account;
 pub mod cache;
 pub mod control;
+pub mod errand;
+pub mod guard;
 pub mod helpers;
 pub mod launcher;
+pub mod names;
 pub mod noise;
 pub mod pop3;
 
 use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::control::{Order, Told};
 use crate::net::child::Started;
 use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
@@ -35,6 +42,7 @@ use crate::protocol::pop3::Rules;
 use crate::rules::flood::Flood;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
+use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
 use crate::sys::files::{self, Opener};
 use crate::text::fault::Fault;
@@ -57,6 +65,10 @@ pub enum Outcome {
     Opened(Result<(Box<Maildrop>, Option<Box<Shown>>), Refused>),
     /// Bulletins were looked at after so many reloads: `None` when nothing has changed.
     Board(u32, Result<Option<Board>, Fault>),
+    /// There is no drop file, where there must be one.
+    NoDrop,
+    /// The name of a client's host was looked up.
+    Named(IpAddr, names::Lookup),
     /// A page of the index that was not in memory.
     Rows(Result<Vec<Row>, Miss>),
     /// A message that was not in memory is ready to be sent.
@@ -72,8 +84,12 @@ pub enum Outcome {
     /// After so many reloads, what the certificates' files look like, and what became of reading them again when they
     /// had changed.
     Certificates(u32, Vec<Stamp>, Option<Result<Option<Tls>, String>>),
-    /// The configuration was read again; whether the report is wanted as JSON.
-    Configuration(Result<Box<Configuration>, Vec<String>>, bool),
+    /// The configuration was read again.
+    Configuration(Result<Box<Configuration>, Vec<String>>),
+    /// What an order came to that was carried out by a job.
+    Told(Told),
+    /// An order found a maildrop in use: it comes back, and what to say should that last.
+    InUse(Box<errand::Errand>, String),
     /// It is time to try once more.
     TryAgain,
     /// The maildrop is another session's; whether that one's peer seems to be gone.
@@ -94,6 +110,8 @@ pub struct Configuration {
     pub settings: Settings,
     /// The certificates they name.
     pub tls: Option<Tls>,
+    /// The number of control_group, where it is set.
+    pub control_gid: Option<u32>,
     /// What the certificates' files looked like.
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
@@ -131,6 +149,29 @@ pub enum Newborn {
     Control(UnixStream),
 }
 
+/// How often access was limited, by what limited it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Access {
+    /// Names that `valid_users` has not; among the denied.
+    pub name: u64,
+    /// Right passwords from addresses that `user_ip_address` has not; among the denied.
+    pub address: u64,
+    /// The same for `user_ip_name`.
+    pub host: u64,
+    /// Users without a drop file, where there must be one.
+    pub no_drop: u64,
+    /// Logins that waited because of what their prefix had guessed.
+    pub delayed: u64,
+    /// Logins too soon after the last.
+    pub too_soon: u64,
+    /// Sessions beyond `max_per_user`.
+    pub over_user: u64,
+    /// Connections beyond `max_per_prefix`.
+    pub over_prefix: u64,
+    /// Connections ended because all were taken and they had not logged in.
+    pub crowded_out: u64,
+}
+
 /// What has happened since the server started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -140,8 +181,10 @@ pub struct Counts {
     pub short: u64,
     /// Good logins.
     pub logins: u64,
-    /// Wrong names or passwords.
+    /// Wrong names or passwords, and what is told so.
     pub denied: u64,
+    /// Access that was limited.
+    pub access: Access,
     /// Logins that could not be served just now.
     pub unavailable: u64,
     /// Messages sent whole.
@@ -180,14 +223,18 @@ pub struct Shared {
     pub volumes: Vec<(PathBuf, u64)>,
     /// Accepted, without an entry.
     pub newborn: Vec<Newborn>,
-    /// Conversations that will try again, the first one first: all wait equally long.
-    pub parked: VecDeque<(Instant, Ticket)>,
+    /// Limits and penalties.
+    pub guard: guard::Guard,
+    /// All connections are taken, and somebody waits to be accepted.
+    pub crowded: bool,
     /// Logins that found the maildrop in use, and which: is the session that has it still alive?
     pub contested: Vec<(PathBuf, Ticket)>,
     /// Drops being compacted: a login to one of them waits a while instead of being refused.
     pub compacting: HashSet<PathBuf>,
+    /// Volumes of drops whose bins have less than `min_space`: never more than there are volumes.
+    pub short: HashSet<u64>,
     /// Orders, to be carried out between turns.
-    pub orders: VecDeque<(Ticket, Vec<String>)>,
+    pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
     pub counts: Counts,
     /// What clients make happen, as far as it has lines in the log.
@@ -196,6 +243,8 @@ pub struct Shared {
     pub open: usize,
     /// Most that may be.
     pub cap: usize,
+    /// The number of control_group, where it is set.
+    pub control_gid: Option<u32>,
     /// Control connections that are open now.
     pub controls: usize,
     /// No new connections.
@@ -213,6 +262,11 @@ pub fn opener(launcher: Option<&Launcher>) -> Box<Opener<'_>> {
 }
 
 impl Shared {
+    /// Where maildrops lie, with the launcher's help where our own rights do not suffice.
+    pub fn disk(&self) -> RealDisk {
+        RealDisk { hand: self.launcher.clone().map(|launcher| launcher as _) }
+    }
+
     /// What follows from settings for POP3 conversations.
     pub fn pop3_rules(settings: &Settings) -> Arc<Rules> {
         Arc::new(Rules {
@@ -220,6 +274,8 @@ impl Shared {
             login: Duration::from_secs(settings.pop3_login_secs),
             max_errors: settings.max_errors,
             hide_version: settings.hide_version,
+            login_delay_secs: settings.login_delay_secs,
+            expire_days: settings.expire_days,
         })
     }
 
@@ -249,18 +305,23 @@ impl Shared {
         found.map_or(0, |(_, volume)| *volume)
     }
 
-    /// When something shared is due.
-    pub fn deadline(&self) -> Option<Instant> {
-        let parked = self.parked.front().map(|(at, _)| *at);
-        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(parked).min()
+    /// A maildrop on this volume was opened, and there was less than `min_space` for its bin, or enough: said in the log
+    /// when it begins and when it ends.
+    pub(crate) fn space(&mut self, volume: u64, drop: &Path, is_short: bool) {
+        let drop = drop.display();
+        if is_short && self.short.insert(volume) {
+            log::warn!(
+                "less than min_space is free for the bin of {drop}: until there is more no index is written there and \
+                 compaction waits; reading and deleting go on"
+            );
+        } else if !is_short && self.short.remove(&volume) {
+            log::info!("there is space again for the bin of {drop}: indexes are written and drops compacted");
+        }
     }
 
-    /// Sends those who waited long enough to try again.
-    pub fn unpark(&mut self, now: Instant) {
-        while self.parked.front().is_some_and(|(at, _)| *at <= now) {
-            let (_, ticket) = self.parked.pop_front().expect("the line above saw it");
-            self.post.push_back((ticket, Outcome::TryAgain));
-        }
+    /// When something shared is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).min()
     }
 
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
@@ -276,7 +337,7 @@ impl Shared {
                 self.compacting.remove(&path);
                 match result {
                     Ok(()) => log::debug!("compacted {}", path.display()),
-                    // The deletions are in the ledger: the next session that deletes tries again.
+                    // The deletions are in the ledger: the next session that finds it due tries again.
                     Err(Refused::InUse | Refused::Locked) => {
                         log::debug!("{}: compaction put off, another program has the drop", path.display());
                     }

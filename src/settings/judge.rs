@@ -10,11 +10,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::complaint::{Complaint, Level, Place};
-use super::{LockMethod, Method, PlainAuth, Settings};
+use super::{Group, LockMethod, Method, PlainAuth, Settings};
 use crate::sys::access::{self, Right};
 use crate::sys::files::{self, Opener};
-use crate::sys::process;
 use crate::sys::user::{self, User};
+use crate::sys::{group, process};
 
 /// A chain of certificates is a few thousand bytes; this is no PEM file any more.
 const PEM_BYTES: u64 = 1 << 20;
@@ -67,6 +67,7 @@ pub fn judge(settings: &Settings, rights: &Rights<'_>) -> Vec<Complaint> {
         judge.pem("tls_key", &key.path, "PRIVATE KEY-----");
         judge.secret(&key.path);
     }
+    judge.operators();
     judge.logins();
     judge.complaints
 }
@@ -264,6 +265,40 @@ impl Judge<'_> {
         if about.permissions().mode() & 0o007 != 0 {
             let text = format!("tls_key: everybody can get at {0}: `chmod o= {0}`", path.display());
             self.complain(Level::Warning, "tls_key", text);
+        }
+    }
+
+    /// Members of control_group exist, and reach the socket.
+    fn operators(&mut self) {
+        let Some(Group(name)) = &self.settings.control_group else { return };
+        let gid = match group::gid_of(name) {
+            Ok(Some(gid)) => gid,
+            Ok(None) => {
+                let text =
+                    format!("control_group: there is no group {name}: make it (`groupadd {name}`) or name another");
+                return self.complain(Level::Error, "control_group", text);
+            }
+            Err(error) => {
+                let text = format!("control_group: the group {name} cannot be looked up: {error}");
+                return self.complain(Level::Error, "control_group", text);
+            }
+        };
+        if let Some(user) = self.user.as_ref().filter(|user| !user.groups.contains(&gid)) {
+            let text = format!(
+                "control_group: {0} cannot give the socket to {name}: make it a member (`usermod -aG {name} {0}`)",
+                user.name
+            );
+            return self.complain(Level::Error, "control_group", text);
+        }
+        let work = &self.settings.work_path;
+        let Ok(about) = fs::metadata(work) else { return };
+        let needed = if about.gid() == gid { 0o010 } else { 0o001 };
+        if about.mode() & needed == 0 {
+            let text = format!(
+                "control_group: members of {name} cannot reach the socket in {0}: `chgrp {name} {0}; chmod g+x {0}`",
+                work.display()
+            );
+            self.complain(Level::Warning, "control_group", text);
         }
     }
 

@@ -7,11 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::words::{Manner, Trouble, Word, quote};
-use super::{Command, Method, TlsFile};
+use super::{Command, Group, Method, TlsFile};
 use crate::rules::domains::{Elsewhere, Line, Reach, is_prefix};
 use crate::text::nearest::nearest;
-use crate::text::number::decimal;
-use crate::text::pattern::AddressList;
+use crate::text::number::{Fraction, decimal};
+use crate::text::pattern::{AddressList, PatternList};
+
+/// The word for a number that is never reached.
+pub const NEVER: &str = "never";
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,17 @@ pub enum Kind {
     /// A whole number between two bounds, both allowed.
     Number {
         /// What is counted: `SECONDS`, `ENTRIES`; in capitals, as manuals have it.
+        unit: &'static str,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A decimal fraction from 0 to 1.
+    Fraction,
+    /// The same, or [`NEVER`].
+    NumberOrNever {
+        /// What is counted.
         unit: &'static str,
         /// The least.
         min: u64,
@@ -41,6 +55,8 @@ pub enum Kind {
     Pem,
     /// A program and its arguments.
     Command,
+    /// The name of a group of users.
+    Group,
     /// The name of a domain.
     Domain,
     /// The name of a user of this machine.
@@ -53,6 +69,8 @@ pub enum Kind {
     Addresses,
     /// A list of addresses, networks, ranges and wildcards.
     Networks,
+    /// A list of wildcards for names.
+    Patterns,
 }
 
 impl Kind {
@@ -61,6 +79,8 @@ impl Kind {
         match self {
             Kind::Flag => "true|false".to_owned(),
             Kind::Number { unit, .. } => (*unit).to_owned(),
+            Kind::Fraction => "FRACTION".to_owned(),
+            Kind::NumberOrNever { unit, .. } => format!("{unit}|{NEVER}"),
             Kind::OneOf(choices) => choices.join("|"),
             Kind::SomeOf(choices) => format!("LIST of {}", choices.join(", ")),
             Kind::Text => "TEXT".to_owned(),
@@ -68,19 +88,22 @@ impl Kind {
             Kind::FolderOrNone => "[DIRECTORY]".to_owned(),
             Kind::Pem => "FILE [DOMAIN]".to_owned(),
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
+            Kind::Group => "GROUP".to_owned(),
             Kind::Domain => "DOMAIN".to_owned(),
             Kind::User => "USER".to_owned(),
             Kind::VirtualDomain => "PREFIX ADDRESSES|SUFFIX DOMAIN DIRECTORY".to_owned(),
             Kind::DomainFolder => "DOMAIN DIRECTORY".to_owned(),
             Kind::Addresses => "ADDRESS[,ADDRESS ...]".to_owned(),
             Kind::Networks => "LIST of addresses, networks, ranges, wildcards".to_owned(),
+            Kind::Patterns => "LIST of wildcards".to_owned(),
         }
     }
 
     /// The bounds, when there are any: `600 to 86400`.
     pub fn bounds(&self) -> Option<String> {
         match self {
-            Kind::Number { min, max, .. } => Some(format!("{min} to {max}")),
+            Kind::Number { min, max, .. } | Kind::NumberOrNever { min, max, .. } => Some(format!("{min} to {max}")),
+            Kind::Fraction => Some("0 to 1".to_owned()),
             _ => None,
         }
     }
@@ -150,10 +173,15 @@ impl Value<'_> {
 
     fn number(&self) -> Result<u64, Trouble> {
         let word = self.one()?;
-        let Kind::Number { unit, min, max } = *self.kind else { unreachable!("a number's row has a number's kind") };
+        let (Kind::Number { unit, min, max } | Kind::NumberOrNever { unit, min, max }) = *self.kind else {
+            unreachable!("a number's row has a number's kind")
+        };
         match decimal(word.text.as_bytes()) {
             Some(value) if (min..=max).contains(&value) => Ok(value),
-            _ => self.refuse(word, &format!("{unit} is a number from {min} to {max}")),
+            _ => {
+                let or = if matches!(self.kind, Kind::NumberOrNever { .. }) { ", or never" } else { "" };
+                self.refuse(word, &format!("{unit} is a number from {min} to {max}{or}"))
+            }
         }
     }
 
@@ -186,6 +214,19 @@ impl Value<'_> {
             return self.refuse(word, "nothing is expanded here, write the whole path");
         }
         Ok(self.base.join(&word.text))
+    }
+
+    /// All words as one list: blanks part entries as commas do, except where a comma or a `!` stands beside them.
+    fn list(&self) -> Result<(&Word, String), Trouble> {
+        let [first, rest @ ..] = self.words else { return Err(self.missing()) };
+        let mut text = first.text.clone();
+        for word in rest {
+            if !text.ends_with([',', '!']) && !word.text.starts_with(',') {
+                text.push(',');
+            }
+            text.push_str(&word.text);
+        }
+        Ok((first, text))
     }
 
     /// The entries of comma lists, also written with blanks, and the word each came in.
@@ -237,6 +278,20 @@ macro_rules! number_field {
     )* };
 }
 number_field!(u8, u16, u32, u64, usize);
+
+impl Field for Fraction {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        *self = match Fraction::parse(&word.text) {
+            Some(fraction) => fraction,
+            None => return value.refuse(word, "it is a fraction from 0 to 1, such as 0.5, with at most six decimals"),
+        };
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        vec![self.to_string()]
+    }
+}
 
 /// An enum whose values have names in the file. Gives `NAMES`, `name` and the [`Field`].
 macro_rules! choice {
@@ -346,6 +401,20 @@ impl Field for Vec<PathBuf> {
     }
 }
 
+impl Field for Option<Group> {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        if word.text.is_empty() {
+            return Err(value.missing());
+        }
+        *self = Some(Group(word.text.clone()));
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        self.iter().map(|group| quote(&group.0)).collect()
+    }
+}
+
 /// Domains, in lower case and without a last dot.
 impl Field for Vec<String> {
     fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
@@ -418,22 +487,34 @@ impl Field for Vec<IpAddr> {
     }
 }
 
-impl Field for AddressList {
-    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
-        // Blanks part entries as commas do, except where a comma or a `!` stands beside them.
-        let [first, rest @ ..] = value.words else { return Err(value.missing()) };
-        let mut text = first.text.clone();
-        for word in rest {
-            if !text.ends_with([',', '!']) && !word.text.starts_with(',') {
-                text.push(',');
+/// A list of wildcards: [`AddressList`] or [`PatternList`].
+macro_rules! list_field {
+    ($($type:ty),*) => { $(
+        impl Field for $type {
+            fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+                let (first, text) = value.list()?;
+                *self = <$type>::parse(&text).map_err(|why| Trouble::at(first.column, format!("{}: {why}", value.name)))?;
+                if self.is_empty() { Err(value.missing()) } else { Ok(()) }
             }
-            text.push_str(&word.text);
+            fn show(&self) -> Vec<String> {
+                if self.is_empty() { Vec::new() } else { vec![self.to_string()] }
+            }
         }
-        *self = AddressList::parse(&text).map_err(|why| Trouble::at(first.column, format!("{}: {why}", value.name)))?;
-        if self.is_empty() { Err(value.missing()) } else { Ok(()) }
+    )* };
+}
+list_field!(AddressList, PatternList);
+
+/// A number; none is [`NEVER`].
+impl Field for Option<u32> {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        *self = match value.words {
+            [word] if word.text.eq_ignore_ascii_case(NEVER) => None,
+            _ => Some(u32::try_from(value.number()?).expect("the row's bounds fit the field")),
+        };
+        Ok(())
     }
     fn show(&self) -> Vec<String> {
-        if self.is_empty() { Vec::new() } else { vec![self.to_string()] }
+        vec![self.map_or_else(|| NEVER.to_owned(), |number| number.to_string())]
     }
 }
 

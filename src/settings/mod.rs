@@ -37,7 +37,8 @@ pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
-use crate::text::pattern::AddressList;
+use crate::text::number::Fraction;
+use crate::text::pattern::{AddressList, PatternList};
 
 /// A configuration as one value: read once, never changed; a reload makes another. What each field means is in its row.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +65,12 @@ pub struct Settings {
     pub hash_spool: u8,
     /// Where bins lie; `None` = beside the drop files.
     pub bin_path: Option<PathBuf>,
+    /// A drop with less live mail in it is compacted at QUIT.
+    pub bin_pfull: Fraction,
+    /// Whether bins that do not lie beside their drop files are spread over 32 x 32 directories.
+    pub hash_bindir: bool,
+    /// Megabytes below which no index is written and nothing compacted; 0 = not watched.
+    pub min_space: u64,
     /// Virtual domains, as written. Use [`domains`](Settings::domains).
     pub vdomain: Vec<Line>,
     /// Stands between a virtual domain's prefix and a user.
@@ -85,6 +92,8 @@ pub struct Settings {
     pub log_path: PathBuf,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Whose members may watch and do daily work.
+    pub control_group: Option<Group>,
     /// A log that grew to so many kilobytes is renamed; 0 = never.
     pub log_max_size: u64,
     /// Statistics files; `None` = there are none.
@@ -106,7 +115,35 @@ pub struct Settings {
     pub authent_cache_hours: u64,
     /// Whether none are remembered.
     pub auth_nocache: bool,
+    /// Whether APOP is offered.
+    pub apop_enable: bool,
 
+    /// Names that may log in. Never empty.
+    pub valid_users: PatternList,
+    /// Whether a user without a drop file is refused.
+    pub drop_must_exist: bool,
+    /// Addresses that users may log in from. Never empty.
+    pub user_ip_address: AddressList,
+    /// Hosts that users may log in from. Never empty.
+    pub user_ip_name: PatternList,
+    /// Whether hosts' names are looked up.
+    pub lookup_names: bool,
+    /// Most sessions of a user at a time; 0 = no bound.
+    pub max_per_user: u32,
+    /// The least time between two logins of a user; 0 = none.
+    pub login_delay_secs: u64,
+    /// Days that mail stays; `None` = for ever.
+    pub expire_days: Option<u32>,
+    /// Most connections of a prefix at a time; 0 = no bound.
+    pub max_per_prefix: u32,
+    /// Length of a prefix of IPv4.
+    pub prefix_bits_v4: u8,
+    /// Length of a prefix of IPv6.
+    pub prefix_bits_v6: u8,
+    /// Where neither that bound nor penalties hold. Never empty.
+    pub trusted_networks: AddressList,
+    /// The longest wait of a guess; 0 = none.
+    pub penalty_max_secs: u64,
     /// Where bulletins are; `None` = there are none.
     pub bulletin_path: Option<PathBuf>,
     /// From whom they are.
@@ -186,6 +223,10 @@ pub enum Method {
     /// They are users of the system: our own program for these is asked.
     UnixUser,
 }
+
+/// A group of users of this machine, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group(pub String);
 
 /// A program and its arguments. Nothing is expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach
 use crate::sys::access;
 use crate::sys::files::{self, Opener};
 use crate::text::nearest::nearest;
+use crate::text::number::Fraction;
 
 /// A configuration is read into memory; a larger file is something else.
 const FILE_BYTES: u64 = 1 << 20;
@@ -287,6 +288,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         drop_root: Vec::new(),
         hash_spool: 0,
         bin_path: None,
+        bin_pfull: Fraction::HALF,
         vdomain: Vec::new(),
         vdomain_separator: '_',
         drop_prefix: true,
@@ -296,10 +298,13 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         bulletin_from: String::new(),
         hide_old_bulls: false,
         lock_method: Vec::new(),
+        hash_bindir: false,
+        min_space: 0,
         min_uid: 0,
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
+        control_group: None,
         log_max_size: 0,
         stats_path: None,
         authent_method: Method::External,
@@ -310,6 +315,20 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         authent_cache: 0,
         authent_cache_hours: 0,
         auth_nocache: false,
+        apop_enable: false,
+        valid_users: Default::default(),
+        drop_must_exist: false,
+        user_ip_address: Default::default(),
+        user_ip_name: Default::default(),
+        lookup_names: false,
+        max_per_user: 0,
+        login_delay_secs: 0,
+        expire_days: None,
+        max_per_prefix: 0,
+        prefix_bits_v4: 0,
+        prefix_bits_v6: 0,
+        trusted_networks: Default::default(),
+        penalty_max_secs: 0,
         bind_address: Vec::new(),
         pop_port: 0,
         pops_port: 0,
@@ -422,5 +441,9 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
     if !settings.plain_networks.is_empty() && settings.plain_auth != PlainAuth::Local {
         let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());
         complain(Level::Warning, "plain_networks", text);
+    }
+    if !settings.user_ip_name.is_everything() && !settings.lookup_names {
+        let text = "user_ip_name needs the names of hosts: add `lookup_names true`, or use user_ip_address".to_owned();
+        complain(Level::Error, "user_ip_name", text);
     }
 }

@@ -140,6 +140,14 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
     }),
+    row!(control_group {
+        kind: Group,
+        takes_effect: Now,
+        example: "mailops",
+        why: "A group of users whose members may watch the server and do daily work with tellpop: status, users, mem, kick \
+              and whatever `tellpop help` marks with a +. They must be able to reach the socket in work_path. Unset, root and \
+              the user that the server runs as are the only ones.",
+    }),
     row!(stats_path {
         kind: FolderOrNone,
         takes_effect: Now,
@@ -177,6 +185,30 @@ pub static ROWS: &[Row] = &[
         example: "/var/lib/dmail/bin",
         why: "Directory for the bins, where indexes and deletions are kept. Unset, a bin lies beside its drop file, as \
               .NAME.bin. Set it where others may write to the directory of the drop files.",
+    }),
+    row!(bin_pfull {
+        kind: Fraction,
+        default: "0.5",
+        takes_effect: NewConnections,
+        why: "How full of live mail a drop file is kept. When a user quits, what he deleted is gone for him; its bytes leave the \
+              drop file when live mail is less than this part of it, or when none is left. 1 = always at once, 0 = only when \
+              none is left. A drop file that another program than a delivering one was seen to write, a shell user's mailer \
+              or another server, is treated as with 1 for 30 days.",
+    }),
+    row!(hash_bindir {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: bins that do not lie beside their drop files are spread over 32 x 32 directories, by a hash of the drop \
+              file's whole path, which then follows below. After a change each bin is moved to its new place when its \
+              maildrop is next opened, and nothing is lost.",
+    }),
+    row!(min_space {
+        kind: number("MEGABYTES", 0, 1_000_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "With less than this free where the bins lie, no index is written and no drop file compacted that would need \
+              space for it; reading and deleting go on. 0 = free space is not watched.",
     }),
     row!(lock_method {
         kind: SomeOf(LockMethod::NAMES),
@@ -284,6 +316,105 @@ pub static ROWS: &[Row] = &[
         default: "false",
         takes_effect: Now,
         why: "true: remember no answer, whatever authent_cache says.",
+    }),
+    row!(apop_enable {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether APOP is offered, for old clients, where a password could be sent and the authenticator can judge it. It \
+              hides the password only from who does not try, and needs passwords that are kept as they are (nwauth -apop).",
+    }),
+    row!(valid_users {
+        part: "Who may log in",
+        kind: Patterns,
+        default: "*",
+        takes_effect: NewConnections,
+        why: "The names that may log in, before the authenticator is believed: ann,b*,!bob. A name of our main domain is \
+              compared without it, any other as user@domain. ! excludes, wherever in the list it stands. Who is left out hears \
+              what a wrong password hears.",
+    }),
+    row!(drop_must_exist {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether only users with a drop file may log in. Without it a user who never had mail has an empty mailbox.",
+    }),
+    row!(user_ip_address {
+        kind: Networks,
+        default: "*",
+        takes_effect: NewConnections,
+        why: "The addresses that users may log in from: 192.168.0.0/16,10.1.2.*,!10.1.2.66. Others hear what a wrong password \
+              hears.",
+    }),
+    row!(user_ip_name {
+        kind: Patterns,
+        default: "*",
+        takes_effect: NewConnections,
+        why: "The hosts that users may log in from, by name: *.example.com,!lab?.example.com. It needs lookup_names; a client \
+              without a name is matched by * alone.",
+    }),
+    row!(lookup_names {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether the names of clients' hosts are looked up. A name counts when it leads back to the address. The lookup \
+              begins with the connection and a login waits for it only when user_ip_name asks, 5 seconds at most; then the \
+              client has no name, and is told to try later where it needs one.",
+    }),
+    row!(max_per_user {
+        kind: number("SESSIONS", 0, 1_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "Most sessions of one user at a time, those included that wait for the mailbox; 0 = no bound. Only right \
+              passwords count, so nobody is kept out by strangers.",
+    }),
+    row!(login_delay_secs {
+        kind: number("SECONDS", 0, 86_400),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "The least time between two logins of a user, announced to clients (LOGIN-DELAY); 0 = none.",
+    }),
+    row!(expire_days {
+        kind: NumberOrNever { unit: "DAYS", min: 0, max: 3_650 },
+        default: "never",
+        takes_effect: NewConnections,
+        why: "How long mail stays on the server, announced to clients (EXPIRE). At QUIT older messages are deleted for good; 0 \
+              = at QUIT, whatever was retrieved.",
+    }),
+    row!(max_per_prefix {
+        part: "Limits against abuse",
+        kind: number("CONNECTIONS", 0, 1_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "Most connections at a time from one prefix; 0 = no bound. Off, because behind one address may be a whole campus; \
+              set it when you know your clients, and name the exceptions in trusted_networks. Without it connections that do \
+              not log in still give way when all are taken.",
+    }),
+    row!(prefix_bits_v4 {
+        kind: number("BITS", 8, 32),
+        default: "32",
+        takes_effect: NewConnections,
+        why: "How many bits of an IPv4 address are one customer, for max_per_prefix and penalties.",
+    }),
+    row!(prefix_bits_v6 {
+        kind: number("BITS", 16, 128),
+        default: "64",
+        takes_effect: NewConnections,
+        why: "The same for IPv6, where a customer has a network of his own.",
+    }),
+    row!(trusted_networks {
+        kind: Networks,
+        default: "127.0.0.1,::1",
+        takes_effect: NewConnections,
+        why: "Addresses of machines that many people are behind, such as a webmail server: neither max_per_prefix nor \
+              penalties hold there. It does not open what user_ip_address shuts.",
+    }),
+    row!(penalty_max_secs {
+        kind: number("SECONDS", 0, 60),
+        default: "15",
+        takes_effect: NewConnections,
+        why: "The longest wait of a login from a prefix that guesses passwords: each new wrong one doubles it, time and good \
+              logins bring it down, and a user who logged in well from there lately does not wait. 0 = nobody waits.",
     }),
     row!(bulletin_path {
         part: "Bulletins",
@@ -415,13 +546,8 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 #[rustfmt::skip]
 pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
-    note(&["control_group"], "root and the server's own user may control it"),
-    warn(&["user_ip_address", "allow_ip"], "clients may come from anywhere; close the port to others with a packet filter"),
-    warn(&["valid_users"], "every user the authenticator knows may log in"),
-    warn(&["min_space"], "free space is not watched"),
+    warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
     note(&["add_status"], "messages are sent without a Status line of ours"),
-    note(&["bin_pfull"], "a drop file is compacted when its user quits"),
-    note(&["hash_bindir"], "the directories under bin_path are laid out by us"),
     note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(
@@ -448,13 +574,11 @@ pub static LATER: &[Unused] = &[
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
     note(&["allow_dds"], "names with ../ in them are never users"),
-    note(&["apop_enable"], "APOP is offered when the authenticator can do it"),
     note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
     note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
     note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
     note(&["exit_files"], "the server is stopped with SIGTERM"),
     note(&["key"], "no licence key is needed"),
-    warn(&["lookup_names"], "names of clients are not looked up: name their addresses instead"),
     note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
     note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
     note(&["use_drop"], "drop files stay the mbox files they are"),

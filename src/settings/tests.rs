@@ -103,7 +103,7 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!(settings.authent_timeout, 10);
     assert_eq!(settings.authent_cache, 1000);
     assert_eq!(settings.authent_cache_hours, 12);
-    assert!(!settings.authent_domain && !settings.auth_nocache && !settings.hide_version);
+    assert!(!settings.authent_domain && !settings.auth_nocache && !settings.hide_version && !settings.apop_enable);
     assert_eq!(settings.log_level, LogLevel::Info);
     assert_eq!(settings.log_path, Path::new("/w"));
     assert_eq!((settings.log_max_size, settings.stats_path), (10_000, None));
@@ -114,6 +114,8 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!((settings.pop_port, settings.pops_port), (110, 995));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
     assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
+    assert_eq!(settings.bin_pfull.to_string(), "0.5");
+    assert_eq!((settings.hash_bindir, settings.min_space), (false, 0));
     assert_eq!((settings.pop3_idle_secs, settings.pop3_login_secs), (600, 180));
     assert_eq!((settings.max_connections, settings.max_errors, settings.min_uid), (0, 10, 100));
     assert_eq!((settings.bulletin_path, settings.bulletin_from.as_str()), (None, "Email System Administrator"));
@@ -130,13 +132,49 @@ fn users_of_the_system_need_no_authenticator_of_the_site() {
 }
 
 #[test]
+fn access_is_open_by_default_and_its_lists_are_read() {
+    let settings = good("");
+    assert!(settings.valid_users.matches("anybody") && settings.user_ip_name.matches(""));
+    assert!(settings.user_ip_address.contains("192.0.2.1".parse().unwrap()));
+    assert!(!settings.drop_must_exist && !settings.lookup_names);
+    assert_eq!((settings.max_per_user, settings.login_delay_secs, settings.expire_days), (0, 0, None));
+    assert_eq!((settings.max_per_prefix, settings.prefix_bits_v4, settings.prefix_bits_v6), (0, 32, 64));
+    assert_eq!(settings.penalty_max_secs, 15);
+    let trusted = |text: &str| settings.trusted_networks.contains(text.parse().unwrap());
+    assert!(trusted("127.0.0.1") && trusted("::1") && !trusted("127.0.0.2"));
+    let settings = good(
+        "valid_users a*, !abe\nuser_ip_address 10.0.0.0/8,!10.0.0.1\nuser_ip_name *.example\nlookup_names true\n\
+         expire_days 30\ndrop_must_exist true\n",
+    );
+    assert!(settings.valid_users.matches("ann") && !settings.valid_users.matches("abe"));
+    assert!(!settings.user_ip_address.contains("10.0.0.1".parse().unwrap()));
+    assert!(settings.user_ip_name.matches("pc.example") && !settings.user_ip_name.matches(""));
+    assert!(settings.lookup_names && settings.drop_must_exist);
+    assert_eq!(settings.expire_days, Some(30));
+    assert_eq!(good("expire_days NEVER").expire_days, None);
+    for (line, says) in [
+        ("expire_days 4000", "DAYS is a number from 0 to 3650"),
+        ("expire_days sometimes", "DAYS is a number from 0 to 3650"),
+        ("valid_users !ann", "only excludes"),
+        ("user_ip_name", "says nothing"),
+        ("user_ip_name *.example", "user_ip_name needs the names of hosts"),
+    ] {
+        let said = only(line);
+        assert!(said.contains(says), "{line}: {said}");
+    }
+}
+
+#[test]
 fn values_of_each_kind_are_read() {
     let settings = good(
         "  HOST_DOMAIN\tMail.Example.COM. # an alias\r\n\
          log_level WARN\n\
          authent_method External  # as in the manual\n\
          authent_domain TRUE\n\
+         apop_enable True\n\
          bin_path \"my bins\"\n\
+         bin_pfull .75 # of it\n\
+         hash_bindir true\nmin_space 50\n\
          lock_method flock, dotlock\n\
          drop_root /d\ndrop_root /home\n\
          bind_address 127.0.0.1, ::1\nbind_address 192.0.2.1\n\
@@ -145,8 +183,11 @@ fn values_of_each_kind_are_read() {
     );
     assert_eq!(settings.host_domain, ["example.com", "mail.example.com"]);
     assert_eq!(settings.log_level, LogLevel::Warn);
+    assert!(settings.apop_enable);
     assert!(settings.authent_domain);
     assert_eq!(settings.bin_path.as_deref(), Some(Path::new("/conf/my bins")));
+    assert_eq!(settings.bin_pfull.to_string(), "0.75");
+    assert_eq!((settings.hash_bindir, settings.min_space), (true, 50));
     assert_eq!(settings.lock_method, [LockMethod::Flock, LockMethod::Dotlock]);
     assert_eq!(settings.drop_root, [Path::new("/d"), Path::new("/home")]);
     let addresses: Vec<_> = settings.bind_address.iter().map(IpAddr::to_string).collect();
@@ -261,6 +302,8 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("bin_path \"/a b", ":5:10: error: a \" without its partner"),
         ("bin_path ~/x", ":5:10: error: bin_path cannot be `~/x`: nothing is expanded"),
         ("bin_path \"\"", ":5:9: error: bin_path says nothing"),
+        ("bin_pfull 1.5", ":5:11: error: bin_pfull cannot be `1.5`: it is a fraction from 0 to 1, such as 0.5"),
+        ("bin_pfull", ":5:10: error: bin_pfull says nothing: write `bin_pfull FRACTION`"),
         ("hide_version yes", ":5:14: error: hide_version cannot be `yes`: it is either true or false"),
         (
             "log_level wran",
@@ -338,7 +381,7 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("hide\u{7}version", ":5:5: error: a control character"),
         ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
         ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: there is no SMTP"),
-        ("user_ip_address 1.2.3.*", ":5:1: warning: user_ip_address is known but not used"),
+        ("allow_ip 1.2.3.*", ":5:1: warning: allow_ip is known but not used"),
         ("pop_prot 110", ":5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
         ("pop_port=110", ":5:1: warning: `pop_port=110` is not known and ignored: a blank parts name and value"),
         ("bananas", ":5:1: warning: `bananas` is not known and ignored: `dmail settings` lists what is"),

@@ -30,7 +30,7 @@ use std::io;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::desk::{Desk, Refused, Remark, Remarks};
-use super::disk::{Disk, How, LockKind, Reach};
+use super::disk::{Disk, How, Reach};
 use super::index::{Entry, Header, Index, Last, PAGE, Unread, Writer};
 use super::ledger::{Ledger, Record};
 use super::locks::DropLocks;
@@ -59,6 +59,8 @@ pub struct Compacted {
     pub freed_bytes: u64,
     /// Bytes that had to be moved.
     pub moved_bytes: u64,
+    /// Nothing was done: the copy would leave less free than min_space.
+    pub waits_for_space: bool,
 }
 
 /// The head of a copy.
@@ -151,29 +153,36 @@ pub(super) fn compact<'d, D: Disk>(
 ) -> Result<Compacted, Stale> {
     let fresh = refresh::refresh_locked(desk, drop, bin, locks)?;
     let header = fresh.header;
+    let bin = fresh.bin.as_ref().unwrap_or(bin);
     if header.preamble + header.live_bytes == header.drop.size {
         return Ok(Compacted::default());
     }
     let mut ledger = refresh::load(desk, bin, &mut Remarks::default())?;
     let times = desk.disk.stat(drop).map_err(desk.fault("looking at"))?;
     let cut = Cut::find(desk, &fresh.index, &header)?;
+    let runs = cut.runs(desk, &fresh.index, &header)?;
+    let length: u64 = runs.iter().map(|(from, to)| to - from).sum();
+    // Where everything from X on is dead the copy is next to nothing, and this is what makes room.
+    if length > 0 && desk.lacks(HEAD_BYTES + length + BLOCK_BYTES).map_err(Refused::Fault)? {
+        return Ok(Compacted { waits_for_space: true, ..Compacted::default() });
+    }
     cut.verify(desk, drop, &fresh.index, &header, &ledger, locks, keep_going)?;
 
-    let runs = cut.runs(desk, &fresh.index, &header)?;
     let plan = write_copy(desk, drop, cut.start, &runs, header.drop.size, &ledger, locks, keep_going)?;
     let plan = apply(desk, drop, plan, locks)?;
     bury(desk, bin, &mut ledger, &plan)?;
-    let renewed = shortened(desk, &mut ledger)?;
+    let renewed = refresh::shortened(desk, &mut ledger)?;
 
     // From here on nothing can be lost: what fails only makes the next session scan.
     let surplus = plan.size != header.drop.size;
     let ledger_file = renewed.as_ref().unwrap_or(bin);
-    if surplus || cut.renew(desk, drop, fresh.index, header, times, ledger_file, &ledger).is_err() {
+    if surplus || desk.short || cut.renew(desk, drop, fresh.index, header, times, ledger_file, &ledger).is_err() {
         desk.remove_own(".idx")?;
     }
     // A ledger written anew stays locked until here.
     finish(desk)?;
-    Ok(Compacted { freed_bytes: plan.size - plan.start - plan.length, moved_bytes: plan.length })
+    let freed_bytes = plan.size - plan.start - plan.length;
+    Ok(Compacted { freed_bytes, moved_bytes: plan.length, waits_for_space: false })
 }
 
 /// Completes a compaction that was interrupted, under all locks.
@@ -189,9 +198,9 @@ pub(super) fn recover<D: Disk>(
     desk.remove_own(".idx")?;
     let Some((copy, _)) = desk.open_own(".copy", How::Read)? else { return Ok(()) };
     let seen = desk.disk.stat(drop).map_err(desk.fault("looking at"))?;
-    let plan = read_plan(desk, &copy).filter(|plan| (plan.dev, plan.inode) == (seen.dev, seen.inode));
+    let plan = read_plan(desk, &copy, locks).filter(|plan| (plan.dev, plan.inode) == (seen.dev, seen.inode));
     let Some(plan) = plan else { return set_aside(desk, remarks) };
-    let hash = |from: u64, to: u64| hash_range(desk, drop, plan.seed, from, to);
+    let mut hash = |from: u64, to: u64| hash_range(desk, drop, plan.seed, from, to, locks);
     if seen.size < plan.start || hash(plan.start.saturating_sub(BEFORE_BYTES), plan.start)? != plan.before_hash {
         return set_aside(desk, remarks);
     }
@@ -235,7 +244,7 @@ fn set_aside<D: Disk>(desk: &Desk<D>, remarks: &mut Remarks) -> Result<(), Stale
 
 fn finish<D: Disk>(desk: &Desk<D>) -> Result<(), Refused> {
     desk.remove_own(".copy")?;
-    desk.disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &desk.own_path(".copy")))?;
+    desk.sync_bins()?;
     Ok(())
 }
 
@@ -245,31 +254,6 @@ fn bury<D: Disk>(desk: &Desk<D>, bin: &D::File, ledger: &mut Ledger, plan: &Plan
         return Ok(());
     }
     refresh::append(desk, bin, ledger, &[Record::Burial { through: plan.through }])
-}
-
-/// Writes a ledger that is mostly past anew. What comes back is the new file, locked before it had the name.
-fn shortened<D: Disk>(desk: &Desk<D>, ledger: &mut Ledger) -> Result<Option<D::File>, Refused> {
-    if !ledger.is_mostly_past() {
-        return Ok(None);
-    }
-    let disk = &desk.disk;
-    let path = desk.own_path(".bin.new");
-    let (short, bytes) = ledger.rewritten();
-    let Some((file, _)) = desk.open_own(".bin.new", How::Create)? else { return Ok(None) };
-    let written = disk
-        .cut(&file, 0)
-        .and_then(|()| disk.write(&file, &bytes, 0))
-        .and_then(|()| disk.sync(&file))
-        .and_then(|()| disk.try_lock(&file, LockKind::Fcntl));
-    if !matches!(written, Ok(true)) {
-        // The long one serves as well.
-        desk.remove_own(".bin.new")?;
-        return Ok(None);
-    }
-    disk.rename(&desk.bins, &desk.own(".bin.new"), &desk.own(".bin")).map_err(Fault::at("renaming", &path))?;
-    disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
-    *ledger = short;
-    Ok(Some(file))
 }
 
 /// Where the first dead message begins.
@@ -447,7 +431,7 @@ fn write_copy<D: Disk>(
         size,
         seed,
         old_hash: 0,
-        before_hash: hash_range(desk, drop, seed, start.saturating_sub(BEFORE_BYTES), start)?,
+        before_hash: hash_range(desk, drop, seed, start.saturating_sub(BEFORE_BYTES), start, locks)?,
         live_hash: 0,
         edge_hash: 0,
         bin_id: ledger.id,
@@ -492,12 +476,13 @@ fn publish<D: Disk>(
             }
         }
         plan.live_hash = hash.digest();
-        plan.old_hash = hash_range(desk, drop, plan.seed, plan.edge(), plan.size)?;
-        plan.edge_hash = hash_range(desk, drop, plan.seed, plan.end(), plan.edge())?;
+        plan.old_hash = hash_range(desk, drop, plan.seed, plan.edge(), plan.size, locks)?;
+        plan.edge_hash = hash_range(desk, drop, plan.seed, plan.end(), plan.edge(), locks)?;
         piece.resize((plan.edge() - plan.end()) as usize, 0);
         desk.read_full(drop, &mut piece, plan.end()).map_err(desk.fault("reading"))?;
         disk.write(&copy, &piece, place).map_err(Fault::at("writing", &path))?;
         disk.write(&copy, &plan.encode(), 0).map_err(Fault::at("writing", &path))?;
+        locks.touch();
         disk.sync(&copy).map_err(Fault::at("syncing", &path))?;
         Ok(())
     };
@@ -506,7 +491,7 @@ fn publish<D: Disk>(
         return Err(refused);
     }
     disk.rename(&desk.bins, &desk.own(".copy.new"), &desk.own(".copy")).map_err(Fault::at("renaming", &path))?;
-    disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
+    desk.sync_bins()?;
     Ok(plan)
 }
 
@@ -558,7 +543,7 @@ fn apply<D: Disk>(
 }
 
 /// The head of a copy whose live bytes are all there.
-fn read_plan<D: Disk>(desk: &Desk<D>, copy: &D::File) -> Option<Plan> {
+fn read_plan<D: Disk>(desk: &Desk<D>, copy: &D::File, locks: &mut DropLocks<'_, D>) -> Option<Plan> {
     let mut head = [0; WORDS * 8];
     desk.read_full(copy, &mut head, 0).ok()?;
     let plan = Plan::decode(&head)?;
@@ -566,12 +551,20 @@ fn read_plan<D: Disk>(desk: &Desk<D>, copy: &D::File) -> Option<Plan> {
         return None;
     }
     let behind = HEAD_BYTES.checked_add(plan.length)?;
-    let live = hash_range(desk, copy, plan.seed, HEAD_BYTES, behind).ok()?;
-    let edge = hash_range(desk, copy, plan.seed, behind, behind.checked_add(plan.edge() - plan.end())?).ok()?;
+    let live = hash_range(desk, copy, plan.seed, HEAD_BYTES, behind, locks).ok()?;
+    let edge_end = behind.checked_add(plan.edge() - plan.end())?;
+    let edge = hash_range(desk, copy, plan.seed, behind, edge_end, locks).ok()?;
     (live == plan.live_hash && edge == plan.edge_hash).then_some(plan)
 }
 
-fn hash_range<D: Disk>(desk: &Desk<D>, file: &D::File, seed: u64, from: u64, to: u64) -> Result<u64, Fault> {
+fn hash_range<D: Disk>(
+    desk: &Desk<D>,
+    file: &D::File,
+    seed: u64,
+    from: u64,
+    to: u64,
+    locks: &mut DropLocks<'_, D>,
+) -> Result<u64, Fault> {
     let mut hash = Xxh3::with_seed(seed);
     let mut piece = Vec::new();
     let mut at = from;
@@ -580,6 +573,7 @@ fn hash_range<D: Disk>(desk: &Desk<D>, file: &D::File, seed: u64, from: u64, to:
         desk.read_full(file, &mut piece, at).map_err(desk.fault("reading"))?;
         hash.update(&piece);
         at += piece.len() as u64;
+        locks.touch();
     }
     Ok(hash.digest())
 }

@@ -1,12 +1,15 @@
 //! What every blocking call on a maildrop works with: the two directories held open, the names in them, who may own what.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::disk::{Disk, How, LockKind, Stat};
+use super::path::letters;
 use crate::text::fault::Fault;
+use crate::text::number::Fraction;
 
 /// Where a maildrop is, and how other programs meet us there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +23,14 @@ pub struct Place {
     pub work_path: PathBuf,
     /// Who must own the drop; `None`: anybody.
     pub owner: Option<u32>,
+    /// What part of the drop live mail must fill: with less in it the drop is compacted.
+    pub full: Fraction,
     /// How to lock the drop while scanning and compacting, in this order.
     pub locks: Vec<LockKind>,
+    /// Bins that do not lie beside their drops are spread over 32 x 32 directories.
+    pub hash_bindir: bool,
+    /// With less than this free where the bins lie no index is written, and no copy for a compaction; 0: not watched.
+    pub min_space_bytes: u64,
     /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
     pub lone: bool,
 }
@@ -34,7 +43,10 @@ impl Place {
             bin_path: None,
             work_path: work_path.into(),
             owner: None,
+            full: Fraction::HALF,
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
+            hash_bindir: false,
+            min_space_bytes: 0,
             lone: false,
         }
     }
@@ -76,6 +88,10 @@ pub enum Remark {
     NotAnMbox,
     /// The index could not be written; it lives in memory until the session ends.
     IndexInMemory,
+    /// Less is free than [`Place::min_space_bytes`]; the index lives in memory and compaction waits.
+    ShortOfSpace,
+    /// The bin lay where the other value of `hash_bindir` puts it, and was moved.
+    BinMoved,
 }
 
 impl fmt::Display for Remark {
@@ -90,16 +106,18 @@ impl fmt::Display for Remark {
             Remark::Recovered => "an interrupted compaction was completed",
             Remark::NotAnMbox => "it has bytes and no From_ line: is it an mbox file?",
             Remark::IndexInMemory => "its index cannot be written; it lives in memory until the session ends",
+            Remark::ShortOfSpace => "less than min_space is free; its index lives in memory, compaction waits",
+            Remark::BinMoved => "its bin lay where hash_bindir had put it before, and was moved",
         })
     }
 }
 
 /// A session's remarks, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Remarks(u8);
+pub(super) struct Remarks(u16);
 
 impl Remarks {
-    const ALL: [Remark; 7] = [
+    const ALL: [Remark; 9] = [
         Remark::NoDotlock,
         Remark::AlienLedger,
         Remark::DamagedLedger,
@@ -107,6 +125,8 @@ impl Remarks {
         Remark::Recovered,
         Remark::NotAnMbox,
         Remark::IndexInMemory,
+        Remark::ShortOfSpace,
+        Remark::BinMoved,
     ];
 
     pub(super) fn add(&mut self, remark: Remark) {
@@ -129,7 +149,21 @@ pub(super) struct Spot {
     /// Where its bin lies, when not beside it.
     pub(super) bins: Option<Box<Path>>,
     pub(super) owner: Option<u32>,
+    pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
+    pub(super) min_space_bytes: u64,
+}
+
+/// What came of trying for the session lock.
+pub(super) enum Bin<F> {
+    /// The bin, locked.
+    Held(F),
+    /// There is no bin.
+    Absent,
+    /// It was, or is, where the other value of hash_bindir has it: begin again.
+    Moved,
+    /// Another file has its name now: begin again.
+    Replaced,
 }
 
 /// The directories of a spot, held open while a job works there.
@@ -139,6 +173,10 @@ pub(super) struct Desk<D: Disk> {
     pub(super) dir: D::Dir,
     /// Where bin, index and copy lie: may be the same directory.
     pub(super) bins: D::Dir,
+    /// There was less than min_space when this was made.
+    pub(super) short: bool,
+    /// Where the bin would lie with the other value of `hash_bindir`.
+    other: Option<Box<Path>>,
     name: OsString,
 }
 
@@ -149,23 +187,44 @@ impl<D: Disk> Desk<D> {
         for (slot, kind) in locks.iter_mut().zip(&place.locks) {
             *slot = Some(*kind);
         }
-        let mut spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: place.owner, locks };
+        let mut spot = Spot {
+            drop: place.drop.as_path().into(),
+            bins: None,
+            owner: place.owner,
+            full: place.full,
+            locks,
+            min_space_bytes: place.min_space_bytes,
+        };
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
         };
         let Some(dir) = there(disk.open_dir(parent)).map_err(Fault::at("opening", parent))? else { return Ok(None) };
         let seen = disk.stat_dir(&dir).map_err(Fault::at("looking at", parent))?;
-        spot.bins = match &place.bin_path {
-            Some(path) => Some(mirrored(path, parent)),
+        let base = match &place.bin_path {
+            Some(path) => Some(path.clone()),
             // In a directory where others may write they could take our files away or put theirs in their place.
-            None if seen.mode & 0o022 != 0 => Some(mirrored(&place.work_path.join("bin"), parent)),
+            None if seen.mode & 0o022 != 0 => Some(place.work_path.join("bin")),
             // Nor is it ours where the drop is another user's and we are not root.
             None if place.owner.is_some_and(|owner| owner != disk.uid()) && disk.uid() != 0 => {
-                Some(mirrored(&place.work_path.join("bin"), parent))
+                Some(place.work_path.join("bin"))
             }
             None => None,
         };
-        Desk::hold(disk, spot, Some(dir), make)
+        let mut other = None;
+        if let Some(base) = base {
+            let (flat, hashed) = (mirrored(&base, parent), mirrored(&hashed(&base, &place.drop), parent));
+            let (here, there) = if place.hash_bindir { (hashed, flat) } else { (flat, hashed) };
+            (spot.bins, other) = (Some(here), Some(there));
+        }
+        let desk = Desk::hold(disk, spot, Some(dir), make)?;
+        Ok(desk.map(|desk| Desk { other, ..desk }))
+    }
+
+    /// The same for a drop as it stands: the bins' directory is made when there is mail, or a lone bin is wanted.
+    pub(super) fn of(disk: &D, place: &Place) -> Result<Option<Desk<D>>, Refused> {
+        let desk = Desk::at(disk, place, false)?;
+        let is_wanted = desk.is_none() && (place.lone || Desk::has_mail(disk, place)?);
+        if is_wanted { Desk::at(disk, place, true) } else { Ok(desk) }
     }
 
     /// Whether there is a drop with bytes in it, as far as a look tells.
@@ -198,7 +257,56 @@ impl<D: Disk> Desk<D> {
             disk.make_dirs(path).map_err(Fault::at("making", path))?;
         }
         let Some(bins) = there(disk.open_dir(path)).map_err(Fault::at("opening", path))? else { return Ok(None) };
-        Ok(Some(Desk { disk: disk.clone(), dir, bins, name, spot }))
+        let short = spot.min_space_bytes > 0
+            && disk.free_bytes(&bins).map_err(Fault::at("looking at", path))? < spot.min_space_bytes;
+        Ok(Some(Desk { disk: disk.clone(), dir, bins, short, other: None, name, spot }))
+    }
+
+    /// Whether `bytes` more would leave less free than min_space, where the bins lie.
+    pub(super) fn lacks(&self, bytes: u64) -> Result<bool, Fault> {
+        let least = self.spot.min_space_bytes;
+        let free = || self.disk.free_bytes(&self.bins).map_err(Fault::at("looking at", &self.own_path(".copy")));
+        Ok(least > 0 && free()? < least.saturating_add(bytes))
+    }
+
+    /// Whether there is a bin where the other value of `hash_bindir` puts it.
+    pub(super) fn has_other(&self) -> Result<bool, Fault> {
+        let Some((path, dir)) = self.other_dir()? else { return Ok(false) };
+        let found = there(self.disk.look(&dir, &self.own(".bin"))).map_err(Fault::at("looking at", path))?;
+        Ok(found.is_some())
+    }
+
+    fn other_dir(&self) -> Result<Option<(&Path, D::Dir)>, Fault> {
+        let Some(path) = self.other.as_deref() else { return Ok(None) };
+        let dir = there(self.disk.open_dir(path)).map_err(Fault::at("opening", path))?;
+        Ok(dir.map(|dir| (path, dir)))
+    }
+
+    /// Moves the bin here from where the other value of `hash_bindir` had put it, unless a session holds it there. Whether
+    /// there was one: then begin again. The ledger comes last, because who finds it here looks no further.
+    pub(super) fn take_over(&self) -> Result<bool, Refused> {
+        let Some((other, dir)) = self.other_dir()? else { return Ok(false) };
+        let (disk, name) = (&self.disk, self.own(".bin"));
+        let path = other.join(&name);
+        let Some((bin, seen)) = self.open(&dir, &name, &path, How::Write, None)? else { return Ok(false) };
+        self.ours(&path, &seen)?;
+        if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
+            return Err(Refused::InUse);
+        }
+        if !disk.look(&dir, &name).is_ok_and(|now| (now.dev, now.inode) == (seen.dev, seen.inode)) {
+            return Ok(true);
+        }
+        if self.has_own(".copy")? && disk.look(&dir, &self.own(".copy")).is_ok() {
+            // One of them is of no ledger we have: for the operator to judge.
+            self.set_aside(".copy")?;
+        }
+        for ending in [".copy", ".idx", ".bin"] {
+            let moved = there(disk.move_to(&dir, &self.own(ending), &self.bins));
+            moved.map_err(Fault::at("moving from its old place", &other.join(self.own(ending))))?;
+        }
+        disk.sync_dir(&self.bins).map_err(Fault::at("syncing the directory of", &self.own_path(".bin")))?;
+        disk.sync_dir(&dir).map_err(Fault::at("syncing", other))?;
+        Ok(true)
     }
 
     /// The drop's name in its directory.
@@ -239,17 +347,56 @@ impl<D: Disk> Desk<D> {
         Ok(found)
     }
 
+    /// Whether an open drop has its name still.
+    pub(super) fn is_named(&self, drop: &D::File) -> Result<bool, Fault> {
+        let named = there(self.disk.look(&self.dir, self.name())).map_err(self.fault("looking at"))?;
+        let seen = self.disk.stat(drop).map_err(self.fault("looking at"))?;
+        Ok(named.is_some_and(|named| (named.dev, named.inode) == (seen.dev, seen.inode)))
+    }
+
+    /// The volume of the drop's directory.
+    pub(super) fn dev(&self) -> Result<u64, Fault> {
+        Ok(self.disk.stat_dir(&self.dir).map_err(self.fault("looking at the directory of"))?.dev)
+    }
+
     /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
     pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
         let path = self.own_path(ending);
         let found = self.open(&self.bins, &self.own(ending), &path, how, None)?;
-        if let Some((_, seen)) = &found
-            && seen.uid != self.disk.uid()
-            && Some(seen.uid) != self.spot.owner
-        {
-            return Err(refuse("opening", &path, &format!("belongs to uid {}", seen.uid)));
+        if let Some((_, seen)) = &found {
+            self.ours(&path, seen)?;
         }
         Ok(found)
+    }
+
+    /// Takes the session lock: on the file that has the bin's name, and has it still when it is locked.
+    pub(super) fn lock_bin(&self, how: How) -> Result<Bin<D::File>, Refused> {
+        let Some((bin, held)) = self.open_own(".bin", how)? else {
+            return Ok(if self.take_over()? { Bin::Moved } else { Bin::Absent });
+        };
+        let path = self.own_path(".bin");
+        if !self.disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
+            return Err(Refused::InUse);
+        }
+        // A ledger written anew has another inode: who locked the old one has locked nothing.
+        let named = self.disk.look(&self.bins, &self.own(".bin"));
+        let is_named = named.is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode));
+        if !is_named {
+            return Ok(Bin::Replaced);
+        }
+        if how == How::Create && held.size == 0 && self.has_other()? {
+            // A session that began under the other value of hash_bindir has just made one there.
+            self.remove_own(".bin")?;
+            return Ok(Bin::Moved);
+        }
+        Ok(Bin::Held(bin))
+    }
+
+    fn ours(&self, path: &Path, seen: &Stat) -> Result<(), Refused> {
+        if seen.uid != self.disk.uid() && Some(seen.uid) != self.spot.owner {
+            return Err(refuse("opening", path, &format!("belongs to uid {}", seen.uid)));
+        }
+        Ok(())
     }
 
     /// With `owner`, and where our own rights do not suffice, with that user's.
@@ -303,6 +450,11 @@ impl<D: Disk> Desk<D> {
             .map_err(Fault::at("removing", &self.own_path(ending)))
     }
 
+    /// Returns when the names of our own files are on disk.
+    pub(super) fn sync_bins(&self) -> Result<(), Fault> {
+        self.disk.sync_dir(&self.bins).map_err(Fault::at("syncing the directory of", &self.own_path(".bin")))
+    }
+
     /// Whether one of our own files is there.
     pub(super) fn has_own(&self, ending: &str) -> Result<bool, Fault> {
         let found = there(self.disk.look(&self.bins, &self.own(ending)));
@@ -347,6 +499,12 @@ pub(super) fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// A permanent refusal of `path`, with our own words for why.
 pub(super) fn refuse(doing: &'static str, path: &Path, why: &str) -> Refused {
     Refused::Unsafe(Fault::new(doing, path, io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned())))
+}
+
+/// `base` with two letters below it, by the whole path of the drop.
+fn hashed(base: &Path, drop: &Path) -> PathBuf {
+    let letters = letters(drop.as_os_str().as_bytes());
+    letters.iter().fold(base.to_owned(), |path, letter| path.join(OsStr::from_bytes(&[*letter])))
 }
 
 /// `base` with the whole of `path` below it: two drops with one name in different directories have different bins.

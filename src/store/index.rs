@@ -5,7 +5,8 @@
 //! between two entries is what compaction takes out. Each entry's check covers its position and the header's
 //! generation, drawn anew whenever entries move: an old entry can never pass for a new one. While entries are being moved
 //! the header is void. Written under an earlier boot, all entries are checked before the first is believed.
-//! When the file cannot be written (a full disk) the entries stay in memory until the session ends.
+//! When the file cannot be written (a full disk), or less is free than `min_space`, the entries stay in memory until the
+//! session ends.
 
 use std::io;
 use std::path::PathBuf;
@@ -69,6 +70,8 @@ pub(super) struct Header {
     pub(super) bin_bytes: u64,
     pub(super) bin_id: u64,
     pub(super) bin_serial: u32,
+    /// When others were last seen to have changed the drop, as the ledger says.
+    pub(super) foreign_secs: u64,
     /// The last message of the drop, dead or alive.
     pub(super) last: Last,
     /// [`tail_bytes`] before the drop's end.
@@ -131,6 +134,7 @@ impl Header {
             self.bulletins.epoch,
             u64::from(self.bulletins.through),
             self.bulletins.beyond,
+            self.foreign_secs,
         ];
         let mut bytes = [0; HEADER_BYTES];
         for (word, place) in words.iter().zip(bytes.chunks_exact_mut(8)) {
@@ -177,6 +181,7 @@ impl Header {
             },
             tail_hash: word(24),
             bulletins: Seen { epoch: word(25), through: word(26) as u32, beyond: word(27) },
+            foreign_secs: word(28),
         })
     }
 }
@@ -323,6 +328,10 @@ impl<'d, D: Disk> Writer<'d, D> {
     /// Begins at number 1, with a generation of its own. `old`: the file there was, if one.
     pub(super) fn anew(desk: &'d Desk<D>, old: Option<D::File>) -> Writer<'d, D> {
         let generation = desk.disk.random();
+        if desk.short {
+            // The one there is stays: it is true of its day, and spares the next session a scan when it is believed again.
+            return Writer { desk, index: Index::Memory(Vec::new()), generation, batch: Vec::new(), written: 0 };
+        }
         let file = match old {
             Some(file) => Some(file),
             // An index that is not ours, a link, a directory: it stays, and we do without.
@@ -344,6 +353,7 @@ impl<'d, D: Disk> Writer<'d, D> {
         let mut writer = Writer { desk, index, generation, batch: Vec::new(), written: kept };
         match &mut writer.index {
             Index::Memory(entries) => entries.truncate(kept as usize * ENTRY_BYTES),
+            Index::File(_) if desk.short => writer.index = Index::Memory(writer.read_back()?),
             Index::File(file) => {
                 if void(desk, file).is_err() {
                     writer.retreat()?;
@@ -383,12 +393,20 @@ impl<'d, D: Disk> Writer<'d, D> {
 
     /// From file to memory: what was written so far is read back.
     fn retreat(&mut self) -> Result<(), Unread> {
-        let Index::File(file) = &self.index else { return Ok(()) };
-        let mut entries = vec![0; self.written as usize * ENTRY_BYTES];
-        self.desk.read_full(file, &mut entries, HEADER_BYTES as u64).map_err(Unread::Failed)?;
-        drop(self.desk.remove_own(".idx"));
-        self.index = Index::Memory(entries);
+        if let Index::File(_) = &self.index {
+            let entries = self.read_back()?;
+            drop(self.desk.remove_own(".idx"));
+            self.index = Index::Memory(entries);
+        }
         Ok(())
+    }
+
+    fn read_back(&self) -> Result<Vec<u8>, Unread> {
+        let mut entries = vec![0; self.written as usize * ENTRY_BYTES];
+        if let Index::File(file) = &self.index {
+            self.desk.read_full(file, &mut entries, HEADER_BYTES as u64).map_err(Unread::Failed)?;
+        }
+        Ok(entries)
     }
 
     /// From here on the entries are this session's only.

@@ -20,6 +20,8 @@
 //! | 4    | Burial     | serial 4                                    | the bytes of all deaths up to that record are gone   |
 //! | 5    | Gone       | (hash 16, occurrence 4) each                | these are no longer in the drop, whoever removed them |
 //! | 6    | Frozen     | (hash 16, occurrence 4, text)               | reserved: imported UIDs                              |
+//! | 7    | Foreign    | seconds since 1970, 8                       | then somebody else than a deliverer wrote to the drop |
+//! | 8    | Revived    | (hash 16, occurrence 4) each                | the operator called these back: they are not dead    |
 //! | 16   | Bulletins  | epoch 8, through 4, zero 4, beyond 8; then as Deaths | these bulletins are gone, with the messages of the same QUIT |
 //!
 //! Kinds we do not know are passed over. A death whose bytes are gone is forgotten, so that the same message arriving again
@@ -47,6 +49,8 @@ pub(super) enum Record {
     Repetition(Vec<Named>),
     Burial { through: u32 },
     Gone(Vec<Uid>),
+    Foreign { at_secs: u64 },
+    Revived(Vec<Uid>),
     Bulletins { seen: Seen, deaths: Vec<Named> },
 }
 
@@ -77,6 +81,10 @@ pub(super) struct Ledger {
     pub(super) lines: HashMap<Uid, u32>,
     /// Of those hashes: occurrences that are no longer in the drop.
     pub(super) gone: HashSet<Uid>,
+    /// When others were last seen to have changed the drop, in seconds since 1970; 0: never.
+    pub(super) foreign_secs: u64,
+    /// The last record that called the dead back: an index that does not know it lacks them.
+    pub(super) revived: Option<u32>,
     /// Bulletins that are gone for this user.
     pub(super) bulletins: Option<Seen>,
     /// Something in the middle could not be read.
@@ -129,13 +137,25 @@ impl Ledger {
                 }
             }
             Record::Burial { through } => {
-                let buried = |(_, serial): &(u32, u32)| serial.wrapping_sub(*through).cast_signed() <= 0;
+                let buried = |(_, serial): &(u32, u32)| !is_after(*serial, *through);
                 let buried: Vec<Uid> =
                     self.deaths.iter().filter(|(_, death)| buried(death)).map(|(uid, _)| *uid).collect();
                 buried.iter().for_each(|uid| self.bury(uid));
             }
             Record::Gone(uids) => {
                 uids.iter().for_each(|uid| self.bury(uid));
+            }
+            Record::Foreign { at_secs } => self.foreign_secs = *at_secs,
+            Record::Revived(uids) => {
+                for uid in uids {
+                    if let Some((from_check, _)) = self.deaths.remove(uid)
+                        && self.next.contains_key(&uid.hash)
+                    {
+                        // It has a namesake, from which only this told it apart.
+                        self.lines.insert(*uid, from_check);
+                    }
+                }
+                self.revived = Some(serial);
             }
         }
     }
@@ -199,6 +219,9 @@ impl Ledger {
             let deaths = self.deaths.iter().map(|(uid, (from_check, _))| named((uid, from_check)));
             records.push(Record::Deaths(deaths.collect()));
         }
+        if self.foreign_secs > 0 {
+            records.push(Record::Foreign { at_secs: self.foreign_secs });
+        }
         if let Some(seen) = self.bulletins {
             records.push(Record::Bulletins { seen, deaths: Vec::new() });
         }
@@ -212,6 +235,13 @@ impl Ledger {
         (short, bytes)
     }
 
+    /// The same for a drop of another name.
+    pub(super) fn renamed(&self, name: &[u8]) -> Vec<u8> {
+        let (mut short, _) = self.rewritten();
+        short.name = Some(name.to_owned());
+        short.rewritten().1
+    }
+
     /// Whether the live content is so little of the file that it is worth writing anew.
     pub(super) fn is_mostly_past(&self) -> bool {
         const WORTH_BYTES: u64 = 64 * 1024;
@@ -223,6 +253,11 @@ impl Ledger {
     pub(super) fn free(&self, hash: u128, known: bool) -> u32 {
         self.next.get(&hash).copied().unwrap_or(u32::from(known))
     }
+}
+
+/// Whether a record came after another.
+pub(super) fn is_after(serial: u32, other: u32) -> bool {
+    serial.wrapping_sub(other).cast_signed() > 0
 }
 
 /// The bytes that add `record`, number `serial`, to ledger `id`.
@@ -248,9 +283,13 @@ pub(super) fn encode(record: &Record, serial: u32, id: u64, bytes: &mut Vec<u8>)
             payload.extend_from_slice(&through.to_le_bytes());
             4
         }
-        Record::Gone(uids) => {
+        Record::Gone(uids) | Record::Revived(uids) => {
             uids.iter().for_each(|one| uid(one, &mut payload));
-            5
+            if matches!(record, Record::Gone(_)) { 5 } else { 8 }
+        }
+        Record::Foreign { at_secs } => {
+            payload.extend_from_slice(&at_secs.to_le_bytes());
+            7
         }
     };
     let mut head = [0; HEAD_BYTES];
@@ -288,13 +327,13 @@ fn check(head: &[u8; HEAD_BYTES], payload: &[u8]) -> u64 {
 fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
     let head: &[u8; HEAD_BYTES] = bytes.get(..HEAD_BYTES)?.try_into().ok()?;
     let u32_at = |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let u64_at = |at: usize| Some(u64::from_le_bytes(head[at..at + 8].try_into().ok()?));
+    let u64_at = |bytes: &[u8], at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let length = u32_at(head, 8)? as usize;
     if head[..4] != *MAGIC || length > PAYLOAD_BYTES {
         return None;
     }
     let payload = bytes.get(HEAD_BYTES..HEAD_BYTES + length)?;
-    if check(head, payload) != u64_at(24)? {
+    if check(head, payload) != u64_at(head, 24)? {
         return None;
     }
     let uid = |bytes: &[u8]| {
@@ -309,7 +348,11 @@ fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
         2 => named(payload).map(Record::Deaths),
         3 => named(payload).map(Record::Repetition),
         4 => u32_at(payload, 0).map(|through| Record::Burial { through }),
-        5 => payload.chunks(20).map(uid).collect::<Option<Vec<_>>>().map(Record::Gone),
+        kind @ (5 | 8) => {
+            let uids = payload.chunks(20).map(uid).collect::<Option<Vec<_>>>();
+            uids.map(if kind == 5 { Record::Gone } else { Record::Revived })
+        }
+        7 => u64_at(payload, 0).map(|at_secs| Record::Foreign { at_secs }),
         16 => payload.split_first_chunk::<24>().and_then(|(head, deaths)| {
             let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
             let seen = Seen { epoch: word(0), through: u32::try_from(word(8)).ok()?, beyond: word(16) };
@@ -317,7 +360,7 @@ fn decode(bytes: &[u8]) -> Option<(Option<Record>, u32, u64, usize)> {
         }),
         _ => None,
     };
-    Some((record, u32_at(head, 12)?, u64_at(16)?, HEAD_BYTES + length))
+    Some((record, u32_at(head, 12)?, u64_at(head, 16)?, HEAD_BYTES + length))
 }
 
 /// For callers that read the file: how much memory a ledger may take.
@@ -346,6 +389,9 @@ mod tests {
             Record::Deaths(vec![named(3, 0)]),
             Record::Burial { through: 1 },
             Record::Gone(vec![named(4, 2).uid]),
+            Record::Foreign { at_secs: 1_700_000_000 },
+            Record::Deaths(vec![named(5, 0), named(4, 0)]),
+            Record::Revived(vec![named(5, 0).uid, named(4, 0).uid]),
             Record::Bulletins { seen: SEEN, deaths: vec![named(5, 0)] },
         ];
         let mut ledger = Ledger::default();
@@ -362,7 +408,7 @@ mod tests {
     fn what_was_appended_is_what_is_read() {
         let (_, bytes, _) = sample();
         let ledger = Ledger::parse(&bytes);
-        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 6, false));
+        assert_eq!((ledger.id, ledger.serial, ledger.damaged), (77, 9, false));
         assert_eq!(ledger.name.as_deref(), Some(&b"ann"[..]));
         assert!([3, 5].iter().all(|&hash| ledger.deaths.contains_key(&named(hash, 0).uid)) && ledger.deaths.len() == 2);
         assert_eq!(ledger.bulletins, Some(SEEN));
@@ -371,6 +417,8 @@ mod tests {
             (2, 3, 1, 0)
         );
         assert!(ledger.gone.contains(&named(4, 2).uid));
+        assert_eq!((ledger.foreign_secs, ledger.revived), (1_700_000_000, Some(8)));
+        assert_eq!(ledger.lines.get(&named(4, 0).uid), Some(&4), "who was called back is still told from his namesake");
     }
 
     #[test]
@@ -383,8 +431,18 @@ mod tests {
             assert!(ledger.deaths.keys().all(|uid| long.deaths.contains_key(uid)));
             assert_eq!((ledger.deaths.len(), ledger.bulletins), (long.deaths.len(), long.bulletins));
             assert_eq!((&ledger.next, &ledger.lines, &ledger.gone), (&long.next, &long.lines, &long.gone));
+            assert_eq!(ledger.foreign_secs, long.foreign_secs);
             assert_eq!((ledger.id, ledger.end as usize, ledger.damaged), (long.id, bytes.len(), false));
         }
+    }
+
+    #[test]
+    fn a_ledger_of_another_name_says_the_same_of_its_messages() {
+        let (_, bytes, _) = sample();
+        let long = Ledger::parse(&bytes);
+        let other = Ledger::parse(&long.renamed(b"bob"));
+        assert_eq!((other.name.as_deref(), other.id, other.bulletins), (Some(&b"bob"[..]), long.id, long.bulletins));
+        assert_eq!((other.deaths.len(), other.lines, other.gone), (long.deaths.len(), long.lines, long.gone));
     }
 
     #[test]

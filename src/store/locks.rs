@@ -1,23 +1,40 @@
 //! The drop's own locks, which other programs know: taken in the order the settings give, given up in reverse, never waited
 //! for. Whoever gets [`Refused::Locked`] holds none of them and comes back later.
 //!
-//! A dotlock `NAME.lock` tells in one line who holds it. Left behind, it is judged:
+//! A dotlock `NAME.lock` of ours tells in one line who holds it, is locked by the kernel besides for as long as its holder
+//! lives, and is touched every thirty seconds of long work. One that was left behind is judged:
 //!
-//! | its line says                                         | stale when                                        |
-//! |-------------------------------------------------------|---------------------------------------------------|
-//! | this machine, this boot, this process namespace       | no such process, or one that started later; or as |
-//! | anything else, or nothing (procmail, mutt, mail.local) | not written for five minutes                      |
+//! | what is found                                                          | stale                                 |
+//! |------------------------------------------------------------------------|---------------------------------------|
+//! | the kernel's lock on it is held                                         | no: one of us, on this machine, lives |
+//! | our line: this machine, boot and process namespace, and the process is gone or its number is another's | at once |
+//! | any other line, a lone process number, nothing (procmail, mutt, mail.local) | when not touched for [`STALE_NANOS`] |
+//! | a link, a directory                                                     | never                                 |
+//!
+//! A lone number is no proof of death: it may count in another namespace. Our dotlock is made as `.NAME.lock.new`, locked and
+//! written there, and gets its name by link(2): nobody ever sees an unwritten one, not even right after we were killed. That
+//! first name is taken by one of us at a time, and only who has it judges and removes: so no two of us can judge the same stale
+//! lock, and none removes the fresh one of another. Removing is renaming to a name nobody knows, looking whether it was what
+//! had been judged (else it gets its name back), and only then taking it away.
+//!
+//! In a directory where we may make or remove nothing, a hand with more rights does the same by the same rules
+//! ([`lock_for_another`]), and gives us the file: the kernel's lock on it goes with the open file, so it is ours then.
 
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::desk::{Desk, Refused, Remark, Remarks};
-use super::disk::{Disk, Holder, How, LockKind, Reach};
+use super::desk::{Desk, Refused, Remark, Remarks, there};
+use super::disk::{Disk, Holder, How, LockKind, Reach, RealDisk, Stat};
+use crate::sys::files;
 use crate::text::fault::Fault;
 
-/// A stranger's dotlock older than this is nobody's: qpopper and liblockfile wait as long.
-const STALE_NANOS: i64 = 300 * 1_000_000_000;
-/// A dotlock is written anew when it is older than this, far enough below the five minutes others wait.
+/// A dotlock that was not touched for so long is nobody's: procmail waits as long. Never less than ten minutes, which others
+/// may take between two touches.
+pub(super) const STALE_NANOS: i64 = 1024 * 1_000_000_000;
+/// A dotlock is touched when its last touch is so long ago: far below what anybody takes for stale.
 const TOUCH_NANOS: i64 = 30 * 1_000_000_000;
 /// How much of another's lock file is read to judge it.
 const LINE_BYTES: usize = 512;
@@ -25,7 +42,8 @@ const LINE_BYTES: usize = 512;
 /// The locks on one drop, until dropped.
 pub(super) struct DropLocks<'d, D: Disk> {
     desk: &'d Desk<D>,
-    file: &'d D::File,
+    /// `None`: there is no drop, and only its name is locked.
+    file: Option<&'d D::File>,
     /// In the order taken.
     held: Vec<Held<D>>,
     pub(super) remarks: Remarks,
@@ -39,18 +57,33 @@ enum Held<D: Disk> {
 impl<'d, D: Disk> DropLocks<'d, D> {
     /// Takes all locks of the place on `file`, or none.
     pub(super) fn take(desk: &'d Desk<D>, file: &'d D::File) -> Result<DropLocks<'d, D>, Refused> {
+        DropLocks::take_on(desk, Some(file))
+    }
+
+    /// The same on a drop that may not be there: then only programs that make dotlocks are kept from making one.
+    pub(super) fn take_on(desk: &'d Desk<D>, file: Option<&'d D::File>) -> Result<DropLocks<'d, D>, Refused> {
         let mut locks = DropLocks { desk, file, held: Vec::new(), remarks: Remarks::default() };
+        let mut unmade = None;
         for kind in desk.spot.locks.into_iter().flatten() {
             if kind == LockKind::Dotlock {
-                match dotlock(desk)? {
-                    Some(held) => locks.held.push(held),
-                    None => locks.remarks.add(Remark::NoDotlock),
+                match dotlock(&Door::of(desk))? {
+                    Dotlock::Ours(held) => locks.held.push(held),
+                    Dotlock::MayNot(error) => unmade = Some(error),
                 }
-            } else if desk.disk.try_lock(file, kind).map_err(desk.fault("locking"))? {
+            } else if let Some(file) = file {
+                if !desk.disk.try_lock(file, kind).map_err(desk.fault("locking"))? {
+                    return Err(Refused::Locked);
+                }
                 locks.held.push(Held::Kernel(kind));
-            } else {
-                return Err(Refused::Locked);
             }
+        }
+        match unmade {
+            // Nothing is held: other programs could write while we take bytes out.
+            Some(error) if locks.held.is_empty() => {
+                return Err(Fault::new("making", &Door::of(desk).path(), error).into());
+            }
+            Some(_) => locks.remarks.add(Remark::NoDotlock),
+            None => {}
         }
         Ok(locks)
     }
@@ -62,7 +95,7 @@ impl<'d, D: Disk> DropLocks<'d, D> {
             if let Held::Dotlock { file, touched, .. } = held {
                 let now = disk.now();
                 if now - *touched >= TOUCH_NANOS {
-                    // A failure shows as a lock that others find stale in five minutes; there is nothing better to do.
+                    // A failure shows as a lock that others find stale one day; there is nothing better to do.
                     let _ = disk.set_times(file, now, now);
                     *touched = now;
                 }
@@ -76,7 +109,7 @@ impl<D: Disk> Drop for DropLocks<'_, D> {
         let disk = &self.desk.disk;
         while let Some(held) = self.held.pop() {
             match held {
-                Held::Kernel(kind) => drop(disk.unlock(self.file, kind)),
+                Held::Kernel(kind) => drop(self.file.map(|file| disk.unlock(file, kind))),
                 Held::Dotlock { inode, .. } => {
                     let name = self.desk.with(".lock");
                     // Somebody may have found us stale and taken the lock for himself.
@@ -107,122 +140,306 @@ fn parse(line: &[u8]) -> Option<Holder> {
     Some(Holder { world: words.next()?.to_owned(), pid, started })
 }
 
-/// `None` when the directory lets us make none.
-fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Option<Held<D>>, Refused> {
-    let disk = &desk.disk;
-    let name = desk.with(".lock");
-    let path: PathBuf = desk.spot.drop.with_file_name(&name);
-    // Written under another name first: whoever finds the lock, even right after we were killed, can read whose it is.
-    let new = desk.with(".lock.new");
-    drop(disk.remove(&desk.dir, &new));
-    let file = match disk.open(&desk.dir, &new, How::CreateNew) {
-        Ok(file) => file,
-        Err(error) => match error.kind() {
-            io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
-            io::ErrorKind::PermissionDenied => return dotlock_for(desk, &path),
-            io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
-            _ => return Err(Fault::new("making", &path, error).into()),
-        },
-    };
-    // Unwritten (a full disk), it is judged by its age like anybody's.
-    drop(disk.write(&file, line(&disk.holder()).as_bytes(), 0));
-    let taken = take_name(desk, &new, &name);
-    drop(disk.remove(&desk.dir, &new));
-    let inode = disk.stat(&file).map_err(Fault::at("looking at", &path))?.inode;
-    match taken? {
-        true => Ok(Some(Held::Dotlock { file, inode, touched: disk.now() })),
-        false => Err(Refused::Locked),
+/// Where the dotlock of a drop stands.
+struct Door<'d, D: Disk> {
+    disk: &'d D,
+    dir: &'d D::Dir,
+    drop: &'d Path,
+    /// Whose drop it is, if a hand may be asked about it.
+    owner: Option<u32>,
+}
+
+impl<'d, D: Disk> Door<'d, D> {
+    fn of(desk: &'d Desk<D>) -> Door<'d, D> {
+        Door { disk: &desk.disk, dir: &desk.dir, drop: &desk.spot.drop, owner: desk.spot.owner }
+    }
+
+    /// A name in the drop's directory: the drop's own with something before it and after it.
+    fn named(&self, before: &str, after: &str) -> PathBuf {
+        let mut name = OsString::from(before);
+        name.push(self.drop.file_name().unwrap_or(OsStr::new("")));
+        name.push(after);
+        name.into()
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.named("", ".lock")
+    }
+
+    /// Our dotlock's first name: no user's drop is called so.
+    fn first(&self) -> PathBuf {
+        self.named(".", ".lock.new")
+    }
+
+    /// The full path of the dotlock, for faults.
+    fn path(&self) -> PathBuf {
+        self.drop.with_file_name(self.lock())
+    }
+
+    fn is_at(&self, name: &Path, seen: &Stat) -> bool {
+        let same = |now: Stat| (now.dev, now.inode, now.mtime) == (seen.dev, seen.inode, seen.mtime);
+        self.disk.look(self.dir, name).is_ok_and(same)
     }
 }
 
-/// The same by somebody who may, if there is one: the directory lets us make none.
-fn dotlock_for<D: Disk>(desk: &Desk<D>, path: &Path) -> Result<Option<Held<D>>, Refused> {
-    let disk = &desk.disk;
-    let Some(owner) = desk.spot.owner else { return Ok(None) };
-    for attempt in 0..2 {
-        match disk.lock_for(&desk.spot.drop, owner, line(&disk.holder()).as_bytes()) {
-            Ok(file) => {
-                let inode = disk.stat(&file).map_err(Fault::at("looking at", path))?.inode;
-                return Ok(Some(Held::Dotlock { file, inode, touched: disk.now() }));
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if attempt > 0 || !remove_stale(desk)? {
-                    break;
-                }
-            }
-            Err(error) if denied(&error) => return Ok(None),
-            Err(error) => return Err(Fault::new("making", path, error).into()),
-        }
-    }
-    Err(Refused::Locked)
+/// What came of asking for the dotlock.
+enum Dotlock<D: Disk> {
+    Ours(Held<D>),
+    /// The directory lets us make none.
+    MayNot(io::Error),
+}
+
+fn dotlock<D: Disk>(door: &Door<'_, D>) -> Result<Dotlock<D>, Refused> {
+    let disk = door.disk;
+    let line = line(&disk.holder());
+    let file = match make(door, line.as_bytes(), &|_| Ok(()))? {
+        Made::Ours(file) => file,
+        Made::MayNot(error) => match door.owner.filter(|_| denied(&error)) {
+            None => return Ok(Dotlock::MayNot(error)),
+            Some(owner) => match disk.lock_for(door.drop, owner, line.as_bytes()) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
+                Err(error) if denied(&error) => return Ok(Dotlock::MayNot(error)),
+                Err(error) => return Err(Fault::new("making", &door.path(), error).into()),
+            },
+        },
+    };
+    let inode = disk.stat(&file).map_err(Fault::at("looking at", &door.path()))?.inode;
+    Ok(Dotlock::Ours(Held::Dotlock { file, inode, touched: disk.now() }))
 }
 
 fn denied(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// Gives our written lock its name, if nobody has it; once more after a stale one was taken away.
-fn take_name<D: Disk>(desk: &Desk<D>, new: &Path, name: &Path) -> Result<bool, Refused> {
+/// Makes the dotlock of `drop`, which lies in `dir`, for `uid`, who may not: it is his, and says `line`. Refuses as the
+/// system does for a name that is taken while somebody else has it.
+pub fn lock_for_another(dir: &File, drop: &Path, uid: u32, line: &[u8]) -> io::Result<File> {
+    let give = |file: &File| fchown(file, Some(uid), Some(dir.metadata()?.gid()));
+    lock_and_give(&RealDisk::default(), dir, drop, line, &give)
+}
+
+/// [`lock_for_another`] on a disk of the caller's.
+pub(super) fn lock_and_give<D: Disk>(
+    disk: &D,
+    dir: &D::Dir,
+    drop: &Path,
+    line: &[u8],
+    give: &dyn Fn(&D::File) -> io::Result<()>,
+) -> io::Result<D::File> {
+    match make(&Door { disk, dir, drop, owner: None }, line, give) {
+        Ok(Made::Ours(file)) => Ok(file),
+        Ok(Made::MayNot(error)) => Err(error),
+        Err(Refused::InUse | Refused::Locked) => Err(files::taken()),
+        Err(Refused::Unsafe(fault) | Refused::Fault(fault)) => Err(fault.source),
+    }
+}
+
+/// Takes that dotlock away, if it is this file; whether it was.
+pub fn unlock_for_another(dir: &File, drop: &Path, inode: u64) -> io::Result<bool> {
+    unlock_by_number(&RealDisk::default(), dir, drop, inode)
+}
+
+/// [`unlock_for_another`] on a disk of the caller's.
+pub(super) fn unlock_by_number<D: Disk>(disk: &D, dir: &D::Dir, drop: &Path, inode: u64) -> io::Result<bool> {
+    let is_it = |name: &Path| disk.look(dir, name).is_ok_and(|seen| seen.is_file() && seen.inode == inode);
+    take_away(&Door { disk, dir, drop, owner: None }, &is_it)
+}
+
+/// What came of making it.
+enum Made<D: Disk> {
+    Ours(D::File),
+    MayNot(io::Error),
+}
+
+/// The dotlock made under its first name, and given its own; `give` hands it to whose it shall be.
+fn make<D: Disk>(
+    door: &Door<'_, D>,
+    line: &[u8],
+    give: &dyn Fn(&D::File) -> io::Result<()>,
+) -> Result<Made<D>, Refused> {
+    let disk = door.disk;
+    let file = match enter(door)? {
+        Entered::Ours(file) => file,
+        Entered::MayNot(error) => return Ok(Made::MayNot(error)),
+    };
+    // Unwritten (a full disk), it is judged by its age like anybody's.
+    drop(disk.write(&file, line, 0));
+    let given = give(&file).map_err(Fault::at("making", &door.path()));
+    let taken = given.map_err(Refused::from).and_then(|()| take_name(door));
+    drop(disk.remove(door.dir, &door.first()));
+    if taken? { Ok(Made::Ours(file)) } else { Err(Refused::Locked) }
+}
+
+enum Entered<D: Disk> {
+    /// The file with the first name. The kernel's lock on it lasts as long as the file is open.
+    Ours(D::File),
+    MayNot(io::Error),
+}
+
+/// Makes the file with the first name, and locks it. One of us at a time comes out of here with it.
+fn enter<D: Disk>(door: &Door<'_, D>) -> Result<Entered<D>, Refused> {
+    let (disk, new) = (door.disk, door.first());
     for attempt in 0..2 {
-        match desk.disk.link(&desk.dir, new, name) {
+        let file = match disk.open(door.dir, &new, How::CreateNew) {
+            Ok(file) => file,
+            Err(error) => match error.kind() {
+                io::ErrorKind::AlreadyExists if attempt == 0 => match tidy(door, &new) {
+                    Ok(true) => continue,
+                    // What another user left in a directory where each removes his own.
+                    Err(error) if denied(&error) => return Ok(Entered::MayNot(error)),
+                    _ => return Err(Refused::Locked),
+                },
+                io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    return Ok(Entered::MayNot(error));
+                }
+                _ => return Err(Fault::new("making", &door.path(), error).into()),
+            },
+        };
+        // Until it is locked it looks like one left behind, and may be tidied away.
+        let locked = disk.try_lock(&file, LockKind::Fcntl).map_err(Fault::at("locking", &door.path()))?;
+        let named = locked && disk.stat(&file).is_ok_and(|ours| door.is_at(&new, &ours));
+        return if named { Ok(Entered::Ours(file)) } else { Err(Refused::Locked) };
+    }
+    Err(Refused::Locked)
+}
+
+/// Takes away what was left under the first name by one of us who was killed. Whether it is gone.
+fn tidy<D: Disk>(door: &Door<'_, D>, new: &Path) -> io::Result<bool> {
+    let disk = door.disk;
+    let dead = match disk.open(door.dir, new, How::Write) {
+        Ok(file) => {
+            // Stays open until the name is gone: its number is not given to another.
+            let dead = matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
+                && disk.stat(&file).is_ok_and(|seen| door.is_at(new, &seen));
+            return if dead { disk.remove(door.dir, new).map(|()| true) } else { Ok(false) };
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        // A link, or another user's.
+        Err(_) => {
+            let old = |seen: Stat| !seen.is_file() || disk.now() - seen.mtime >= STALE_NANOS;
+            disk.look(door.dir, new).is_ok_and(old)
+        }
+    };
+    if dead { disk.remove(door.dir, new).map(|()| true) } else { Ok(false) }
+}
+
+/// Gives our written lock its name, if nobody has it; once more after a stale one was taken away.
+fn take_name<D: Disk>(door: &Door<'_, D>) -> Result<bool, Refused> {
+    for attempt in 0..2 {
+        match door.disk.link(door.dir, &door.first(), &door.lock()) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if attempt > 0 || !remove_stale(desk)? {
+                if attempt > 0 || !remove_stale(door) {
                     return Ok(false);
                 }
             }
-            Err(error) => return Err(Fault::new("making", &desk.spot.drop.with_file_name(name), error).into()),
+            Err(error) => return Err(Fault::new("making", &door.path(), error).into()),
         }
     }
     Ok(false)
 }
 
-/// Takes the dotlock away if its holder is gone, and says whether it did.
-fn remove_stale<D: Disk>(desk: &Desk<D>) -> Result<bool, Refused> {
-    let disk = &desk.disk;
-    let name = desk.with(".lock");
-    let file = match disk.open(&desk.dir, &name, How::Write) {
-        Ok(file) => file,
-        Err(error) if denied(&error) => return Ok(remove_old(desk, &name)),
-        Err(_) => return Ok(false),
+/// What stands at the dotlock's name.
+pub(super) enum Standing<D: Disk> {
+    Free,
+    Held,
+    /// Nobody's any more. The file, where it can be opened, stays open so that its number is not given to another.
+    Stale(Option<D::File>, Stat),
+}
+
+/// Judges what stands at the dotlock's name, as the page says.
+pub(super) fn standing<D: Disk>(desk: &Desk<D>) -> Standing<D> {
+    judge(&Door::of(desk))
+}
+
+fn judge<D: Disk>(door: &Door<'_, D>) -> Standing<D> {
+    let (disk, name) = (door.disk, door.lock());
+    let mut seen = match disk.look(door.dir, &name) {
+        Ok(seen) if seen.is_file() => seen,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Standing::Free,
+        _ => return Standing::Held,
     };
-    let Ok(seen) = disk.stat(&file) else { return Ok(false) };
-    if !seen.is_file() {
+    let mut file = disk.open(door.dir, &name, How::Write).ok();
+    if file.as_ref().is_some_and(|file| !matches!(disk.try_lock(file, LockKind::Fcntl), Ok(true))) {
+        return Standing::Held;
+    }
+    // Others make theirs with modes that nobody may write to, or read.
+    file = file.or_else(|| disk.open(door.dir, &name, How::Read).ok());
+    let mut dead = false;
+    if let Some(file) = &file {
+        seen = match disk.stat(file) {
+            Ok(seen) if seen.is_file() => seen,
+            _ => return Standing::Held,
+        };
+        let mut text = [0; LINE_BYTES];
+        let read = disk.read(file, &mut text, 0, Reach::Wait).unwrap_or(0);
+        let holder = parse(&text[..read]).filter(|holder| holder.world == disk.holder().world);
+        dead = holder.is_some_and(|holder| !disk.is_alive(&holder));
+    }
+    if dead || disk.now() - seen.mtime >= STALE_NANOS { Standing::Stale(file, seen) } else { Standing::Held }
+}
+
+/// Temporary files of locks: our first name, and what somebody had begun to remove. They may be in use.
+pub(super) fn left_behind<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Fault> {
+    let parent = desk.spot.drop.parent().unwrap_or(Path::new("/"));
+    let start = desk.own(".lock.");
+    let names = desk.disk.names(&desk.dir).map_err(Fault::at("reading", parent))?;
+    let away = |name: &&[u8]| name.len() == 16 && name.iter().all(u8::is_ascii_hexdigit);
+    let ours = |name: &OsString| {
+        let rest = name.as_encoded_bytes().strip_prefix(start.as_os_str().as_encoded_bytes());
+        rest.is_some_and(|rest| rest == b"new" || away(&rest))
+    };
+    Ok(names.into_iter().filter(ours).map(|name| parent.join(name)).collect())
+}
+
+/// Removes those that are in nobody's use, and says which. Refused while one of us is about to take the lock.
+pub(super) fn sweep<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Refused> {
+    let found = left_behind(desk)?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let door = Door::of(desk);
+    // Who has the first name is alone: nobody is removing anything now.
+    let Entered::Ours(_file) = enter(&door)? else { return Ok(Vec::new()) };
+    for path in &found {
+        let name = Path::new(path.file_name().unwrap_or_default());
+        there(desk.disk.remove(&desk.dir, name)).map_err(Fault::at("removing", path))?;
+    }
+    drop(there(desk.disk.remove(&desk.dir, &door.first())));
+    Ok(found)
+}
+
+/// Takes the dotlock away if it is nobody's, and says whether the name is free. Only for who has the first name.
+fn remove_stale<D: Disk>(door: &Door<'_, D>) -> bool {
+    let (_file, seen) = match judge(door) {
+        Standing::Stale(file, seen) => (file, seen),
+        Standing::Free => return true,
+        Standing::Held => return false,
+    };
+    match take_away(door, &|name| door.is_at(name, &seen)) {
+        // Another user's, in a directory where each removes his own.
+        Err(error) if denied(&error) => {
+            door.owner.is_some_and(|owner| door.disk.unlock_for(door.drop, owner, seen.inode).is_ok())
+        }
+        gone => gone.unwrap_or(false),
+    }
+}
+
+/// Takes the dotlock away if it is what it should be; whether it was.
+fn take_away<D: Disk>(door: &Door<'_, D>, is_it: &dyn Fn(&Path) -> bool) -> io::Result<bool> {
+    let (disk, name) = (door.disk, door.lock());
+    if !is_it(&name) {
         return Ok(false);
     }
-    let mut text = [0; LINE_BYTES];
-    let read = disk.read(&file, &mut text, 0, Reach::Wait).unwrap_or(0);
-    let dead =
-        parse(&text[..read]).is_some_and(|holder| holder.world == disk.holder().world && !disk.is_alive(&holder));
-    // One that lives writes to it every thirty seconds: also our own, left behind when it could not be removed.
-    let stale = dead || disk.now() - seen.mtime >= STALE_NANOS;
-    // Two of us may have judged the same lock: only one of them may remove it, and only it. Whoever comes second finds the
-    // kernel's lock on the file taken, or another file under the name.
-    if !stale
-        || !matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
-        || !disk.look(&desk.dir, &name).is_ok_and(|now| now.inode == seen.inode)
-    {
-        return Ok(false);
-    }
-    let away = desk.with(&format!(".lock.{:016x}", disk.random()));
-    if let Err(error) = disk.rename(&desk.dir, &name, &away) {
-        return Ok(denied(&error) && unlock_for(desk, seen.inode));
-    }
-    let ours = disk.look(&desk.dir, &away).is_ok_and(|moved| moved.inode == seen.inode);
+    let away = door.named(".", &format!(".lock.{:016x}", disk.random()));
+    disk.rename(door.dir, &name, &away)?;
+    let ours = is_it(&away);
     if !ours {
         // Another program replaced the lock between the last two looks: it gets its name back.
-        drop(disk.link(&desk.dir, &away, &name));
+        drop(disk.link(door.dir, &away, &name));
     }
-    drop(disk.remove(&desk.dir, &away));
+    drop(disk.remove(door.dir, &away));
     Ok(ours)
-}
-
-/// A lock that we may not even read is judged by its age, and taken away by somebody who may.
-fn remove_old<D: Disk>(desk: &Desk<D>, name: &Path) -> bool {
-    let seen = desk.disk.look(&desk.dir, name);
-    seen.is_ok_and(|seen| seen.is_file() && desk.disk.now() - seen.mtime >= STALE_NANOS && unlock_for(desk, seen.inode))
-}
-
-fn unlock_for<D: Disk>(desk: &Desk<D>, inode: u64) -> bool {
-    desk.spot.owner.is_some_and(|owner| desk.disk.unlock_for(&desk.spot.drop, owner, inode).is_ok())
 }

@@ -5,6 +5,7 @@
 //! | [`open`](Maildrop::open)          | yes      | locks the bin for the session, brings the index up to date        |
 //! | [`page`], [`row`], [`reader`]     | no¹      | look at the snapshot; mail that came later is not in it           |
 //! | [`delete`], [`undelete_all`]      | no       | set and clear marks, in memory                                    |
+//! | [`expire`], [`mark_all`]          | yes      | mark what is old, what was fetched                                |
 //! | [`commit`]                        | yes      | one record in the ledger and one sync: all marks or none          |
 //! | [`compact`]                       | yes      | takes the dead bytes out; then gives the session lock up          |
 //! | dropping it                       | no       | gives the session lock up; marks are forgotten                    |
@@ -17,7 +18,11 @@
 //! [`row`]: Maildrop::row
 //! [`reader`]: Maildrop::reader
 //! [`delete`]: Maildrop::delete
+//! [`expire`]: Maildrop::expire
+//! [`mark_all`]: Maildrop::mark_all
 //! [`undelete_all`]: Maildrop::undelete_all
+//!
+//! The operator's acts need the session lock too: [`undelete`](fn@undelete), [`erase`](fn@erase), [`rename_user`].
 //!
 //! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made, unless
 //! [`Place::lone`] asks for a bin. The promises
@@ -32,25 +37,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use super::compaction::Compacted;
 pub use super::desk::{Place, Refused, Remark};
 pub use super::disk::{LockKind, Reach};
+pub use super::erase::{Erased, erase_on};
+pub use super::locks::{lock_for_another, unlock_for_another};
 pub use super::reader::{Fetch, Fetched, MessageReader, Pulled};
+pub use super::rename::{Renamed, rename_user_on};
+pub use super::undelete::{Undeleted, undelete_on};
 pub use crate::mail::identity::Uid;
 use crate::rules::bulletins::Seen;
 
 use super::compaction;
-use super::desk::{Desk, Remarks, Spot};
+use super::desk::{Bin, Desk, Remarks, Spot};
 use super::disk::{Disk, How, RealDisk};
 use super::index::{Entry, Header, Identity, Index, Last, PAGE, Unread};
 use super::ledger::{Ledger, Named, Record};
 use super::locks::DropLocks;
 use super::refresh::{self, Stale, write_ledger};
 use crate::text::fault::Fault;
+use crate::text::number::Fraction;
 
 /// How often a file may be replaced under our hands before we let others settle it.
-const ATTEMPTS: u32 = 8;
+pub(super) const ATTEMPTS: u32 = 8;
 
 /// A maildrop, open for one session.
 pub struct Maildrop<D: Disk = RealDisk> {
-    core: Arc<Core<D>>,
+    pub(super) core: Arc<Core<D>>,
     /// Where the ledger ends: the only part of a session that a commit moves.
     ledger: End,
     /// Nothing until the first message is marked.
@@ -73,8 +83,8 @@ pub(super) struct Core<D: Disk> {
     pub(super) files: Option<Files<D>>,
     generation: u64,
     totals: Totals,
-    /// Dead messages' bytes are in the drop.
-    dead: bool,
+    /// What of the drop is not dead.
+    kept_bytes: u64,
     /// The drop's size when the snapshot was taken.
     pub(super) size: u64,
     pub(super) last: Last,
@@ -150,7 +160,7 @@ pub struct Commit {
     pub deleted: u32,
     /// Their size on the wire.
     pub octets: u64,
-    /// Dead bytes are in the drop: [`Maildrop::compact`] would take them out.
+    /// So much of the drop is dead that it is time for [`Maildrop::compact`].
     pub wants_compaction: bool,
 }
 
@@ -195,39 +205,28 @@ impl<D: Disk> Maildrop<D> {
         remarks: &mut Remarks,
         made: &mut bool,
     ) -> Result<Option<Maildrop<D>>, Refused> {
-        let mut desk = Desk::at(disk, place, false)?;
-        if desk.is_none() && (place.lone || Desk::has_mail(disk, place)?) {
-            desk = Desk::at(disk, place, true)?;
-        }
-        let Some(desk) = desk else { return Ok(Some(Maildrop::empty(disk, place))) };
-        let bin = match desk.open_own(".bin", How::Write)? {
-            Some(bin) => bin,
-            None => {
-                if !place.lone && desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
-                    return Ok(Some(Maildrop::empty(disk, place)));
-                }
-                *made = true;
-                match desk.open_own(".bin", How::Create)? {
-                    Some(bin) => bin,
-                    None => return Ok(None),
-                }
+        let Some(desk) = Desk::of(disk, place)? else { return Ok(Some(Maildrop::empty(disk, place))) };
+        let mut bin = desk.lock_bin(How::Write)?;
+        if matches!(bin, Bin::Absent) {
+            if !place.lone && desk.open_drop()?.is_none_or(|(_, seen)| seen.size == 0) {
+                return Ok(Some(Maildrop::empty(disk, place)));
             }
-        };
-        let (bin, held) = bin;
-        let path = desk.own_path(".bin");
-        if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
-            return Err(Refused::InUse);
+            *made = true;
+            bin = desk.lock_bin(How::Create)?;
         }
-        // A ledger written anew has another inode: who locked the old one has locked nothing.
-        if !disk
-            .look(&desk.bins, &desk.own(".bin"))
-            .is_ok_and(|named| (named.dev, named.inode) == (held.dev, held.inode))
-        {
-            return Ok(None);
+        if matches!(bin, Bin::Moved) {
+            remarks.add(Remark::BinMoved);
+            *made = false;
+        }
+        let Bin::Held(bin) = bin else { return Ok(None) };
+        if desk.short {
+            remarks.add(Remark::ShortOfSpace);
         }
         let found = match desk.open_drop()? {
-            Some((drop, seen)) => refresh::refresh(&desk, &drop, seen, &bin)
-                .map(|fresh| (Some(Files { drop, index: fresh.index }), fresh.header, fresh.remarks)),
+            Some((drop, seen)) => refresh::refresh(&desk, &drop, seen, &bin).map(|fresh| {
+                let files = Files { drop, index: fresh.index };
+                (fresh.bin.unwrap_or(bin), Some(files), fresh.header, fresh.remarks)
+            }),
             None if place.lone => refresh::load(&desk, &bin, remarks).map(|ledger| {
                 let known = Header {
                     bin_bytes: ledger.end,
@@ -236,12 +235,12 @@ impl<D: Disk> Maildrop<D> {
                     bulletins: ledger.bulletins.unwrap_or_default(),
                     ..Header::default()
                 };
-                (None, known, Remarks::default())
+                (bin, None, known, Remarks::default())
             }),
             None => return Ok(Some(Maildrop::empty(disk, place))),
         };
         match found {
-            Ok((files, header, mut heard)) => {
+            Ok((bin, files, header, mut heard)) => {
                 heard.join(*remarks);
                 Ok(Some(Maildrop::over(disk, desk.spot, Some(bin), files, &header, heard)))
             }
@@ -256,18 +255,22 @@ impl<D: Disk> Maildrop<D> {
     }
 
     fn empty(disk: &D, place: &Place) -> Maildrop<D> {
-        let spot = Spot { drop: place.drop.as_path().into(), bins: None, owner: None, locks: [None; 3] };
+        let drop = place.drop.as_path().into();
+        let spot = Spot { drop, bins: None, owner: None, full: place.full, locks: [None; 3], min_space_bytes: 0 };
         Maildrop::over(disk, spot, None, None, &Header::default(), Remarks::default())
     }
 
     fn over(
         disk: &D,
-        spot: Spot,
+        mut spot: Spot,
         bin: Option<D::File>,
         files: Option<Files<D>>,
         header: &Header,
         remarks: Remarks,
     ) -> Maildrop<D> {
+        if refresh::is_shared(header.foreign_secs, disk.now()) {
+            spot.full = Fraction::ALL;
+        }
         let core = Core {
             disk: disk.clone(),
             spot,
@@ -275,7 +278,7 @@ impl<D: Disk> Maildrop<D> {
             files,
             generation: header.generation,
             totals: Totals { messages: header.count, octets: header.octets, last_read: header.last_read },
-            dead: header.preamble + header.live_bytes < header.drop.size,
+            kept_bytes: header.preamble + header.live_bytes,
             size: header.drop.size,
             last: header.last,
             tail_hash: header.tail_hash,
@@ -291,9 +294,23 @@ impl<D: Disk> Maildrop<D> {
         &self.core.spot.drop
     }
 
-    /// Whether dead bytes were in the drop when the session began: an earlier compaction was put off or interrupted.
+    /// Whether so much of the drop was dead when the session began that it is time for [`compact`](Maildrop::compact).
     pub fn wants_compaction(&self) -> bool {
-        self.core.dead
+        self.core.is_due(0, 0)
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn held(&self) -> usize {
+        let spot = &self.core.spot;
+        let paths = [Some(&spot.drop), spot.bins.as_ref()].into_iter().flatten();
+        let marks =
+            self.marks.as_ref().map_or(0, |marks| size_of::<Marks>() + marks.bits.capacity() * size_of::<u64>());
+        // What is shared has two counts before it.
+        size_of::<Self>()
+            + size_of::<Core<D>>()
+            + 2 * size_of::<usize>()
+            + paths.map(|path| path.as_os_str().len()).sum::<usize>()
+            + marks
     }
 
     /// What was there when the session began.
@@ -311,6 +328,11 @@ impl<D: Disk> Maildrop<D> {
     /// What the operator should hear about this maildrop.
     pub fn remarks(&self) -> Vec<Remark> {
         self.core.remarks.list()
+    }
+
+    /// Whether less than min_space was free for its bin; `None` for an empty mailbox, which has none.
+    pub fn is_short(&self) -> Option<bool> {
+        self.core.bin.as_ref().map(|_| self.remarks().contains(&Remark::ShortOfSpace))
     }
 
     /// Up to 64 messages from number `from` on, marked ones too; none when there are no more.
@@ -404,14 +426,15 @@ impl<D: Disk> Maildrop<D> {
         let (marked, seen) = (self.marks.take().filter(|marks| marks.count > 0), self.seen.take());
         let core = &self.core;
         let Some(bin) = core.bin.as_ref().filter(|_| marked.is_some() || seen.is_some()) else {
-            return Ok(Commit { wants_compaction: core.dead, ..Commit::default() });
+            return Ok(Commit { wants_compaction: self.wants_compaction(), ..Commit::default() });
         };
-        let mut deaths = Vec::new();
+        let (mut deaths, mut dead_bytes) = (Vec::new(), 0);
         if let (Some(files), Some(marks)) = (&core.files, &marked) {
             let mut number = 0;
             let read = files.index.read(&core.disk, core.generation, 0..core.totals.messages, Reach::Wait, |entry| {
                 number += 1;
                 if marks.has(number) {
+                    dead_bytes += entry.extent.end() - entry.extent.offset;
                     deaths.push(Named { uid: entry.uid(), from_check: entry.extent.from_check });
                 }
             });
@@ -438,7 +461,7 @@ impl<D: Disk> Maildrop<D> {
         self.bulletins = seen.unwrap_or(self.bulletins);
         self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id };
         let (deleted, octets) = marked.map_or((0, 0), |marks| (marks.count, marks.octets));
-        Ok(Commit { deleted, octets, wants_compaction: core.dead || deleted > 0 })
+        Ok(Commit { deleted, octets, wants_compaction: core.is_due(deleted, dead_bytes) })
     }
 
     /// Takes dead bytes out of the drop, then gives the session lock up. Long: only in a job for bulk work. `keep_going` is
@@ -508,7 +531,7 @@ fn row(number: u32, entry: &Entry, deleted: bool) -> Row {
 
 impl<D: Disk> Core<D> {
     /// Up to `most` entries from number `from` on, with their numbers.
-    fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
+    pub(super) fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
         let count = self.totals.messages;
         let Some(files) = self.files.as_ref().filter(|_| (1..=count).contains(&from)) else { return Ok(Vec::new()) };
         let end = count.min((from - 1).saturating_add(most));
@@ -534,6 +557,13 @@ impl<D: Disk> Core<D> {
             }
             Err(unread) => Err(Miss::Fault(self.index_fault(unread))),
         }
+    }
+
+    /// Whether it is time for a compaction when `count` messages of `bytes` are dead besides: nothing is left, which is one
+    /// truncate, or less than the place wants.
+    fn is_due(&self, count: u32, bytes: u64) -> bool {
+        let kept = self.kept_bytes.saturating_sub(bytes);
+        kept < self.size && (self.totals.messages == count || self.spot.full.is_more_than(kept, self.size))
     }
 
     /// The drop as it was when it was last found to be the one we know.

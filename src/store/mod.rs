@@ -8,9 +8,15 @@
 //! | `ledger`             | `.NAME.bin`: deaths and repetitions; truth; carries the session lock      |
 //! | `refresh`            | how the index is brought up to date with drop and ledger                  |
 //! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
+//! | `undelete`           | the dead that are still in the drop called back, by the operator          |
+//! | `erase`              | a mailbox taken away for good                                             |
+//! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
+//! | `expiry`             | old and fetched messages that go with a commit                            |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
+//! | [`repair`]           | a maildrop put in order without the server                                |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
+//! | [`tellpass`]         | the password of remote administration                                     |
 //! | [`bulletins`]        | the board that all users share, as a maildrop                             |
 //! | [`users`]            | the stock authenticator's files of users                                  |
 
@@ -19,14 +25,20 @@ pub mod disk;
 pub mod maildrop;
 pub mod path;
 pub mod reader;
+pub mod repair;
+pub mod tellpass;
 pub mod users;
 
 mod compaction;
 mod desk;
+mod erase;
+mod expiry;
 mod index;
 mod ledger;
 mod locks;
 mod refresh;
+mod rename;
+mod undelete;
 
 #[cfg(test)]
 mod tests;

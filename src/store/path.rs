@@ -8,8 +8,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use crate::rules::names::is_user_name;
 
-/// The directory letters of `hash_spool 3`.
+/// The directory letters of `hash_spool 3` and of `hash_bindir`.
 const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Two directory letters for `bytes`, one of 32 each: the lowest five bits of their XXH3-64, and the next five.
+pub(super) fn letters(bytes: &[u8]) -> [u8; 2] {
+    let hash = xxh3_64(bytes);
+    [LETTERS[hash as usize & 31], LETTERS[(hash >> 5) as usize & 31]]
+}
 
 /// The drop of `user` below `base`: called `file`, which is the user's name, or in a virtual domain may have a prefix before
 /// it. `hash_spool` is
@@ -37,9 +43,7 @@ pub fn drop_path(base: &Path, hash_spool: u8, user: &str, file: &str) -> PathBuf
             below(*rest.first().unwrap_or(first));
         }
         (3, _) => {
-            let hash = xxh3_64(bytes);
-            below(LETTERS[hash as usize & 31]);
-            below(LETTERS[(hash >> 5) as usize & 31]);
+            letters(bytes).into_iter().for_each(below);
         }
         _ => {}
     }

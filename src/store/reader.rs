@@ -148,6 +148,17 @@ impl<D: Disk> Core<D> {
         }
     }
 
+    /// The message's From_ line, if it is where it was.
+    pub(super) fn read_from_line(&self, entry: &Entry) -> Result<Vec<u8>, Miss> {
+        let mut line = vec![0; entry.extent.from_bytes as usize];
+        let mut read = 0;
+        while read < line.len() {
+            read += self.read_drop(&mut line[read..], entry.extent.offset + read as u64, Reach::Wait)?;
+        }
+        self.check_from(entry, &line)?;
+        Ok(line)
+    }
+
     /// Whether `bytes`, read at the message's offset, begin with its From_ line.
     fn check_from(&self, entry: &Entry, bytes: &[u8]) -> Result<(), Miss> {
         let line = bytes.get(..entry.extent.from_bytes as usize).ok_or(Miss::Changed)?;

@@ -4,11 +4,16 @@
 //! |--------------------------------------------------------|-----------------------------------------------------------|
 //! | drop and ledger as they were ([`Header::is_fresh`])     | nothing: one small read                                    |
 //! | a copy of an interrupted compaction                     | the compaction is completed first                          |
-//! | deaths the index does not know                          | its entries are written anew without them                  |
+//! | only deaths the index does not know                     | its entries are written anew without them                  |
 //! | a longer drop, its old end and last From_ line in place | what follows is scanned, from the last From_ line on        |
 //! | anything else                                           | all of it is scanned, messages are known again by UID       |
 //!
-//! All but the first under the drop's own locks, which are given up at once if one is held.
+//! All but the first and the third under the drop's own locks, which are given up at once if one is held. A ledger that is
+//! mostly past is then written anew.
+//!
+//! **Others.** When bytes before the end we knew are not what they were, somebody else than a delivering program wrote to the
+//! drop: a shell user's mailer, another server. He sees what we call dead until it is taken out, so the ledger remembers when it
+//! was, to the day. A longer drop, other times of reading, and what an index of an earlier boot says are no evidence.
 //!
 //! **Seating.** When all is scanned, occurrences are given out again in file order. A message that has a namesake of equal text
 //! is the one with the same From_ line, dead or alive; else it takes the lowest occurrence that is neither dead nor
@@ -20,10 +25,10 @@ use std::io;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::compaction;
-use super::desk::{Desk, Refused, Remark, Remarks};
-use super::disk::{Disk, Stat};
+use super::desk::{Desk, Refused, Remark, Remarks, refuse};
+use super::disk::{Disk, How, LockKind, Stat};
 use super::index::{self, Entry, Header, Identity, Index, Last, Unread, Writer, tail_bytes};
-use super::ledger::{self, Ledger, Named, Record};
+use super::ledger::{self, Ledger, Named, Record, is_after};
 use super::locks::DropLocks;
 use crate::mail::identity::Uid;
 use crate::mail::mbox::{Extent, Scanner, from_check};
@@ -31,12 +36,27 @@ use crate::text::fault::Fault;
 
 /// A drop is read in pieces of this size: larger ones are no faster.
 const PIECE_BYTES: usize = 256 * 1024;
+/// So many NULs in a row are no mail, not even what a power cut leaves of it: a sparse file, made so that we read for hours.
+const NUL_BYTES: u64 = 1 << 30;
+
+/// The day within which one sighting of others is remembered for all.
+const DAY_SECS: u64 = 86_400;
+/// How long a drop counts as one that others work on.
+const FOREIGN_SECS: u64 = 30 * DAY_SECS;
 
 /// An index that knows all there is.
 pub(super) struct Fresh<D: Disk> {
     pub(super) index: Index<D>,
     pub(super) header: Header,
     pub(super) remarks: Remarks,
+    /// The ledger, if it was written anew: with the session lock on it.
+    pub(super) bin: Option<D::File>,
+}
+
+impl<D: Disk> Fresh<D> {
+    fn as_it_was(index: Index<D>, header: Header, remarks: Remarks) -> Fresh<D> {
+        Fresh { index, header, remarks, bin: None }
+    }
 }
 
 /// Why an index could not be brought up to date.
@@ -63,20 +83,63 @@ impl From<Fault> for Stale {
 /// Brings the index up to date with `drop`, which was opened and looked at under the session lock on `bin`.
 pub(super) fn refresh<D: Disk>(desk: &Desk<D>, drop: &D::File, seen: Stat, bin: &D::File) -> Result<Fresh<D>, Stale> {
     let copied = desk.has_own(".copy")?;
-    let known = index::open(desk);
     if !copied
-        && let Some((_, header)) = &known
+        && let Some((file, header)) = index::open(desk)
         && header.is_fresh(&seen.into())
     {
         let ledger = desk.disk.stat(bin).map_err(Fault::at("looking at", &desk.own_path(".bin")))?;
         if (header.bin_inode, header.bin_bytes) == (ledger.inode, ledger.size) {
-            let (file, header) = known.expect("it was just looked at");
-            return Ok(Fresh { index: Index::File(file), header, remarks: Remarks::default() });
+            return Ok(Fresh::as_it_was(Index::File(file), header, Remarks::default()));
+        }
+        if let Some(fresh) = thin(desk, bin, ledger.inode, &Index::File(file), header)? {
+            return Ok(fresh);
         }
     }
-    std::mem::drop(known);
     let mut locks = DropLocks::take(desk, drop)?;
     refresh_locked(desk, drop, bin, &mut locks)
+}
+
+/// When only the ledger says more, the drop is not looked at, and nobody need be kept from it. `None`: there is more to do.
+fn thin<D: Disk>(
+    desk: &Desk<D>,
+    bin: &D::File,
+    bin_inode: u64,
+    index: &Index<D>,
+    header: Header,
+) -> Result<Option<Fresh<D>>, Stale> {
+    let mut remarks = Remarks::default();
+    let ledger = load(desk, bin, &mut remarks)?;
+    if !is_of(&header, bin_inode, &ledger) {
+        return Ok(None);
+    }
+    match without_dead(desk, &ledger, index, header) {
+        Ok(thinned) => close(desk, bin, ledger, thinned.writer, thinned.header, remarks).map(Some),
+        Err(Trouble::Refused(refused)) => Err(refused.into()),
+        Err(Trouble::Doubtful) => Ok(None),
+    }
+}
+
+/// Whether an index was made with this ledger, and lacks nobody whom the ledger called back.
+fn is_of(header: &Header, bin_inode: u64, ledger: &Ledger) -> bool {
+    header.bin_inode == bin_inode
+        && header.bin_bytes <= ledger.end
+        && (header.bin_id == ledger.id || header.bin_bytes == 0)
+        && ledger.revived.is_none_or(|serial| header.bin_bytes > 0 && !is_after(serial, header.bin_serial))
+}
+
+/// Whether others were seen at the drop so lately that it is treated as theirs too.
+pub(super) fn is_shared(foreign_secs: u64, now: i64) -> bool {
+    is_within(foreign_secs, now, FOREIGN_SECS)
+}
+
+/// Whether that was less than `secs` ago. A clock that was wrong then may have been a day ahead, no more.
+fn is_within(at_secs: u64, now: i64, secs: u64) -> bool {
+    let now = seconds(now);
+    at_secs > 0 && at_secs.saturating_add(secs) > now && at_secs <= now.saturating_add(DAY_SECS)
+}
+
+fn seconds(nanos: i64) -> u64 {
+    nanos.max(0).cast_unsigned() / 1_000_000_000
 }
 
 /// The same under the drop's locks.
@@ -87,9 +150,7 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     locks: &mut DropLocks<'d, D>,
 ) -> Result<Fresh<D>, Stale> {
     let disk = &desk.disk;
-    let named = super::desk::there(disk.look(&desk.dir, desk.name())).map_err(desk.fault("looking at"))?;
-    let seen = disk.stat(drop).map_err(desk.fault("looking at"))?;
-    if named.is_none_or(|named| (named.dev, named.inode) != (seen.dev, seen.inode)) {
+    if !desk.is_named(drop)? {
         return Err(Stale::Replaced);
     }
     let mut remarks = locks.remarks;
@@ -106,11 +167,15 @@ pub(super) fn refresh_locked<'d, D: Disk>(
         seen_at: disk.now(),
         seen: disk.stat(drop).map_err(desk.fault("looking at"))?.into(),
         records: Vec::new(),
+        foreign: false,
     };
     let (mut writer, mut header) = match work.bring()? {
-        Brought::Unchanged(index, header) => return Ok(Fresh { index, header, remarks }),
+        Brought::Unchanged(index, header) => return Ok(Fresh::as_it_was(index, header, remarks)),
         Brought::Written(writer, header) => (writer, header),
     };
+    if work.foreign && !is_within(work.ledger.foreign_secs, work.seen_at, DAY_SECS) {
+        work.records.push(Record::Foreign { at_secs: seconds(work.seen_at) });
+    }
     let after = disk.stat(drop).map_err(desk.fault("looking at"))?;
     // Somebody who knows no locks wrote while we read: what we have is good for this session, whose readers look again, and
     // for no other.
@@ -133,16 +198,31 @@ pub(super) fn refresh_locked<'d, D: Disk>(
         writer.keep_in_memory().map_err(|unread| self::fault(desk, unread))?;
         work.ledger = load(desk, bin, &mut remarks)?;
     }
-    header.bin_inode = work.bin_inode;
-    header.bin_bytes = work.ledger.end;
-    header.bin_id = work.ledger.id;
-    header.bin_serial = work.ledger.serial;
-    header.bulletins = work.ledger.bulletins.unwrap_or_default();
+    close(desk, bin, work.ledger, writer, header, remarks)
+}
+
+/// Ends an index: what the ledger is goes into its header. A ledger that is mostly past is written anew before that.
+fn close<D: Disk>(
+    desk: &Desk<D>,
+    bin: &D::File,
+    mut ledger: Ledger,
+    writer: Writer<'_, D>,
+    mut header: Header,
+    mut remarks: Remarks,
+) -> Result<Fresh<D>, Stale> {
+    let renewed = shortened(desk, &mut ledger)?;
+    let seen = desk.disk.stat(renewed.as_ref().unwrap_or(bin));
+    header.bin_inode = seen.map_err(Fault::at("looking at", &desk.own_path(".bin")))?.inode;
+    header.bin_bytes = ledger.end;
+    header.bin_id = ledger.id;
+    header.bin_serial = ledger.serial;
+    header.foreign_secs = ledger.foreign_secs;
+    header.bulletins = ledger.bulletins.unwrap_or_default();
     let index = writer.finish(&mut header).map_err(|unread| fault(desk, unread))?;
-    if matches!(index, Index::Memory(_)) {
+    if matches!(index, Index::Memory(_)) && !desk.short {
         remarks.add(Remark::IndexInMemory);
     }
-    Ok(Fresh { index, header, remarks })
+    Ok(Fresh { index, header, remarks, bin: renewed })
 }
 
 /// What is known while an index is brought up to date.
@@ -156,6 +236,8 @@ struct Work<'w, 'd, D: Disk> {
     seen_at: i64,
     /// What the ledger must hear before the index is believed.
     records: Vec<Record>,
+    /// Somebody else than a delivering program wrote to the drop.
+    foreign: bool,
 }
 
 enum Brought<'d, D: Disk> {
@@ -166,11 +248,10 @@ enum Brought<'d, D: Disk> {
 impl<'d, D: Disk> Work<'_, 'd, D> {
     fn bring(&mut self) -> Result<Brought<'d, D>, Refused> {
         let Some((file, header)) = index::open(self.desk) else { return self.rescan(None) };
-        let same_ledger = header.bin_inode == self.bin_inode
-            && header.bin_bytes <= self.ledger.end
-            && (header.bin_id == self.ledger.id || header.bin_bytes == 0);
+        let same_ledger = is_of(&header, self.bin_inode, &self.ledger);
         let same_drop = header.is_fresh(&self.seen);
         let grown = !same_drop && self.is_grown(&header)?;
+        self.foreign = !same_drop && !grown && self.is_changed(&header);
         if !same_ledger || !same_drop && !grown {
             return self.rescan(Some(file));
         }
@@ -178,11 +259,12 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         let index = Index::File(file);
         let brought = match (news, grown) {
             (false, false) => Ok(Brought::Unchanged(index, header)),
-            (true, false) => self.without_dead(&index, header).map(|(writer, header)| Brought::Written(writer, header)),
-            (false, true) => self.grow(index, header),
-            (true, true) => match self.without_dead(&index, header) {
-                Ok((writer, mut header)) => match writer.finish(&mut header) {
-                    Ok(index) => self.grow(index, header),
+            (true, false) => without_dead(self.desk, &self.ledger, &index, header)
+                .map(|thinned| Brought::Written(thinned.writer, thinned.header)),
+            (false, true) => self.grow(index, header, &HashSet::new()),
+            (true, true) => match without_dead(self.desk, &self.ledger, &index, header) {
+                Ok(Thinned { writer, mut header, dead }) => match writer.finish(&mut header) {
+                    Ok(index) => self.grow(index, header, &dead),
                     Err(unread) => Err(unread.into()),
                 },
                 Err(trouble) => Err(trouble),
@@ -209,6 +291,15 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
             && has_from(self.desk, self.drop, &header.last)?)
     }
 
+    /// Whether a drop that did not only grow is evidence of others: not when nothing was in it, nor when what we knew may be
+    /// older than what we did.
+    fn is_changed(&self, header: &Header) -> bool {
+        let (then, now) = (&header.drop, &self.seen);
+        let is_known = header.seen_at > 0 && header.last.from_bytes > 0 && header.boot == self.desk.disk.boot();
+        let is_same = (then.dev, then.inode, then.size, then.mtime) == (now.dev, now.inode, now.size, now.mtime);
+        is_known && !is_same
+    }
+
     /// Everything anew.
     fn rescan(&mut self, old: Option<D::File>) -> Result<Brought<'d, D>, Refused> {
         let mut writer = Writer::anew(self.desk, old);
@@ -233,25 +324,9 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         Ok(Brought::Written(writer, header))
     }
 
-    /// The entries that the ledger does not call dead, in a generation of their own.
-    fn without_dead(&mut self, old: &Index<D>, header: Header) -> Result<(Writer<'d, D>, Header), Trouble> {
-        let mut writer = Writer::anew(self.desk, None);
-        let mut anew = Header { count: 0, octets: 0, last_read: 0, live_bytes: 0, ..header };
-        let mut unread = Ok(());
-        old.read(&self.desk.disk, header.generation, 0..header.count, super::disk::Reach::Wait, |entry| {
-            let dead = is_dead(&self.ledger, &entry.uid(), entry.extent.from_check);
-            if !dead && unread.is_ok() {
-                unread = push(&mut writer, &mut anew, entry);
-            }
-        })?;
-        unread?;
-        let uid = Uid { hash: header.last.hash, occurrence: header.last.occurrence };
-        anew.last.dead |= is_dead(&self.ledger, &uid, header.last.from_check);
-        Ok((writer, anew))
-    }
-
     /// What was appended, and the last message before it, whose end may have changed.
-    fn grow(&mut self, index: Index<D>, header: Header) -> Result<Brought<'d, D>, Trouble> {
+    /// `dead` are those that were just taken out of the index.
+    fn grow(&mut self, index: Index<D>, header: Header, dead: &HashSet<Uid>) -> Result<Brought<'d, D>, Trouble> {
         // So much that counting it in memory is no bargain.
         if self.seen.size - header.drop.size > header.drop.size.max(64 << 20) {
             return Err(Trouble::Doubtful);
@@ -273,6 +348,12 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         // older than it: it was not synced.
         let news: HashSet<u128> = found[usize::from(same)..].iter().map(|extent| extent.hash).collect();
         let mut seats = Seats::new(&self.ledger);
+        // The dead whose place is known lie further up: what follows is another message, be it equal to the byte.
+        for (uid, (_, serial)) in &self.ledger.deaths {
+            if dead.contains(uid) || !is_after(*serial, header.bin_serial) {
+                seats.leave(uid);
+            }
+        }
         if same {
             seats.occupy(was, first.from_check);
         }
@@ -316,6 +397,37 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         }
         Ok(Brought::Written(writer, anew))
     }
+}
+
+/// An index about to be ended without those who died since.
+struct Thinned<'d, D: Disk> {
+    writer: Writer<'d, D>,
+    header: Header,
+    dead: HashSet<Uid>,
+}
+
+/// The entries that the ledger does not call dead, in a generation of their own.
+fn without_dead<'d, D: Disk>(
+    desk: &'d Desk<D>,
+    ledger: &Ledger,
+    old: &Index<D>,
+    header: Header,
+) -> Result<Thinned<'d, D>, Trouble> {
+    let mut writer = Writer::anew(desk, None);
+    let mut anew = Header { count: 0, octets: 0, last_read: 0, live_bytes: 0, ..header };
+    let mut dead = HashSet::new();
+    let mut unread = Ok(());
+    old.read(&desk.disk, header.generation, 0..header.count, super::disk::Reach::Wait, |entry| {
+        if is_dead(ledger, &entry.uid(), entry.extent.from_check) {
+            dead.insert(entry.uid());
+        } else if unread.is_ok() {
+            unread = push(&mut writer, &mut anew, entry);
+        }
+    })?;
+    unread?;
+    let uid = Uid { hash: header.last.hash, occurrence: header.last.occurrence };
+    anew.last.dead |= is_dead(ledger, &uid, header.last.from_check);
+    Ok(Thinned { writer, header: anew, dead })
 }
 
 /// Why a short cut was not taken.
@@ -365,6 +477,27 @@ pub(super) fn fault<D: Disk>(desk: &Desk<D>, unread: Unread) -> Fault {
         Unread::Doubtful => io::Error::new(io::ErrorKind::InvalidData, "not what was written"),
     };
     Fault::new("reading", &index::path(desk), error)
+}
+
+/// Those whom the ledger calls dead and whose bytes are in the drop, and their size on the wire.
+pub(super) fn dead_in<D: Disk>(
+    desk: &Desk<D>,
+    drop: &D::File,
+    size: u64,
+    ledger: &Ledger,
+    locks: &mut DropLocks<'_, D>,
+) -> Result<(Vec<Uid>, u64), Refused> {
+    let mut seats = Seats::new(ledger);
+    let (mut uids, mut octets) = (Vec::new(), 0);
+    scan(desk, drop, 0..size, locks, &mut || true, |extent| {
+        let (occurrence, dead) = seats.seat(&extent);
+        if dead {
+            uids.push(Uid { hash: extent.hash, occurrence });
+            octets += extent.octets;
+        }
+        true
+    })?;
+    Ok((uids, octets))
 }
 
 /// Who sits where: see the module's page.
@@ -460,6 +593,12 @@ impl<'l> Seats<'l> {
         }
     }
 
+    /// Who is dead and lies elsewhere keeps his seat.
+    fn leave(&mut self, uid: &Uid) {
+        let seats = self.special.get_mut(&uid.hash).into_iter().flatten();
+        seats.filter(|seat| seat.occurrence == uid.occurrence).for_each(|seat| seat.taken = true);
+    }
+
     fn all(&self) -> impl Iterator<Item = (Uid, &Seat)> {
         self.special
             .iter()
@@ -486,6 +625,38 @@ impl<'l> Seats<'l> {
     }
 }
 
+/// What a drop holds, all of it read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    pub(super) live: u32,
+    pub(super) live_bytes: u64,
+    pub(super) dead: u32,
+    pub(super) dead_bytes: u64,
+    pub(super) preamble_bytes: u64,
+}
+
+/// Counts what is live and what the ledger calls dead; writes nothing.
+pub(super) fn survey<D: Disk>(
+    desk: &Desk<D>,
+    drop: &D::File,
+    ledger: &Ledger,
+    locks: &mut DropLocks<'_, D>,
+) -> Result<Survey, Refused> {
+    let size = desk.disk.stat(drop).map_err(desk.fault("looking at"))?.size;
+    let mut found = Survey { preamble_bytes: size, ..Survey::default() };
+    let mut seats = Seats::new(ledger);
+    scan(desk, drop, 0..size, locks, &mut || true, |extent| {
+        let bytes = extent.end() - extent.offset;
+        found.preamble_bytes = found.preamble_bytes.min(extent.offset);
+        match seats.seat(&extent) {
+            (_, false) => (found.live, found.live_bytes) = (found.live + 1, found.live_bytes + bytes),
+            (_, true) => (found.dead, found.dead_bytes) = (found.dead + 1, found.dead_bytes + bytes),
+        }
+        true
+    })?;
+    Ok(found)
+}
+
 /// Hands the messages of the drop's `bytes` to `each` until it says no. `keep_going` is asked between pieces; when it says no the
 /// answer is [`Refused::Locked`]: come again later.
 pub(super) fn scan<D: Disk>(
@@ -499,11 +670,16 @@ pub(super) fn scan<D: Disk>(
     let mut scanner = Scanner::new(bytes.start);
     let mut piece = vec![0; PIECE_BYTES.min((bytes.end - bytes.start) as usize)];
     let mut at = bytes.start;
+    let mut nuls = 0;
     let mut wanted = true;
     let mut found = |extent| wanted = wanted && each(extent);
     while at < bytes.end {
         let some = piece.len().min((bytes.end - at) as usize);
         desk.read_full(drop, &mut piece[..some], at).map_err(desk.fault("reading"))?;
+        nuls = if is_nul(&piece[..some]) { nuls + some as u64 } else { 0 };
+        if nuls >= NUL_BYTES {
+            return Err(refuse("reading", &desk.spot.drop, "a gigabyte of NULs: a sparse file, or a damaged one"));
+        }
         scanner.feed(&piece[..some], &mut found);
         at += some as u64;
         locks.touch();
@@ -513,6 +689,11 @@ pub(super) fn scan<D: Disk>(
     }
     scanner.finish(&mut found);
     Ok(())
+}
+
+fn is_nul(piece: &[u8]) -> bool {
+    // Equal to itself one byte on.
+    piece.first().is_none_or(|&byte| byte == 0 && piece[1..] == piece[..piece.len() - 1])
 }
 
 /// The hash of what stands before `size` in the drop.
@@ -562,9 +743,52 @@ pub(super) fn append<D: Disk>(
     let path = desk.own_path(".bin");
     write_ledger(&desk.disk, bin, &bytes, at).map_err(|(doing, error)| Fault::new(doing, &path, error))?;
     if first {
-        desk.disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
+        desk.sync_bins()?;
     }
     Ok(())
+}
+
+/// Writes a ledger that is mostly past anew. What comes back is the new file, locked before it had the name.
+pub(super) fn shortened<D: Disk>(desk: &Desk<D>, ledger: &mut Ledger) -> Result<Option<D::File>, Refused> {
+    if !ledger.is_mostly_past() {
+        return Ok(None);
+    }
+    let (short, bytes) = ledger.rewritten();
+    // When it cannot be written the long one serves as well.
+    let Ok(file) = write_bin(desk, &bytes) else { return Ok(None) };
+    name_bin(desk)?;
+    *ledger = short;
+    Ok(Some(file))
+}
+
+/// Writes a whole ledger beside the one there is, synced and with the session lock on it.
+pub(super) fn write_bin<D: Disk>(desk: &Desk<D>, bytes: &[u8]) -> Result<D::File, Refused> {
+    let disk = &desk.disk;
+    let path = desk.own_path(".bin.new");
+    let Some((file, _)) = desk.open_own(".bin.new", How::Create)? else {
+        return Err(Fault::new("making", &path, io::ErrorKind::NotFound.into()).into());
+    };
+    let written = disk
+        .cut(&file, 0)
+        .and_then(|()| disk.write(&file, bytes, 0))
+        .and_then(|()| disk.sync(&file))
+        .and_then(|()| disk.try_lock(&file, LockKind::Fcntl));
+    match written {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Refused::InUse),
+        Err(error) => {
+            desk.remove_own(".bin.new")?;
+            Err(Fault::new("writing", &path, error).into())
+        }
+    }
+}
+
+/// Gives what [`write_bin`] wrote the name that counts.
+pub(super) fn name_bin<D: Disk>(desk: &Desk<D>) -> Result<(), Fault> {
+    let path = desk.own_path(".bin.new");
+    let renamed = desk.disk.rename(&desk.bins, &desk.own(".bin.new"), &desk.own(".bin"));
+    renamed.map_err(Fault::at("renaming", &path))?;
+    desk.sync_bins()
 }
 
 /// Writes and syncs; what could not be is taken out again if that can be done, and never tried again.

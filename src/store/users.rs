@@ -5,8 +5,9 @@
 //! | `nwauth.txt` | the users; sorted by name whenever we wrote it                                                   |
 //! | `nwauth.add` | what was set or deleted since, one line each, appended; the last line of a name counts           |
 //! | `nwauth.lock`| locked (flock) by whoever writes; empty, never removed                                           |
+//! | `nwauth.key` | what salts of SCRAM are made of; made when it is first needed                                    |
 //!
-//! A line is `user:password:uid:path:reserved:reserved:info`. Only the first two fields must be there.
+//! A line is `user:password:uid:path:scram:apop:info`. Only the first two fields must be there.
 //!
 //! | field    | what it holds                                                                                        |
 //! |----------|------------------------------------------------------------------------------------------------------|
@@ -14,7 +15,8 @@
 //! | password | a crypt(3) hash, or `{PLAIN}` and the password; anything else (`*`, `!`, empty) locks the account     |
 //! | uid      | owner of the drop file, number or name; empty means 0                                                |
 //! | path     | full path of the drop file; empty means `config`: dmail.conf says                                    |
-//! | reserved | two fields kept as they are                                                                          |
+//! | scram    | `scram=...`: what a proof of the password is judged by (`proofs.rs`); anything else is kept as it is   |
+//! | apop     | `apop=...`: the password, where APOP is wanted; anything else is kept as it is                        |
 //! | info     | `label="value"` pairs, such as `fwd="ann@example.com"`; may hold colons                              |
 //!
 //! In the first four fields `:`, `%` and control characters are written `%3A`, `%25`, `%XX`; a `%` that begins no escape
@@ -39,6 +41,7 @@
 
 mod hash;
 mod merge;
+mod proofs;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -61,6 +64,7 @@ use crate::text::secret::Secret;
 
 pub use hash::{BCRYPT_MOST, Form, MEMORY_MOST, ROUNDS_MOST, STORED_MOST, judge};
 use merge::{CHUNK_BYTES, Entries, Entry, Run, Section, Spill};
+pub use proofs::Key;
 pub use record::Record;
 use record::{LINE_MOST, Line, classify, key, order};
 
@@ -79,7 +83,8 @@ const BLOCK: usize = 64 * 1024;
 /// Read at a time in a binary search: a line's end and the line after it.
 const PROBE: usize = 512;
 /// The first lines of a new file.
-const HEADER: &[u8] = b"# user:password:uid:path:reserved:reserved:info -- see nwauth; lock before editing: flock nwauth.lock vi nwauth.txt\n";
+const HEADER: &[u8] =
+    b"# user:password:uid:path:scram:apop:info -- see nwauth; lock before editing: flock nwauth.lock vi nwauth.txt\n";
 
 /// The user file in one directory.
 pub struct Users {
@@ -148,7 +153,25 @@ impl Users {
         name: &[u8],
         change: impl FnOnce(Option<Record>) -> Result<Record, E>,
     ) -> Result<Result<bool, E>, Fault> {
-        let lock = self.lock()?;
+        self.put_within(LOCK_WAIT, name, change)
+    }
+
+    /// The same, but a fault at once where somebody else is writing: for what can be done another time.
+    pub fn put_if_free<E>(
+        &mut self,
+        name: &[u8],
+        change: impl FnOnce(Option<Record>) -> Result<Record, E>,
+    ) -> Result<Result<bool, E>, Fault> {
+        self.put_within(Duration::ZERO, name, change)
+    }
+
+    fn put_within<E>(
+        &mut self,
+        wait: Duration,
+        name: &[u8],
+        change: impl FnOnce(Option<Record>) -> Result<Record, E>,
+    ) -> Result<Result<bool, E>, Fault> {
+        let lock = self.lock_within(wait)?;
         self.found()?;
         let before = self.find(name)?.record;
         let is_new = before.is_none();
@@ -218,15 +241,15 @@ impl Users {
         self.merge_locked(&lock, || None)
     }
 
-    /// Makes the users `test0`, `test1` ... below `count`, all with the same password field; who has such a name is replaced.
-    pub fn generate(&mut self, count: u64, stored: &Secret) -> Result<(), Fault> {
+    /// Makes the users `test0`, `test1` ... below `count`, all like this one; who has such a name is replaced.
+    pub fn generate(&mut self, count: u64, like: &Record) -> Result<(), Fault> {
         let lock = self.lock()?;
         self.found()?;
         self.merge_locked(&lock, || {
-            let stored = stored.clone();
+            let like = like.clone();
             Some(Run::Made(Box::new(merge::by_digits(count).map(move |number| {
                 let name = format!("test{number}").into_bytes();
-                Entry::new(Record { name, stored: stored.clone(), ..Record::default() }.line())
+                Entry::new(Record { name, ..like.clone() }.line())
             }))))
         })
     }
@@ -297,6 +320,10 @@ impl Users {
 
     /// Waits for other writers, but not for ever.
     fn lock(&self) -> Result<Lock, Fault> {
+        self.lock_within(LOCK_WAIT)
+    }
+
+    fn lock_within(&self, wait: Duration) -> Result<Lock, Fault> {
         let path = self.dir.join("nwauth.lock");
         let file = match open(&path, OpenOptions::new().read(true).write(true)) {
             Err(fault) if fault.source.kind() == io::ErrorKind::NotFound => match self.create("nwauth.lock") {
@@ -307,7 +334,7 @@ impl Users {
             },
             opened => opened?,
         };
-        let until = Instant::now() + LOCK_WAIT;
+        let until = Instant::now() + wait;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Lock { _file: file }),

@@ -87,6 +87,11 @@ pub fn open_dir(path: &Path) -> io::Result<File> {
     }
 }
 
+/// What the system says where a name is taken.
+pub fn taken() -> io::Error {
+    io::Error::from_raw_os_error(libc::EEXIST)
+}
+
 /// How a file is opened to be read: with our own rights, or with somebody's help.
 pub type Opener<'a> = dyn Fn(&Path) -> io::Result<File> + 'a;
 
@@ -169,6 +174,48 @@ pub fn rename_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
     check(unsafe { libc::renameat(dir, from.as_ptr(), dir, to.as_ptr()) }).map(drop)
 }
 
+/// Moves `from` below `from_dir` to `to` below `to_dir`, on the same volume; `AlreadyExists` when something has that name. A file
+/// system that cannot promise it looks first.
+pub fn carry_at(from_dir: &File, from: &Path, to_dir: &File, to: &Path) -> io::Result<()> {
+    let (old, new) = (c_name(from)?, c_name(to)?);
+    let (old_dir, new_dir) = (from_dir.as_raw_fd(), to_dir.as_raw_fd());
+    // SAFETY: renameat2 takes two pairs of a descriptor, open here, and a C string that lives until after the call, and flags.
+    let done = unsafe {
+        libc::syscall(libc::SYS_renameat2, old_dir, old.as_ptr(), new_dir, new.as_ptr(), libc::RENAME_NOREPLACE)
+    };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) {
+        return Err(error);
+    }
+    match stat_at(to_dir, to) {
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // SAFETY: both names are C strings that live until after the call, both descriptors are open.
+    check(unsafe { libc::renameat(old_dir, old.as_ptr(), new_dir, new.as_ptr()) }).map(drop)
+}
+
+/// Moves `name` from below one directory to below another, in place of whatever has that name there.
+pub fn move_at(from: &File, name: &Path, to: &File) -> io::Result<()> {
+    let name = c_name(name)?;
+    // SAFETY: the name is a C string that lives until after the call; both descriptors are open.
+    check(unsafe { libc::renameat(from.as_raw_fd(), name.as_ptr(), to.as_raw_fd(), name.as_ptr()) }).map(drop)
+}
+
+/// What others than root can still write to the file system that `file` is on, in bytes.
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the descriptor is open, `found` has room for one statvfs.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and every bit pattern of this struct of integers is valid (it was zeroed).
+    let found = unsafe { found.assume_init() };
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Gives `from` below `dir` the second name `to`; `AlreadyExists` when something has it.
 pub fn link_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
     let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
@@ -238,11 +285,33 @@ mod tests {
         assert_eq!(open_at(&dir, Path::new("a"), How::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(open_at(&dir, Path::new("c"), How::Read).unwrap().write_all_at(b"x", 0).is_err());
         assert!(open_at(&dir, Path::new("a\0b"), How::Read).is_err());
+        std::fs::create_dir(folder.path().join("below")).unwrap();
+        let below = open_dir(&folder.path().join("below")).unwrap();
+        move_at(&dir, Path::new("c"), &below).unwrap();
+        assert_eq!(stat_at(&below, Path::new("c")).unwrap().inode, seen.inode);
+        assert_eq!(move_at(&dir, Path::new("c"), &below).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(free_bytes(&dir).unwrap() > 0, "tests need a disk that is not full");
         for text in [b"one\n", b"two\n"] {
             io::Write::write_all(&mut append_at(&dir, Path::new("lines")).unwrap(), text).unwrap();
         }
         assert_eq!(std::fs::read(folder.path().join("lines")).unwrap(), b"one\ntwo\n");
         assert_eq!(stat_at(&dir, Path::new("lines")).unwrap().mode & 0o137, 0);
+    }
+
+    #[test]
+    fn a_file_is_carried_to_another_directory_and_over_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            open_dir(&folder.path().join(name)).unwrap()
+        });
+        let (a, b) = (Path::new("a"), Path::new("b"));
+        let inode = stat(&open_at(&one, a, How::CreateNew).unwrap()).unwrap().inode;
+        open_at(&two, a, How::CreateNew).unwrap();
+        assert_eq!(carry_at(&one, a, &two, a).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        carry_at(&one, a, &two, b).unwrap();
+        assert_eq!(stat_at(&two, b).unwrap().inode, inode);
+        assert_eq!(carry_at(&one, a, &two, Path::new("c")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl PatternList {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+
+    /// Whether it is `*` alone: then nothing needs to be known to say that it matches.
+    pub fn is_everything(&self) -> bool {
+        matches!(&self.entries[..], [Entry { excludes: false, what }] if what == "*")
+    }
 }
 
 impl fmt::Display for PatternList {
@@ -336,7 +341,7 @@ fn mapped(first: u128, last: u128) -> Option<Span> {
 fn octets(text: &str) -> Result<Span, String> {
     let bad = |why: &str| Err(format!("`{text}` {why}"));
     if !text.bytes().all(|byte| byte.is_ascii_digit() || b".*?".contains(&byte)) {
-        return bad("is no wildcard for addresses: names of hosts are not looked up");
+        return bad("is no wildcard for addresses");
     }
     let parts: Vec<&str> = text.split('.').collect();
     if parts.len() > 4 {

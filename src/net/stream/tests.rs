@@ -436,6 +436,26 @@ fn last_words_are_flushed_and_our_half_is_shut_before_the_end() {
 }
 
 #[test]
+fn who_makes_room_is_told_if_that_is_possible_and_gone_at_once() {
+    for (window, got) in [(100, "hello\nOverload\n"), (3, "hel"), (0, "")] {
+        for line in ["", "ask\n"] {
+            let mut bench = Bench::new();
+            bench.host.later = true;
+            bench.open_window(window);
+            bench.send(line.as_bytes());
+            bench.turn();
+            bench.stream.end(End::Overload);
+            let (said, turn) = bench.settle();
+            assert_eq!(
+                (said.as_str(), turn),
+                (got, Turn::Closed),
+                "window {window}, {line:?}: no draining, no waiting"
+            );
+        }
+    }
+}
+
+#[test]
 fn silence_is_told_and_ended_and_a_peer_below_the_floor_is_dropped() {
     let mut bench = Bench::new();
     bench.settle();

@@ -208,6 +208,35 @@ fn a_panic_while_an_answer_is_delivered_ends_only_who_it_was_for() {
 }
 
 #[test]
+fn a_watchdog_can_tell_whose_turn_it_is() {
+    let mut lp = Loop::new().unwrap();
+    let (entry, _far) = toy(1, note);
+    let id = lp.insert(entry).unwrap();
+    assert_eq!(lp.watch().step(), None, "it waits for events before the first poll");
+    lp.poll(None).unwrap();
+    assert_eq!(lp.watch().step().as_deref(), Some("events"));
+    lp.run(&mut Vec::new());
+    assert_eq!(lp.watch().step(), Some(format!("toy {id}")));
+}
+
+#[test]
+fn what_the_loop_holds_grows_with_its_entries() {
+    let mut lp = Loop::new().unwrap();
+    let before = lp.holding();
+    let mut fars = Vec::new();
+    for number in 0..100 {
+        let (mut entry, far) = toy(number, note);
+        entry.deadline = Some(lp.now() + Duration::from_secs(600));
+        lp.insert(entry).unwrap();
+        fars.push(far);
+    }
+    lp.run(&mut Vec::new());
+    let after = lp.holding();
+    assert!(after.slots + after.tables >= before.slots + before.tables + 100 * after.entry);
+    assert!(after.buffers > 64 * 1024);
+}
+
+#[test]
 fn another_thread_ends_a_poll() {
     let mut lp: Loop<Toy> = Loop::new().unwrap();
     // A waker that is dropped takes its wake-up with it.

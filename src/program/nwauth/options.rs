@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use super::proofs::{ITERATIONS, ITERATIONS_MOST, Scram};
 use super::{BAD_CHARACTERS, COMMANDS, SLEEP_MOST};
+use crate::protocol::sasl::scram;
 use crate::store::users::ADD_BYTES;
 use crate::text::number::decimal;
 use crate::text::secret::Secret;
@@ -31,6 +33,12 @@ pub struct Options {
     pub allow_ats: bool,
     /// Bytes above 0x7f are fine.
     pub allow_high: bool,
+    /// Whether SCRAM is offered, and its verifiers made.
+    pub scram: Scram,
+    /// Rounds of a new verifier.
+    pub iterations: u32,
+    /// APOP is offered, and passwords are kept for it.
+    pub apop: bool,
     pub(super) only: Option<Only>,
 }
 
@@ -53,6 +61,9 @@ impl Default for Options {
             bad_local: Vec::new(),
             allow_ats: false,
             allow_high: false,
+            scram: Scram::Auto,
+            iterations: ITERATIONS,
+            apop: false,
             only: None,
         }
     }
@@ -99,6 +110,22 @@ const OPTIONS: &[Row] = &[
           set: |o, _| { o.allow_ats = true; Ok(()) } },
     Row { name: "-allowhighascii", takes: "", why: "let names have bytes above 127",
           set: |o, _| { o.allow_high = true; Ok(()) } },
+    Row { name: "-scram", takes: "WHEN", why: "offer SCRAM: auto, when every user has a verifier (auto); on; off, and make none",
+          set: |o, v| {
+              let modes = [("auto", Scram::Auto), ("on", Scram::On), ("off", Scram::Off)];
+              let found = modes.iter().find(|(name, _)| v[0].eq_ignore_ascii_case(name));
+              o.scram = found.ok_or("takes auto, on or off")?.1;
+              Ok(())
+          } },
+    Row { name: "-iterations", takes: "N", why: "work that a SCRAM client does at each login, and who guesses at each guess (15000)",
+          set: |o, v| {
+              let count = decimal(v[0].as_bytes()).and_then(|count| u32::try_from(count).ok());
+              let bounds = *scram::ITERATIONS.start()..=ITERATIONS_MOST;
+              o.iterations = count.filter(|count| bounds.contains(count)).ok_or("takes a number from 4096 to 1000000")?;
+              Ok(())
+          } },
+    Row { name: "-apop", takes: "", why: "offer APOP, for which passwords must be kept as they are: who reads the file has them",
+          set: |o, _| { o.apop = true; Ok(()) } },
     Row { name: "-h", takes: "", why: "this page",
           set: |o, _| { o.only = Some(Only::Help); Ok(()) } },
     Row { name: "-V", takes: "", why: "the version",

@@ -218,7 +218,7 @@ fn version_2_escapes_words_both_ways() {
         replies.lines().collect::<Vec<_>>(),
         [
             "+OK a%20b added",
-            concat!("+OK version 2 nwauth ", env!("CARGO_PKG_VERSION")),
+            concat!("+OK version 2 scram nwauth ", env!("CARGO_PKG_VERSION")),
             "-ERR a pair is LABEL=\"VALUE\", without quotes inside",
             "+OK fred added",
             "+OK fred config 0 note=\"a%20b\"",
@@ -319,12 +319,13 @@ fn the_log_has_who_and_what_and_no_password() {
     let mut desk = Desk::with(|options| options.log = true);
     desk.say(
         b"set fred hunter2 note=\"pass hunter2\"\ncheck fred hunter2 10.0.0.1\ncheck fred hunter3 hunter2\n\
-        check fr\x1b[1med hunter2 ::1\nset ann hunter2 hunter2\nhunter2 hunter2\ncheck fred hunter2 a hunter2\n",
+        check fr\x1b[1med hunter2 ::1\nscram fred 10.0.0.2\nset ann hunter2 hunter2\nhunter2 hunter2\ncheck fred hunter2 a hunter2\n",
     );
     let path = desk.dir.path().join("nwauth.log");
     let log = fs::read_to_string(&path).unwrap();
     assert!(!log.contains("hunter"), "{log}");
     assert!(log.contains("Z check fred from 10.0.0.1: +OK\n"), "{log}");
+    assert!(log.contains("Z scram fred from 10.0.0.2: +OK\n"), "{log}");
     assert!(log.contains("check fr\\x1b[1med from ::1: -ERR\n"), "{log}");
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -379,4 +380,205 @@ fn options_are_spelled_as_the_manual_spells_them() {
         assert!(line(wrong).is_err(), "{wrong}");
     }
     assert!(usage().contains("-badchar_localpart CHARS"));
+}
+
+/// What `scram` says about a user: its verifier, and the reply without it.
+fn verifier(desk: &mut Desk, user: &str) -> (Verifier, String) {
+    let reply = desk.say(format!("scram {user}\n").as_bytes());
+    let word =
+        reply.split_whitespace().find_map(|word| word.strip_prefix("scram=")).unwrap_or_else(|| panic!("{reply}"));
+    (Verifier::parse(word.as_bytes()).unwrap(), reply.replacen(&format!(" scram={word}"), "", 1))
+}
+
+/// The verifier that this password would have.
+fn verifier_of(desk: &mut Desk, user: &str, password: &str) -> Verifier {
+    let salt = verifier(desk, user).0.salt().to_vec();
+    Verifier::of(&Secret::from(password.as_bytes()), &salt, desk.nwauth.options.iterations)
+}
+
+fn quick(options: &mut Options) {
+    options.iterations = 4096;
+}
+
+#[test]
+fn who_is_set_can_prove_it_and_with_a_new_password_only_that() {
+    let mut desk = Desk::with(quick);
+    desk.say(b"set Fred one fwd=\"ann@x\" path=\"/m/fred\"\n");
+    let (found, reply) = verifier(&mut desk, "FRED");
+    assert_eq!(reply, "+OK Fred /m/fred 0 fwd=\"ann@x\"\n");
+    assert_eq!(found, verifier_of(&mut desk, "fred", "one"));
+    desk.say(b"set fred NULL fullname=\"F\"\n");
+    assert_eq!(verifier(&mut desk, "fred").0, found, "what is not the password changes no verifier");
+    desk.say(b"set fred two\n");
+    assert_eq!(verifier(&mut desk, "fred").0, verifier_of(&mut desk, "fred", "two"));
+    assert_ne!(verifier(&mut desk, "fred").0, found);
+    desk.once(&["merge"], "");
+    assert_eq!(verifier(&mut desk, "fred").0, verifier_of(&mut desk, "fred", "two"));
+    let listed = desk.say(b"search fred\nlookup fred\ncheck fred two\n");
+    assert!(!listed.contains("scram"), "{listed}");
+    desk.say(b"del fred\n");
+    assert_ne!(verifier(&mut desk, "fred").0, verifier_of(&mut desk, "fred", "two"));
+}
+
+#[test]
+fn scram_tells_nobody_who_is_there() {
+    let mut desk = Desk::with(quick);
+    desk.say(b"set ann secret\nset locked secret\n");
+    let before = verifier(&mut desk, "ann").0;
+    let lock = fs::read_to_string(desk.dir.path().join("nwauth.add")).unwrap().replace("locked:", "locked:!");
+    desk.holds("nwauth.add", &format!("{lock}old:{HASH}\nplain:{{PLAIN}}secret:7:/m/plain\n"));
+    let mut salts = std::collections::BTreeSet::new();
+    for user in ["nobody", "locked", "old", "plain", "zo@x"] {
+        let (one, reply) = verifier(&mut desk, user);
+        let (again, _) = verifier(&mut desk, &user.to_ascii_uppercase());
+        assert_eq!(one, again, "{user}: the same each time, in any case of letters");
+        assert_eq!(reply, format!("+OK {user} config 0\n"), "{user}: nothing of an entry is told");
+        assert_eq!((one.iterations(), one.salt().len()), (before.iterations(), before.salt().len()));
+        assert_ne!(one, verifier_of(&mut desk, user, "secret"), "{user}: no password fits");
+        assert!(salts.insert(one.salt().to_vec()), "{user}: a salt of its own");
+    }
+    // A new process, and an entry that comes to be: still the same salt.
+    let salt = verifier(&mut desk, "nobody").0.salt().to_vec();
+    desk.nwauth = Nwauth::new(desk.nwauth.options.clone());
+    assert_eq!(verifier(&mut desk, "nobody").0.salt(), salt);
+    desk.say(b"set nobody x\n");
+    assert_eq!(verifier(&mut desk, "nobody").0.salt(), salt);
+    assert_eq!(
+        desk.say(b"scram a/b\nscram -x\nscram\n"),
+        format!("{WRONG}\n{WRONG}\n-ERR usage: scram USER [ADDRESS]\n")
+    );
+}
+
+#[test]
+fn a_hash_that_somebody_put_there_ends_the_verifier_of_the_old_password() {
+    let mut desk = Desk::with(quick);
+    desk.say(b"set ann old\n");
+    assert_eq!(verifier(&mut desk, "ann").0, verifier_of(&mut desk, "ann", "old"));
+    let path = desk.dir.path().join("nwauth.add");
+    let text = fs::read_to_string(path).unwrap();
+    let fields: Vec<&str> = text.splitn(3, ':').collect();
+    desk.holds("nwauth.add", &format!("ann:{HASH}:{}", fields[2]));
+    assert_ne!(verifier(&mut desk, "ann").0, verifier_of(&mut desk, "ann", "old"));
+}
+
+#[test]
+fn a_good_check_makes_what_is_missing_and_a_bad_one_does_not() {
+    let mut desk = Desk::with(|options| {
+        quick(options);
+        options.apop = true;
+    });
+    desk.holds("nwauth.txt", &format!("ann:{HASH}:7:/m/ann:::fwd=\"x\"\nbob:{HASH}:::theirs:theirs:\n"));
+    assert_eq!(desk.say(b"version\n"), concat!("+OK version 2 apop nwauth ", env!("CARGO_PKG_VERSION"), "\n"));
+    desk.say(b"check ann wrong\n");
+    assert_ne!(verifier(&mut desk, "ann").0, verifier_of(&mut desk, "ann", "rasmuslerdorf"));
+    let reply = "+OK ann /m/ann 7 fwd=\"x\"\n";
+    assert_eq!(desk.say(b"check ann rasmuslerdorf\n"), reply);
+    let made = verifier_of(&mut desk, "ann", "rasmuslerdorf");
+    assert_eq!(verifier(&mut desk, "ann"), (made, reply.to_owned()));
+    let size = |desk: &Desk| fs::metadata(desk.dir.path().join("nwauth.add")).map_or(0, |metadata| metadata.len());
+    let before = size(&desk);
+    assert!(before > 0);
+    desk.say(b"check ann rasmuslerdorf\ncheck bob rasmuslerdorf\n");
+    assert_eq!(size(&desk), before, "once, and not where there is no room");
+    // Another number of rounds is another verifier.
+    desk.nwauth.options.iterations = 5000;
+    desk.say(b"check ann rasmuslerdorf\n");
+    assert_eq!(verifier(&mut desk, "ann").0, verifier_of(&mut desk, "ann", "rasmuslerdorf"));
+    // The password was kept too.
+    assert_eq!(desk.say(format!("apop ann <1@x> {}\n", digest("<1@x>", "rasmuslerdorf")).as_bytes()), reply);
+}
+
+#[test]
+fn a_check_makes_nothing_where_nothing_is_to_be_made() {
+    let readonly = |options: &mut Options| options.readonly = true;
+    let off = |options: &mut Options| options.scram = Scram::Off;
+    for mut desk in [Desk::with(readonly), Desk::with(off)] {
+        desk.holds("nwauth.txt", &format!("ann:{HASH}\n"));
+        assert_eq!(desk.say(b"check ann rasmuslerdorf\n"), "+OK ann config 0\n");
+        assert_eq!(desk.say(b"scram ann\napop ann <1@x> 0\n"), "-ERR unknown command\n".repeat(2));
+        assert!(!desk.say(b"version\n").contains("scram"));
+        assert_eq!(fs::read_dir(desk.dir.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn scram_is_offered_when_nobody_would_be_kept_out_by_it() {
+    let offered = |desk: &mut Desk| desk.say(b"version\n").contains(" scram ");
+    let mut desk = Desk::with(quick);
+    desk.holds("nwauth.txt", &format!("ann:{HASH}\nlocked:!{HASH}\n"));
+    assert!(!offered(&mut desk));
+    desk.nwauth.options.scram = Scram::On;
+    assert!(offered(&mut desk));
+    desk.nwauth.options.scram = Scram::Auto;
+    desk.say(b"check ann rasmuslerdorf\nset bob x\n");
+    assert!(offered(&mut desk), "all who can log in have a verifier");
+    desk.once(&["generate", "50"], "");
+    assert!(offered(&mut desk));
+    desk.holds("nwauth.key", "nonsense");
+    desk.nwauth = Nwauth::new(desk.nwauth.options.clone());
+    assert!(!offered(&mut desk), "without a key there is nothing to say about strangers");
+    assert!(desk.say(b"scram ann\n").starts_with("-DEAD reading nwauth.key"));
+}
+
+#[test]
+fn clear_text_entries_get_their_proofs_with_their_hash() {
+    let mut desk = Desk::with(quick);
+    desk.holds("nwauth.txt", "ann:{PLAIN}secret\n");
+    assert!(desk.once(&["encrypt", "all"], "").0);
+    assert_eq!(verifier(&mut desk, "ann").0, verifier_of(&mut desk, "ann", "secret"));
+}
+
+fn digest(stamp: &str, password: &str) -> String {
+    use md5::{Digest, Md5};
+    Md5::digest(format!("{stamp}{password}")).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_digest_is_judged_as_a_password_is() {
+    // RFC 1939 section 7.
+    let stamp = "<1896.697170952@dbc.mtview.ca.us>";
+    let good = "c4c9334bac560ecc979e58001b3e22fb";
+    assert_eq!(digest(stamp, "tanstaaf"), good);
+    let mut desk = Desk::with(|options| options.apop = true);
+    desk.say(b"set mrose tanstaaf uid=\"7\"\n");
+    let added = fs::read_to_string(desk.dir.path().join("nwauth.add")).unwrap();
+    let kept: Vec<&str> = added.trim_end().split(':').collect();
+    let more = format!("locked:!{}::::{}:\nold:{HASH}\nplain:{{PLAIN}}tanstaaf\n", kept[1], kept[5]);
+    desk.holds("nwauth.txt", &more);
+    for (request, reply) in [
+        (format!("apop mrose {stamp} {good}"), "+OK mrose config 7"),
+        (format!("apop MROSE {stamp} {good} 10.0.0.1"), "+OK mrose config 7"),
+        (format!("apop plain {stamp} {good}"), "+OK plain config 0"),
+        (format!("apop mrose {stamp} {}", good.replace('c', "d")), WRONG),
+        (format!("apop mrose {stamp} {}", &good[..31]), WRONG),
+        (format!("apop mrose {stamp}x {good}"), WRONG),
+        (format!("apop nobody {stamp} {good}"), WRONG),
+        (format!("apop nobody {stamp} {}", digest(stamp, "")), WRONG),
+        (format!("apop locked {stamp} {good}"), WRONG),
+        (format!("apop old {stamp} {}", digest(stamp, "")), WRONG),
+        (format!("apop old {stamp} {}", digest(stamp, "rasmuslerdorf")), WRONG),
+        (format!("apop a/b {stamp} {good}"), WRONG),
+        (format!("apop mrose {stamp}"), "-ERR usage: apop USER STAMP DIGEST [ADDRESS]"),
+    ] {
+        assert_eq!(desk.say(format!("{request}\n").as_bytes()), format!("{reply}\n"), "{request}");
+    }
+    // Who sets a password without -apop has it forgotten.
+    desk.nwauth.options.apop = false;
+    desk.say(b"set mrose tanstaaf\n");
+    assert_eq!(desk.say(format!("apop mrose {stamp} {good}\n").as_bytes()), "-ERR unknown command\n");
+    desk.nwauth.options.apop = true;
+    assert_eq!(desk.say(format!("apop mrose {stamp} {good}\n").as_bytes()), format!("{WRONG}\n"));
+    let added = fs::read_to_string(desk.dir.path().join("nwauth.add")).unwrap();
+    assert!(added.contains("apop=") && !added.lines().last().unwrap().contains("apop="));
+}
+
+#[test]
+fn the_options_of_proofs_have_bounds() {
+    let line = |text: &str| parse(&text.split(' ').map(str::to_owned).collect::<Vec<_>>()).map(|(options, _)| options);
+    let options = line("-scram ON -iterations 4096 -apop").unwrap();
+    assert_eq!((options.scram, options.iterations, options.apop), (Scram::On, 4096, true));
+    assert_eq!(line("-scram off").unwrap().scram, Scram::Off);
+    for wrong in ["-scram", "-scram maybe", "-iterations 4095", "-iterations 1000001", "-iterations x", "-iterations"] {
+        assert!(line(wrong).is_err(), "{wrong}");
+    }
 }

@@ -176,6 +176,132 @@ fn version_two_carries_anything() {
     assert!(bench.take().contains(&Act::Kill(0)));
 }
 
+const NOBODY: &str =
+    "scram=4096,AAAA,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+fn scram(user: &str) -> Question {
+    Question::Scram { user: user.into(), from: FROM }
+}
+
+fn apop(user: &str) -> Question {
+    Question::Apop { user: user.into(), stamp: "<1.2@x>".into(), digest: Secret::from(&b"00ff"[..]), from: FROM }
+}
+
+/// A pool whose one copy greets so.
+fn greeted(greeting: &str) -> Bench {
+    let mut bench = Bench::new(1);
+    bench.take();
+    bench.spawned(0);
+    bench.take();
+    bench.said(0, &format!("{greeting}\n"));
+    bench.take();
+    bench
+}
+
+#[test]
+fn abilities_are_the_words_after_version_two() {
+    let all = Abilities { scram: true, apop: true };
+    for (greeting, abilities) in [
+        ("+OK version 2", Abilities::default()),
+        ("+OK version 2 nwauth 0.1.0", Abilities::default()),
+        ("+OK version 2 scram", Abilities { apop: false, ..all }),
+        ("+OK version 2 apop", Abilities { scram: false, ..all }),
+        ("version 2 apop later scram 1.0\r", all),
+        ("+OK version 2 SCRAM scrammed scram=1", Abilities::default()),
+    ] {
+        let bench = greeted(greeting);
+        assert_eq!((bench.pool.version, bench.pool.abilities()), (Version::Two, abilities), "{greeting}");
+    }
+    for greeting in ["+OK version 20 scram", "+OK version 1 scram", "+OK scram apop", "version", "-ERR version 2 scram"]
+    {
+        let bench = greeted(greeting);
+        assert_eq!((bench.pool.version, bench.pool.abilities()), (Version::One, Abilities::default()), "{greeting}");
+    }
+    assert_eq!(Bench::new(1).pool.abilities(), Abilities::default(), "nobody has said anything yet");
+    assert_eq!(Bench::ready(1).pool.abilities(), Abilities::default());
+}
+
+#[test]
+fn who_does_not_have_an_ability_is_not_asked() {
+    let mut bench = Bench::ready(1);
+    bench.submit(1, scram("fred"));
+    bench.submit(2, apop("fred"));
+    assert_eq!(bench.verdicts(), [(1, Verdict::Unavailable), (2, Verdict::Unavailable)]);
+    let mut bench = greeted("+OK version 2 scram");
+    bench.submit(1, apop("fred"));
+    assert_eq!(bench.verdicts(), [(1, Verdict::Unavailable)]);
+    bench.submit(2, scram("two words"));
+    assert_eq!(bench.take(), [write(0, "scram two%20words 127.0.0.1\n")]);
+}
+
+#[test]
+fn a_digest_is_judged_by_the_helper_and_a_verifier_is_handed_on() {
+    let mut bench = greeted("+OK version 2 scram apop");
+    for (answer, verdict) in [
+        ("+OK fr%25d /m/fred 7 fwd=\"a\"", accepted("fr%d", Some("/m/fred"), Some("7"), "fwd=\"a\"")),
+        ("-ERR no", Verdict::Refused),
+        ("-DEAD no", Verdict::Unavailable),
+    ] {
+        bench.submit(1, apop("fr%d"));
+        assert_eq!(bench.take(), [write(0, "apop fr%25d <1.2@x> 00ff 127.0.0.1\n")]);
+        bench.said(0, &format!("{answer}\n"));
+        assert_eq!(bench.verdicts(), [(1, verdict)]);
+    }
+    let verifier = Verifier::parse(NOBODY.strip_prefix("scram=").unwrap().as_bytes()).unwrap();
+    for (answer, verdict) in [
+        (format!("+OK fred config 0 {NOBODY}"), accepted("fred", None, None, "")),
+        (format!("+OK FRED /m/fred 7 {NOBODY} a=\"b\" c"), accepted("FRED", Some("/m/fred"), Some("7"), "a=\"b\" c")),
+        ("-ERR no".into(), Verdict::Refused),
+        ("-DEAD no".into(), Verdict::Unavailable),
+    ] {
+        bench.submit(2, scram("fred"));
+        bench.take();
+        bench.said(0, &format!("{answer}\n"));
+        let expected = match verdict {
+            Verdict::Accepted(account) => Verdict::Verifier(account, Box::new(verifier.clone())),
+            other => other,
+        };
+        assert_eq!(bench.verdicts(), [(2, expected)], "{answer}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_verifier_is_garbage_and_silence_is_none() {
+    for answer in [
+        "+OK fred config 0",
+        "+OK fred config scram=x",
+        &format!("+OK bob config 0 {NOBODY}"),
+        &format!("+OK fred config {NOBODY}"),
+        &format!("+OK fred config 0 {}", NOBODY.replace("4096", "1")),
+        &format!("+OK fred config 0 {}", NOBODY.to_uppercase()),
+        &format!("+OK fred config 0 {NOBODY}%zz"),
+    ] {
+        let mut bench = greeted("+OK version 2 scram");
+        bench.submit(1, scram("fred"));
+        bench.take();
+        bench.said(0, &format!("{answer}\n"));
+        assert!(bench.take_one(&Act::Kill(0)), "{answer}");
+    }
+    let mut bench = greeted("+OK version 2 scram");
+    bench.submit(1, scram("fred"));
+    bench.take();
+    bench.pass(TIMEOUT);
+    assert_eq!(bench.verdicts(), [(1, Verdict::Unavailable)]);
+}
+
+#[test]
+fn a_copy_that_can_less_than_the_last_one_counts() {
+    let mut bench = greeted("+OK version 2 scram apop");
+    bench.ended(0);
+    bench.pass(BACK_OFF.0);
+    bench.take();
+    bench.spawned(0);
+    bench.submit(1, scram("fred"));
+    bench.said(0, "+OK version 2\n");
+    assert_eq!(bench.verdicts(), [(1, Verdict::Unavailable)]);
+    assert_eq!(bench.pool.abilities(), Abilities::default());
+}
+
 #[test]
 fn a_helper_that_knows_no_version_or_says_nothing_starts_clean() {
     for silent in [false, true] {

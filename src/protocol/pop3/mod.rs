@@ -1,10 +1,11 @@
-//! POP3, the server's side (RFC 1939, 2449, 2595, 3206, 5034). No I/O: see [`Machine`].
+//! POP3, the server's side (RFC 1939, 2449, 2595, 3206, 5034, 5802). No I/O: see [`Machine`].
 //!
 //! | state       | verbs                                                | leaves by               |
 //! |-------------|------------------------------------------------------|-------------------------|
-//! | Authorising | USER PASS AUTH CAPA STLS NOOP QUIT                   | a good password, QUIT   |
+//! | Authorising | USER PASS APOP AUTH CAPA STLS NOOP QUIT              | a good password, QUIT   |
 //! | Sasl        | none: a response, or `*`                             | the response            |
-//! | Checking    | none: name and password are being checked            | Welcome, a refusal      |
+//! | Proving     | none: what a proof is judged by is being looked for  | Verifier, a refusal     |
+//! | Checking    | none: who it is is being checked                     | Welcome, a refusal      |
 //! | Opening     | none: the maildrop is being locked and read          | Opened, a refusal       |
 //! | Transaction | STAT LIST UIDL RETR TOP DELE RSET NOOP LAST CAPA QUIT | QUIT                   |
 //! | Asking      | none: an answer about a message is owed              | the answer              |
@@ -16,6 +17,11 @@
 //! Deleted messages stay until `Committed`; a lost connection deletes nothing. The verbs are a table in `verbs.rs`;
 //! every text we say is in `reply.rs`. Input is taken one line a step and none while an answer is owed, so PIPELINING is
 //! a true queue.
+//!
+//! **What is offered where.** USER, PLAIN and LOGIN send the password: under TLS, or where the administrator allows it in
+//! clear. APOP sends an MD5 of it, from which most passwords are found in hours: it is taken where a password in clear would
+//! be, and only of a client that was given a stamp. SCRAM sends nothing a listener could use without working through
+//! thousands of rounds for each guess: it is offered on every link, also where TLS has not begun.
 
 pub mod reply;
 mod verbs;
@@ -27,6 +33,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::mail::identity::Uid;
+use crate::protocol::sasl::scram::Verifier;
+use crate::protocol::sasl::{Exchange, Mechanism};
 use crate::protocol::{End, Line, Lines, Machine, Want};
 use crate::text::bytes::{Input, Output};
 use crate::text::secret::Secret;
@@ -53,6 +61,10 @@ pub struct Rules {
     pub max_errors: u32,
     /// Keep name and version of the program to ourselves.
     pub hide_version: bool,
+    /// The least time between two logins of a user, as announced; 0 = none.
+    pub login_delay_secs: u64,
+    /// Days that mail stays, as announced; `None` = for ever.
+    pub expire_days: Option<u32>,
 }
 
 /// What this connection is like.
@@ -64,6 +76,8 @@ pub struct Link {
     pub can_tls: bool,
     /// Passwords may be sent in clear on it.
     pub plain_ok: bool,
+    /// SCRAM can be offered.
+    pub scram: bool,
 }
 
 /// What a POP3 conversation asks of its host.
@@ -73,6 +87,12 @@ pub enum Ask {
     StartTls,
     /// Do name and password fit? Answered `Welcome` or a refusal.
     Login(Box<Login>),
+    /// Do name and digest fit? Answered `Welcome` or a refusal.
+    Apop(Box<Apop>),
+    /// By what is a proof of this user judged? Answered `Verifier` or a refusal.
+    Verifier(Box<[u8]>),
+    /// Whether the user last asked about proved his password. Answered `Welcome` if he did, else a refusal.
+    Proof(bool),
     /// Lock and read the maildrop of who was welcomed. Answered `Opened` or a refusal.
     Open,
     /// Messages not marked and their octets. Answered `Totals`.
@@ -100,6 +120,17 @@ pub struct Login {
     pub password: Secret,
 }
 
+/// A name, and the digest of stamp and password (RFC 1939 §7).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Apop {
+    /// As the client sent it.
+    pub user: Vec<u8>,
+    /// The greeting's.
+    pub stamp: Box<str>,
+    /// MD5, 32 hexadecimal digits in small letters.
+    pub digest: Secret,
+}
+
 /// What a host answers.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -107,6 +138,8 @@ pub enum Answer {
     TlsStarted,
     /// Name and password fit.
     Welcome,
+    /// What a proof is judged by, and a nonce: printable, without commas, never used before.
+    Verifier(Box<(Verifier, Vec<u8>)>),
     /// The maildrop is open and locked.
     Opened(Totals),
     /// Messages and octets.
@@ -153,13 +186,6 @@ pub struct Row {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mechanism {
-    Plain,
-    LoginName,
-    LoginPassword,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rowed {
     List,
     Uidl,
@@ -168,7 +194,8 @@ enum Rowed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Authorising,
-    Sasl(Mechanism),
+    Sasl,
+    Proving,
     Checking,
     Opening,
     Transaction,
@@ -193,6 +220,14 @@ enum Asked {
     Tls,
 }
 
+/// What is needed by few, and only until they are logged in.
+#[derive(Debug, Default)]
+struct Gate {
+    /// What the greeting said, and an APOP digest is made with.
+    stamp: Option<Box<str>>,
+    exchange: Option<Exchange>,
+}
+
 /// The server's side of one POP3 conversation.
 #[derive(Debug)]
 pub struct Pop3 {
@@ -204,6 +239,7 @@ pub struct Pop3 {
     nonsense: u32,
     /// The name given by USER, AUTH LOGIN or, once welcomed, the one logged in with. Boxed: most of the time it is short.
     user: Option<Box<[u8]>>,
+    gate: Option<Box<Gate>>,
     /// The reply to LAST: the highest number retrieved, by this session or an earlier one.
     last: u32,
     /// LAST as RSET restores it.
@@ -223,19 +259,46 @@ impl Pop3 {
             denied: 0,
             nonsense: 0,
             user: None,
+            gate: None,
             last: 0,
             last_at_login: 0,
             deadline,
         }
     }
 
+    /// Offers APOP with this stamp: `<UNIQUE@HOST>`, which nobody can foresee and which was never used before.
+    pub fn with_stamp(mut self, stamp: Box<str>) -> Pop3 {
+        self.gate.get_or_insert_default().stamp = Some(stamp);
+        self
+    }
+
     /// Whether somebody is logged in; until then this is the kind of connection to lose when something runs short.
     pub fn is_logged_in(&self) -> bool {
-        !matches!(self.state, State::Authorising | State::Sasl(_) | State::Checking | State::Asking(Asked::Tls))
+        use State::*;
+        !matches!(self.state, Authorising | Sasl | Proving | Checking | Asking(Asked::Tls))
+    }
+
+    /// How long the client has been silent; nothing until it is logged in.
+    pub fn silence(&self, now: Instant) -> Option<Duration> {
+        let heard = self.deadline.checked_sub(self.rules.idle)?;
+        self.is_logged_in().then(|| now.saturating_duration_since(heard))
     }
 
     fn may_send_password(&self) -> bool {
         self.link.tls || self.link.plain_ok
+    }
+
+    fn may_use(&self, mechanism: Mechanism) -> bool {
+        if mechanism.sends_password() { self.may_send_password() } else { self.link.scram }
+    }
+
+    fn stamp(&self) -> Option<&str> {
+        self.gate.as_ref()?.stamp.as_deref()
+    }
+
+    /// The exchange, if one is under way: whoever takes it out and does not put it back has ended it.
+    fn take_exchange(&mut self) -> Option<Exchange> {
+        self.gate.as_mut()?.exchange.take()
     }
 
     fn refuse(&mut self, refusal: Refusal, out: &mut Output) {
@@ -258,6 +321,7 @@ impl Pop3 {
     fn not_welcome(&mut self, refusal: Refusal, out: &mut Output) {
         line(out, refusal.text());
         self.user = None;
+        self.take_exchange();
         self.denied += 1;
         self.state = if self.denied >= MAX_DENIED { State::Over } else { State::Authorising };
     }
@@ -327,10 +391,12 @@ impl Machine for Pop3 {
     type Answer = Answer;
 
     fn open(&mut self, _now: Instant, out: &mut Output) {
+        // RFC 1939 §7: a stamp in the greeting is how APOP is offered.
+        let (blank, stamp) = self.stamp().map_or(("", ""), |stamp| (" ", stamp));
         if self.rules.hide_version {
-            line(out, "+OK DPOP ready");
+            say!(out, "+OK DPOP ready{blank}{stamp}");
         } else {
-            say!(out, "+OK DPOP Version {} ready", env!("CARGO_PKG_VERSION"));
+            say!(out, "+OK DPOP Version {} ready{blank}{stamp}", env!("CARGO_PKG_VERSION"));
         }
     }
 
@@ -341,18 +407,19 @@ impl Machine for Pop3 {
             State::Opening => return Want::Ask(Ask::Open),
             _ => {}
         }
-        let limit = if matches!(self.state, State::Sasl(_)) { SASL_LIMIT } else { LINE_LIMIT };
+        let limit = if self.state == State::Sasl { SASL_LIMIT } else { LINE_LIMIT };
         let before = self.nonsense;
         let next = match self.lines.next(input, limit) {
             Line::Partial => return Want::Input,
             Line::TooLong => {
-                if matches!(self.state, State::Sasl(_)) {
+                if self.state == State::Sasl {
                     self.state = State::Authorising;
+                    self.take_exchange();
                 }
                 Next::Refuse(Refusal::LineTooLong)
             }
             Line::Whole(text) => match self.state {
-                State::Sasl(mechanism) => self.sasl(mechanism, text, out),
+                State::Sasl => self.response(text, out),
                 _ => self.verb(text, out),
             },
         };
@@ -381,11 +448,13 @@ impl Machine for Pop3 {
         match (self.state, answer) {
             // The next step asks to open; the time to log in is over with that.
             (State::Checking, Answer::Welcome) => self.state = State::Opening,
-            (State::Checking, Answer::Refused(refusal)) => self.not_welcome(refusal, out),
+            (State::Proving, Answer::Verifier(found)) => self.challenge(*found, out),
+            (State::Checking | State::Proving, Answer::Refused(refusal)) => self.not_welcome(refusal, out),
             (State::Opening, Answer::Opened(totals)) => {
                 self.last = totals.last_read;
                 self.last_at_login = totals.last_read;
                 self.user = None;
+                self.gate = None;
                 say!(out, "+OK {} messages ({} octets)", totals.messages, totals.octets);
                 self.state = State::Transaction;
             }
@@ -428,7 +497,7 @@ impl Machine for Pop3 {
             End::Silence => {}
             End::Replaced | End::Kicked => line(out, Refusal::Ended.text()),
             End::Shutdown => line(out, Refusal::Stopping.text()),
-            End::Overload => line(out, Refusal::Unavailable.text()),
+            End::Overload => line(out, Refusal::Crowded.text()),
         }
     }
 

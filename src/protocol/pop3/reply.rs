@@ -25,6 +25,16 @@ pub enum Refusal {
     BadResponse,
     /// Name and password do not fit.
     Denied,
+    /// The password was right, and the last login is too short ago.
+    TooSoon,
+    /// The password was right, and the user has as many sessions as he may have.
+    TooManySessions,
+    /// The password was right, and there is no drop file, as there must be.
+    NoMailbox,
+    /// As many connections as there may be come from this network.
+    TooManyConnections,
+    /// All connections are taken, and this one has not logged in.
+    Crowded,
     /// The account is set up in a way that cannot be served.
     Misconfigured,
     /// Somebody else has the maildrop.
@@ -61,6 +71,11 @@ impl Refusal {
             Refusal::Cancelled => "-ERR Cancelled",
             Refusal::BadResponse => "-ERR Bad response",
             Refusal::Denied => "-ERR [AUTH] Name or password is wrong",
+            Refusal::TooSoon => "-ERR [LOGIN-DELAY] Too soon after your last login; wait and try again",
+            Refusal::TooManySessions => "-ERR [IN-USE] Too many sessions of this user",
+            Refusal::NoMailbox => "-ERR [SYS/PERM] There is no mailbox for this user",
+            Refusal::TooManyConnections => "-ERR [SYS/TEMP] Too many connections from your network",
+            Refusal::Crowded => "-ERR [SYS/TEMP] All connections are taken; come back and log in sooner",
             Refusal::Misconfigured => "-ERR [SYS/PERM] This account cannot be served; the administrator's log says why",
             Refusal::InUse => "-ERR [IN-USE] Another session has this mailbox open",
             Refusal::Unavailable => "-ERR [SYS/TEMP] The mailbox cannot be reached just now; try again later",

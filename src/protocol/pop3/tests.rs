@@ -2,19 +2,29 @@
 //!
 //! A script (`scripts/*.chat`) is read line by line: `C:` the client says, `S:` the server must have said, `Q:` the machine
 //! must have asked, `A:` it is answered, `=` begins a new conversation (`= tls`, `= plain`, `= closed`: no password in
-//! clear, TLS to be had), `X` it must have closed. To add a case, add a file.
+//! clear, TLS to be had; further words: `scram`, `apop`, `delay SECS`, `expire DAYS`), `E:` it is ended for that reason, `X` it
+//! must have closed. In `C:` and `S:` what stands between `{b64 ` and `}` is in base64 on the line. To add a case, add a file.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::*;
-use crate::protocol::laws::{Reply, converse, pop3, pop3_host};
+use crate::protocol::laws::{Reply, STAMP, converse, pop3, pop3_host, pop3_rules};
+use crate::protocol::sasl::scram::tests::{NONCE, pencil};
 use crate::text::bytes::{Input, Output};
 
 fn refusal(name: &str) -> Refusal {
     use Refusal::*;
-    let all = [Denied, Misconfigured, InUse, Unavailable, NoSuchMessage, AlreadyDeleted, Changed, NotCommitted, NoTls];
-    all.into_iter().find(|refusal| format!("{refusal:?}") == name).unwrap_or_else(|| panic!("no refusal {name}"))
+    let before = [Denied, TooSoon, TooManySessions, NoMailbox, Misconfigured, InUse, Unavailable, NoTls];
+    let after = [NoSuchMessage, AlreadyDeleted, Changed, NotCommitted];
+    before
+        .into_iter()
+        .chain(after)
+        .find(|refusal| format!("{refusal:?}") == name)
+        .unwrap_or_else(|| panic!("no refusal {name}"))
 }
 
 fn answer(text: &str) -> Answer {
@@ -35,6 +45,8 @@ fn answer(text: &str) -> Answer {
     match words[0] {
         "tls" => Answer::TlsStarted,
         "welcome" => Answer::Welcome,
+        // RFC 7677's: of the password `pencil`.
+        "verifier" => Answer::Verifier(Box::new((pencil(), NONCE.into()))),
         "opened" => Answer::Opened(totals()),
         "totals" => Answer::Totals(totals()),
         "rows" => Answer::Rows(words[1..].iter().map(|word| row(word)).collect()),
@@ -54,6 +66,12 @@ fn question(ask: &Ask) -> String {
             let show = |bytes: &[u8]| bytes.escape_ascii().to_string();
             format!("login {} {}", show(&login.user), show(login.password.reveal()))
         }
+        Ask::Apop(apop) => {
+            let digest = String::from_utf8_lossy(apop.digest.reveal()).into_owned();
+            format!("apop {} {} {digest}", apop.user.escape_ascii(), apop.stamp)
+        }
+        Ask::Verifier(user) => format!("verifier {}", user.escape_ascii()),
+        Ask::Proof(good) => format!("proof {good}"),
         Ask::Open => "open".into(),
         Ask::Stat => "stat".into(),
         Ask::Rows(from) => format!("rows {from}"),
@@ -76,8 +94,11 @@ struct Player {
 }
 
 impl Player {
-    fn new(link: Link) -> Player {
-        let mut machine = pop3(link);
+    fn new(link: Link, rules: Rules, stamp: Option<&str>) -> Player {
+        let mut machine = Pop3::new(Instant::now(), Arc::new(rules), link);
+        if let Some(stamp) = stamp {
+            machine = machine.with_stamp(stamp.into());
+        }
         let mut out = Output::default();
         machine.open(Instant::now(), &mut out);
         Player { machine, input: Input::default(), out, said: VecDeque::new(), asked: None, closed: false }
@@ -99,6 +120,13 @@ impl Player {
     }
 }
 
+/// With what stands between `{b64 ` and `}` in base64.
+fn encoded(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("{b64 ") else { return text.to_owned() };
+    let (clear, after) = rest.split_once('}').expect("a brace that closes");
+    format!("{before}{}{after}", BASE64.encode(clear))
+}
+
 fn play(name: &str, script: &str) {
     let mut player: Option<Player> = None;
     for (number, line) in script.lines().enumerate() {
@@ -106,13 +134,26 @@ fn play(name: &str, script: &str) {
         let (kind, rest) = line.split_at(line.len().min(2));
         let rest = rest.strip_prefix(' ').unwrap_or(rest);
         if kind.starts_with('=') {
-            let link = match line.trim_start_matches('=').trim() {
-                "tls" => Link { tls: true, can_tls: true, plain_ok: false },
-                "plain" => Link { tls: false, can_tls: false, plain_ok: true },
-                "closed" => Link { tls: false, can_tls: true, plain_ok: false },
+            let mut words = line.trim_start_matches('=').split_whitespace();
+            let mut link = match words.next().unwrap_or_default() {
+                "tls" => Link { tls: true, can_tls: true, plain_ok: false, scram: false },
+                "plain" => Link { tls: false, can_tls: false, plain_ok: true, scram: false },
+                "closed" => Link { tls: false, can_tls: true, plain_ok: false, scram: false },
                 other => panic!("{at}: no link {other}"),
             };
-            if let Some(old) = player.replace(Player::new(link)) {
+            let (mut rules, mut stamp) = (pop3_rules(), None);
+            while let Some(word) = words.next() {
+                let mut number =
+                    || words.next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{at}: a number"));
+                match word {
+                    "scram" => link.scram = true,
+                    "apop" => stamp = Some(STAMP),
+                    "delay" => rules.login_delay_secs = number(),
+                    "expire" => rules.expire_days = Some(number() as u32),
+                    other => panic!("{at}: neither offer nor rule {other}"),
+                }
+            }
+            if let Some(old) = player.replace(Player::new(link, rules, stamp)) {
                 assert!(old.said.is_empty(), "{at}: before that, not expected: {:?}", old.said);
             }
             continue;
@@ -121,6 +162,7 @@ fn play(name: &str, script: &str) {
             continue;
         }
         let player = player.as_mut().unwrap_or_else(|| panic!("{at}: begin with a line `= plain`"));
+        let rest = &*encoded(rest);
         match kind {
             "C:" => {
                 let bytes = rest.replace("\\0", "\0").replace("\\t", "\t").replace("{300}", &"x".repeat(300));
@@ -141,6 +183,18 @@ fn play(name: &str, script: &str) {
                 player.run();
                 assert!(player.asked.is_some() || rest == "sent", "{at}: nothing was asked");
                 player.machine.answer(Instant::now(), answer(rest), &mut player.out);
+                player.asked = None;
+            }
+            "E:" => {
+                player.run();
+                let why = match rest {
+                    "overload" => End::Overload,
+                    "kicked" => End::Kicked,
+                    "shutdown" => End::Shutdown,
+                    "silence" => End::Silence,
+                    other => panic!("{at}: no end {other}"),
+                };
+                player.machine.end(Instant::now(), why, &mut player.out);
                 player.asked = None;
             }
             "X" => {
@@ -168,13 +222,13 @@ fn conversations_go_as_their_scripts_say() {
     assert!(count >= 5, "only {count} scripts were found");
 }
 
-const TLS: Link = Link { tls: true, can_tls: true, plain_ok: false };
+const TLS: Link = Link { tls: true, can_tls: true, plain_ok: false, scram: true };
 const IN: &str = "USER ann\r\nPASS secret\r\n";
 
 /// The table of the module's page, as data: what may be said where.
 #[test]
 fn every_verb_works_in_its_states_and_nowhere_else() {
-    let before = ["USER x", "AUTH", "AUTH PLAIN", "CAPA", "NOOP", "QUIT"];
+    let before = ["USER x", "AUTH", "AUTH PLAIN", "AUTH SCRAM-SHA-256", "CAPA", "NOOP", "QUIT"];
     let after = [
         "STAT", "LIST", "LIST 1", "UIDL", "UIDL 1", "RETR 1", "TOP 1 0", "DELE 1", "RSET", "NOOP", "LAST", "CAPA",
         "QUIT",
@@ -197,7 +251,7 @@ fn every_verb_works_in_its_states_and_nowhere_else() {
             assert_eq!(begins("", verb), "-ERR Not now\r\n", "{verb} before login");
         }
     }
-    for verb in ["USER x", "PASS x", "AUTH PLAIN", "STLS"] {
+    for verb in ["USER x", "PASS x", "APOP x y", "AUTH PLAIN", "STLS"] {
         assert_eq!(begins(IN, verb), "-ERR Not now\r\n", "{verb} after login");
     }
 }
@@ -268,7 +322,7 @@ fn who_only_talks_nonsense_is_closed_and_who_errs_now_and_then_is_not() {
 fn an_end_of_ours_is_told_but_not_among_the_rows_of_a_list_and_not_after_the_last_word() {
     let login = b"USER ann\r\nPASS secret\r\n".as_slice();
     for (commands, told) in [(&b"NOOP\r\n"[..], true), (b"UIDL\r\n", false), (b"QUIT\r\n", false)] {
-        let mut player = Player::new(crate::protocol::laws::OPEN);
+        let mut player = Player::new(crate::protocol::laws::OPEN, pop3_rules(), None);
         player.input.push(&[login, commands].concat());
         loop {
             player.run();
@@ -310,7 +364,7 @@ fn a_third_wrong_password_closes() {
 #[test]
 fn sasl_responses_may_be_long_but_not_endless() {
     let password = "p".repeat(6000);
-    let message = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("\0ann\0{password}"));
+    let message = BASE64.encode(format!("\0ann\0{password}"));
     let mut seen = None;
     converse(&mut pop3(TLS), &[format!("AUTH PLAIN\r\n{message}\r\n").as_bytes()], |ask| {
         if let Ask::Login(login) = ask {
@@ -327,8 +381,7 @@ fn sasl_responses_may_be_long_but_not_endless() {
 #[test]
 fn the_time_to_log_in_is_not_moved_by_talking_and_the_idle_time_is() {
     let start = Instant::now();
-    let rules =
-        Rules { idle: Duration::from_secs(600), login: Duration::from_secs(180), max_errors: 10, hide_version: false };
+    let rules = Rules { hide_version: false, ..pop3_rules() };
     let mut machine = Pop3::new(start, rules.into(), TLS);
     let (mut input, mut out) = (Input::default(), Output::default());
     let mut now = start;

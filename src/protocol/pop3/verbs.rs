@@ -4,7 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::reply::{Refusal, line, say};
-use super::{Ask, Asked, Mechanism, Pop3, Rowed, State};
+use super::{Apop, Ask, Asked, Pop3, Rowed, State};
+use crate::protocol::sasl::scram::Verifier;
+use crate::protocol::sasl::{Exchange, Mechanism, Step};
 use crate::text::bytes::Output;
 use crate::text::number::decimal;
 use crate::text::secret::Secret;
@@ -35,6 +37,7 @@ enum Where {
 }
 
 const VERBS: &[Verb] = &[
+    Verb { name: "APOP", where_: Where::Before, run: Pop3::apop },
     Verb { name: "AUTH", where_: Where::Before, run: Pop3::auth },
     Verb { name: "CAPA", where_: Where::Both, run: Pop3::capa },
     Verb { name: "DELE", where_: Where::After, run: Pop3::dele },
@@ -97,20 +100,33 @@ impl Pop3 {
         line(out, "+OK Capabilities follow");
         let before = self.state != State::Transaction;
         let passwords = before && self.may_send_password();
+        let expire = self.rules.expire_days.map_or("EXPIRE NEVER".to_owned(), |days| format!("EXPIRE {days}"));
         for (there, text) in [
             (true, "TOP"),
             (true, "UIDL"),
             (true, "RESP-CODES"),
             (true, "AUTH-RESP-CODE"),
             (true, "PIPELINING"),
-            (true, "EXPIRE NEVER"),
+            (true, expire.as_str()),
             (passwords, "USER"),
-            (passwords, "SASL PLAIN LOGIN"),
             (before && self.link.can_tls && !self.link.tls, "STLS"),
         ] {
             if there {
                 line(out, text);
             }
+        }
+        let mut mechanisms = Mechanism::ALL.into_iter().filter(|mechanism| before && self.may_use(*mechanism));
+        if let Some(first) = mechanisms.next() {
+            out.push(b"SASL ");
+            out.push(first.name().as_bytes());
+            for mechanism in mechanisms {
+                out.push(b" ");
+                out.push(mechanism.name().as_bytes());
+            }
+            out.push(b"\r\n");
+        }
+        if self.rules.login_delay_secs > 0 {
+            say!(out, "LOGIN-DELAY {}", self.rules.login_delay_secs);
         }
         if !self.rules.hide_version {
             say!(out, "IMPLEMENTATION DMail-{}", env!("CARGO_PKG_VERSION"));
@@ -173,68 +189,79 @@ impl Pop3 {
         }
     }
 
+    // Without a stamp in the greeting there is no such command.
+    fn apop(&mut self, rest: &[u8], _out: &mut Output) -> Next {
+        let Some(stamp) = self.stamp().map(Box::from) else { return Next::Refuse(Refusal::UnknownCommand) };
+        let (user, digest) = split(rest);
+        if user.is_empty() || digest.len() != 32 || !digest.iter().all(u8::is_ascii_hexdigit) {
+            return Next::Refuse(Refusal::BadArgument);
+        }
+        self.user = None;
+        let digest = Secret::new(digest.to_ascii_lowercase());
+        self.ask(State::Checking, Ask::Apop(Box::new(Apop { user: user.to_vec(), stamp, digest })))
+    }
+
     fn auth(&mut self, rest: &[u8], out: &mut Output) -> Next {
-        if !self.may_send_password() {
+        let offered = || Mechanism::ALL.into_iter().filter(|mechanism| self.may_use(*mechanism));
+        if offered().next().is_none() {
             return Next::Refuse(Refusal::NeedsTls);
         }
         let (name, initial) = split(rest);
-        let mechanism = match name {
-            // What clients of before RFC 5034 say to learn the mechanisms.
-            b"" => {
-                out.push(b"+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n");
-                return Next::Said;
-            }
-            name if is(name, "PLAIN") => Mechanism::Plain,
-            name if is(name, "LOGIN") => Mechanism::LoginName,
+        // What clients of before RFC 5034 say to learn the mechanisms.
+        if name.is_empty() {
+            line(out, "+OK");
+            offered().for_each(|mechanism| line(out, mechanism.name()));
+            line(out, ".");
+            return Next::Said;
+        }
+        let mechanism = match Mechanism::find(name) {
+            Some(mechanism) if self.may_use(mechanism) => mechanism,
+            Some(mechanism) if mechanism.sends_password() => return Next::Refuse(Refusal::NeedsTls),
             _ => return Next::Refuse(Refusal::UnknownMechanism),
         };
         self.user = None;
-        match initial {
-            b"" => self.prompt(mechanism, out),
-            // RFC 5034 §4: a single equals sign is an empty initial response.
-            b"=" => self.sasl(mechanism, b"", out),
-            initial => self.sasl(mechanism, initial, out),
-        }
-    }
-
-    fn prompt(&mut self, mechanism: Mechanism, out: &mut Output) -> Next {
-        self.state = State::Sasl(mechanism);
-        line(
-            out,
-            match mechanism {
-                Mechanism::Plain => "+ ",
-                Mechanism::LoginName => "+ VXNlcm5hbWU6",
-                Mechanism::LoginPassword => "+ UGFzc3dvcmQ6",
-            },
-        );
-        Next::Said
+        let (exchange, step) = Exchange::begin(mechanism, (!initial.is_empty()).then_some(initial));
+        self.sasl(exchange, step, out)
     }
 
     /// A response in a SASL exchange, still in base64.
-    pub(super) fn sasl(&mut self, mechanism: Mechanism, response: &[u8], out: &mut Output) -> Next {
+    pub(super) fn response(&mut self, text: &[u8], out: &mut Output) -> Next {
+        let mut exchange = self.take_exchange().expect("it was put there when this state began");
+        let step = exchange.take(text);
+        self.sasl(exchange, step, out)
+    }
+
+    /// What an exchange has come to. It is kept while it goes on.
+    fn sasl(&mut self, exchange: Exchange, step: Step, out: &mut Output) -> Next {
         self.state = State::Authorising;
-        if response == b"*" {
-            self.user = None;
-            return Next::Refuse(Refusal::Cancelled);
-        }
-        let Ok(decoded) = BASE64.decode(response).map(Secret::new) else {
-            self.user = None;
-            return Next::Refuse(Refusal::BadResponse);
-        };
-        match mechanism {
-            Mechanism::Plain => match plain(decoded.reveal()) {
-                Some((user, password)) => self.login(user.to_vec(), Secret::new(password.to_vec())),
-                None => Next::Refuse(Refusal::BadResponse),
-            },
-            Mechanism::LoginName => {
-                self.user = Some(decoded.reveal().into());
-                self.prompt(Mechanism::LoginPassword, out)
+        match step {
+            Step::Challenge(text) => {
+                self.go_on(exchange, &text, out);
+                Next::Said
             }
-            Mechanism::LoginPassword => {
-                let user = self.user.take().unwrap_or_default();
-                self.login(user.into_vec(), decoded)
+            Step::Verifier(user) => {
+                self.gate.get_or_insert_default().exchange = Some(exchange);
+                self.ask(State::Proving, Ask::Verifier(user.into()))
             }
+            Step::Login(user, password) => self.login(user, password),
+            Step::Proof(good) => self.ask(State::Checking, Ask::Proof(good)),
+            Step::Cancelled => Next::Refuse(Refusal::Cancelled),
+            Step::Malformed => Next::Refuse(Refusal::BadResponse),
         }
+    }
+
+    /// The verifier has been found: the client is challenged.
+    pub(super) fn challenge(&mut self, (verifier, nonce): (Verifier, Vec<u8>), out: &mut Output) {
+        let mut exchange = self.take_exchange().expect("it asked for this");
+        let text = exchange.challenge(verifier, &nonce);
+        self.go_on(exchange, &text, out);
+    }
+
+    fn go_on(&mut self, exchange: Exchange, challenge: &[u8], out: &mut Output) {
+        self.gate.get_or_insert_default().exchange = Some(exchange);
+        self.state = State::Sasl;
+        out.push(b"+ ");
+        line(out, &BASE64.encode(challenge));
     }
 
     fn stat(&mut self, rest: &[u8], _out: &mut Output) -> Next {
@@ -304,12 +331,4 @@ impl Pop3 {
         say!(out, "+OK {}", self.last);
         Next::Said
     }
-}
-
-/// RFC 4616: authorisation NUL authentication NUL password. Acting for somebody else is not offered.
-fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = message.split(|&byte| byte == 0);
-    let (acting, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    let whole = parts.next().is_none() && !user.is_empty() && (acting.is_empty() || acting == user);
-    whole.then_some((user, password))
 }

@@ -38,12 +38,10 @@ impl Log {
         Ok(Log { lines, limit, rename_at: limit, lost: 0, astray: false })
     }
 
-    /// Goes on in `folder`, with another limit. When it cannot be used, nothing changes and a line in the log says why.
+    /// Goes on in `folder`, with another limit; opens it anew, for under the same name there may be another directory now.
+    /// When it cannot be used, the log stays where it is and a line in it says why.
     pub fn follow(&mut self, folder: &Path, limit: u64) {
         (self.limit, self.rename_at) = (limit, limit);
-        if folder == self.lines.folder() {
-            return;
-        }
         match Log::open(folder, limit) {
             Ok(log) => *self = Log { lost: self.lost, ..log },
             Err(fault) => {
@@ -253,5 +251,12 @@ mod tests {
         log.follow(next.path(), 1000);
         log.write(b"two\n");
         assert_eq!((read(folder.path(), NAME), read(next.path(), NAME)), (text, "two\n".into()));
+        // Another directory of the same name.
+        let aside = folder.path().join("aside");
+        fs::rename(next.path(), &aside).unwrap();
+        fs::create_dir(next.path()).unwrap();
+        log.follow(next.path(), 1000);
+        log.write(b"three\n");
+        assert_eq!((read(&aside, NAME), read(next.path(), NAME)), ("two\n".into(), "three\n".into()));
     }
 }

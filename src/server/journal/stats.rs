@@ -5,7 +5,7 @@
 //!
 //! Sessions that cannot be recorded are counted: the first is an error in the log, and when it works again their number is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -30,9 +30,9 @@ impl Stats {
         Stats { folder, today: None, lost: 0, failing: false }
     }
 
-    /// The directory.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// The same, in `folder`: what was lost elsewhere is still told.
+    pub fn moved_to(self, folder: PathBuf) -> Stats {
+        Stats { folder, today: None, ..self }
     }
 
     /// These, too, could not be recorded.

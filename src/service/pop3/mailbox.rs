@@ -1,5 +1,6 @@
 //! What a client who is in can ask: rows, messages, marks, and the commit at the end.
 
+use super::expiry::Expiry;
 use super::{Event, Message, Said, Service, Wanted, refused};
 use crate::net::jobs::Kind;
 use crate::net::stream::Done;
@@ -144,7 +145,9 @@ impl Service<'_> {
         let volume = self.session.volume;
         let bulletins = self.session.shown.as_ref().and_then(|shown| shown.commit());
         maildrop.remember(bulletins.map(|(seen, _)| seen));
-        if maildrop.deletions() == 0 && bulletins.is_none() {
+        let asked = maildrop.deletions() > 0 || bulletins.is_some();
+        let expiry = Expiry::of(self.session.settings.expire_days, self.session.fetched.take());
+        if !asked && (expiry.is_none() || maildrop.totals().messages == 0) {
             // What an earlier session deleted may still have to leave the drop.
             if maildrop.wants_compaction() {
                 self.shared.compact(maildrop, volume);
@@ -152,11 +155,22 @@ impl Service<'_> {
             return Done::Now(Answer::Committed { deleted: 0 });
         }
         let said = self.job(Kind::Sync, volume, move || {
+            if let Some(Err(miss)) = expiry.map(|expiry| expiry.mark(&mut maildrop)) {
+                let drop = maildrop.path().display();
+                match miss {
+                    Miss::Cold | Miss::Changed => {
+                        log::info!("{drop}: what has expired stays, the drop is being changed")
+                    }
+                    Miss::Fault(fault) => log::error!("what has expired stays: {fault}"),
+                }
+            }
             let result = maildrop.commit();
             Outcome::Committed(Some((maildrop, volume)), result)
         });
         match said {
             Done::Later => Done::Later,
+            // Nothing was asked for; what has expired goes another time.
+            _ if !asked => Done::Now(Answer::Committed { deleted: 0 }),
             _ => refused(Refusal::NotCommitted),
         }
     }

@@ -2,55 +2,79 @@
 //!
 //! | asked        | answered                                                                                   |
 //! |--------------|--------------------------------------------------------------------------------------------|
-//! | Login        | from the cache at once, else by an authenticator                                           |
+//! | Login        | from the cache at once, else by an authenticator; both perhaps after a wait                |
+//! | Apop         | by an authenticator that can, perhaps after a wait                                         |
+//! | Verifier     | the same, with a fresh nonce                                                               |
+//! | Proof        | at once                                                                                    |
 //! | Open         | by a job; while our own compaction or another program has the drop, tried again for a while |
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
 //! | Retrieve     | a body, pulled slice by slice from what is in memory; a job fetches what is not            |
-//! | Commit       | by a job: the ledger is synced. At once when nothing is marked                             |
+//! | Commit       | by a job: what expires is marked, the ledger is synced. At once when neither can be       |
 //!
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
 //!
-//! `entering.rs` is the way in, `mailbox.rs` what follows it.
+//! `entering.rs` is the way in, `proving.rs` the same without a password, `mailbox.rs` what follows. A login or an open that
+//! has to be tried later is *parked*: its time is the conversation's deadline, so it takes no thread and no table, and goes
+//! with the conversation.
 //!
 //! The maildrop is closed, and its lock given back, with the session; a session that ends without a commit deletes nothing.
 
 mod entering;
+mod expiry;
 mod mailbox;
+mod proving;
 pub mod shown;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::cache::Key;
 use super::noise::Event;
-use super::{LOCK_PATIENCE, Outcome, Shared};
+use super::{Outcome, Shared};
 use crate::net::jobs::{Busy, Kind};
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, watch};
 use crate::protocol::End;
-use crate::protocol::helper::Account;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
-use crate::rules::domains::{Home, Name};
+use crate::rules::domains::Home;
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
 use crate::sys::socket::unanswered_probes;
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
+use entering::Entering;
+use expiry::Fetched;
 use shown::Shown;
 
 /// A POP3 client's connection.
 pub struct Conversation {
     stream: Stream<TcpStream, Pop3, Message>,
     session: Session,
+}
+
+/// Somebody who is logged in, for operators.
+#[derive(Debug, Clone, Copy)]
+pub struct Visitor<'s> {
+    /// His name, as everything compares it.
+    pub user: &'s str,
+    /// Where he is.
+    pub address: IpAddr,
+    /// How long he has been connected.
+    pub age: Duration,
+    /// Within TLS.
+    pub tls: bool,
+    /// Messages that he has and has not marked; nothing while his maildrop is being opened, or closed for good.
+    pub messages: Option<u32>,
+    /// How long he has been silent.
+    pub idle: Duration,
 }
 
 /// What the service knows of one client.
@@ -63,8 +87,10 @@ struct Session {
     began: Instant,
     /// Which ask is owed an answer, counted.
     serial: u32,
-    /// Until when an open is tried again.
-    patience: Option<Instant>,
+    /// The name of the client's host, where names are looked up and it has one.
+    host: Option<Box<str>>,
+    /// The user this counts for while sessions of a user are limited; 0 = none.
+    seat: u64,
     /// What is only needed while somebody logs in.
     entering: Option<Box<Entering>>,
     user: Option<Box<str>>,
@@ -74,16 +100,12 @@ struct Session {
     /// The volume that jobs on it wait for.
     volume: u64,
     wanted: Wanted,
+    /// What was sent whole, where that means that it goes.
+    fetched: Option<Box<Fetched>>,
     retrieved: u32,
     deleted: u32,
     octets: u64,
     secured: bool,
-}
-
-struct Entering {
-    name: Name,
-    key: Key,
-    account: Option<Account>,
 }
 
 /// What a job was asked to read.
@@ -135,8 +157,17 @@ impl Body for Message {
 impl Conversation {
     /// A client that has just come in.
     pub fn new(now: Instant, sock: TcpStream, peer: SocketAddr, tls: bool, shared: &Shared) -> io::Result<Self> {
-        let link = Link { tls, can_tls: shared.tls.is_some(), plain_ok: shared.plain_ok(peer) };
-        let machine = Pop3::new(now, shared.pop3.clone(), link);
+        let plain_ok = shared.plain_ok(peer);
+        let abilities = shared.helpers.last().map(|helpers| helpers.pool.abilities()).unwrap_or_default();
+        let link = Link { tls, can_tls: shared.tls.is_some(), plain_ok, scram: abilities.scram };
+        let mut machine = Pop3::new(now, shared.pop3.clone(), link);
+        if shared.settings.apop_enable
+            && abilities.apop
+            && (tls || plain_ok)
+            && let Some(stamp) = proving::stamp(shared.settings.main_domain())
+        {
+            machine = machine.with_stamp(stamp);
+        }
         let at_once = match (tls, &shared.tls) {
             (true, None) => return Err(io::Error::other("a reload has just taken TLS away")),
             (true, Some(tls)) => Some(tls.clone()),
@@ -156,13 +187,15 @@ impl Conversation {
                 here,
                 began: now,
                 serial: 0,
-                patience: None,
+                host: None,
+                seat: 0,
                 entering: None,
                 user: None,
                 maildrop: None,
                 shown: None,
                 volume: 0,
                 wanted: Wanted::Rows,
+                fetched: None,
                 retrieved: 0,
                 deleted: 0,
                 octets: 0,
@@ -188,18 +221,34 @@ impl Conversation {
 
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
+        // A server that stops lets nobody wait.
+        if self.parked().is_some_and(|at| at <= now || shared.stopping) {
+            let mut service = Service { session: &mut self.session, shared, id, now };
+            match service.delivered(now, Outcome::TryAgain) {
+                Done::Later => {}
+                done => self.stream.answer(done),
+            }
+        }
         let mut host = Service { session: &mut self.session, shared, id, now };
         self.stream.turn(now, scratch, &mut host)
     }
 
     /// When [`expire`](Conversation::expire) has to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.stream.deadline()
+        self.parked().or_else(|| self.stream.deadline())
     }
 
-    /// The peer was silent too long, or too slow.
+    /// When what is owed is tried again.
+    fn parked(&self) -> Option<Instant> {
+        let entering = self.session.entering.as_deref().filter(|_| self.stream.is_owed());
+        entering.and_then(|entering| entering.parked)
+    }
+
+    /// The peer was silent too long, or too slow; or it is time to try again, which the next turn does.
     pub fn expire(&mut self, now: Instant) {
-        self.stream.expire(now);
+        if !self.stream.is_owed() {
+            self.stream.expire(now);
+        }
     }
 
     /// Ends it, for a reason of ours.
@@ -217,6 +266,19 @@ impl Conversation {
     pub fn partial_since(&self) -> Option<Instant> {
         let losable = self.stream.partial_bytes() > 0 && !self.stream.machine().is_logged_in();
         losable.then_some(self.session.began)
+    }
+
+    /// How cheap it is to lose when all connections are taken, cheapest first, and since when it has been there; none when
+    /// somebody is logged in. Who waits for an authenticator of ours goes last.
+    pub fn losable(&self) -> Option<(bool, Instant)> {
+        let asked = self.stream.is_owed() && self.parked().is_none();
+        (!self.stream.machine().is_logged_in()).then_some((asked, self.session.began))
+    }
+
+    /// It is over: what it counted for is given back.
+    pub fn give_back(&mut self, shared: &mut Shared) {
+        shared.guard.leave(&self.session.settings, self.session.peer.ip());
+        self.session.stand_up(shared);
     }
 
     /// Whether this session has the maildrop of that drop.
@@ -255,23 +317,65 @@ impl Conversation {
         true
     }
 
+    /// Who is logged in on it, or just being let in.
+    pub fn visitor(&self, now: Instant) -> Option<Visitor<'_>> {
+        let Session { user, entering, peer, began, maildrop, .. } = &self.session;
+        let entering = entering.as_deref().filter(|entering| entering.is_welcome());
+        Some(Visitor {
+            user: user.as_deref().or(entering.map(Entering::user))?,
+            address: peer.ip().to_canonical(),
+            age: now.saturating_duration_since(*began),
+            tls: self.stream.is_tls(),
+            messages: maildrop.as_deref().map(|maildrop| maildrop.live_totals().messages),
+            idle: self.stream.machine().silence(now).unwrap_or_default(),
+        })
+    }
+
+    /// Whether this user is logged in on it, or trying to be.
+    pub fn is_of(&self, user: &str) -> bool {
+        let entering = self.session.entering.as_deref().map(Entering::user);
+        self.session.user.as_deref().or(entering) == Some(user)
+    }
+
+    /// Whether it is about to be over.
+    pub fn is_ending(&self) -> bool {
+        self.stream.is_ending()
+    }
+
+    /// Bytes of memory that it holds, but for what rustls keeps for TLS.
+    pub fn held(&self) -> usize {
+        let Session { user, maildrop, entering, shown, .. } = &self.session;
+        size_of::<Self>()
+            + shown.as_ref().map_or(0, |_| size_of::<Shown>())
+            + self.stream.buffered()
+            + user.as_ref().map_or(0, |user| user.len())
+            + entering.as_deref().map_or(0, |entering| size_of::<Entering>() + entering.user().len())
+            + maildrop.as_ref().map_or(0, |maildrop| maildrop.held())
+    }
+
+    /// Whether it is within TLS.
+    pub fn is_tls(&self) -> bool {
+        self.stream.is_tls()
+    }
+
     /// It is over: the line for the log, and, if somebody had logged in, the statistics.
     pub fn farewell(mut self, id: Id, now: Instant, shared: &mut Shared) -> Option<Left> {
         // It ended in the midst of a message.
         self.session.octets += self.stream.body().map_or(0, |body| body.octets(false));
-        let Session { user, peer, began, retrieved, octets, deleted, secured, .. } = self.session;
+        let Session { user, peer, host, began, retrieved, octets, deleted, secured, .. } = self.session;
         let who = user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let secs = now.saturating_duration_since(began).as_secs();
         let how = if secured { "tls" } else { "plain" };
         let from = peer.ip().to_canonical();
+        let named = host.as_deref().map_or_else(String::new, |host| format!(" ({host})"));
         if user.is_some() || shared.has_line(now, Event::Stranger, Some(from)) {
             log::info!(
-                "pop3 {id} {who} {from} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {secs} s"
+                "pop3 {id} {who} {from}{named} {how}: {retrieved} messages ({octets} octets) retrieved, {deleted} deleted, {secs} s"
             );
         }
         let left = |user: Box<str>| Left {
             user: user.into(),
-            from: from.to_string(),
+            from: host.map_or_else(|| from.to_string(), String::from),
             secs,
             bytes: octets,
             messages: retrieved,
@@ -284,7 +388,7 @@ impl Conversation {
 pub struct Left {
     /// Who it was.
     pub user: String,
-    /// The client's address.
+    /// The client's host by name, where that is known; else its address.
     pub from: String,
     /// How long it took.
     pub secs: u64,
@@ -292,6 +396,16 @@ pub struct Left {
     pub bytes: u64,
     /// Messages that were sent whole.
     pub messages: u32,
+}
+
+impl Session {
+    /// The session of a user ends, or never began.
+    fn stand_up(&mut self, shared: &mut Shared) {
+        let seat = std::mem::take(&mut self.seat);
+        if seat != 0 {
+            shared.guard.users.leave(&seat);
+        }
+    }
 }
 
 type Said = Done<Answer, Message>;
@@ -321,10 +435,10 @@ impl Host<Pop3> for Service<'_> {
                 None => refused(Refusal::NoTls),
             },
             Ask::Login(login) => self.login(now, *login),
-            Ask::Open => {
-                self.session.patience = Some(now + LOCK_PATIENCE);
-                self.open()
-            }
+            Ask::Apop(apop) => self.apop(now, *apop),
+            Ask::Verifier(user) => self.verifier(now, &user),
+            Ask::Proof(good) => self.proof(now, good),
+            Ask::Open => self.begin_to_open(now),
             Ask::Stat => Done::Now(Answer::Totals(self.totals())),
             Ask::Rows(from) => self.rows(from, Wanted::Rows),
             Ask::Row(number) => self.rows(number, Wanted::Row(number)),
@@ -348,6 +462,10 @@ impl Host<Pop3> for Service<'_> {
         self.session.octets += body.octets(whole);
         if whole && body.whole {
             self.session.retrieved += 1;
+            // RFC 2449 §6.7: only where mail may not be left here.
+            if let (Some(0), Wanted::Message(number, _)) = (self.session.settings.expire_days, self.session.wanted) {
+                self.session.fetched.get_or_insert_default().add(number);
+            }
             self.shared.counts.retrieved += 1;
             self.shared.counts.octets += body.reader.octets();
         }
@@ -388,7 +506,8 @@ impl Service<'_> {
         match outcome {
             Outcome::Verdict(verdict) => self.judged(now, verdict),
             Outcome::Opened(opened) => self.opened(now, opened),
-            Outcome::TryAgain => self.open(),
+            Outcome::NoDrop => self.no_drop(),
+            Outcome::TryAgain => self.again(now),
             Outcome::Held(fading) => self.held(now, fading),
             Outcome::Rows(Ok(rows)) => self.found(rows),
             Outcome::Reader(Ok(reader)) => self.send(*reader),
@@ -425,7 +544,7 @@ impl Service<'_> {
     }
 
     fn who(&self) -> String {
-        let entering = self.session.entering.as_deref().map(|entering| entering.name.shown());
+        let entering = self.session.entering.as_deref().map(Entering::user);
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
     }
 }

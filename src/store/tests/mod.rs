@@ -1,6 +1,13 @@
 //! The maildrop on real files in temporary folders.
 
+mod acts;
 mod costs;
+mod deferral;
+mod expiry;
+mod hostile;
+mod layout;
+mod locking;
+mod repair;
 mod sim;
 mod world;
 
@@ -10,8 +17,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::disk::{Disk, RealDisk};
 use super::maildrop::*;
 use crate::text::bytes::Output;
+use crate::text::number::Fraction;
 
 fn from(k: usize) -> String {
     format!("From s{k}@example.org Mon Jan  5 10:00:00 2026\n")
@@ -110,7 +119,7 @@ fn refused(site: &Site) -> String {
     }
 }
 
-fn rows(maildrop: &Maildrop) -> Vec<Row> {
+fn rows<D: super::disk::Disk>(maildrop: &Maildrop<D>) -> Vec<Row> {
     let mut rows = Vec::new();
     loop {
         let page = maildrop.lookup(rows.len() as u32 + 1).run().unwrap();
@@ -134,7 +143,7 @@ fn a_session_lists_reads_marks_and_deletes() {
     assert!(matches!(maildrop.delete(4), Err(NotDeleted::NoSuch)));
     assert_eq!(maildrop.live_totals().messages, 2);
     let commit = maildrop.commit().unwrap();
-    assert_eq!((commit.deleted, commit.octets, commit.wants_compaction), (1, before[1].octets, true));
+    assert_eq!((commit.deleted, commit.octets, commit.wants_compaction), (1, before[1].octets, false));
     let compacted = maildrop.compact(&mut || true).unwrap();
     assert_eq!(compacted.freed_bytes as usize, letter(2).len());
     assert_eq!(site.text(), letter(1) + &letter(3));
@@ -496,7 +505,6 @@ fn a_drop_locked_by_another_program_is_tried_again_and_nothing_is_held_meanwhile
     locked("procmail's dotlock");
     fs::remove_file(&dotlock).unwrap();
 
-    use crate::store::disk::{Disk, RealDisk};
     let file = fs::OpenOptions::new().read(true).write(true).open(&site.place.drop).unwrap();
     assert!(RealDisk::default().try_lock(&file, LockKind::Fcntl).unwrap());
     locked("mutt's fcntl");
@@ -515,7 +523,8 @@ fn a_drop_locked_by_another_program_is_tried_again_and_nothing_is_held_meanwhile
 
 #[test]
 fn a_drop_locked_at_quit_keeps_its_bytes_and_loses_them_at_the_next() {
-    let site = Site::with(3);
+    let mut site = Site::with(3);
+    site.place.full = Fraction::ALL;
     let mut maildrop = site.open();
     maildrop.delete(1).unwrap();
     maildrop.commit().unwrap();
@@ -528,47 +537,6 @@ fn a_drop_locked_at_quit_keeps_its_bytes_and_loses_them_at_the_next() {
     assert!(maildrop.commit().unwrap().wants_compaction);
     maildrop.compact(&mut || true).unwrap();
     assert_eq!(site.text(), letter(2) + &letter(3));
-}
-
-#[test]
-fn a_stale_dotlock_is_removed_and_a_living_one_is_not() {
-    use crate::store::disk::{Disk, RealDisk};
-    let site = Site::with(1);
-    let dotlock = site.beside("ann.lock");
-    let me = RealDisk::default().holder();
-    let other_world = me.world.replacen(' ', "x ", 1);
-    let age = |seconds: i64| {
-        let when = SystemTime::now() + Duration::from_secs(10_000) - Duration::from_secs((10_000 + seconds) as u64);
-        fs::OpenOptions::new().write(true).open(&dotlock).unwrap().set_modified(when).unwrap();
-    };
-    for (what, line, seconds, removed) in [
-        ("ours, alive", format!("dmail {} {} {}\n", me.pid, me.started, me.world), 0, false),
-        ("ours, alive, forgotten", format!("dmail {} {} {}\n", me.pid, me.started, me.world), 301, true),
-        (
-            "ours, another process has the number",
-            format!("dmail {} {} {}\n", me.pid, me.started + 1, me.world),
-            0,
-            true,
-        ),
-        ("ours, no such process", format!("dmail {} {} {}\n", u32::MAX, 7, me.world), 0, true),
-        ("another machine's", format!("dmail {} {} {other_world}\n", u32::MAX, 7), 0, false),
-        ("another machine's, old", format!("dmail {} {} {other_world}\n", u32::MAX, 7), 301, true),
-        ("a pid", "4711\n".to_owned(), 0, false),
-        ("a pid, old", "4711\n".to_owned(), 301, true),
-        ("empty", String::new(), 290, false),
-        ("empty, old", String::new(), 301, true),
-        ("from tomorrow", String::new(), -3600, false),
-    ] {
-        fs::write(&dotlock, &line).unwrap();
-        age(seconds);
-        fs::remove_file(site.beside(".ann.idx")).ok();
-        match Maildrop::open(&site.place) {
-            Ok(_) => assert!(removed && !dotlock.exists(), "{what}"),
-            Err(Refused::Locked) => assert!(!removed && fs::read_to_string(&dotlock).unwrap() == line, "{what}"),
-            other => panic!("{what}: {other:?}"),
-        }
-    }
-    assert!(site.names().iter().all(|name| !name.contains(".lock.")), "{:?}", site.names());
 }
 
 #[test]
@@ -677,6 +645,38 @@ fn a_compaction_that_is_told_to_stop_leaves_the_drop_as_it_was() {
         }
     }
     assert_eq!(site.text(), letter(2) + &letter(4) + &letter(5));
+}
+
+#[test]
+fn the_operators_acts_work_on_real_files_with_bins_of_their_own() {
+    let mut site = Site::with(4);
+    site.place.bin_path = Some(site.folder.path().join("bins"));
+    let before = site.uids();
+    site.delete(&[1, 3]);
+    assert_eq!(undelete_on(&RealDisk::default(), &site.place).unwrap().messages, 2);
+    assert_eq!(site.uids(), before);
+    site.delete(&[1, 3]);
+
+    let far = site.folder.path().join("far");
+    fs::create_dir(&far).unwrap();
+    let bob = Place { drop: far.join("bob"), ..site.place.clone() };
+    let (inode, bytes) = (fs::metadata(&site.place.drop).unwrap().ino(), site.text().len() as u64);
+    assert_eq!(rename_user_on(&RealDisk::default(), &site.place, &bob).unwrap(), Renamed { bytes });
+    assert_eq!(site.names(), Vec::<String>::new());
+    assert_eq!(fs::metadata(&bob.drop).unwrap().ino(), inode);
+    let maildrop = Maildrop::open(&bob).unwrap();
+    assert_eq!(rows(&maildrop).iter().map(|row| row.uid).collect::<Vec<_>>(), [before[1], before[3]]);
+    assert!(matches!(erase_on(&RealDisk::default(), &bob), Err(Refused::InUse)));
+    drop(maildrop);
+
+    let mut bins = site.folder.path().join("bins");
+    bins.extend(far.components().skip(1));
+    assert!(bins.join(".bob.bin").exists());
+    fs::write(bins.join(".bob.copy.aside-0123456789abcdef"), "mail").unwrap();
+    assert_eq!(erase_on(&RealDisk::default(), &bob).unwrap(), Erased { bytes });
+    assert_eq!((fs::read_dir(&far).unwrap().count(), fs::read_dir(&bins).unwrap().count()), (0, 0));
+    fs::write(&bob.drop, (1..=4).map(letter).collect::<String>()).unwrap();
+    assert_eq!(rows(&Maildrop::open(&bob).unwrap()).len(), 4);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::store::disk::{Disk, Holder, How, LockKind, Reach, Stat};
+use crate::store::locks::{lock_and_give, unlock_by_number};
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
@@ -47,11 +48,22 @@ struct SimDir {
     pending: Vec<Renaming>,
     mode: u32,
     inode: u64,
+    dev: u64,
+}
+
+/// A name carried from one directory to another: on disk it is in both or in neither, whatever else is lost. Kept until both
+/// were synced.
+struct Carried {
+    from: PathBuf,
+    to: PathBuf,
+    inode: u64,
+    synced: Vec<PathBuf>,
 }
 
 pub struct World {
     files: HashMap<u64, SimFile>,
     dirs: BTreeMap<PathBuf, SimDir>,
+    carried: Vec<Carried>,
     /// Who holds which lock: the open file's number.
     locks: HashMap<(u64, u8), u64>,
     next: u64,
@@ -70,6 +82,10 @@ pub struct World {
     pub full: bool,
     /// We are uid 7, and may look at what lies in /spool, no more: a hand does the rest, and writes down what it did.
     pub hand: Option<Vec<&'static str>>,
+    /// With a hand: we may also make files in /spool, and remove those that are ours.
+    pub sticky: bool,
+    /// What is said to be free.
+    pub free: u64,
     /// Bytes read from each file.
     pub read: HashMap<u64, u64>,
     /// Syncs done.
@@ -141,6 +157,16 @@ impl World {
         file.sync();
     }
 
+    /// Moves a directory to another volume.
+    pub fn set_volume(&mut self, dir: &Path, dev: u64) {
+        self.dirs.get_mut(dir).unwrap().dev = dev;
+    }
+
+    /// Whether a directory lets anybody write to it.
+    pub fn set_mode(&mut self, dir: &Path, mode: u32) {
+        self.dirs.get_mut(dir).unwrap().mode = mode;
+    }
+
     pub fn take_away(&mut self, path: &Path) {
         let dir = self.dirs.get_mut(path.parent().unwrap()).unwrap();
         dir.names.remove(path.file_name().unwrap());
@@ -190,6 +216,20 @@ impl World {
                 }
             }
             dir.names = dir.durable.clone();
+        }
+        for Carried { from, to, inode, .. } in std::mem::take(&mut self.carried) {
+            let part = |path: &Path| (path.parent().unwrap().to_owned(), path.file_name().unwrap().to_owned());
+            let ((from_dir, from), (to_dir, to)) = (part(&from), part(&to));
+            let arrived = self.dirs[&to_dir].names.get(&to) == Some(&inode);
+            let left = self.dirs[&from_dir].names.get(&from) != Some(&inode);
+            if arrived != left {
+                let back = self.dirs.get_mut(&from_dir).unwrap();
+                back.names.insert(from, inode);
+                back.durable = back.names.clone();
+                let away = self.dirs.get_mut(&to_dir).unwrap();
+                away.names.retain(|name, there| *name != to || *there != inode);
+                away.durable = away.names.clone();
+            }
         }
         let mut inodes: Vec<u64> = self.files.keys().copied().collect();
         inodes.sort_unstable();
@@ -251,6 +291,7 @@ impl SimDisk {
         let mut world = World {
             files: HashMap::new(),
             dirs: BTreeMap::new(),
+            carried: Vec::new(),
             locks: HashMap::new(),
             next: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -263,6 +304,8 @@ impl SimDisk {
             cold: false,
             full: false,
             hand: None,
+            sticky: false,
+            free: u64::MAX,
             read: HashMap::new(),
             syncs: 0,
             writes: 0,
@@ -271,7 +314,7 @@ impl SimDisk {
         };
         for dir in dirs {
             let inode = world.number();
-            world.dirs.insert(PathBuf::from(dir), SimDir { mode: 0o755, inode, ..SimDir::default() });
+            world.dirs.insert(PathBuf::from(dir), SimDir { mode: 0o755, inode, dev: 1, ..SimDir::default() });
         }
         world.random();
         SimDisk { world: Arc::new(Mutex::new(world)), epoch: 0 }
@@ -337,12 +380,20 @@ fn stat_of(world: &World, inode: u64) -> Stat {
 }
 
 impl SimDisk {
-    /// Fails where uid 7 has no rights.
+    /// Fails where uid 7 has no rights to the file, or may make none of that name.
     fn allowed(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
         let world = self.world();
-        let ours = world.inode(&dir.0.join(name)).is_some_and(|inode| world.files[&inode].uid == 7);
+        let ours = match world.inode(&dir.0.join(name)) {
+            Some(inode) => world.files[&inode].uid == 7,
+            None => world.sticky,
+        };
         let denied = world.hand.is_some() && dir.0 == Path::new("/spool") && !ours;
         if denied { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// Fails where uid 7 may not take this name away.
+    fn removable(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
+        if self.world().sticky { self.allowed(dir, name) } else { self.allowed(dir, Path::new("")) }
     }
 
     /// Does as root what was asked of the hand.
@@ -367,14 +418,14 @@ impl Disk for SimDisk {
     fn make_dirs(&self, path: &Path) -> io::Result<()> {
         let mut world = self.call("make_dirs")?;
         let inode = world.number();
-        world.dirs.entry(path.to_owned()).or_insert(SimDir { mode: 0o700, inode, ..SimDir::default() });
+        world.dirs.entry(path.to_owned()).or_insert(SimDir { mode: 0o700, inode, dev: 1, ..SimDir::default() });
         Ok(())
     }
 
     fn stat_dir(&self, dir: &SimDirHandle) -> io::Result<Stat> {
         let world = self.call("stat_dir")?;
         let dir = &world.dirs[&dir.0];
-        Ok(Stat { dev: 1, inode: dir.inode, mode: 0o040_000 | dir.mode, links: 2, ..Stat::default() })
+        Ok(Stat { dev: dir.dev, inode: dir.inode, mode: 0o040_000 | dir.mode, links: 2, ..Stat::default() })
     }
 
     fn open(&self, dir: &SimDirHandle, name: &Path, how: How) -> io::Result<SimHandle> {
@@ -467,14 +518,51 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &SimDirHandle) -> io::Result<()> {
         let mut world = self.call("sync_dir")?;
         world.syncs += 1;
+        world.carried.retain_mut(|carried| {
+            let ends = [&carried.from, &carried.to].map(|path| path.parent().unwrap().to_owned());
+            if ends.contains(&dir.0) && !carried.synced.contains(&dir.0) {
+                carried.synced.push(dir.0.clone());
+            }
+            !ends.iter().all(|end| carried.synced.contains(end))
+        });
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         dir.durable = dir.names.clone();
         dir.pending.clear();
         Ok(())
     }
 
+    fn carry(&self, from_dir: &SimDirHandle, from: &Path, to_dir: &SimDirHandle, to: &Path) -> io::Result<()> {
+        self.removable(from_dir, from)?;
+        let mut world = self.call(&format!("carry {} {}", from.display(), to.display()))?;
+        if world.dirs[&from_dir.0].dev != world.dirs[&to_dir.0].dev {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        if world.dirs[&to_dir.0].names.contains_key(to.as_os_str()) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let source = world.dirs.get_mut(&from_dir.0).unwrap();
+        let inode = source.names.remove(from.as_os_str()).ok_or_else(not_found)?;
+        if from_dir.0 == to_dir.0 {
+            source.names.insert(to.into(), inode);
+            source.pending.push((Some(from.into()), Some((to.into(), inode))));
+            return Ok(());
+        }
+        source.pending.push((Some(from.into()), None));
+        let target = world.dirs.get_mut(&to_dir.0).unwrap();
+        target.names.insert(to.into(), inode);
+        target.pending.push((None, Some((to.into(), inode))));
+        let (from, to) = (from_dir.0.join(from), to_dir.0.join(to));
+        world.carried.push(Carried { from, to, inode, synced: Vec::new() });
+        Ok(())
+    }
+
+    fn names(&self, dir: &SimDirHandle) -> io::Result<Vec<OsString>> {
+        let world = self.call("names")?;
+        Ok(world.dirs[&dir.0].names.keys().cloned().collect())
+    }
+
     fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
-        self.allowed(dir, to)?;
+        self.removable(dir, from)?;
         let mut world = self.call(&format!("rename {} {}", from.display(), to.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = dir.names.remove(from.as_os_str()).ok_or_else(not_found)?;
@@ -484,8 +572,10 @@ impl Disk for SimDisk {
     }
 
     fn link(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
-        self.allowed(dir, to)?;
-        let mut world = self.call("link")?;
+        if !self.world().sticky {
+            self.removable(dir, to)?;
+        }
+        let mut world = self.call(&format!("link {} {}", from.display(), to.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = *dir.names.get(from.as_os_str()).ok_or_else(not_found)?;
         if dir.names.contains_key(to.as_os_str()) {
@@ -496,25 +586,41 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn move_to(&self, from: &SimDirHandle, name: &Path, to: &SimDirHandle) -> io::Result<()> {
+        let mut world = self.call(&format!("move {}", name.display()))?;
+        let old = world.dirs.get_mut(&from.0).unwrap();
+        let inode = old.names.remove(name.as_os_str()).ok_or_else(not_found)?;
+        old.pending.push((Some(name.into()), None));
+        let new = world.dirs.get_mut(&to.0).unwrap();
+        new.names.insert(name.into(), inode);
+        new.pending.push((None, Some((name.into(), inode))));
+        Ok(())
+    }
+
+    fn free_bytes(&self, _: &SimDirHandle) -> io::Result<u64> {
+        Ok(self.call("free_bytes")?.free)
+    }
+
     fn remove(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
-        if self.world().hand.is_some() && dir.0 == Path::new("/spool") {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
+        self.removable(dir, name)?;
         let mut world = self.call(&format!("remove {}", name.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
+        if dir.mode & 0o200 == 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         dir.names.remove(name.as_os_str()).ok_or_else(not_found)?;
         dir.pending.push((Some(name.into()), None));
         Ok(())
     }
 
     fn try_lock(&self, file: &SimHandle, kind: LockKind) -> io::Result<bool> {
-        let mut world = self.call("try_lock")?;
+        let mut world = self.call(&format!("try_lock {kind:?}"))?;
         let holder = *world.locks.entry((file.inode, kind as u8)).or_insert(file.number);
         Ok(holder == file.number)
     }
 
     fn unlock(&self, file: &SimHandle, kind: LockKind) -> io::Result<()> {
-        let mut world = self.call("unlock")?;
+        let mut world = self.call(&format!("unlock {kind:?}"))?;
         if world.locks.get(&(file.inode, kind as u8)) == Some(&file.number) {
             world.locks.remove(&(file.inode, kind as u8));
         }
@@ -559,22 +665,21 @@ impl Disk for SimDisk {
 
     fn lock_for(&self, path: &Path, _owner: u32, line: &[u8]) -> io::Result<SimHandle> {
         self.handed("lock", |disk| {
-            let mut name = path.file_name().unwrap().to_owned();
-            name.push(".lock");
-            let file = disk.open(&SimDirHandle(path.parent().unwrap().to_owned()), Path::new(&name), How::CreateNew)?;
-            disk.world().files.get_mut(&file.inode).unwrap().uid = 7;
-            disk.write(&file, line, 0)?;
-            Ok(file)
+            let dir = SimDirHandle(path.parent().unwrap().to_owned());
+            lock_and_give(disk, &dir, path, line, &|file| {
+                disk.world().files.get_mut(&file.inode).unwrap().uid = 7;
+                Ok(())
+            })
         })
     }
 
     fn unlock_for(&self, path: &Path, _owner: u32, inode: u64) -> io::Result<()> {
         self.handed("unlock", |disk| {
-            let mut name = path.file_name().unwrap().to_owned();
-            name.push(".lock");
             let dir = SimDirHandle(path.parent().unwrap().to_owned());
-            assert_eq!(disk.look(&dir, Path::new(&name))?.inode, inode);
-            disk.remove(&dir, Path::new(&name))
+            match unlock_by_number(disk, &dir, path, inode)? {
+                true => Ok(()),
+                false => Err(io::ErrorKind::PermissionDenied.into()),
+            }
         })
     }
 

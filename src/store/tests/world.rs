@@ -1,7 +1,7 @@
 //! DESIGN's table of promises, after every prefix of the calls a session makes: `deleted`, `whole`, `same`.
 //!
-//! A seed plays a life: other programs deliver, edit and expunge; sessions mark, commit and compact; indexes are lost. The
-//! same life is then ended before its n-th call, by a killed process or by a power cut, for every n; what is found afterwards
+//! A seed plays a life: other programs deliver, edit and expunge; sessions mark, commit and compact, when the life's threshold
+//! says so and now and then when it does not; the operator calls the dead back; indexes are lost. The same life is then ended before its n-th call, by a killed process or by a power cut, for every n; what is found afterwards
 //! is held against what was promised. `SIM_SEED=n` replays one life, `SIM_SEEDS=n` plays so many.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::sim::{SimDisk, World};
 use crate::store::maildrop::{Maildrop, Miss, Place, Pulled, Reach, Refused};
+use crate::store::repair::{Wish, repair_on};
+use crate::store::undelete::undelete_on;
 use crate::text::bytes::Output;
+use crate::text::number::Fraction;
 
 const DROP: &str = "/spool/ann";
 
@@ -27,6 +30,8 @@ struct Model {
     dead: BTreeMap<String, Letter>,
     /// Marked by a commit that was not answered: all gone or none.
     doubtful: BTreeSet<String>,
+    /// The dead were called back, and no answer came: all of them live whose bytes are still there, or none.
+    called: bool,
     made: usize,
 }
 
@@ -86,6 +91,15 @@ impl Model {
             text.into_bytes()
         });
         (from, text)
+    }
+
+    /// All the dead live again, but those that are not in the drop any more. How many came.
+    fn revive(&mut self, drop: &[u8]) -> usize {
+        let there: BTreeSet<String> = independent(drop).into_iter().map(|(from, _)| from).collect();
+        let before = self.live.len();
+        let dead = std::mem::take(&mut self.dead).into_iter();
+        self.live.extend(dead.filter(|(from, _)| there.contains(from)));
+        self.live.len() - before
     }
 
     /// Another program's delivery.
@@ -156,8 +170,14 @@ fn seen(disk: &SimDisk, maildrop: &Open) -> Result<Vec<Shown>, Miss> {
     Ok(found)
 }
 
-/// What a client sees must be what was promised.
-fn check_seen(model: &mut Model, found: &[Shown]) {
+/// What a client sees must be what was promised. `drop` is what lies there.
+fn check_seen(model: &mut Model, found: &[Shown], drop: &[u8]) {
+    if std::mem::take(&mut model.called) {
+        let came = found.iter().any(|(_, line, ..)| model.dead.contains_key(line));
+        if came {
+            model.revive(drop);
+        }
+    }
     let mut shown: BTreeSet<&str> = BTreeSet::new();
     let mut uids = BTreeSet::new();
     // A commit that was not answered: all or none.
@@ -231,7 +251,8 @@ impl Life {
             }
             world.now += world.random as i64 & 0xffff_ffff;
         }
-        let place = Place::new(PathBuf::from(DROP), PathBuf::from("/work"));
+        let full = [Fraction::HALF, Fraction::ALL, Fraction::NONE][(seed % 3) as usize];
+        let place = Place { full, ..Place::new(PathBuf::from(DROP), PathBuf::from("/work")) };
         Life { disk, place, model: std::sync::Arc::new(std::sync::Mutex::new(model)) }
     }
 
@@ -285,7 +306,7 @@ impl Life {
             for from in late.into_iter().filter(|from| later.contains(from.as_str())) {
                 set_apart.push(model.live.remove_entry(&from).unwrap());
             }
-            check_seen(&mut model, &found);
+            check_seen(&mut model, &found, &bytes);
             model.live.extend(set_apart);
         }
         let mut marked = BTreeSet::new();
@@ -309,9 +330,7 @@ impl Life {
         self.let_others_deliver();
         let commit = maildrop.commit();
         self.disk.world().actor = None;
-        if commit.is_err() {
-            return Err(Trouble::Failed);
-        }
+        let Ok(commit) = commit else { return Err(Trouble::Failed) };
         assert!(!empty || self.disk.world().writes == writes, "QUIT without deletions writes nothing");
         {
             let mut model = self.model();
@@ -321,7 +340,8 @@ impl Life {
                 model.dead.insert(from, letter);
             }
         }
-        if self.disk.world().below(4) == 0 {
+        let whim = self.disk.world().below(8);
+        if if commit.wants_compaction { whim == 0 } else { whim != 1 } {
             return Ok(());
         }
         self.let_others_deliver();
@@ -343,6 +363,25 @@ impl Life {
             }
             Err(Refused::Locked) => Ok(()),
             Err(Refused::Fault(_)) => Err(Trouble::Failed),
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+
+    /// The operator calls the dead back.
+    fn undelete(&self) -> Result<(), ()> {
+        self.model().called = true;
+        self.let_others_deliver();
+        let undeleted = undelete_on(&self.disk, &self.place);
+        self.disk.world().actor = None;
+        match undeleted {
+            Ok(undeleted) => {
+                let bytes = self.disk.world().bytes(Path::new(DROP));
+                let mut model = self.model();
+                model.called = false;
+                assert_eq!(model.revive(&bytes), undeleted.messages as usize, "all come back whose bytes are there");
+                Ok(())
+            }
+            Err(Refused::Fault(_) | Refused::Locked) => Err(()),
             Err(refused) => panic!("{refused:?}"),
         }
     }
@@ -382,7 +421,8 @@ impl Life {
             Accident::Error(n, kind) => self.disk.world().fail_at = Some((n, kind)),
         }
         for _ in 0..steps {
-            if self.session().is_err() {
+            let undeletes = self.disk.world().below(5) == 0;
+            if self.session().is_err() || undeletes && self.undelete().is_err() {
                 return false;
             }
             self.others();
@@ -398,12 +438,19 @@ impl Life {
         }
         let disk = self.disk.again();
         disk.world().cold = false;
-        let empty = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| lock.data.is_empty());
-        if empty && !matches!(accident, Accident::Kill(_)) {
+        let lost = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| !lock.data.ends_with(b" sim\n"));
+        if lost && !matches!(accident, Accident::Kill(_)) {
             // A dotlock whose line the disk lost is anybody's: judged by its age. A kill alone never leaves one.
-            disk.world().now += 400_000_000_000;
+            disk.world().now += 1_100_000_000_000;
         }
         Life { disk, ..self }
+    }
+
+    /// Somebody runs `dmail repair` before the server comes up again.
+    fn repair(&self) {
+        repair_on(&self.disk, &self.place, Wish::default()).expect("a drop can be repaired after a crash");
+        let looked = repair_on(&self.disk, &self.place, Wish { look_only: true, compact: false }).unwrap();
+        assert!(looked.in_order, "left after repair: {looked:?}");
     }
 
     /// Opens until it works, looks, and sees that the promises hold; then deletes and compacts once more.
@@ -411,7 +458,8 @@ impl Life {
         for last in [false, true] {
             let mut maildrop = Maildrop::open_on(&self.disk, &self.place).expect("a drop can be opened after a crash");
             let found = seen(&self.disk, &maildrop).expect("and read");
-            check_seen(&mut self.model(), &found);
+            let bytes = self.disk.world().bytes(Path::new(DROP));
+            check_seen(&mut self.model(), &found, &bytes);
             check_drop(&self.model(), &self.disk.world());
             if last {
                 break;
@@ -449,6 +497,9 @@ fn play(seed: u64) -> u64 {
             let context = Context { seed, accident, disk: life.disk.clone() };
             life.play(STEPS, accident);
             let life = life.recover(accident);
+            if n % 2 == 0 {
+                life.repair();
+            }
             life.judge();
             context.passed();
         }

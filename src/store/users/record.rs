@@ -19,7 +19,7 @@ pub struct Record {
     pub uid: Vec<u8>,
     /// Full path of the drop file; empty for the one that dmail.conf describes.
     pub path: Vec<u8>,
-    /// Two fields kept as they are, for whoever needs them.
+    /// Two fields kept as they are; what we put there ourselves is in `proofs.rs`.
     pub reserved: [Vec<u8>; 2],
     /// `label="value"` pairs, blank separated, as they go into a reply.
     pub info: Vec<u8>,

@@ -317,7 +317,8 @@ fn half_a_million_generated_users_are_found_in_microseconds() {
     set(&mut users, "zoe", "hers");
     let begun = Instant::now();
     let hash = "$1$rasmusle$rISCgZzpwk3UhDidwXvin0";
-    users.generate(count, &Secret::from(hash.as_bytes())).unwrap();
+    let like = Record { stored: Secret::from(hash.as_bytes()), ..Record::default() };
+    users.generate(count, &like).unwrap();
     let made = begun.elapsed();
     let begun = Instant::now();
     Users::new(dir.path()).find(b"test0").unwrap();
@@ -430,4 +431,18 @@ proptest! {
             .map(|key| String::from_utf8(Record::parse(key.as_bytes()).name).unwrap()).collect::<Vec<_>>());
         prop_assert!(main_text(dir.path()).starts_with("# first\n"));
     }
+}
+
+#[test]
+fn what_can_wait_does_not_wait_for_another_writer() {
+    let dir = folder();
+    let users = Users::new(dir.path());
+    let ann = || Ok::<_, ()>(Record { name: b"ann".to_vec(), stored: Secret::from(&b"*"[..]), ..Record::default() });
+    let lock = users.lock().unwrap();
+    let mut other = Users::new(dir.path());
+    let fault = other.put_if_free(b"ann", |_| ann()).unwrap_err();
+    assert_eq!(fault.source.kind(), io::ErrorKind::TimedOut);
+    drop(lock);
+    assert_eq!(other.put_if_free(b"ann", |_| ann()).unwrap(), Ok(true));
+    assert!(other.find(b"ann").unwrap().record.is_some());
 }

@@ -90,7 +90,7 @@ fn lists_that_cannot_be_meant_are_refused_with_a_remedy() {
         ("1.2.3", "is no address"),
         ("010.0.0.1", "is no address"),
         ("mail.example.com", "is no address"),
-        ("*.example.com", "names of hosts are not looked up"),
+        ("*.example.com", "is no wildcard for addresses"),
         ("10.0.0.0/33", "more than 32"),
         ("::/129", "more than 128"),
         ("10.0.0.0/x", "no network"),

@@ -15,6 +15,10 @@ from harness import spool
 from harness.suite import Failure, check, need, run, same, test, wait_for
 
 
+#: A drop compacted at every QUIT.
+COMPACTED = {"bin_pfull": 1}
+
+
 def filled(bench, texts=None, **options):
     site = bench.site(**options)
     drop = site.fill(spool.spool(spool.plain(6) if texts is None else texts), mode=0o660)
@@ -31,7 +35,7 @@ def procmail(site, drop, text):
 @test("foreign: procmail delivers while a session is open")
 def delivered(bench):
     need("procmail")
-    site, drop, wanted = filled(bench)
+    site, drop, wanted = filled(bench, settings=COMPACTED)
     pop = site.login()
     before = (pop.stat(), pop.list(), pop.uidl())
     for n in range(3):
@@ -100,7 +104,7 @@ def torn(bench):
 
 @test("foreign: Python's mailbox adds and removes between sessions")
 def edited(bench):
-    site, drop, _ = filled(bench, spool.plain(8) + [spool.mail("status", b"x\n", b"Status: RO\n")])
+    site, drop, _ = filled(bench, spool.plain(8) + [spool.mail("status", b"x\n", b"Status: RO\n")], settings=COMPACTED)
     pop = site.login()
     uids = pop.uidl()
     pop.ok("DELE 2")
@@ -320,7 +324,7 @@ for _name, _function in CHANGES.items():
 
 @test("foreign: yesterday's backup of a drop brings no new UIDs")
 def restored(bench):
-    site, drop, _ = filled(bench)
+    site, drop, _ = filled(bench, settings=COMPACTED)
     backup = open(drop, "rb").read()
     pop = site.login()
     uids = pop.uidl()
@@ -362,7 +366,7 @@ def locked(bench):
 
 @test("foreign: what could not be compacted is compacted by the next session")
 def put_off(bench):
-    site, drop, wanted = filled(bench)
+    site, drop, wanted = filled(bench, settings=COMPACTED)
     pop = site.login()
     pop.ok("DELE 1")
     pop.ok("DELE 2")

@@ -1,5 +1,6 @@
 """kill -9, between sessions and in the middle of QUIT. What POP3 promises holds: QUIT answered +OK means gone for good; not
-answered means all or none of that session's deletions; never an unmarked message; whole drops; the same UIDs.
+answered means all or none of that session's deletions; never an unmarked message; whole drops; the same UIDs. Rounds take
+turns: a drop compacted at every QUIT, and one that keeps its dead until they are the half of it.
 
 CRASH_ROUNDS is how many rounds (30 unless set), SEED repeats a run."""
 
@@ -42,9 +43,10 @@ def rounds(bench, when, appends):
     alive = spool.messages(drop)  # what our clients may see, in order
     uids = {}
     takes = 0.004
-    answered = cut = undone = nameless = left = 0
+    answered = cut = undone = nameless = left = deferred = 0
     lock = drop + ".lock"
     for n in range(ROUNDS):
+        site.extra["bin_pfull"] = full = (0.5, 1)[n // 2 % 2]
         site.start(patient=True)
         pop = site.retry_login(timeout=20)
         same(pop.everything(), alive, f"round {n}: messages")
@@ -110,6 +112,10 @@ def rounds(bench, when, appends):
             left += 1
             os.unlink(lock)
         whole(drop, known)
+        stored = spool.messages(drop)
+        if full == 1:
+            same(stored, found, f"round {n}: compacted at every QUIT, the drop")
+        deferred += len(stored) > len(found)
         same(site.stop(), 0, "exit code")
         alive = found
         if len(alive) < 12:
@@ -117,10 +123,11 @@ def rounds(bench, when, appends):
             spool.append(drop, b"".join(spool.entry(text, 2) for text in texts))
             alive += [spool.on_the_wire(text) for text in texts]
             known.update(alive)
-    print(json.dumps(dict(rounds=ROUNDS, answered=answered, cut=cut, undone=undone)))
+    print(json.dumps(dict(rounds=ROUNDS, answered=answered, cut=cut, undone=undone, deferred=deferred)))
     check(not nameless, nameless, "of", ROUNDS, "kills left a dotlock that does not say whose it is")
     check(not left, "after", left, "of", ROUNDS, "kills the dead server's dotlock outlived the next session")
     if when == "in" and ROUNDS >= 30:
+        check(deferred, "no drop ever kept its dead")
         check(answered and cut, "the kills all fell on one side of the answer:", answered, "answered,", cut, "not")
 
 

@@ -285,7 +285,7 @@ def term(bench):
 
 @test("operator: nothing that is made is open to others")
 def modes(bench):
-    site = bench.site()
+    site = bench.site(settings={"bin_pfull": 1})
     site.fill(spool.spool(spool.plain(3)))
     old = os.umask(0)
     try:

@@ -19,8 +19,11 @@ class Pop:
     """A connection. `tls` is None, "stls" or "tls". A reply that is no line, or a body that is not framed as RFC 1939 says,
     is a Failure."""
 
-    def __init__(self, port, tls=None, cafile=None, timeout=30, greet=True, receive_buffer=None):
+    def __init__(self, port, tls=None, cafile=None, timeout=30, greet=True, receive_buffer=None, source=None):
         self.socket = socket.socket()
+        if source:
+            # All of 127.0.0.0/8 is ours: another client.
+            self.socket.bind((source, 0))
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
