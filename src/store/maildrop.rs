@@ -22,7 +22,7 @@
 //! [`mark_all`]: Maildrop::mark_all
 //! [`undelete_all`]: Maildrop::undelete_all
 //!
-//! The operator's acts need the session lock too: [`undelete`](fn@undelete), [`erase`](fn@erase), [`rename_user`].
+//! The operator's acts need the session lock too: [`undelete_on`], [`erase_on`], [`rename_user_on`].
 //!
 //! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made, unless
 //! [`Place::lone`] asks for a bin. The promises

@@ -3,6 +3,7 @@
 Needs root, `useradd` and `chpasswd`. The users made here have names that nobody else has, and are removed with their test."""
 
 import contextlib
+import grp
 import itertools
 import json
 import os
@@ -74,7 +75,7 @@ class Machine(Site):
 
     def __init__(self, bench, names, mode, settings=None, helper=None, name="site"):
         self.names = names
-        extra = {"run_as": names["srv"], **(settings or {})}
+        extra = {"run_as": names["srv"], "bin_pfull": 1, **(settings or {})}
         if helper is None:
             extra["authent_method"] = "Unix_User"
         super().__init__(bench, users={}, settings=extra, helper=helper or "/nothing", name=name)
@@ -188,7 +189,7 @@ def stale(bench):
             site = Machine(bench, names, mode, name=f"site{mode:o}")
             drop = site.fill(spool.spool(spool.plain(3)))
             lock = drop + ".lock"
-            for owner, text, age in (("bob", "", 600), ("bob", "4711", 600), ("srv", "dead", 0)):
+            for owner, text, age in (("bob", "", 1100), ("bob", "4711", 1100), ("srv", "dead", 0)):
                 if text == "dead":
                     text = dead_line(site)
                 elif site.process is None:
@@ -408,6 +409,172 @@ def clean(bench):
         session, pid, core = words[-3:]
         same(session, pid, "session")
         same(core, "0", "bytes of core")
+
+
+@test("root: a user of two virtual domains is two users of the machine, each with a drop of his own")
+def domains(bench):
+    with people("srv", "A_fred", "B_fred") as names:
+        made = {}
+        for letter, address in (("A", "127.0.0.2"), ("B", "127.0.0.3")):
+            change("chpasswd", input=f"{names[letter + '_fred']}:Geheim-{letter}\n".encode())
+            folder = bench.path(letter)
+            os.mkdir(folder)
+            shutil.chown(folder, "root", "mail")
+            os.chmod(folder, 0o755)
+            prefix = names[letter + "_fred"].removesuffix("_fred")
+            made[letter] = (address, folder, f"{prefix} {address} {letter.lower()}.test {folder}")
+        settings = {"vdomain": [line for _, _, line in made.values()], "bind_address": "0.0.0.0", "plain_auth": "always"}
+        site = Machine(bench, names, 0o755, settings=settings)
+        for letter, count in (("A", 2), ("B", 3)):
+            path = os.path.join(made[letter][1], names[letter + "_fred"])
+            with open(path, "wb") as file:
+                file.write(spool.spool(spool.plain(count)))
+            shutil.chown(path, names[letter + "_fred"], "mail")
+            os.chmod(path, 0o600)
+        site.start()
+        for letter, count in (("A", 2), ("B", 3)):
+            address, folder, _ = made[letter]
+            path = os.path.join(folder, names[letter + "_fred"])
+            before = os.stat(path)
+            pop = poplib.POP3(address, site.port, timeout=30)
+            pop.user("fred")
+            pop.pass_(f"Geheim-{letter}")
+            same(pop.stat()[0], count, f"STAT of domain {letter}")
+            pop.dele(1)
+            pop.quit()
+            wait_for("compaction", site.is_quiet)
+            same_file(path, before)
+            same(len(spool.messages(path)), count - 1, "messages left")
+            same(os.listdir(folder), [names[letter + "_fred"]], "names in the folder")
+        pop = poplib.POP3("127.0.0.2", site.port, timeout=30)
+        pop.user("fred")
+        try:
+            pop.pass_("Geheim-B")
+        except poplib.error_proto as error:
+            check(b"[AUTH]" in error.args[0], error.args)
+        else:
+            check(False, "the other domain's password was taken")
+
+
+@test("root: operators: members of control_group and root; undelete, erase, rename, repair of other users' drops")
+def operated(bench):
+    for mode in (0o2775, 0o755):
+        with people("srv", "ann", "bob", "cara", groups=["games"]) as names:
+            site = Machine(bench, names, mode, settings={"control_group": "games", "bin_pfull": 0}, name=f"site{mode:o}")
+            for folder in (bench.folder, site.folder):
+                os.chmod(folder, 0o755)
+            shutil.chown(site.work, names["srv"], "games")
+            os.chmod(site.work, 0o710)
+            drop = site.fill(spool.spool(spool.plain(4)))
+            before = os.stat(drop)
+            site.start()
+            os.chmod(site.conf, 0o644)
+            socket_file = os.stat(os.path.join(site.work, "dmail.sock"))
+            same((socket_file.st_uid, socket_file.st_gid, stat.S_IMODE(socket_file.st_mode)),
+                 (pwd.getpwnam(names["srv"]).pw_uid, grp.getgrnam("games").gr_gid, 0o660), "the socket")
+            pop = site.client()
+            pop.dele(1)
+            pop.dele(3)
+            pop.quit()
+            pop = site.client()
+
+            def member(*words):
+                def become():
+                    os.setgroups([])
+                    os.setgid(grp.getgrnam("games").gr_gid)
+                    os.setuid(54321)
+                return run([DMAIL, "tellpop", "-i", site.conf, *words], preexec_fn=become)
+
+            done = member("users")
+            check(done.returncode == 0 and names["ann"].encode() in done.stdout, "users:", done.stdout, done.stderr)
+            done = member("kick", names["ann"])
+            same(done.returncode, 0, f"kick: {done.stderr!r}")
+            done = member("undelete", names["ann"])
+            check(done.returncode == 0 and b"2" in done.stdout, "undelete:", done.stdout, done.stderr)
+            same_file(drop, before)
+            same(member("erase", names["ann"]).returncode, 1, "erase by a member")
+            pop = site.client()
+            same(pop.stat()[0], 4, "STAT after undelete")
+            pop.dele(2)
+            pop.quit()
+            status = site.status()
+            same(status["uid"], pwd.getpwnam(names["srv"]).pw_uid, "uid in status")
+            check(status["launcher"]["alive"] is True, status)
+            done = site.tell("rename", names["ann"], names["bob"])
+            check(done.returncode == 1 and b"must be uid" in done.stderr, "rename:", done.stdout, done.stderr)
+            # An old user's mail goes to whom nobody knows yet; moving it needs rights that the launcher does not lend.
+            done = site.tell("rename", names["ann"], names["ann"] + "new")
+            check(done.returncode == 1 and b"let it write to the directory" in done.stderr, "rename:", done.stdout, done.stderr)
+            same_file(drop, before)
+            done = run([DMAIL, "repair", "-i", site.conf, "--compact", names["ann"]])
+            check(done.returncode == 0 and b"messages: 3 live" in done.stdout, "repair:", done.stdout, done.stderr)
+            same(len(spool.messages(drop)), 3, "messages in the drop")
+            pop = site.client()
+            same(pop.stat()[0], 3, "STAT after repair")
+            pop.quit()
+            done = site.tell("erase", names["ann"])
+            check(done.returncode == 0, "erase:", done.stdout, done.stderr)
+            same(os.path.getsize(drop), 0, "bytes of the drop")
+            same(site.client().stat(), (0, 0), "STAT after erase")
+            # Of somebody the machine knows no more: whose it is the file says.
+            gone = os.path.join(site.spool, names["cara"] + "old")
+            shutil.copy(drop, gone)
+            spool.append(gone, spool.entry(spool.mail("late")))
+            shutil.chown(gone, names["cara"])
+            os.chmod(gone, 0o600)
+            done = site.tell("erase", names["cara"] + "old")
+            check(done.returncode == 0, "erase:", done.stdout, done.stderr)
+            same(os.path.getsize(gone), 0, "bytes of the old user's drop")
+            os.unlink(gone)
+            mem = json.loads(site.tell("mem", "--json").stdout)
+            check(mem["process"]["pss_kb"] and mem["process"]["resident_kb"], "mem:", mem)
+            same(os.listdir(site.spool), [names["ann"]], "names in the spool")
+            same(site.stop(), 0, "exit code")
+
+
+@test("root: statistics, bulletins, bins and a log of the server's user's own")
+def kept(bench):
+    with people("srv", "ann") as names:
+        paths = {name: bench.path(name) for name in ("stats_path", "bulletin_path", "bin_path", "log_path")}
+        site = Machine(bench, names, 0o755, settings={**paths, "drop_must_exist": "true"})
+        for path in paths.values():
+            os.mkdir(path)
+        drop = site.fill(spool.spool(spool.plain(2)))
+        with contextlib.suppress(Exception):
+            os.chmod(bench.folder, 0o755)
+        site.port, site.tls_port = 1, 2
+        site.write_conf()
+        for path in paths.values():
+            os.chmod(path, 0o700)
+        done = run([DMAIL, "check", "-i", site.conf])
+        for name in paths:
+            check(f"{name}: {paths[name]} cannot be".encode() in done.stdout, name, "is not judged:", done.stdout)
+        for path in paths.values():
+            shutil.chown(path, names["srv"], "nogroup")
+        done = run([DMAIL, "check", "-i", site.conf])
+        check(done.returncode == 0, done.stdout)
+        done = site.tell("bulletin", input=b"Subject: news\n\nAll is well.\n")
+        check(done.returncode == 0, "bulletin:", done.stdout, done.stderr)
+        site.port = site.tls_port = None
+        site.start()
+        pop = site.client()
+        same(pop.stat()[0], 3, "STAT with a bulletin")
+        check(b"All is well." in b"".join(pop.retr(3)[1]) + b"".join(pop.retr(1)[1]), "the bulletin is not there")
+        pop.quit()
+        site.stop()
+        for name in ("stats_path", "log_path", "bin_path"):
+            found = [os.path.join(root, file) for root, _, files in os.walk(paths[name]) for file in files]
+            check(found, name, "is empty")
+            for file in found:
+                same(os.stat(file).st_uid, pwd.getpwnam(names["srv"]).pw_uid, f"owner of {file}")
+        os.unlink(drop)
+        site.start()
+        try:
+            site.client()
+        except poplib.error_proto as error:
+            check(b"[AUTH]" in error.args[0] or b"[SYS/" in error.args[0], error.args)
+        else:
+            check(False, "who has no drop came in")
 
 
 @test("root: check says who runs as what, and what would not be believed")
