@@ -5,3 +5,4 @@ pub mod bulletin;
 pub mod dots;
 pub mod identity;
 pub mod mbox;
+pub mod status;

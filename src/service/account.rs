@@ -38,6 +38,7 @@ pub fn place_of(drop: PathBuf, settings: &Settings) -> Place {
         hash_bindir: settings.hash_bindir,
         min_space_bytes: settings.min_space.saturating_mul(1 << 20),
         lone: false,
+        add_status: settings.add_status,
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Settings {
     pub alt_drop_path: Vec<Elsewhere>,
     /// What follows from these, and from host_domain, drop_path and hash_spool: who a login means.
     pub domains: Domains,
+    /// Whether messages without a Status line are sent with one.
+    pub add_status: bool,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.

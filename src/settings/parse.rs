@@ -294,6 +294,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         drop_prefix: true,
         alt_drop_path: Vec::new(),
         domains: Domains::default(),
+        add_status: false,
         bulletin_path: None,
         bulletin_from: String::new(),
         hide_old_bulls: false,

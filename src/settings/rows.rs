@@ -195,6 +195,16 @@ pub static ROWS: &[Row] = &[
               none is left. A drop file that another program than a delivering one was seen to write, a shell user's mailer \
               or another server, is treated as with 1 for 30 days.",
     }),
+    row!(add_status {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: a message without a Status line is sent with one as its first line: `Status: RO` when it was retrieved \
+              whole in an earlier session, else `Status: UN`. Both are as long, so that sizes never change. When a \
+              compaction moves a message that was retrieved, the line goes into the drop file, where a shell user's mailer \
+              sees it. The original's default is true; here it is false, because then every message is sent as it is \
+              stored, byte for byte, and a session that only reads writes nothing.",
+    }),
     row!(hash_bindir {
         kind: Flag,
         default: "false",
@@ -547,7 +557,6 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
-    note(&["add_status"], "messages are sent without a Status line of ours"),
     note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(

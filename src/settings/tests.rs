@@ -119,7 +119,7 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!((settings.pop3_idle_secs, settings.pop3_login_secs), (600, 180));
     assert_eq!((settings.max_connections, settings.max_errors, settings.min_uid), (0, 10, 100));
     assert_eq!((settings.bulletin_path, settings.bulletin_from.as_str()), (None, "Email System Administrator"));
-    assert!(!settings.hide_old_bulls);
+    assert!(!settings.hide_old_bulls && !settings.add_status);
 }
 
 #[test]
@@ -174,6 +174,7 @@ fn values_of_each_kind_are_read() {
          apop_enable True\n\
          bin_path \"my bins\"\n\
          bin_pfull .75 # of it\n\
+         add_status true\n\
          hash_bindir true\nmin_space 50\n\
          lock_method flock, dotlock\n\
          drop_root /d\ndrop_root /home\n\
@@ -187,6 +188,7 @@ fn values_of_each_kind_are_read() {
     assert!(settings.authent_domain);
     assert_eq!(settings.bin_path.as_deref(), Some(Path::new("/conf/my bins")));
     assert_eq!(settings.bin_pfull.to_string(), "0.75");
+    assert!(settings.add_status);
     assert_eq!((settings.hash_bindir, settings.min_space), (true, 50));
     assert_eq!(settings.lock_method, [LockMethod::Flock, LockMethod::Dotlock]);
     assert_eq!(settings.drop_root, [Path::new("/d"), Path::new("/home")]);

@@ -33,6 +33,8 @@ pub struct Place {
     pub min_space_bytes: u64,
     /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
     pub lone: bool,
+    /// Whether a message without a Status line is sent with one, see [`status`](crate::mail::status).
+    pub add_status: bool,
 }
 
 impl Place {
@@ -48,6 +50,7 @@ impl Place {
             hash_bindir: false,
             min_space_bytes: 0,
             lone: false,
+            add_status: false,
         }
     }
 }
@@ -152,6 +155,19 @@ pub(super) struct Spot {
     pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
     pub(super) min_space_bytes: u64,
+    pub(super) add_status: bool,
+}
+
+impl Spot {
+    /// The spot of a place, without a directory for bins.
+    pub(super) fn of(place: &Place) -> Spot {
+        let mut locks = [None; 3];
+        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
+            *slot = Some(*kind);
+        }
+        let Place { owner, full, min_space_bytes, add_status, .. } = *place;
+        Spot { drop: place.drop.as_path().into(), bins: None, owner, full, locks, min_space_bytes, add_status }
+    }
 }
 
 /// What came of trying for the session lock.
@@ -183,18 +199,7 @@ pub(super) struct Desk<D: Disk> {
 impl<D: Disk> Desk<D> {
     /// Holds the directories of `place`; the bins' one is made when `make`. `None`: one of them is not there.
     pub(super) fn at(disk: &D, place: &Place, make: bool) -> Result<Option<Desk<D>>, Refused> {
-        let mut locks = [None; 3];
-        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
-            *slot = Some(*kind);
-        }
-        let mut spot = Spot {
-            drop: place.drop.as_path().into(),
-            bins: None,
-            owner: place.owner,
-            full: place.full,
-            locks,
-            min_space_bytes: place.min_space_bytes,
-        };
+        let mut spot = Spot::of(place);
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
         };

@@ -9,6 +9,7 @@ mod layout;
 mod locking;
 mod repair;
 mod sim;
+mod status;
 mod world;
 
 use std::fs;
