@@ -16,7 +16,8 @@ use crate::text::number::Fraction;
 pub struct Place {
     /// The mbox file.
     pub drop: PathBuf,
-    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory.
+    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory, or we
+    /// may not.
     pub bin_path: Option<PathBuf>,
     /// The server's own directory.
     pub work_path: PathBuf,
@@ -208,6 +209,10 @@ impl<D: Disk> Desk<D> {
             Some(path) => Some(path.clone()),
             // In a directory where others may write they could take our files away or put theirs in their place.
             None if seen.mode & 0o022 != 0 => Some(place.work_path.join("bin")),
+            // Nor is it ours where the drop is another user's and we are not root.
+            None if place.owner.is_some_and(|owner| owner != disk.uid()) && disk.uid() != 0 => {
+                Some(place.work_path.join("bin"))
+            }
             None => None,
         };
         let mut other = None;
@@ -288,7 +293,7 @@ impl<D: Disk> Desk<D> {
         let Some((other, dir)) = self.other_dir()? else { return Ok(false) };
         let (disk, name) = (&self.disk, self.own(".bin"));
         let path = other.join(&name);
-        let Some((bin, seen)) = self.open(&dir, &name, &path, How::Write)? else { return Ok(false) };
+        let Some((bin, seen)) = self.open(&dir, &name, &path, How::Write, None)? else { return Ok(false) };
         self.ours(&path, &seen)?;
         if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
             return Err(Refused::InUse);
@@ -337,7 +342,7 @@ impl<D: Disk> Desk<D> {
 
     /// Opens the drop, if it is there, and sees that it is what it should be.
     pub(super) fn open_drop(&self) -> Result<Option<(D::File, Stat)>, Refused> {
-        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write)?;
+        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write, self.spot.owner)?;
         if let Some((_, seen)) = &found
             && let Some(owner) = self.spot.owner
             && seen.uid != owner
@@ -362,7 +367,7 @@ impl<D: Disk> Desk<D> {
     /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
     pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
         let path = self.own_path(ending);
-        let found = self.open(&self.bins, &self.own(ending), &path, how)?;
+        let found = self.open(&self.bins, &self.own(ending), &path, how, None)?;
         if let Some((_, seen)) = &found {
             self.ours(&path, seen)?;
         }
@@ -399,10 +404,28 @@ impl<D: Disk> Desk<D> {
         Ok(())
     }
 
-    fn open(&self, dir: &D::Dir, name: &Path, path: &Path, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
-        let file = match there(self.disk.open(dir, name, how)) {
+    /// With `owner`, and where our own rights do not suffice, with that user's.
+    fn open(
+        &self,
+        dir: &D::Dir,
+        name: &Path,
+        path: &Path,
+        how: How,
+        owner: Option<u32>,
+    ) -> Result<Option<(D::File, Stat)>, Refused> {
+        let opened = match (self.disk.open(dir, name, how), owner) {
+            (Err(error), Some(owner)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.disk.open_for(path, owner, how)
+            }
+            (opened, _) => opened,
+        };
+        let file = match there(opened) {
             Ok(None) => return Ok(None),
             Ok(Some(file)) => file,
+            // Whoever could have opened it would not, and says why.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && error.get_ref().is_some() => {
+                return Err(Refused::Unsafe(Fault::new("opening", path, error)));
+            }
             Err(error) => {
                 // Links, directories and sockets refuse to be opened, each in its own words.
                 return Err(match self.disk.look(dir, name) {

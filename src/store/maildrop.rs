@@ -24,7 +24,7 @@
 //! [`mark_all`]: Maildrop::mark_all
 //! [`undelete_all`]: Maildrop::undelete_all
 //!
-//! The operator's acts need the session lock too: [`undelete`](fn@undelete), [`erase`](fn@erase), [`rename_user`].
+//! The operator's acts need the session lock too: [`undelete_on`], [`erase_on`], [`rename_user_on`].
 //!
 //! With [`Place::add_status`] a message that has no Status line is sent with one, which says whether an earlier session
 //! [read](Maildrop::read) it: all sizes count it, whatever it says. A session that commits puts down in the index what it read,
@@ -43,10 +43,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use super::compaction::Compacted;
 pub use super::desk::{Place, Refused, Remark};
 pub use super::disk::{LockKind, Reach};
-pub use super::erase::{Erased, erase};
+pub use super::erase::{Erased, erase_on};
+pub use super::locks::{lock_for_another, unlock_for_another};
 pub use super::reader::{Fetch, Fetched, MessageReader, Pulled};
-pub use super::rename::{Renamed, rename_user};
-pub use super::undelete::{Undeleted, undelete};
+pub use super::rename::{Renamed, rename_user_on};
+pub use super::undelete::{Undeleted, undelete_on};
 pub use crate::mail::identity::Uid;
 use crate::mail::status::{STATUS_OCTETS, sent};
 use crate::rules::bulletins::Seen;
@@ -203,7 +204,7 @@ impl Marks {
 impl Maildrop {
     /// Opens the maildrop at `place` for one session. Refuses as [`Refused`] says. Waits for the disk: only in a job.
     pub fn open(place: &Place) -> Result<Maildrop, Refused> {
-        Maildrop::open_on(&RealDisk, place)
+        Maildrop::open_on(&RealDisk::default(), place)
     }
 }
 
