@@ -99,7 +99,7 @@ def kick(bench):
     refused(site, "kick", "../x", saying="nobody of this name")
     again.quit()
     same(open(drop, "rb").read(), before, "the drop")
-    check("uid 0: kick" in site.log() or not ROOT, "who kicked is not in the log")
+    wait_for("who kicked is in the log", lambda: "uid 0: kick" in site.log() or not ROOT)
 
 
 @test("tellpop: forget makes the authenticator be asked anew")
