@@ -45,8 +45,6 @@ const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
     ("{remark}", &[("src/store/bulletins.rs", After("remarks.push(format!("))]),
     ("{said}", &[("src/net/watchdog.rs", Within("fn look(&mut self", "\n    }\n"))]),
     ("{why}", &[("src/server/start.rs", Within("fn open_to(", "\n}\n"))]),
-    ("authenticator {}: {}", &[("src/service/helpers.rs", After("log::warn!("))]),
-    ("control {}: uid {}: {said}", &[("src/service/control.rs", After("log::warn!("))]),
     ("reload: {}", &[("src/server/reload.rs", After("log::info!("))]),
 ];
 
