@@ -7,8 +7,8 @@ In docs/*.md a fenced block whose info string has the word `try` is run, in the 
 ```conf try=FILE       is written to FILE; `try+=FILE` is appended to it
 
 In what must be printed `...` stands for any text, and on a line of its own for any lines. `first` behind `try` makes a block
-part of the first server, with which the other pages go on. Nothing else is changed but the places (PLACES, below the test's
-folder), the two ports, and whom things are given to: as root all of it is done by one other user, as the page says.
+part of the first server, with which the other pages go on. Nothing is changed but the places (PLACES, below the test's folder),
+the two ports, and the user `dmail`: root stands in for root, and for dmail a user that nobody is; who is not root is both.
 """
 
 import os
@@ -26,8 +26,13 @@ REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..",
 PLACES = ("/usr/local", "/etc/dmail", "/var/lib/dmail", "/srv/mail", "/var/backups")
 #: The ports of the manual's first server.
 PORTS = ("1110", "1995")
-#: Root's part, which one user does here for himself.
-RIGHTS = (" -o dmail -g dmail", " -o root -g dmail", "runuser -u dmail -- ")
+#: How the page gives things and work to dmail, and how it is done here: by root, and by anybody else.
+RIGHTS = {
+    " -o dmail -g dmail": (f" -o {OWNER} -g {OWNER}", ""),
+    " -o root -g dmail": (f" -o root -g {OWNER}", ""),
+    "chown dmail:dmail ": (f"chown {OWNER}:{OWNER} ", "true "),
+    "runuser -u dmail -- ": (f"setpriv --reuid={OWNER} --regid={OWNER} --clear-groups ", ""),
+}
 
 FENCE = re.compile(r"^```(\w+) try(\+?=\S+)?((?: \w+)*)\n(.*?)^```$", re.S | re.M)
 
@@ -83,10 +88,6 @@ class Follower:
         for place in PLACES:
             os.makedirs(os.path.dirname(bench.path(place.lstrip("/"))), exist_ok=True)
         os.makedirs(bench.path("var/backups"))
-        if ROOT:
-            for where, _, names in os.walk(bench.folder):
-                for path in [where, *(os.path.join(where, name) for name in names)]:
-                    os.chown(path, OWNER, OWNER)
         self.environment = dict(
             os.environ, HOME=self.home, LC_ALL="C.UTF-8", TZ="UTC", CARGO="true", CARGO_TARGET_DIR="built",
             PREFIX=bench.path("usr/local"), PATH=f"{bench.path('usr/local/bin')}:{os.environ['PATH']}",
@@ -94,8 +95,8 @@ class Follower:
 
     def here(self, text):
         """The manual's places, ports and users, as they are on this machine."""
-        for right in RIGHTS:
-            text = text.replace(right, "")
+        for right, (as_root, alone) in RIGHTS.items():
+            text = text.replace(right, as_root if ROOT else alone)
         for place in PLACES:
             text = re.sub(rf"(?<![\w/.]){place}(?![\w-])", lambda _, place=place: self.bench.path(place[1:]), text)
         for port, mine in zip(PORTS, self.ports):
@@ -106,10 +107,9 @@ class Follower:
         """Its output, with what it says of what went wrong. What it leaves in the background goes on."""
         self.count += 1
         path = self.bench.path(f"output.{self.count}")
-        who = ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--clear-groups"] if ROOT else []
         with open(path, "wb") as out:
             try:
-                done = subprocess.run([*who, "sh", "-c", command], cwd=self.home, env=self.environment, stdin=subprocess.DEVNULL,
+                done = subprocess.run(["sh", "-c", command], cwd=self.home, env=self.environment, stdin=subprocess.DEVNULL,
                                       stdout=out, stderr=subprocess.STDOUT, timeout=60, check=False)
             except subprocess.TimeoutExpired as late:
                 raise Failure(f"{command} still runs after 60 s") from late
@@ -134,8 +134,6 @@ class Follower:
                 check(kind == "conf", "a file is a block of conf:", text)
                 with open(self.here(name.lstrip("+=")), "a" if name.startswith("+") else "w", encoding="utf-8") as file:
                     file.write(self.here(text))
-                if ROOT:
-                    os.chown(file.name, OWNER, OWNER)
                 continue
             for command, lines in steps(text):
                 self.step(page, self.here(command), pattern([self.here(line) for line in lines]), lines, "wait" in words)
