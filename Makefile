@@ -52,6 +52,7 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	for name in dpop tellpop nwauth; do ln -sf dmail $(DESTDIR)$(PREFIX)/bin/$$name; done
 	install -m 644 conf/dmail.conf $(DESTDIR)$(PREFIX)/share/dmail/dmail.conf
 	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/
+	sed 's#/usr/local#$(PREFIX)#' conf/dmail.service > $(DESTDIR)$(PREFIX)/share/dmail/dmail.service
 	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
 
 .PHONY: help run test check interop sim crash soak fuzz bench install
