@@ -595,6 +595,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
 
     /// Not the peer's wish: a last line if one fits where we are, then the polite way out.
     fn finish(&mut self, now: Instant, why: End, out: &mut Output) {
+        self.brisk |= why == End::Overload;
         if matches!(self.doing, Doing::Closing | Doing::Draining(_)) {
             return;
         }
@@ -603,7 +604,6 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             self.machine.end(now, why, out);
         }
         self.held = false;
-        self.brisk = why == End::Overload;
         self.doing = Doing::Closing;
         self.wire.close();
     }

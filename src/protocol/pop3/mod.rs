@@ -272,8 +272,8 @@ impl Pop3 {
         self
     }
 
-    /// Whether somebody is logged in; until then this is the kind of connection to lose when something runs short.
-    pub fn is_logged_in(&self) -> bool {
+    /// Whether somebody is logged in, or was until now: then silence is measured, not the time to log in.
+    fn is_logged_in(&self) -> bool {
         use State::*;
         !matches!(self.state, Authorising | Sasl | Proving | Checking | Asking(Asked::Tls))
     }
