@@ -45,7 +45,7 @@ use verbs::Next;
 pub const LINE_LIMIT: usize = 255;
 /// A SASL response's octets, CRLF included (RFC 5034 §4 gives 12,288 as what is in use).
 pub const SASL_LIMIT: usize = 12_288;
-/// Refused passwords after which a connection is closed.
+/// Refused passwords, and proofs that were not given, after which a connection is closed.
 pub const MAX_DENIED: u8 = 3;
 /// Rows of LIST and UIDL asked for at a time: one page of the index.
 pub const PAGE: u32 = 64;
@@ -322,6 +322,11 @@ impl Pop3 {
         line(out, refusal.text());
         self.user = None;
         self.take_exchange();
+        self.denied();
+    }
+
+    /// An authenticator was asked, and it led to nothing: also where the client went no further once it had a challenge.
+    fn denied(&mut self) {
         self.denied += 1;
         self.state = if self.denied >= MAX_DENIED { State::Over } else { State::Authorising };
     }
@@ -414,7 +419,9 @@ impl Machine for Pop3 {
             Line::TooLong => {
                 if self.state == State::Sasl {
                     self.state = State::Authorising;
-                    self.take_exchange();
+                    if self.take_exchange().is_some_and(|exchange| exchange.is_challenged()) {
+                        self.denied();
+                    }
                 }
                 Next::Refuse(Refusal::LineTooLong)
             }
