@@ -366,8 +366,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         if polite { self.end(End::Silence) } else { self.abort() }
     }
 
-    /// The peer is owed something that it does not take.
-    fn is_behind(&self) -> bool {
+    /// Whether the peer is owed something that it does not take.
+    pub fn is_behind(&self) -> bool {
         !self.output.is_empty()
             || self.wire.has_unsent()
             || matches!(self.doing, Doing::Body(..) | Doing::Closing | Doing::Upgrade(..))

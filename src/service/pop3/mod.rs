@@ -40,9 +40,9 @@ use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Tur
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, watch};
-use crate::protocol::End;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
+use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
@@ -235,7 +235,15 @@ impl Conversation {
 
     /// When [`expire`](Conversation::expire) has to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.parked().or_else(|| self.stream.deadline())
+        let due = self.parked().or_else(|| self.stream.deadline())?;
+        Some(self.login_deadline().map_or(due, |login| due.min(login)))
+    }
+
+    /// When the time to log in is over, while that is what is waited for. It is not lengthened by being slow: who does not
+    /// take what he is owed has the longer patience of the floor once he is logged in.
+    fn login_deadline(&self) -> Option<Instant> {
+        let waiting = !self.stream.is_owed() && !self.stream.is_ending() && self.session.user().is_none();
+        waiting.then(|| self.stream.machine().deadline())
     }
 
     /// When what is owed is tried again.
@@ -246,7 +254,9 @@ impl Conversation {
 
     /// The peer was silent too long, or too slow; or it is time to try again, which the next turn does.
     pub fn expire(&mut self, now: Instant) {
-        if !self.stream.is_owed() {
+        if self.login_deadline().is_some_and(|login| login <= now) && self.stream.is_behind() {
+            self.stream.abort();
+        } else if !self.stream.is_owed() {
             self.stream.expire(now);
         }
     }
