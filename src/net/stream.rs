@@ -420,7 +420,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 self.finish(now, why, &mut scratch.output);
                 moved = true;
             }
-            let may = !self.held && !scratch.output.is_high();
+            let high = scratch.output.len() >= self.machine.most_owed();
+            let may = !self.held && !high;
             match &mut self.doing {
                 Doing::Free if may => moved |= self.step(now, scratch, host, &mut budget)?,
                 Doing::Answered(_) if may => {
@@ -489,7 +490,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 _ => {}
             }
             // Replies leave together: when nothing else can move, or when they have become many.
-            if !moved || scratch.output.is_high() {
+            if !moved || scratch.output.len() >= self.machine.most_owed() {
                 moved |= self.write(scratch, &mut budget)?;
             }
             if !moved {

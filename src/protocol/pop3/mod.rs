@@ -36,7 +36,7 @@ use crate::mail::identity::Uid;
 use crate::protocol::sasl::scram::Verifier;
 use crate::protocol::sasl::{Exchange, Mechanism};
 use crate::protocol::{End, Line, Lines, Machine, Want};
-use crate::text::bytes::{Input, Output};
+use crate::text::bytes::{HIGH, Input, Output};
 use crate::text::secret::Secret;
 use reply::{Refusal, line, say};
 use verbs::Next;
@@ -47,6 +47,9 @@ pub const LINE_LIMIT: usize = 255;
 pub const SASL_LIMIT: usize = 12_288;
 /// Refused passwords, and proofs that were not given, after which a connection is closed.
 pub const MAX_DENIED: u8 = 3;
+/// Octets that a client may be owed who is not logged in: what is kept for thousands of strangers must be little, and no
+/// client needs more replies than this before it reads one.
+pub const STRANGERS_MOST: usize = 4096;
 /// Rows of LIST and UIDL asked for at a time: one page of the index.
 pub const PAGE: u32 = 64;
 
@@ -510,6 +513,10 @@ impl Machine for Pop3 {
 
     fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    fn most_owed(&self) -> usize {
+        if self.is_logged_in() { HIGH } else { STRANGERS_MOST }
     }
 }
 

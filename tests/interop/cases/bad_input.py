@@ -383,6 +383,23 @@ def descriptors(bench):
     check(open_now < 40, "descriptors are left:", open_now)
 
 
+@test("bad input: strangers who ask and do not read cost little memory each")
+def unread(bench):
+    site, _, _ = filled(bench)
+    site.login().quit()
+    before = resident_kb(site)
+    strangers = [site.pop(receive_buffer=4096) for _ in range(200)]
+    for pop in strangers:
+        pop.send(b"CAPA\r\n" * 2000)
+    canary(site)
+    # Each has its slot, what it is owed, and what of its commands has been read: not 64 KB.
+    wait_for("they are all stuck", site.is_quiet)
+    grown = (resident_kb(site) - before) / len(strangers)
+    check(grown < 40, "kilobytes a stranger:", grown)
+    for pop in strangers:
+        pop.close()
+
+
 @test("bad input: a crowd that asks for passwords does not hold up who is logged in")
 def crowd(bench):
     site, _, wanted = filled(bench)
