@@ -423,7 +423,7 @@ def crowded(bench):
 def goodbye(bench):
     # What the sockets between us hold is the kernel's affair. Some of these have said goodbye where a little more is owed
     # than they hold, and are not waited for although they take nothing.
-    asked = range(640, 1100, 20)
+    asked = range(700, 1000, 15)
     site = filled(bench, max_connections=len(asked), max_errors=10)
     silent = []
     for times in asked:
