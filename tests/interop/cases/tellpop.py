@@ -1,5 +1,6 @@
 """Orders to the running server: each verb, who may give which, and what an operator reads when it goes wrong."""
 
+import base64
 import contextlib
 import grp
 import json
@@ -209,6 +210,24 @@ def mailboxes(bench):
     os.unlink(site.drop() + ".lock")
     same(told(site, "lookup", "ann")["found"], "file", "the drop after an erase that was refused")
     check("uid 0: erase bob" in site.log() or not ROOT, "who erased is not in the log")
+
+
+@test("tellpop: who only says that he is a user keeps no operator from that user's mailbox")
+def pretender(bench):
+    site = bench.site()
+    site.fill(spool.spool(spool.plain(2)))
+    site.start()
+    # Whoever comes after this is offered what the authenticator can do.
+    site.login().quit()
+    stranger = site.pop(source="127.0.0.66")
+    challenge = stranger.cmd("AUTH SCRAM-SHA-256 " + base64.b64encode(b"n,,n=ann,r=abc").decode())
+    check(challenge.startswith(b"+ "), "the challenge:", challenge)
+    same(told(site, "undelete", "ann")["messages"], 0, "messages called back")
+    told(site, "rename", "ann", "bob")
+    told(site, "erase", "bob")
+    # He can be made to go all the same.
+    told(site, "kick", "ann")
+    check(stranger.rest().startswith(b"-ERR [SYS/TEMP] "), "kicked")
 
 
 @test("tellpop: an order that waits for an authenticator keeps no other waiting")
