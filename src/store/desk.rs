@@ -387,6 +387,14 @@ impl<D: Disk> Desk<D> {
         Ok(Bin::Held(bin))
     }
 
+    /// The same on a bin that is made when there is none, here or at the other place: one made here hides the one there.
+    pub(super) fn lock_or_make_bin(&self) -> Result<Bin<D::File>, Refused> {
+        match self.lock_bin(How::Write)? {
+            Bin::Absent => self.lock_bin(How::Create),
+            found => Ok(found),
+        }
+    }
+
     fn ours(&self, path: &Path, seen: &Stat) -> Result<(), Refused> {
         if seen.uid != self.disk.uid() && Some(seen.uid) != self.spot.owner {
             return Err(refuse("opening", path, &format!("belongs to uid {}", seen.uid)));
