@@ -130,15 +130,27 @@ fn simulated() -> (SimDisk, Place) {
 
 #[test]
 fn a_move_that_is_interrupted_anywhere_loses_neither_ledger_nor_copy() {
+    interrupted_move(false);
+}
+
+#[test]
+fn nor_does_one_that_is_thought_better_of() {
+    interrupted_move(true);
+}
+
+/// A bin with the copy of an interrupted compaction is moved, the move interrupted; then, `back`, the setting is as before.
+fn interrupted_move(back: bool) {
     for n in 1.. {
         let (disk, mut place) = simulated();
         let mut maildrop = Maildrop::open_on(&disk, &place).unwrap();
         maildrop.delete(2).unwrap();
         maildrop.commit().unwrap();
-        // Compaction is interrupted when the copy has its name.
-        disk.world().actor = Some(Box::new(|world, what| {
-            if what.starts_with("rename .ann.copy.new") {
-                world.stop_at = Some(world.calls + 2);
+        // Compaction is interrupted when the copy has its name, and the drop is half written.
+        let mut copied = false;
+        disk.world().actor = Some(Box::new(move |world, what| {
+            copied |= what.starts_with("rename .ann.copy.new");
+            if copied && what == "cut" {
+                world.stop_at = Some(world.calls + 1);
             }
         }));
         assert!(maildrop.compact(&mut || true).is_err());
@@ -150,6 +162,7 @@ fn a_move_that_is_interrupted_anywhere_loses_neither_ledger_nor_copy() {
         let ended = Maildrop::open_on(&disk, &place).is_ok();
         disk.world().kill();
         let disk = disk.again();
+        place.hash_bindir ^= back;
         let maildrop = Maildrop::open_on(&disk, &place).unwrap();
         assert_eq!(maildrop.totals().messages, 3, "stopped before call {n}");
         assert_eq!(disk.world().bytes(Path::new(DROP)), (letter(1) + &letter(3) + &letter(4)).as_bytes());
