@@ -156,10 +156,12 @@ fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Dotlock<D>, Refused> {
     };
     // Unwritten (a full disk), it is judged by its age like anybody's.
     drop(disk.write(&file, line(&disk.holder()).as_bytes(), 0));
-    let taken = take_name(desk, &new, &name);
+    // Before it has the name: a fault after that would leave it standing.
+    let seen = disk.stat(&file).map_err(Fault::at("looking at", &path_of(desk, ".lock")));
+    let taken = seen.map_err(Refused::Fault).and_then(|seen| Ok((take_name(desk, &new, &name)?, seen.inode)));
     drop(disk.remove(&desk.dir, &new));
-    let inode = disk.stat(&file).map_err(Fault::at("looking at", &path_of(desk, ".lock")))?.inode;
-    match taken? {
+    let (taken, inode) = taken?;
+    match taken {
         true => Ok(Dotlock::Ours(Held::Dotlock { file, inode, touched: disk.now() })),
         false => Err(Refused::Locked),
     }
