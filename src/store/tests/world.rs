@@ -719,5 +719,5 @@ fn promises_hold_after_every_prefix_of_calls() {
 
 #[test]
 fn promises_hold_whatever_is_done_to_the_mailbox_as_a_whole() {
-    play_all(true, 6);
+    play_all(true, 4);
 }
