@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::disk::{Disk, How, LockKind, Stat};
+use super::locks::DropLocks;
 use super::path::letters;
+use super::refresh::{self, Stale};
 use crate::text::fault::Fault;
 use crate::text::number::Fraction;
 
@@ -287,8 +289,8 @@ impl<D: Disk> Desk<D> {
         Ok(dir.map(|dir| (path, dir)))
     }
 
-    /// Moves the bin here from where the other value of `hash_bindir` had put it, unless a session holds it there. Whether
-    /// there was one: then begin again. The ledger comes last, because who finds it here looks no further.
+    /// Moves the bin here from where the other value of `hash_bindir` had put it, unless a session holds it there; an
+    /// interrupted compaction is completed before. Whether there was one: then begin again. The ledger comes last, because who finds it here looks no further.
     pub(super) fn take_over(&self) -> Result<bool, Refused> {
         let Some((other, dir)) = self.other_dir()? else { return Ok(false) };
         let (disk, name) = (&self.disk, self.own(".bin"));
@@ -301,9 +303,23 @@ impl<D: Disk> Desk<D> {
         if !disk.look(&dir, &name).is_ok_and(|now| (now.dev, now.inode) == (seen.dev, seen.inode)) {
             return Ok(true);
         }
+        // Between two moves copy and ledger would not lie together, and a setting put back then would serve a drop that is
+        // half written.
+        let _renewed = match self.complete(other, &dir, &bin) {
+            Ok(renewed) => renewed,
+            Err(Stale::Refused(refused)) => return Err(refused),
+            Err(Stale::Replaced) => return Ok(true),
+            // Of another drop: it is judged when it is here.
+            Err(Stale::Alien) => None,
+        };
         if self.has_own(".copy")? && disk.look(&dir, &self.own(".copy")).is_ok() {
             // One of them is of no ledger we have: for the operator to judge.
             self.set_aside(".copy")?;
+        }
+        for ending in [".copy.new", ".bin.new"] {
+            // Of somebody who was killed. They may hold mail, and nobody would look for them there again.
+            let removed = there(disk.remove(&dir, &self.own(ending)));
+            removed.map_err(Fault::at("removing", &other.join(self.own(ending))))?;
         }
         for ending in [".copy", ".idx", ".bin"] {
             let moved = there(disk.move_to(&dir, &self.own(ending), &self.bins));
@@ -312,6 +328,19 @@ impl<D: Disk> Desk<D> {
         disk.sync_dir(&self.bins).map_err(Fault::at("syncing the directory of", &self.own_path(".bin")))?;
         disk.sync_dir(&dir).map_err(Fault::at("syncing", other))?;
         Ok(true)
+    }
+
+    /// Completes the compaction whose copy lies with `bin` in `dir`, at the other place. The ledger, if it was written anew.
+    fn complete(&self, other: &Path, dir: &D::Dir, bin: &D::File) -> Result<Option<D::File>, Stale> {
+        let copied = there(self.disk.look(dir, &self.own(".copy"))).map_err(Fault::at("looking at", other))?;
+        if copied.is_none() {
+            return Ok(None);
+        }
+        let spot = Spot { bins: Some(other.into()), ..self.spot.clone() };
+        let Some(desk) = Desk::hold(&self.disk, spot, None, false)? else { return Ok(None) };
+        let Some((drop, _)) = desk.open_drop()? else { return Ok(None) };
+        let mut locks = DropLocks::take(&desk, &drop)?;
+        Ok(refresh::refresh_locked(&desk, &drop, bin, &mut locks)?.bin)
     }
 
     /// The drop's name in its directory.
@@ -395,6 +424,14 @@ impl<D: Disk> Desk<D> {
             return Ok(Bin::Moved);
         }
         Ok(Bin::Held(bin))
+    }
+
+    /// The same on a bin that is made when there is none, here or at the other place: one made here hides the one there.
+    pub(super) fn lock_or_make_bin(&self) -> Result<Bin<D::File>, Refused> {
+        match self.lock_bin(How::Write)? {
+            Bin::Absent => self.lock_bin(How::Create),
+            found => Ok(found),
+        }
     }
 
     fn ours(&self, path: &Path, seen: &Stat) -> Result<(), Refused> {

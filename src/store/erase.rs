@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::io;
 
 use super::desk::{Bin, Desk, Place, Refused, there};
-use super::disk::{Disk, How};
+use super::disk::Disk;
 use super::locks::DropLocks;
 use super::maildrop::ATTEMPTS;
 use crate::text::fault::Fault;
@@ -41,7 +41,7 @@ pub fn erase_on<D: Disk>(disk: &D, place: &Place) -> Result<Erased, Refused> {
 
 /// `None`: something was replaced under our hands, begin again.
 fn attempt<D: Disk>(desk: &Desk<D>) -> Result<Option<Erased>, Refused> {
-    let Bin::Held(bin) = desk.lock_bin(How::Create)? else { return Ok(None) };
+    let Bin::Held(bin) = desk.lock_or_make_bin()? else { return Ok(None) };
     let drop = desk.open_drop()?.map(|(drop, _)| drop);
     let locks = DropLocks::take_on(desk, drop.as_ref())?;
     let bytes = match &drop {

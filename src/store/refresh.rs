@@ -47,6 +47,10 @@ const DAY_SECS: u64 = 86_400;
 /// How long a drop counts as one that others work on.
 const FOREIGN_SECS: u64 = 30 * DAY_SECS;
 
+/// So many seats at most, and one for each hash, that only the number of a later one tells of: a damaged or made-up ledger
+/// must not fill the memory.
+const NAMELESS: usize = 1 << 20;
+
 /// An index that knows all there is.
 pub(super) struct Fresh<D: Disk> {
     pub(super) index: Index<D>,
@@ -534,8 +538,20 @@ struct Seats<'l> {
     /// Hashes met once that the ledger does not know, with the From_ check of the message.
     plain: HashMap<u128, u32>,
     /// Hashes that the ledger knows or that came twice.
-    special: HashMap<u128, Vec<Seat>>,
+    special: HashMap<u128, Row>,
     next: HashMap<u128, u32>,
+}
+
+/// The seats of one hash. A drop may be full of equal messages, so that nobody looks along a long row for each of them.
+#[derive(Default)]
+struct Row {
+    seats: Vec<Seat>,
+    /// Seats before this are the ledger's, by occurrence; all behind are taken.
+    known: usize,
+    /// Where those seats are that have a From_ line, the lowest last; only of a row that is long.
+    lines: HashMap<u32, Vec<usize>>,
+    /// Seats before this are taken or dead.
+    lowest: usize,
 }
 
 struct Seat {
@@ -548,89 +564,135 @@ struct Seat {
     new: bool,
 }
 
+impl Seat {
+    /// Somebody of whom the ledger does not know sits here.
+    fn new(occurrence: u32, from_check: u32) -> Seat {
+        Seat { occurrence, from_check: Some(from_check), dead: false, taken: true, new: true }
+    }
+}
+
+impl Row {
+    /// Rows no longer than this are looked along.
+    const SHORT: usize = 16;
+
+    /// After the ledger's seats were pushed.
+    fn settle(&mut self) {
+        self.seats.sort_unstable_by_key(|seat| seat.occurrence);
+        self.known = self.seats.len();
+        if self.known > Row::SHORT {
+            for (index, seat) in self.seats.iter().enumerate().rev() {
+                if let Some(from_check) = seat.from_check {
+                    self.lines.entry(from_check).or_default().push(index);
+                }
+            }
+        }
+    }
+
+    fn find(&mut self, occurrence: u32) -> Option<&mut Seat> {
+        let (known, others) = self.seats.split_at_mut(self.known);
+        match known.binary_search_by_key(&occurrence, |seat| seat.occurrence) {
+            Ok(index) => Some(&mut known[index]),
+            Err(_) => others.iter_mut().find(|seat| seat.occurrence == occurrence),
+        }
+    }
+
+    /// The seat for a message with that From_ line, if one is free.
+    fn free(&mut self, from_check: u32) -> Option<&mut Seat> {
+        let seats = &self.seats;
+        let same = if self.known <= Row::SHORT {
+            seats[..self.known].iter().position(|seat| !seat.taken && seat.from_check == Some(from_check))
+        } else if let Some(places) = self.lines.get_mut(&from_check) {
+            while places.last().is_some_and(|&index| seats[index].taken) {
+                places.pop();
+            }
+            places.last().copied()
+        } else {
+            None
+        };
+        while self.lowest < self.known && (seats[self.lowest].taken || seats[self.lowest].dead) {
+            self.lowest += 1;
+        }
+        let index = same.unwrap_or(self.lowest);
+        self.seats[..self.known].get_mut(index)
+    }
+}
+
 impl<'l> Seats<'l> {
     fn new(ledger: &'l Ledger) -> Seats<'l> {
-        let mut special: HashMap<u128, Vec<Seat>> = HashMap::new();
-        for hash in ledger.next.keys().chain(ledger.deaths.keys().map(|uid| &uid.hash)) {
-            special.entry(*hash).or_insert_with(|| {
-                let seat = |uid: Uid| {
-                    let death = ledger.deaths.get(&uid).map(|(from_check, _)| *from_check);
-                    Seat {
-                        occurrence: uid.occurrence,
-                        from_check: death.or_else(|| ledger.lines.get(&uid).copied()),
-                        dead: death.is_some(),
-                        taken: false,
-                        new: false,
-                    }
-                };
-                let uids = (0..ledger.free(*hash, true)).map(|occurrence| Uid { hash: *hash, occurrence });
-                uids.filter(|uid| !ledger.gone.contains(uid)).map(seat).collect()
-            });
+        let mut special: HashMap<u128, Row> = HashMap::new();
+        let dead = ledger.deaths.iter().map(|(uid, (from_check, _))| (uid, *from_check, true));
+        let alive = ledger.lines.iter().map(|(uid, from_check)| (uid, *from_check, false));
+        let alive = alive.filter(|(uid, ..)| !ledger.deaths.contains_key(uid));
+        for (uid, from_check, dead) in dead.chain(alive).filter(|(uid, ..)| !ledger.gone.contains(uid)) {
+            let seat = Seat { dead, taken: false, new: false, ..Seat::new(uid.occurrence, from_check) };
+            special.entry(uid.hash).or_default().seats.push(seat);
         }
+        let mut nameless = NAMELESS;
+        for (&hash, &next) in &ledger.next {
+            let row = special.entry(hash).or_default();
+            let named: HashSet<u32> = row.seats.iter().map(|seat| seat.occurrence).collect();
+            let is_nameless = |occurrence: &u32| {
+                !named.contains(occurrence) && !ledger.gone.contains(&Uid { hash, occurrence: *occurrence })
+            };
+            let before = row.seats.len();
+            row.seats.extend((0..next).filter(is_nameless).take(nameless.max(1)).map(|occurrence| Seat {
+                occurrence,
+                from_check: None,
+                dead: false,
+                taken: false,
+                new: false,
+            }));
+            nameless = nameless.saturating_sub(row.seats.len() - before);
+        }
+        special.values_mut().for_each(Row::settle);
         Seats { ledger, plain: HashMap::new(), special, next: HashMap::new() }
     }
 
     /// The occurrence of the next message, and whether it is dead.
     fn seat(&mut self, extent: &Extent) -> (u32, bool) {
-        let (hash, from_check) = (extent.hash, Some(extent.from_check));
+        let (hash, from_check) = (extent.hash, extent.from_check);
         if !self.special.contains_key(&hash) {
-            let Some(first) = self.plain.insert(hash, extent.from_check) else { return (0, false) };
-            let first = Seat { occurrence: 0, from_check: Some(first), dead: false, taken: true, new: true };
-            self.special.insert(hash, vec![first]);
+            let Some(first) = self.plain.insert(hash, from_check) else { return (0, false) };
+            self.special.entry(hash).or_default().seats.push(Seat::new(0, first));
         }
-        let seats = self.special.get_mut(&hash).expect("it was just put there");
-        let free = seats
-            .iter()
-            .position(|seat| !seat.taken && seat.from_check == from_check)
-            .or_else(|| seats.iter().position(|seat| !seat.taken && !seat.dead));
-        if let Some(index) = free {
-            let seat = &mut seats[index];
+        let row = self.special.get_mut(&hash).expect("it was just put there");
+        if let Some(seat) = row.free(from_check) {
             seat.taken = true;
-            seat.new |= seat.from_check != from_check;
-            seat.from_check = from_check;
+            seat.new |= seat.from_check != Some(from_check);
+            seat.from_check = Some(from_check);
             return (seat.occurrence, seat.dead);
         }
         let next = self.next.entry(hash).or_insert_with(|| self.ledger.free(hash, true));
         let occurrence = *next;
-        *next += 1;
-        seats.push(Seat { occurrence, from_check, dead: false, taken: true, new: true });
+        *next = next.saturating_add(1);
+        row.seats.push(Seat::new(occurrence, from_check));
         (occurrence, false)
     }
 
     /// That message sits where it sat.
     fn occupy(&mut self, uid: Uid, from_check: u32) {
-        let Some(seats) = self.special.get_mut(&uid.hash) else {
-            if uid.occurrence == 0 {
-                self.plain.insert(uid.hash, from_check);
-                return;
-            }
-            let seat =
-                Seat { occurrence: uid.occurrence, from_check: Some(from_check), dead: false, taken: true, new: true };
-            self.special.insert(uid.hash, vec![seat]);
+        if uid.occurrence == 0 && !self.special.contains_key(&uid.hash) {
+            self.plain.insert(uid.hash, from_check);
             return;
-        };
-        match seats.iter_mut().find(|seat| seat.occurrence == uid.occurrence) {
+        }
+        let row = self.special.entry(uid.hash).or_default();
+        match row.find(uid.occurrence) {
             Some(seat) => (seat.taken, seat.from_check) = (true, Some(from_check)),
-            None => seats.push(Seat {
-                occurrence: uid.occurrence,
-                from_check: Some(from_check),
-                dead: false,
-                taken: true,
-                new: true,
-            }),
+            None => row.seats.push(Seat::new(uid.occurrence, from_check)),
         }
     }
 
     /// Who is dead and lies elsewhere keeps his seat.
     fn leave(&mut self, uid: &Uid) {
-        let seats = self.special.get_mut(&uid.hash).into_iter().flatten();
-        seats.filter(|seat| seat.occurrence == uid.occurrence).for_each(|seat| seat.taken = true);
+        if let Some(seat) = self.special.get_mut(&uid.hash).and_then(|row| row.find(uid.occurrence)) {
+            seat.taken = true;
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = (Uid, &Seat)> {
-        self.special
-            .iter()
-            .flat_map(|(&hash, seats)| seats.iter().map(move |seat| (Uid { hash, occurrence: seat.occurrence }, seat)))
+        self.special.iter().flat_map(|(&hash, row)| {
+            row.seats.iter().map(move |seat| (Uid { hash, occurrence: seat.occurrence }, seat))
+        })
     }
 
     /// Which is which of the repeated messages, as far as the ledger does not know.
@@ -745,9 +807,14 @@ pub(super) fn load<D: Disk>(desk: &Desk<D>, bin: &D::File, remarks: &mut Remarks
     let size = desk.disk.stat(bin).map_err(Fault::at("looking at", &path))?.size;
     let mut bytes = vec![0; ledger::bounded(size).map_err(Fault::at("reading", &path))?];
     desk.read_full(bin, &mut bytes, 0).map_err(Fault::at("reading", &path))?;
-    let ledger = Ledger::parse(&bytes);
-    if ledger.name.as_ref().is_some_and(|name| name != desk.name().as_os_str().as_encoded_bytes()) {
+    let mut ledger = Ledger::parse(&bytes);
+    let name = desk.name().as_os_str().as_encoded_bytes();
+    if ledger.name.as_ref().is_some_and(|known| known != name) {
         return Err(Stale::Alien);
+    }
+    if ledger.id != 0 && ledger.name.is_none() {
+        // Its opening is damaged. Written anew, it says again whose it is.
+        ledger.name = Some(name.to_owned());
     }
     if ledger.damaged {
         remarks.add(Remark::DamagedLedger);

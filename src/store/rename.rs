@@ -64,7 +64,7 @@ fn attempt<D: Disk>(old: &Desk<D>, new: &Desk<D>) -> Result<Option<Renamed>, Ref
         }
         old_bin = old.lock_bin(How::Create)?;
     }
-    let (Bin::Held(old_bin), Bin::Held(new_bin)) = (old_bin, new.lock_bin(How::Create)?) else { return Ok(None) };
+    let (Bin::Held(old_bin), Bin::Held(new_bin)) = (old_bin, new.lock_or_make_bin()?) else { return Ok(None) };
     let old_drop = old.open_drop()?.map(|(drop, _)| drop);
     let new_drop = new.open_drop()?.map(|(drop, _)| drop);
     let mut old_locks = DropLocks::take_on(old, old_drop.as_ref())?;

@@ -51,6 +51,17 @@ fn used() -> (Site, Vec<Uid>) {
 }
 
 #[test]
+fn a_ledger_whose_opening_is_damaged_stays_its_drops_when_it_is_written_anew() {
+    let (site, left) = used();
+    let path = site.beside(".ann.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20..28].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let report = mended(&site, true);
+    assert_eq!(site.uids(), left, "deletions that can still be read count: {report:?}");
+}
+
+#[test]
 fn a_maildrop_in_order_is_described_and_left_as_it_is() {
     let (site, left) = used();
     let report = mended(&site, false);

@@ -131,6 +131,11 @@ impl World {
         self.inode(path).unwrap_or(0)
     }
 
+    /// All paths there are.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.dirs.iter().flat_map(|(path, dir)| dir.names.keys().map(|name| path.join(name))).collect()
+    }
+
     pub fn names(&self, dir: &Path) -> Vec<String> {
         self.dirs[dir].names.keys().map(|name| name.to_string_lossy().into_owned()).collect()
     }
@@ -186,6 +191,16 @@ impl World {
         lock.push(".lock");
         let inode = self.inode(path).unwrap_or(0);
         self.inode(&path.with_file_name(lock)).is_some() || self.locks.contains_key(&(inode, LockKind::Fcntl as u8))
+    }
+
+    fn carry(&mut self, (from_dir, from): (&Path, &Path), (to_dir, to): (&Path, &Path), inode: u64) {
+        let source = self.dirs.get_mut(from_dir).unwrap();
+        source.names.remove(from.as_os_str());
+        source.pending.push((Some(from.into()), None));
+        let target = self.dirs.get_mut(to_dir).unwrap();
+        target.names.insert(to.into(), inode);
+        target.pending.push((None, Some((to.into(), inode))));
+        self.carried.push(Carried { from: from_dir.join(from), to: to_dir.join(to), inode, synced: Vec::new() });
     }
 
     /// The process is gone, its locks with it; what it wrote is there.
@@ -547,12 +562,7 @@ impl Disk for SimDisk {
             source.pending.push((Some(from.into()), Some((to.into(), inode))));
             return Ok(());
         }
-        source.pending.push((Some(from.into()), None));
-        let target = world.dirs.get_mut(&to_dir.0).unwrap();
-        target.names.insert(to.into(), inode);
-        target.pending.push((None, Some((to.into(), inode))));
-        let (from, to) = (from_dir.0.join(from), to_dir.0.join(to));
-        world.carried.push(Carried { from, to, inode, synced: Vec::new() });
+        world.carry((&from_dir.0, from), (&to_dir.0, to), inode);
         Ok(())
     }
 
@@ -588,12 +598,8 @@ impl Disk for SimDisk {
 
     fn move_to(&self, from: &SimDirHandle, name: &Path, to: &SimDirHandle) -> io::Result<()> {
         let mut world = self.call(&format!("move {}", name.display()))?;
-        let old = world.dirs.get_mut(&from.0).unwrap();
-        let inode = old.names.remove(name.as_os_str()).ok_or_else(not_found)?;
-        old.pending.push((Some(name.into()), None));
-        let new = world.dirs.get_mut(&to.0).unwrap();
-        new.names.insert(name.into(), inode);
-        new.pending.push((None, Some((name.into(), inode))));
+        let inode = *world.dirs[&from.0].names.get(name.as_os_str()).ok_or_else(not_found)?;
+        world.carry((&from.0, name), (&to.0, name), inode);
         Ok(())
     }
 
