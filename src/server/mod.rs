@@ -46,7 +46,7 @@ use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
-use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, opener, pop3};
+use crate::service::{Counts, Holder, Newborn, Outcome, Shared, Stamp, control, opener, pop3};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::sys::process;
@@ -155,7 +155,6 @@ impl Server {
             guard: Guard::new(lp.now()),
             crowded: false,
             contested: Vec::new(),
-            compacting: HashSet::new(),
             short: HashSet::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -423,11 +422,13 @@ impl Server {
     /// Who found a maildrop in use is told whether the session that has it may be about to end.
     fn settle_contested(&mut self) {
         for (drop, ticket) in std::mem::take(&mut self.shared.contested) {
-            let ending = self.lp.iter_mut().any(|(id, entry)| match entry {
-                Entry::Pop3(other) => id != ticket.id && other.holds(&drop) && other.is_fading(),
-                _ => false,
+            let holder = self.lp.iter_mut().find_map(|(id, entry)| match entry {
+                Entry::Pop3(other) if id != ticket.id && other.holds(&drop) => {
+                    Some(if other.is_fading() { Holder::Fading } else { Holder::Session })
+                }
+                _ => None,
             });
-            self.shared.post.push_back((ticket, Outcome::Held(ending)));
+            self.shared.post.push_back((ticket, Outcome::Held(holder.unwrap_or(Holder::Nobody))));
         }
     }
 

@@ -92,8 +92,8 @@ pub enum Outcome {
     InUse(Box<errand::Errand>, String),
     /// It is time to try once more.
     TryAgain,
-    /// The maildrop is another session's; whether that one's peer seems to be gone.
-    Held(bool),
+    /// The maildrop was in use: by whom.
+    Held(Holder),
     /// The job that would have answered ended by a fault of ours.
     Lost,
 }
@@ -102,6 +102,17 @@ impl jobs::Lost for Outcome {
     fn lost() -> Outcome {
         Outcome::Lost
     }
+}
+
+/// Who has a maildrop that somebody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Another session.
+    Session,
+    /// Another session, whose peer seems to be gone.
+    Fading,
+    /// No session of ours: one that commits, a compaction that may just have ended, another program of ours.
+    Nobody,
 }
 
 /// A configuration, and what else had to be read for it.
@@ -227,10 +238,8 @@ pub struct Shared {
     pub guard: guard::Guard,
     /// All connections are taken, and somebody waits to be accepted.
     pub crowded: bool,
-    /// Logins that found the maildrop in use, and which: is the session that has it still alive?
+    /// Logins that found the maildrop in use, and which: who has it?
     pub contested: Vec<(PathBuf, Ticket)>,
-    /// Drops being compacted: a login to one of them waits a while instead of being refused.
-    pub compacting: HashSet<PathBuf>,
     /// Volumes of drops whose bins have less than `min_space`: never more than there are volumes.
     pub short: HashSet<u64>,
     /// Orders, to be carried out between turns.
@@ -334,7 +343,6 @@ impl Shared {
                 Outcome::Committed(None, result)
             }
             Outcome::Compacted(path, result) => {
-                self.compacting.remove(&path);
                 match result {
                     Ok(()) => log::debug!("compacted {}", path.display()),
                     // The deletions are in the ledger: the next session that finds it due tries again.
@@ -355,18 +363,16 @@ impl Shared {
     /// Takes the dead bytes out of a drop, with the lock that the session had.
     pub(crate) fn compact(&mut self, maildrop: Box<Maildrop>, volume: u64) {
         let path = maildrop.path().to_owned();
-        let drop_path = path.clone();
-        let submitted = self.jobs.submit(None, Kind::Bulk, volume, move |pulse| {
+        let work = move |pulse: &jobs::Pulse| {
             let mut keep_going = || {
                 pulse.beat();
                 true
             };
-            // Nobody holds a ticket for it, so its loss must be told here: the drop is not being compacted any more.
+            // Nobody holds a ticket for it, so its loss must be told here.
             let compact = AssertUnwindSafe(|| maildrop.compact(&mut keep_going).map(|_| ()));
-            Outcome::Compacted(drop_path, catch_unwind(compact).unwrap_or(Err(Refused::Locked)))
-        });
-        if submitted.is_ok() {
-            self.compacting.insert(path);
-        }
+            Outcome::Compacted(path, catch_unwind(compact).unwrap_or(Err(Refused::Locked)))
+        };
+        // No room now: the next session that quits tries again.
+        let _ = self.jobs.submit(None, Kind::Bulk, volume, work);
     }
 }

@@ -30,7 +30,7 @@ use crate::rules::domains::Name;
 use crate::rules::penalty::Attempt;
 use crate::service::cache::Key;
 use crate::service::names::Found;
-use crate::service::{LOCK_PATIENCE, LOCK_RETRY, Outcome, PEER_PATIENCE, account};
+use crate::service::{Holder, LOCK_PATIENCE, LOCK_RETRY, Outcome, PEER_PATIENCE, account};
 use crate::store::maildrop::{Maildrop, Refused, Remark};
 use crate::text::fault::Fault;
 use crate::text::printable::visible;
@@ -430,9 +430,8 @@ impl Service<'_> {
                 Done::Now(Answer::Opened(self.totals()))
             }
             Err(refusal @ (Refused::InUse | Refused::Locked)) => {
-                let ours = || self.place_is_compacting();
                 let patient = self.patience().is_some_and(|until| now < until && !self.shared.stopping);
-                if patient && (matches!(refusal, Refused::Locked) || ours()) {
+                if patient && matches!(refusal, Refused::Locked) {
                     return self.park(now + LOCK_RETRY);
                 }
                 match self.drop() {
@@ -452,10 +451,15 @@ impl Service<'_> {
         }
     }
 
-    /// Another session has the maildrop. One whose peer is gone is given up by the kernel, and worth waiting for.
-    pub(super) fn held(&mut self, now: Instant, fading: bool) -> Said {
-        let until = self.patience().map(|until| until + (PEER_PATIENCE - LOCK_PATIENCE));
-        if fading && until.is_some_and(|until| now < until && !self.shared.stopping) {
+    /// The maildrop was in use. A session whose peer is gone is given up by the kernel, and worth waiting for, as is the end of
+    /// what no session does.
+    pub(super) fn held(&mut self, now: Instant, holder: Holder) -> Said {
+        let until = match holder {
+            Holder::Session => None,
+            Holder::Fading => self.patience().map(|until| until + (PEER_PATIENCE - LOCK_PATIENCE)),
+            Holder::Nobody => self.patience(),
+        };
+        if until.is_some_and(|until| now < until && !self.shared.stopping) {
             return self.park(now + LOCK_RETRY);
         }
         self.in_use()
@@ -477,10 +481,6 @@ impl Service<'_> {
             return None;
         };
         account::place(name, account, &self.session.settings).ok().map(|place| place.drop)
-    }
-
-    fn place_is_compacting(&self) -> bool {
-        self.drop().is_some_and(|drop| self.shared.compacting.contains(&drop))
     }
 
     pub(super) fn misconfigured(&mut self, why: &str) -> Said {

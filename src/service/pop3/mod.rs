@@ -532,7 +532,7 @@ impl Service<'_> {
             Outcome::Opened(opened) => self.opened(now, opened),
             Outcome::NoDrop => self.no_drop(),
             Outcome::TryAgain => self.again(now),
-            Outcome::Held(fading) => self.held(now, fading),
+            Outcome::Held(holder) => self.held(now, holder),
             Outcome::Rows(Ok(rows)) => self.found(rows),
             Outcome::Reader(Ok(reader)) => self.send(*reader),
             Outcome::Rows(Err(miss)) | Outcome::Reader(Err(miss)) => self.missed(&miss),

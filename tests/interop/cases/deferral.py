@@ -95,3 +95,21 @@ def settings(bench):
     same(seen(site)[0], wanted[9:], "messages")
     delete(site, 1)
     same(os.path.getsize(drop), 0, "the drop when all is dead")
+
+
+@test("deferral: who comes back right after a QUIT that deleted is let in, while the drop is compacted or just was")
+def back_at_once(bench):
+    site = bench.site(settings={"bin_pfull": 1})
+    site.fill(spool.spool(spool.plain(36)))
+    site.start()
+    left = 36
+    while left > 0:
+        # `login` takes no [IN-USE] for an answer.
+        pop = site.login()
+        same(pop.stat()[0], left, "messages that are left")
+        for number in range(1, min(left, 3) + 1):
+            pop.ok(f"DELE {number}")
+        pop.send(b"QUIT\r\n")
+        check(pop.line().startswith(b"+OK"), "QUIT")
+        left -= min(left, 3)
+    site.alive()
