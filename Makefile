@@ -35,7 +35,7 @@ crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
 	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
 
 fuzz: ## each parser against libFuzzer for FUZZ_SECS=n seconds; needs cargo-fuzz and a nightly toolchain
-	for target in pop3 sasl mbox settings helper drop; do \
+	for target in pop3 smtp sasl mbox settings helper drop; do \
 	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECS:-60} -max_len=8192 || exit 1; done
 
 bench: ## the budgets, each beside its bound; BENCH="--quick poll retr" for less
