@@ -30,7 +30,8 @@
 //! **What is refused while it comes** (size, header, hops, long lines) is read to its end and answered there, so that a
 //! client that pipelines stays in step; past [`Rules::swallow`] it is answered at once and closed. Input is taken one
 //! line a step and none while an answer is owed, so PIPELINING is a true queue. A client that sends a message before it is
-//! told to go on is read as any other: what depends on where packets are cut is no rule.
+//! told to go on is read as any other: what depends on where packets are cut is no rule. A command may end in LF alone; a
+//! message may not.
 
 pub mod params;
 pub mod reply;

@@ -140,6 +140,7 @@ fn one_bad_line_gets_one_reply_with_an_enhanced_code_and_the_session_lives() {
         "\t",
         ":",
         " NOOP",
+        "NOOP\r",
         "MAIL",
         "MAIL FROM",
         "MAIL FROM:",

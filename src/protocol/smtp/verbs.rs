@@ -73,8 +73,11 @@ fn is(word: &[u8], name: &str) -> bool {
 impl Smtp {
     /// One command line.
     pub(super) fn verb(&mut self, text: &[u8], out: &mut Output) -> Next {
-        // RFC 5321 §4.1.1: white space at the end is to be tolerated.
-        let text = text.trim_ascii_end();
+        // RFC 5321 §4.1.1: white space at the end is to be tolerated; a CR is none.
+        let text = match text.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')) {
+            Some(last) => &text[..=last],
+            None => b"",
+        };
         let (word, rest) = split(text);
         if FOREIGN.iter().any(|name| is(word, name)) {
             return Next::Close(&reply::FOREIGN);
