@@ -261,7 +261,7 @@ pub struct Smtp {
     /// EHLO or LHLO was said: parameters may be.
     extended: bool,
     authenticated: bool,
-    /// MAIL had SMTPUTF8.
+    /// The last MAIL that was taken had SMTPUTF8.
     utf8: bool,
     denied: u8,
     errors: u16,
@@ -359,7 +359,6 @@ impl Smtp {
             self.stage = Stage::Ready;
         }
         self.recipients = 0;
-        self.utf8 = false;
     }
 
     /// A refused login leaves the client where it was.

@@ -294,6 +294,7 @@ fn every_bound_of_a_message_has_its_answer_at_every_cut() {
                     Some(refusal) => {
                         assert!(reply.starts_with(refusal), "{reply}, not {refusal}");
                         assert_eq!(asks.last().unwrap(), "reset");
+                        assert_eq!(asks.iter().filter(|ask| *ask == "reset").count(), 1, "told once");
                     }
                 }
                 said
