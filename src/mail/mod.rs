@@ -6,4 +6,5 @@ pub mod bulletin;
 pub mod dots;
 pub mod identity;
 pub mod mbox;
+pub mod status;
 pub mod undots;

@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod helper;
+pub mod launcher;
 pub mod pop3;
 pub mod sasl;
 pub mod smtp;

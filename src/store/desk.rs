@@ -16,7 +16,8 @@ use crate::text::number::Fraction;
 pub struct Place {
     /// The mbox file.
     pub drop: PathBuf,
-    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory.
+    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory, or we
+    /// may not.
     pub bin_path: Option<PathBuf>,
     /// The server's own directory.
     pub work_path: PathBuf,
@@ -32,6 +33,8 @@ pub struct Place {
     pub min_space_bytes: u64,
     /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
     pub lone: bool,
+    /// Whether a message without a Status line is sent with one, see [`status`](crate::mail::status).
+    pub add_status: bool,
 }
 
 impl Place {
@@ -47,6 +50,7 @@ impl Place {
             hash_bindir: false,
             min_space_bytes: 0,
             lone: false,
+            add_status: false,
         }
     }
 }
@@ -151,6 +155,19 @@ pub(super) struct Spot {
     pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
     pub(super) min_space_bytes: u64,
+    pub(super) add_status: bool,
+}
+
+impl Spot {
+    /// The spot of a place, without a directory for bins.
+    pub(super) fn of(place: &Place) -> Spot {
+        let mut locks = [None; 3];
+        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
+            *slot = Some(*kind);
+        }
+        let Place { owner, full, min_space_bytes, add_status, .. } = *place;
+        Spot { drop: place.drop.as_path().into(), bins: None, owner, full, locks, min_space_bytes, add_status }
+    }
 }
 
 /// What came of trying for the session lock.
@@ -182,18 +199,7 @@ pub(super) struct Desk<D: Disk> {
 impl<D: Disk> Desk<D> {
     /// Holds the directories of `place`; the bins' one is made when `make`. `None`: one of them is not there.
     pub(super) fn at(disk: &D, place: &Place, make: bool) -> Result<Option<Desk<D>>, Refused> {
-        let mut locks = [None; 3];
-        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
-            *slot = Some(*kind);
-        }
-        let mut spot = Spot {
-            drop: place.drop.as_path().into(),
-            bins: None,
-            owner: place.owner,
-            full: place.full,
-            locks,
-            min_space_bytes: place.min_space_bytes,
-        };
+        let mut spot = Spot::of(place);
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
         };
@@ -203,6 +209,10 @@ impl<D: Disk> Desk<D> {
             Some(path) => Some(path.clone()),
             // In a directory where others may write they could take our files away or put theirs in their place.
             None if seen.mode & 0o022 != 0 => Some(place.work_path.join("bin")),
+            // Nor is it ours where the drop is another user's and we are not root.
+            None if place.owner.is_some_and(|owner| owner != disk.uid()) && disk.uid() != 0 => {
+                Some(place.work_path.join("bin"))
+            }
             None => None,
         };
         let mut other = None;
@@ -283,7 +293,7 @@ impl<D: Disk> Desk<D> {
         let Some((other, dir)) = self.other_dir()? else { return Ok(false) };
         let (disk, name) = (&self.disk, self.own(".bin"));
         let path = other.join(&name);
-        let Some((bin, seen)) = self.open(&dir, &name, &path, How::Write)? else { return Ok(false) };
+        let Some((bin, seen)) = self.open(&dir, &name, &path, How::Write, None)? else { return Ok(false) };
         self.ours(&path, &seen)?;
         if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
             return Err(Refused::InUse);
@@ -332,7 +342,7 @@ impl<D: Disk> Desk<D> {
 
     /// Opens the drop, if it is there, and sees that it is what it should be.
     pub(super) fn open_drop(&self) -> Result<Option<(D::File, Stat)>, Refused> {
-        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write)?;
+        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write, self.spot.owner)?;
         if let Some((_, seen)) = &found
             && let Some(owner) = self.spot.owner
             && seen.uid != owner
@@ -357,7 +367,7 @@ impl<D: Disk> Desk<D> {
     /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
     pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
         let path = self.own_path(ending);
-        let found = self.open(&self.bins, &self.own(ending), &path, how)?;
+        let found = self.open(&self.bins, &self.own(ending), &path, how, None)?;
         if let Some((_, seen)) = &found {
             self.ours(&path, seen)?;
         }
@@ -394,10 +404,28 @@ impl<D: Disk> Desk<D> {
         Ok(())
     }
 
-    fn open(&self, dir: &D::Dir, name: &Path, path: &Path, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
-        let file = match there(self.disk.open(dir, name, how)) {
+    /// With `owner`, and where our own rights do not suffice, with that user's.
+    fn open(
+        &self,
+        dir: &D::Dir,
+        name: &Path,
+        path: &Path,
+        how: How,
+        owner: Option<u32>,
+    ) -> Result<Option<(D::File, Stat)>, Refused> {
+        let opened = match (self.disk.open(dir, name, how), owner) {
+            (Err(error), Some(owner)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.disk.open_for(path, owner, how)
+            }
+            (opened, _) => opened,
+        };
+        let file = match there(opened) {
             Ok(None) => return Ok(None),
             Ok(Some(file)) => file,
+            // Whoever could have opened it would not, and says why.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && error.get_ref().is_some() => {
+                return Err(Refused::Unsafe(Fault::new("opening", path, error)));
+            }
             Err(error) => {
                 // Links, directories and sockets refuse to be opened, each in its own words.
                 return Err(match self.disk.look(dir, name) {

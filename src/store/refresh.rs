@@ -18,6 +18,9 @@
 //! **Seating.** When all is scanned, occurrences are given out again in file order. A message that has a namesake of equal text
 //! is the one with the same From_ line, dead or alive; else it takes the lowest occurrence that is neither dead nor
 //! gone; else one never used. What then sits nowhere was removed by somebody else, and its death is buried with it.
+//!
+//! **Seen.** Who was retrieved is known to the index alone ([`Entry::seen`]). It goes on with every entry that is kept, and by UID and From_ line from
+//! an index that is made anew because the drop changed; from one that is lost nothing comes.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -155,6 +158,11 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     }
     let mut remarks = locks.remarks;
     let mut ledger = load(desk, bin, &mut remarks)?;
+    // Mail may have come since it was begun, and made another compaction not due for long. What is not ours under that name is
+    // left for a compaction to refuse.
+    if desk.has_own(".copy.new")? && desk.open_own(".copy.new", How::Read).is_ok() {
+        let _ = desk.remove_own(".copy.new");
+    }
     if desk.has_own(".copy")? {
         compaction::recover(desk, drop, bin, &mut ledger, locks, &mut remarks)?;
     }
@@ -247,13 +255,14 @@ enum Brought<'d, D: Disk> {
 
 impl<'d, D: Disk> Work<'_, 'd, D> {
     fn bring(&mut self) -> Result<Brought<'d, D>, Refused> {
-        let Some((file, header)) = index::open(self.desk) else { return self.rescan(None) };
+        let Some((file, header)) = index::open(self.desk) else { return self.rescan(None, &HashSet::new()) };
         let same_ledger = is_of(&header, self.bin_inode, &self.ledger);
         let same_drop = header.is_fresh(&self.seen);
         let grown = !same_drop && self.is_grown(&header)?;
         self.foreign = !same_drop && !grown && self.is_changed(&header);
         if !same_ledger || !same_drop && !grown {
-            return self.rescan(Some(file));
+            let (file, seen) = seen(self.desk, file, &header);
+            return self.rescan(file, &seen);
         }
         let news = header.bin_bytes != self.ledger.end;
         let index = Index::File(file);
@@ -273,7 +282,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         match brought {
             Ok(brought) => Ok(brought),
             Err(Trouble::Refused(refused)) => Err(refused),
-            Err(Trouble::Doubtful) => self.rescan(None),
+            Err(Trouble::Doubtful) => self.rescan(None, &HashSet::new()),
         }
     }
 
@@ -300,8 +309,8 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         is_known && !is_same
     }
 
-    /// Everything anew.
-    fn rescan(&mut self, old: Option<D::File>) -> Result<Brought<'d, D>, Refused> {
+    /// Everything anew, but for who was seen.
+    fn rescan(&mut self, old: Option<D::File>, seen: &HashSet<(Uid, u32)>) -> Result<Brought<'d, D>, Refused> {
         let mut writer = Writer::anew(self.desk, old);
         let mut seats = Seats::new(&self.ledger);
         let mut header = Header { preamble: self.seen.size, ..Header::default() };
@@ -313,7 +322,9 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
             let (occurrence, dead) = seats.seat(&extent);
             header.last = last(&extent, occurrence, dead);
             if !dead && unread.is_none() {
-                unread = push(&mut writer, &mut header, Entry { extent, occurrence }).err();
+                let mut entry = Entry { extent, occurrence, seen: false };
+                entry.seen = !seen.is_empty() && seen.contains(&(entry.uid(), entry.extent.from_check));
+                unread = push(&mut writer, &mut header, entry).err();
             }
             true
         })?;
@@ -366,7 +377,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
                 last_entry = Some(entry);
                 return;
             }
-            if entry.extent.read {
+            if entry.is_read() {
                 anew.last_read = number;
             }
             if news.contains(&entry.extent.hash) {
@@ -378,6 +389,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
                 return Err(Trouble::Doubtful);
             }
             anew.octets -= entry.extent.octets;
+            anew.takers -= u32::from(entry.extent.takes_status);
             anew.live_bytes -= entry.extent.end() - entry.extent.offset;
         }
 
@@ -387,7 +399,8 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
                 if position == 0 && same { (was.occurrence, header.last.dead) } else { seats.seat(&extent) };
             anew.last = last(&extent, occurrence, dead);
             if !dead {
-                push(&mut writer, &mut anew, Entry { extent, occurrence })?;
+                let seen = position == 0 && same && last_entry.is_some_and(|entry| entry.seen);
+                push(&mut writer, &mut anew, Entry { extent, occurrence, seen })?;
             }
         }
         // Seats that stay free are those of the dead further up, which nobody looked at.
@@ -397,6 +410,20 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         }
         Ok(Brought::Written(writer, anew))
     }
+}
+
+/// Who was seen, by UID and From_ line, as far as an old index can be read: an equal message that takes the name of one that others
+/// removed was not.
+fn seen<D: Disk>(desk: &Desk<D>, old: D::File, header: &Header) -> (Option<D::File>, HashSet<(Uid, u32)>) {
+    let (old, mut seen) = (Index::<D>::File(old), HashSet::new());
+    // What cannot be read was not seen: no more is lost than with the whole index.
+    let _ = old.read(&desk.disk, header.generation, 0..header.count, super::disk::Reach::Wait, |entry| {
+        if entry.seen {
+            seen.insert((entry.uid(), entry.extent.from_check));
+        }
+    });
+    let Index::File(file) = old else { return (None, seen) };
+    (Some(file), seen)
 }
 
 /// An index about to be ended without those who died since.
@@ -414,7 +441,7 @@ fn without_dead<'d, D: Disk>(
     header: Header,
 ) -> Result<Thinned<'d, D>, Trouble> {
     let mut writer = Writer::anew(desk, None);
-    let mut anew = Header { count: 0, octets: 0, last_read: 0, live_bytes: 0, ..header };
+    let mut anew = Header { count: 0, octets: 0, last_read: 0, takers: 0, live_bytes: 0, ..header };
     let mut dead = HashSet::new();
     let mut unread = Ok(());
     old.read(&desk.disk, header.generation, 0..header.count, super::disk::Reach::Wait, |entry| {
@@ -447,8 +474,9 @@ fn push<D: Disk>(writer: &mut Writer<'_, D>, header: &mut Header, entry: Entry) 
     writer.push(&entry)?;
     header.count += 1;
     header.octets += entry.extent.octets;
+    header.takers += u32::from(entry.extent.takes_status);
     header.live_bytes += entry.extent.end() - entry.extent.offset;
-    if entry.extent.read {
+    if entry.is_read() {
         header.last_read = header.count;
     }
     Ok(())

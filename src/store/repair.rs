@@ -16,7 +16,7 @@
 
 use super::compaction;
 use super::desk::{Desk, Place, Refused, Remark, Remarks};
-use super::disk::{Disk, How, LockKind, Reach, RealDisk};
+use super::disk::{Disk, How, LockKind, Reach};
 use super::index::{self, Header, Index};
 use super::ledger::{self, Ledger};
 use super::locks::{self, DropLocks, Standing};
@@ -57,11 +57,6 @@ impl Report {
 }
 
 /// Puts the maildrop at `place` in order, or looks. Refuses what a session or another program has.
-pub fn repair(place: &Place, wish: Wish) -> Result<Report, Refused> {
-    repair_on(&RealDisk, place, wish)
-}
-
-/// [`repair`] on a disk of the caller's.
 pub fn repair_on<D: Disk>(disk: &D, place: &Place, wish: Wish) -> Result<Report, Refused> {
     let mut report = Report { lines: Vec::new(), in_order: true };
     for _ in 0..ATTEMPTS {

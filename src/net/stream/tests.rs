@@ -587,7 +587,7 @@ mod tls {
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        load(&[Files { cert, key, domain: None }]).unwrap().unwrap()
+        load(&[Files { cert, key, domain: None }], &crate::sys::files::open_to_read).unwrap().unwrap()
     }
 
     fn client(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConnection {

@@ -10,7 +10,7 @@
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
 //! | Retrieve     | a body, pulled slice by slice from what is in memory; a job fetches what is not            |
-//! | Commit       | by a job: what expires is marked, the ledger is synced. At once when neither can be       |
+//! | Commit       | by a job: what expires is marked, the ledger is synced. At once when there is nothing to write |
 //!
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
@@ -462,6 +462,9 @@ impl Host<Pop3> for Service<'_> {
         self.session.octets += body.octets(whole);
         if whole && body.whole {
             self.session.retrieved += 1;
+            if let (Wanted::Message(number, _), true) = (self.session.wanted, body.reader.is_news()) {
+                self.maildrop().read(number);
+            }
             // RFC 2449 §6.7: only where mail may not be left here.
             if let (Some(0), Wanted::Message(number, _)) = (self.session.settings.expire_days, self.session.wanted) {
                 self.session.fetched.get_or_insert_default().add(number);

@@ -2,7 +2,9 @@
 //!
 //! A seed plays a life: other programs deliver, edit and expunge; sessions mark, commit and compact, when the life's threshold
 //! says so and now and then when it does not; the operator calls the dead back; indexes are lost. The same life is then ended before its n-th call, by a killed process or by a power cut, for every n; what is found afterwards
-//! is held against what was promised. `SIM_SEED=n` replays one life, `SIM_SEEDS=n` plays so many.
+//! is held against what was promised. Every other life has `add_status` on: then clients read, and what they
+//! read may get a line in the drop.
+//! `SIM_SEED=n` replays one life, `SIM_SEEDS=n` plays so many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,52 @@ const DROP: &str = "/spool/ann";
 struct Letter {
     text: Vec<u8>,
     uid: Option<String>,
+    read: Read,
+    /// On the wire.
+    octets: Option<usize>,
+}
+
+/// Whether a session that was committed retrieved it: whoever did not answer, or lost his index, may not know.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Read {
+    No,
+    Perhaps,
+    Yes,
+}
+
+impl Letter {
+    fn new(text: Vec<u8>) -> Letter {
+        Letter { text, uid: None, read: Read::No, octets: None }
+    }
+
+    fn with(&self, line: &str) -> Vec<u8> {
+        [line.as_bytes(), &self.text].concat()
+    }
+
+    fn takes_status(&self) -> bool {
+        !self.text.starts_with(b"Status:")
+    }
+
+    /// Whether it may stand so in the drop: as others wrote it, or with our line before it.
+    fn is_stored_as(&self, text: &[u8]) -> bool {
+        self.text == text || self.read != Read::No && self.takes_status() && self.with("Status: RO\n") == text
+    }
+
+    /// Whether it may be sent so.
+    fn is_sent_as(&self, text: &[u8], add_status: bool) -> bool {
+        if !add_status || !self.takes_status() {
+            return self.text == text;
+        }
+        self.read != Read::No && self.with("Status: RO\n") == text
+            || self.read != Read::Yes && self.with("Status: UN\n") == text
+    }
+
+    /// What the index knew may be lost.
+    fn doubt(&mut self) {
+        if self.read == Read::Yes {
+            self.read = Read::Perhaps;
+        }
+    }
 }
 
 /// What must be true. Messages are known by their From_ lines, each of which is written once.
@@ -33,6 +81,9 @@ struct Model {
     /// The dead were called back, and no answer came: all of them live whose bytes are still there, or none.
     called: bool,
     made: usize,
+    add_status: bool,
+    /// Nothing fails in this life: what was read stays read while the index lives.
+    calm: bool,
 }
 
 fn separator(line: &[u8]) -> bool {
@@ -102,11 +153,16 @@ impl Model {
         self.live.len() - before
     }
 
+    /// The index may be gone.
+    fn doubt(&mut self) {
+        self.live.values_mut().chain(self.dead.values_mut()).for_each(Letter::doubt);
+    }
+
     /// Another program's delivery.
     fn deliver(&mut self, world: &mut World) {
         let (from, text) = self.write(world);
         world.append(Path::new(DROP), &[from.as_bytes(), &text, b"\n"].concat());
-        self.live.insert(from, Letter { text, uid: None });
+        self.live.insert(from, Letter::new(text));
     }
 
     /// Another program's session, mutt's or Python's: flags change, messages go, in place or under a new inode.
@@ -126,7 +182,11 @@ impl Model {
                 text = [status.as_bytes(), &text].concat();
             }
             for letters in [&mut self.live, &mut self.dead] {
-                letters.entry(from.clone()).and_modify(|letter| letter.text = text.clone());
+                letters.entry(from.clone()).and_modify(|letter| {
+                    letter.text = text.clone();
+                    letter.octets = None;
+                    letter.doubt();
+                });
             }
             bytes.extend_from_slice(&[from.as_bytes(), &text, b"\n"].concat());
         }
@@ -197,7 +257,15 @@ fn check_seen(model: &mut Model, found: &[Shown], drop: &[u8]) {
         let letter = model.live.get_mut(from).unwrap_or_else(|| panic!("number {number} was never delivered: {from}"));
         assert!(shown.insert(from), "{from} is shown twice");
         assert!(uids.insert(uid.clone()), "same: two messages have UID {uid}");
-        assert!(&letter.text == text, "whole: {from} reads differently");
+        let sent = || text.escape_ascii().to_string();
+        assert!(
+            letter.is_sent_as(text, model.add_status),
+            "whole: {from} reads differently: {}, {:?}",
+            sent(),
+            letter.read
+        );
+        let octets = *letter.octets.get_or_insert(text.len());
+        assert_eq!(octets, text.len(), "same: the size of {from} changed");
         let known = letter.uid.get_or_insert_with(|| uid.clone());
         assert_eq!(known, uid, "same: the UID of {from} changed");
     }
@@ -213,7 +281,7 @@ fn check_drop(model: &Model, world: &World) {
     for (from, text) in &stored {
         let letter = model.live.get(from).or_else(|| model.dead.get(from));
         let letter = letter.unwrap_or_else(|| panic!("whole: nobody wrote {from}"));
-        assert!(&letter.text == text, "whole: {from} is not byte for byte what was written");
+        assert!(letter.is_stored_as(text), "whole: {from} is not byte for byte what was written");
         left.remove(from.as_str());
     }
     assert!(left.is_empty(), "whole: the drop lacks {left:?}");
@@ -252,7 +320,9 @@ impl Life {
             world.now += world.random as i64 & 0xffff_ffff;
         }
         let full = [Fraction::HALF, Fraction::ALL, Fraction::NONE][(seed % 3) as usize];
-        let place = Place { full, ..Place::new(PathBuf::from(DROP), PathBuf::from("/work")) };
+        let add_status = seed % 2 == 1;
+        model.add_status = add_status;
+        let place = Place { full, add_status, ..Place::new(PathBuf::from(DROP), PathBuf::from("/work")) };
         Life { disk, place, model: std::sync::Arc::new(std::sync::Mutex::new(model)) }
     }
 
@@ -275,7 +345,10 @@ impl Life {
     fn session(&self) -> Result<(), ()> {
         self.session_once().or_else(|trouble| match trouble {
             // An entry of the index was damaged: that ended the session, and the next one makes it anew.
-            Trouble::Changed => self.session_once().map_err(drop),
+            Trouble::Changed => {
+                self.model().doubt();
+                self.session_once().map_err(drop)
+            }
             Trouble::Failed => Err(()),
         })
     }
@@ -321,20 +394,36 @@ impl Life {
                 marked.insert(from.clone());
             }
         }
+        let mut read = BTreeSet::new();
+        for (number, from, ..) in &found {
+            let news = maildrop.reader(*number, None, Reach::Wait).is_ok_and(|reader| reader.is_news());
+            if news && self.disk.world().below(2) == 0 {
+                maildrop.read(*number);
+                read.insert(from.clone());
+            }
+        }
         if self.disk.world().below(8) == 0 {
             // The line breaks.
             return Ok(());
         }
-        let (writes, empty) = (self.disk.world().writes, marked.is_empty());
-        self.model().doubtful = marked.clone();
+        let (writes, empty) = (self.disk.world().writes, marked.is_empty() && read.is_empty());
+        assert_eq!(maildrop.has_news(), !empty);
+        {
+            let mut model = self.model();
+            model.doubtful = marked.clone();
+            read.iter().for_each(|from| model.live.get_mut(from).unwrap().read = Read::Perhaps);
+        }
         self.let_others_deliver();
         let commit = maildrop.commit();
         self.disk.world().actor = None;
         let Ok(commit) = commit else { return Err(Trouble::Failed) };
-        assert!(!empty || self.disk.world().writes == writes, "QUIT without deletions writes nothing");
+        assert!(!empty || self.disk.world().writes == writes, "QUIT without deletions and news writes nothing");
         {
             let mut model = self.model();
             model.doubtful.clear();
+            if model.calm {
+                read.difference(&marked).for_each(|from| model.live.get_mut(from).unwrap().read = Read::Yes);
+            }
             for from in marked {
                 let letter = model.live.remove(&from).unwrap();
                 model.dead.insert(from, letter);
@@ -396,6 +485,7 @@ impl Life {
             3 => {
                 if world.file(Path::new("/spool/.ann.idx")).is_some() {
                     world.take_away(Path::new("/spool/.ann.idx"));
+                    model.doubt();
                 }
             }
             4 => {
@@ -406,6 +496,7 @@ impl Life {
                 {
                     let at = at % index.data.len();
                     index.data[at] ^= bits;
+                    model.doubt();
                 }
             }
             5 => world.now += 1_000_000,
@@ -415,6 +506,7 @@ impl Life {
     }
 
     fn play(&self, steps: u64, accident: Accident) -> bool {
+        self.model().calm = accident == Accident::None;
         match accident {
             Accident::None => {}
             Accident::Kill(n) | Accident::PowerCut(n) => self.disk.world().stop_at = Some(n),
@@ -436,6 +528,7 @@ impl Life {
             Accident::PowerCut(_) => self.disk.world().cut_power(),
             _ => self.disk.world().kill(),
         }
+        self.model().doubt();
         let disk = self.disk.again();
         disk.world().cold = false;
         let lost = disk.world().file(Path::new("/spool/ann.lock")).is_some_and(|lock| !lock.data.ends_with(b" sim\n"));

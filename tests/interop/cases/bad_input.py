@@ -424,7 +424,7 @@ def log(bench):
             pop.cmd(f"hunter2-verb {password}")
             pop.cmd("AUTH PLAIN " + base64.b64encode(b"\0" + user.encode() + b"\0" + password.encode()).decode())
     site.login().quit()
-    text = site.log()
+    text = wait_for("the last session is in the log", lambda: " ann 127.0.0.1 plain: 0 messages" in site.log() and site.log())
     for secret in ("hunter2", "secret", base64.b64encode(b"\0ann\0hunter2-wrong").decode()):
         check(secret not in text.replace(site.folder, ""), "the log holds", secret)
     check("\x1b" not in text, "an escape in the log")
