@@ -132,8 +132,8 @@ pub struct Link {
 /// What an SMTP conversation asks of its host. Each can be answered `Failed`: temporarily not.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Let so much time pass before the greeting. Answered `Go`; `Spoke` if the client could not wait; a bad `Reply`, which
-    /// ends the conversation.
+    /// Let so much time pass before the greeting. Answered `Go`; `Spoke` if something waits in the socket by then; a bad
+    /// `Reply`, which ends the conversation.
     Hold(Duration),
     /// Begin TLS once the reply has left, and forget name, login and transaction. Answered `Go`.
     StartTls,
