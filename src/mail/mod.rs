@@ -1,8 +1,10 @@
 //! F1: what a message is, over bytes. No file, no socket, no clock, no log.
 
+pub mod address;
 pub mod asctime;
 pub mod bulletin;
 pub mod dots;
 pub mod identity;
 pub mod mbox;
 pub mod status;
+pub mod undots;

@@ -9,8 +9,10 @@ use super::control::{self, Control};
 use super::pop3::reply::Refusal;
 use super::pop3::{Answer, Apop, Ask, Link, Login, Pop3, Row, Rules, Totals};
 use super::sasl::scram::tests::{NONCE, pencil};
+use super::smtp::{self, Face, Smtp};
 use super::{End, Machine, Want};
 use crate::mail::identity::Uid;
+use crate::mail::undots::Bare;
 use crate::text::bytes::{HIGH, Input, Output};
 
 /// What a host does for a machine under test.
@@ -23,7 +25,17 @@ pub(crate) enum Reply<A> {
 pub(crate) fn converse<M: Machine>(
     machine: &mut M,
     parts: &[&[u8]],
+    host: impl FnMut(M::Ask) -> Reply<M::Answer>,
+) -> (Vec<u8>, bool) {
+    converse_and_keep(machine, parts, host, &mut Vec::new())
+}
+
+/// The same, with what was handed on as text of messages.
+pub(crate) fn converse_and_keep<M: Machine>(
+    machine: &mut M,
+    parts: &[&[u8]],
     mut host: impl FnMut(M::Ask) -> Reply<M::Answer>,
+    kept: &mut Vec<u8>,
 ) -> (Vec<u8>, bool) {
     let (now, mut out, mut input) = (Instant::now(), Output::default(), Input::default());
     let mut said = Vec::new();
@@ -40,7 +52,7 @@ pub(crate) fn converse<M: Machine>(
         out.clear();
         match machine.step(now, &mut input, &mut out) {
             Want::Again => {}
-            Want::Data(_) => {}
+            Want::Data(text) => kept.extend_from_slice(text),
             Want::Close => {
                 said.extend_from_slice(out.bytes());
                 return (said, true);
@@ -148,6 +160,68 @@ fn control_host(ask: control::Ask) -> Reply<control::Answer> {
     Reply::Answer(control::Answer { done: true, text: format!("{:?}\n", ask.0) })
 }
 
+/// A small SMTP world: ann with `secret`; ann, bob and the postmaster have mail; `slow` nobody knows about just now.
+pub(crate) fn smtp_host(ask: smtp::Ask) -> Reply<smtp::Answer> {
+    use smtp::Answer::{Denied, Failed, Go};
+    let no = |code, detail, text: &'static str| {
+        smtp::Answer::Reply(Box::new(smtp::reply::Reply::new(code, 1, detail, text)))
+    };
+    Reply::Answer(match ask {
+        smtp::Ask::Login(login) if login.user == b"slow" => Failed,
+        smtp::Ask::Login(login) if (&login.user[..], login.password.reveal()) == (b"ann", b"secret") => Go,
+        smtp::Ask::Login(_) | smtp::Ask::Proof(false) => Denied,
+        smtp::Ask::Verifier(_) => smtp::Answer::Verifier(Box::new((pencil(), NONCE.into()))),
+        smtp::Ask::Sender(sender) if sender.path.as_ref().is_some_and(|path| &*path.local == "evil") => {
+            no(550, 8, "No mail from there")
+        }
+        smtp::Ask::Recipient(recipient) => match &*recipient.path.local.to_ascii_lowercase() {
+            "ann" | "bob" | "postmaster" => Go,
+            "slow" => Failed,
+            _ => no(550, 1, "No such user here"),
+        },
+        _ => Go,
+    })
+}
+
+pub(crate) fn smtp_rules() -> smtp::Rules {
+    smtp::Rules {
+        host: "mx.example".into(),
+        hide_version: true,
+        hold: Duration::ZERO,
+        greeting: Duration::from_secs(300),
+        command: Duration::from_secs(300),
+        data: Duration::from_secs(180),
+        after_dot: Duration::from_secs(600),
+        size: Some(5_000),
+        swallow: 2_000,
+        recipients: 3,
+        header_lines: 20,
+        header_bytes: 1_000,
+        hops: 4,
+        text_line: 998,
+        bare_newline: Bare::Normalize,
+        max_errors: 10,
+        max_unknown: 5,
+        max_idle: 20,
+    }
+}
+
+pub(crate) fn smtp(face: Face) -> Smtp {
+    Smtp::new(Instant::now(), std::sync::Arc::new(smtp_rules()), face, SMTP_OPEN)
+}
+
+pub(crate) const SMTP_OPEN: smtp::Link = smtp::Link { tls: false, can_tls: true, plain_ok: true, scram: true };
+
+const MX_SAMPLE: &[u8] = b"HELO a\r\nMAIL FROM:<a@b>\r\nRSET\r\nEHLO [1.2.3.4]\r\nAUTH PLAIN\r\nMAIL FROM:<a@b> SIZE=99 RET=HDRS\r\n\
+    RCPT TO:<nobody@x>\r\nDATA\r\nRCPT TO:<ann@x> NOTIFY=DELAY\r\nRCPT TO:<slow@x>\r\nRCPT TO:<bob@x>\r\nDATA\r\nReceived: a\r\n\r\n\
+    ..a\n.\r\nb\r.\r\n\0.\r\n.\r\nMAIL FROM:<evil@b>\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nDATA\r\n\
+    Received:\r\nReceived:\r\nReceived:\r\nReceived:\r\nReceived:\r\n.\r\nVRFY x\r\nHELP\r\nFROB\r\nQUIT\r\nNOOP\r\n";
+const SUBMISSION_SAMPLE: &[u8] = b"EHLO x\r\nMAIL FROM:<a@b>\r\nAUTH PLAIN AGFubgB4\r\nAUTH LOGIN\r\n*\r\nAUTH SCRAM-SHA-256 biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\n\
+    Yz1iaXdzLHI9ck9wck5HZndFYmVSV2diTkVrcU8laHZZRHBXVWEyUmFUQ0FmdXhGSWxqKWhObEYkazAscD1kSHpiWmFwV0lrNGpVaE4rVXRlOXl0YWc5empmTUhnc3FtbWl6N0FuZFZRPQ==\r\n\
+    \r\nMAIL FROM:<ann@x>\r\nAUTH PLAIN\r\nRCPT TO:<bob@x>\r\nDATA\r\n.\r\nQUIT\r\n";
+const LMTP_SAMPLE: &[u8] =
+    b"EHLO x\r\nLHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<ann@x>\r\nRCPT TO:<no@x>\r\nRCPT TO:<bob@x>\r\nDATA\r\n\
+    hello\r\n.\r\nSTARTTLS\r\nLHLO y\r\nQUIT\r\n";
 const POP3_SAMPLE: &[u8] =
     b"USER ann\r\nAUTH PLAIN\r\nAGFubgBzZWNyZXQ=\r\nSTAT\r\nLIST\r\nUIDL\r\nRETR 1\r\n\r\nTOP 2 1\r\nDELE 1\nLAST\r\n\
     UIDL 4\r\nLIST 3\r\nNOOP x\r\nRSET\r\nRETR 9\r\nRETR 18446744073709551617\r\nXYZZY\r\nQUIT\r\nSTAT\r\n";
@@ -164,6 +238,9 @@ macro_rules! every_machine {
     ($law:ident) => {
         $law("pop3", || pop3(OPEN), POP3_SAMPLE, pop3_host);
         $law("pop3 without passwords", pop3_with_apop, PROOFS_SAMPLE, pop3_host);
+        $law("smtp, as MX", || smtp(Face::Mx), MX_SAMPLE, smtp_host);
+        $law("smtp, submission", || smtp(Face::Submission), SUBMISSION_SAMPLE, smtp_host);
+        $law("lmtp", || smtp(Face::Lmtp), LMTP_SAMPLE, smtp_host);
         $law("control", || Control::new(Instant::now()), CONTROL_SAMPLE, control_host);
     };
 }

@@ -9,6 +9,7 @@ pub mod helper;
 pub mod launcher;
 pub mod pop3;
 pub mod sasl;
+pub mod smtp;
 
 #[cfg(test)]
 mod laws;
@@ -16,6 +17,17 @@ mod laws;
 use std::time::Instant;
 
 use crate::text::bytes::{HIGH, Input, Output};
+
+/// Writes a formatted line.
+macro_rules! say {
+    ($out:expr, $($arg:tt)*) => {{
+        use std::fmt::Write as _;
+        // Writing into memory cannot fail.
+        let _ = write!($out, $($arg)*);
+        $out.push(b"\r\n");
+    }};
+}
+pub(crate) use say;
 
 /// One side of one conversation. Same bytes and same times in, same bytes out.
 ///
@@ -130,6 +142,8 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    pub(crate) mod script;
+
     use super::*;
 
     fn lines(text: &[u8], cut: usize, limit: usize) -> Vec<String> {

@@ -29,6 +29,11 @@ impl Input {
         &self.bytes[self.start..self.end]
     }
 
+    /// The same, for a decoder that works in place and then consumes what it has understood.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
     /// How much that is.
     pub fn len(&self) -> usize {
         self.end - self.start

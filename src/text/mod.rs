@@ -8,3 +8,4 @@ pub mod pattern;
 pub mod percent;
 pub mod printable;
 pub mod secret;
+pub mod xtext;

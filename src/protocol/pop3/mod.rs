@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::mail::identity::Uid;
+pub use crate::protocol::sasl::Login;
 use crate::protocol::sasl::scram::Verifier;
 use crate::protocol::sasl::{Exchange, Mechanism};
 use crate::protocol::{End, Line, Lines, Machine, Want};
@@ -112,15 +113,6 @@ pub enum Ask {
     Retrieve(u32, Option<u64>),
     /// Make the marked deletions durable. Answered `Committed` or `Refused(NotCommitted)`.
     Commit,
-}
-
-/// A name and a password.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Login {
-    /// As the client sent it.
-    pub user: Vec<u8>,
-    /// As the client sent it.
-    pub password: Secret,
 }
 
 /// A name, and the digest of stamp and password (RFC 1939 §7).

@@ -105,13 +105,4 @@ pub fn line(out: &mut Output, text: &str) {
     out.push(b"\r\n");
 }
 
-/// Writes a formatted line.
-macro_rules! say {
-    ($out:expr, $($arg:tt)*) => {{
-        use std::fmt::Write as _;
-        // Writing into memory cannot fail.
-        let _ = write!($out, $($arg)*);
-        $out.push(b"\r\n");
-    }};
-}
-pub(crate) use say;
+pub(crate) use crate::protocol::say;

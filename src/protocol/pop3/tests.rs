@@ -1,11 +1,8 @@
-//! Conversation scripts, and what they cannot say.
+//! Conversation scripts (`scripts/*.chat`, read as `protocol/tests/script.rs` says), and what they cannot say.
 //!
-//! A script (`scripts/*.chat`) is read line by line: `C:` the client says, `S:` the server must have said, `Q:` the machine
-//! must have asked, `A:` it is answered, `=` begins a new conversation (`= tls`, `= plain`, `= closed`: no password in
-//! clear, TLS to be had; further words: `scram`, `apop`, `delay SECS`, `expire DAYS`), `E:` it is ended for that reason, `X` it
-//! must have closed. In `C:` and `S:` what stands between `{b64 ` and `}` is in base64 on the line. To add a case, add a file.
+//! A conversation begins with `= tls`, `= plain` or `= closed` (no password in clear, TLS to be had); further words: `scram`,
+//! `apop`, `delay SECS`, `expire DAYS`.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -14,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::*;
 use crate::protocol::laws::{Reply, STAMP, converse, pop3, pop3_host, pop3_rules};
 use crate::protocol::sasl::scram::tests::{NONCE, pencil};
+use crate::protocol::tests::script::{Actor, Player, play_all};
 use crate::text::bytes::{Input, Output};
 
 fn refusal(name: &str) -> Refusal {
@@ -84,143 +82,47 @@ fn question(ask: &Ask) -> String {
     }
 }
 
-struct Player {
-    machine: Pop3,
-    input: Input,
-    out: Output,
-    said: VecDeque<String>,
-    asked: Option<String>,
-    closed: bool,
-}
-
-impl Player {
-    fn new(link: Link, rules: Rules, stamp: Option<&str>) -> Player {
-        let mut machine = Pop3::new(Instant::now(), Arc::new(rules), link);
-        if let Some(stamp) = stamp {
-            machine = machine.with_stamp(stamp.into());
-        }
-        let mut out = Output::default();
-        machine.open(Instant::now(), &mut out);
-        Player { machine, input: Input::default(), out, said: VecDeque::new(), asked: None, closed: false }
-    }
-
-    fn run(&mut self) {
-        while self.asked.is_none() && !self.closed {
-            match self.machine.step(Instant::now(), &mut self.input, &mut self.out) {
-                Want::Input => break,
-                Want::Again => {}
-                Want::Ask(ask) => self.asked = Some(question(&ask)),
-                Want::Data(_) => panic!("POP3 stores nothing"),
-                Want::Close => self.closed = true,
+impl Actor for Pop3 {
+    fn begin(at: &str, words: &[&str]) -> Pop3 {
+        let (kind, words) = words.split_first().unwrap_or_else(|| panic!("{at}: which link?"));
+        let mut link = match *kind {
+            "tls" => Link { tls: true, can_tls: true, plain_ok: false, scram: false },
+            "plain" => Link { tls: false, can_tls: false, plain_ok: true, scram: false },
+            "closed" => Link { tls: false, can_tls: true, plain_ok: false, scram: false },
+            other => panic!("{at}: no link {other}"),
+        };
+        let (mut rules, mut stamp) = (pop3_rules(), None);
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut number =
+                || words.next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{at}: a number"));
+            match *word {
+                "scram" => link.scram = true,
+                "apop" => stamp = Some(STAMP),
+                "delay" => rules.login_delay_secs = number(),
+                "expire" => rules.expire_days = Some(number() as u32),
+                other => panic!("{at}: neither offer nor rule {other}"),
             }
         }
-        let text = String::from_utf8(self.out.bytes().to_vec()).unwrap();
-        self.said.extend(text.split_terminator("\r\n").map(str::to_owned));
-        self.out.clear();
-    }
-}
-
-/// With what stands between `{b64 ` and `}` in base64.
-fn encoded(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("{b64 ") else { return text.to_owned() };
-    let (clear, after) = rest.split_once('}').expect("a brace that closes");
-    format!("{before}{}{after}", BASE64.encode(clear))
-}
-
-fn play(name: &str, script: &str) {
-    let mut player: Option<Player> = None;
-    for (number, line) in script.lines().enumerate() {
-        let at = format!("{name}:{}: {line}", number + 1);
-        let (kind, rest) = line.split_at(line.len().min(2));
-        let rest = rest.strip_prefix(' ').unwrap_or(rest);
-        if kind.starts_with('=') {
-            let mut words = line.trim_start_matches('=').split_whitespace();
-            let mut link = match words.next().unwrap_or_default() {
-                "tls" => Link { tls: true, can_tls: true, plain_ok: false, scram: false },
-                "plain" => Link { tls: false, can_tls: false, plain_ok: true, scram: false },
-                "closed" => Link { tls: false, can_tls: true, plain_ok: false, scram: false },
-                other => panic!("{at}: no link {other}"),
-            };
-            let (mut rules, mut stamp) = (pop3_rules(), None);
-            while let Some(word) = words.next() {
-                let mut number =
-                    || words.next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{at}: a number"));
-                match word {
-                    "scram" => link.scram = true,
-                    "apop" => stamp = Some(STAMP),
-                    "delay" => rules.login_delay_secs = number(),
-                    "expire" => rules.expire_days = Some(number() as u32),
-                    other => panic!("{at}: neither offer nor rule {other}"),
-                }
-            }
-            if let Some(old) = player.replace(Player::new(link, rules, stamp)) {
-                assert!(old.said.is_empty(), "{at}: before that, not expected: {:?}", old.said);
-            }
-            continue;
-        }
-        if kind.starts_with('#') || line.is_empty() {
-            continue;
-        }
-        let player = player.as_mut().unwrap_or_else(|| panic!("{at}: begin with a line `= plain`"));
-        let rest = &*encoded(rest);
-        match kind {
-            "C:" => {
-                let bytes = rest.replace("\\0", "\0").replace("\\t", "\t");
-                let bytes = bytes.replace("{300}", &"x".repeat(300)).replace("{13000}", &"x".repeat(13_000));
-                player.input.push(bytes.as_bytes());
-                player.input.push(b"\r\n");
-            }
-            "S:" => {
-                player.run();
-                let said = player.said.pop_front();
-                assert_eq!(said.as_deref(), Some(rest), "{at}");
-            }
-            "Q:" => {
-                player.run();
-                assert!(player.said.is_empty(), "{at}: not expected: {:?}", player.said);
-                assert_eq!(player.asked.as_deref(), Some(rest), "{at}");
-            }
-            "A:" => {
-                player.run();
-                assert!(player.asked.is_some() || rest == "sent", "{at}: nothing was asked");
-                player.machine.answer(Instant::now(), answer(rest), &mut player.out);
-                player.asked = None;
-            }
-            "E:" => {
-                player.run();
-                let why = match rest {
-                    "overload" => End::Overload,
-                    "kicked" => End::Kicked,
-                    "shutdown" => End::Shutdown,
-                    "silence" => End::Silence,
-                    other => panic!("{at}: no end {other}"),
-                };
-                player.machine.end(Instant::now(), why, &mut player.out);
-                player.asked = None;
-            }
-            "X" => {
-                player.run();
-                assert!(player.said.is_empty(), "{at}: not expected: {:?}", player.said);
-                assert!(player.closed, "{at}: still open");
-            }
-            _ => panic!("{at}: what is this?"),
+        let machine = Pop3::new(Instant::now(), Arc::new(rules), link);
+        match stamp {
+            Some(stamp) => machine.with_stamp(stamp.into()),
+            None => machine,
         }
     }
-    let mut player = player.expect("a script has a conversation");
-    player.run();
-    assert!(player.said.is_empty(), "{name}: at the end, not expected: {:?}", player.said);
+
+    fn question(ask: &Ask) -> String {
+        question(ask)
+    }
+
+    fn answer(text: &str) -> Answer {
+        answer(text)
+    }
 }
 
 #[test]
 fn conversations_go_as_their_scripts_say() {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/protocol/pop3/scripts");
-    let mut count = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        play(&path.file_name().unwrap().to_string_lossy(), &std::fs::read_to_string(&path).unwrap());
-        count += 1;
-    }
-    assert!(count >= 5, "only {count} scripts were found");
+    assert!(play_all::<Pop3>("src/protocol/pop3/scripts") >= 5);
 }
 
 const TLS: Link = Link { tls: true, can_tls: true, plain_ok: false, scram: true };
@@ -323,7 +225,7 @@ fn who_only_talks_nonsense_is_closed_and_who_errs_now_and_then_is_not() {
 fn an_end_of_ours_is_told_but_not_among_the_rows_of_a_list_and_not_after_the_last_word() {
     let login = b"USER ann\r\nPASS secret\r\n".as_slice();
     for (commands, told) in [(&b"NOOP\r\n"[..], true), (b"UIDL\r\n", false), (b"QUIT\r\n", false)] {
-        let mut player = Player::new(crate::protocol::laws::OPEN, pop3_rules(), None);
+        let mut player = Player::new(pop3(crate::protocol::laws::OPEN));
         player.input.push(&[login, commands].concat());
         loop {
             player.run();

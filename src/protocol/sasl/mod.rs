@@ -52,6 +52,15 @@ impl Mechanism {
     }
 }
 
+/// A name and a password.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Login {
+    /// As the client sent it.
+    pub user: Vec<u8>,
+    /// As the client sent it.
+    pub password: Secret,
+}
+
 /// What follows from what the client said.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
