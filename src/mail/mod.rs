@@ -3,5 +3,6 @@
 pub mod asctime;
 pub mod bulletin;
 pub mod dots;
+pub mod envelope;
 pub mod identity;
 pub mod mbox;
