@@ -151,6 +151,8 @@ pub(super) struct Spot {
     pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
     pub(super) min_space_bytes: u64,
+    /// Where the intent log is.
+    pub(super) work: Box<Path>,
 }
 
 /// What came of trying for the session lock.
@@ -193,6 +195,7 @@ impl<D: Disk> Desk<D> {
             full: place.full,
             locks,
             min_space_bytes: place.min_space_bytes,
+            work: place.work_path.as_path().into(),
         };
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
@@ -255,6 +258,31 @@ impl<D: Disk> Desk<D> {
         let short = spot.min_space_bytes > 0
             && disk.free_bytes(&bins).map_err(Fault::at("looking at", path))? < spot.min_space_bytes;
         Ok(Some(Desk { disk: disk.clone(), dir, bins, short, other: None, name, spot }))
+    }
+
+    /// A new drop, empty, with its owner and group from the start. That somebody made one meanwhile is as good.
+    pub(super) fn make_drop(&self) -> Result<(), Refused> {
+        let (disk, new) = (&self.disk, self.own(".new"));
+        let path = self.spot.drop.with_file_name(&new);
+        // One of us was killed here, or is here now: then the drop is there in a moment.
+        there(disk.remove(&self.dir, &new)).map_err(Fault::at("removing", &path))?;
+        let file = match disk.open(&self.dir, &new, How::CreateNew) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
+            Err(error) => return Err(Fault::new("making", &path, error).into()),
+        };
+        let made = disk.give(&file, self.spot.owner, &self.dir).map_err(Fault::at("giving to its owner", &path));
+        let named = made.and_then(|()| {
+            disk.carry(&self.dir, &new, &self.dir, self.name()).or_else(|error| {
+                drop(disk.remove(&self.dir, &new));
+                let raced = matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
+                if raced { Ok(()) } else { Err(self.fault("making")(error)) }
+            })
+        });
+        if named.is_err() {
+            drop(disk.remove(&self.dir, &new));
+        }
+        Ok(named?)
     }
 
     /// Whether `bytes` more would leave less free than min_space, where the bins lie.

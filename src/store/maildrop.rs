@@ -255,7 +255,15 @@ impl<D: Disk> Maildrop<D> {
 
     fn empty(disk: &D, place: &Place) -> Maildrop<D> {
         let drop = place.drop.as_path().into();
-        let spot = Spot { drop, bins: None, owner: None, full: place.full, locks: [None; 3], min_space_bytes: 0 };
+        let spot = Spot {
+            drop,
+            bins: None,
+            owner: None,
+            full: place.full,
+            locks: [None; 3],
+            min_space_bytes: 0,
+            work: Path::new("").into(),
+        };
         Maildrop::over(disk, spot, None, None, &Header::default(), Remarks::default())
     }
 
@@ -301,7 +309,7 @@ impl<D: Disk> Maildrop<D> {
     /// Bytes of memory that it holds.
     pub fn held(&self) -> usize {
         let spot = &self.core.spot;
-        let paths = [Some(&spot.drop), spot.bins.as_ref()].into_iter().flatten();
+        let paths = [Some(&spot.drop), Some(&spot.work), spot.bins.as_ref()].into_iter().flatten();
         let marks =
             self.marks.as_ref().map_or(0, |marks| size_of::<Marks>() + marks.bits.capacity() * size_of::<u64>());
         // What is shared has two counts before it.
