@@ -205,6 +205,64 @@ fn past_records_are_dropped_and_open_ones_kept() {
     assert!(disk.world().bytes(Path::new("/work/intents")).is_empty());
 }
 
+/// The number of the call that an undisturbed delivery makes `behind` calls after its append.
+fn call_after_append(text: &[u8], behind: u64) -> u64 {
+    let disk = SimDisk::new(1, &["/spool", "/work"]);
+    disk.world().put(Path::new(DROP), &foreign(1), true);
+    deliver(&intents(&disk), &place(), &[letter(text, &received(1), Some(queued(1)))]).unwrap();
+    let world = disk.world();
+    world.trace.iter().position(|call| call == "append").unwrap() as u64 + 1 + behind
+}
+
+#[test]
+fn what_recovery_finds_whole_is_on_disk_before_the_queue_hears_of_it() {
+    let text = b"a: b\n\nhello\n";
+    let sync = call_after_append(text, 2);
+    for fails in [false, true] {
+        for seed in 1..20 {
+            let disk = SimDisk::new(seed, &["/spool", "/work"]);
+            disk.world().put(Path::new(DROP), &foreign(1), true);
+            let log = intents(&disk);
+            if fails {
+                // The sync fails, and the process ends before it can do anything about it: the pages count as written.
+                disk.world().fail_at = Some((sync, io::ErrorKind::Other));
+                disk.world().stop_at = Some(sync + 1);
+            } else {
+                disk.world().stop_at = Some(sync);
+            }
+            assert!(deliver(&log, &place(), &[letter(text, &received(1), Some(queued(1)))]).is_err());
+            assert_eq!(disk.world().trace[sync as usize - 1], "sync");
+            disk.world().kill();
+            let disk = disk.again();
+            disk.world().now += 1_100_000_000_000;
+            assert_eq!(recover(&intents(&disk), &place()).delivered.len(), 1);
+            disk.world().cut_power();
+            let whole = [foreign(1), stored(text, &received(1)), b"\n".to_vec()].concat();
+            assert_eq!(bytes(&disk.again()).into_bytes(), whole, "seed {seed}, failed {fails}");
+        }
+    }
+}
+
+#[test]
+fn a_drop_is_not_shown_before_what_is_torn_has_left_it() {
+    let text = format!("a: b\n\n{}", "all work and no play\n".repeat(2000)).into_bytes();
+    let append = call_after_append(&text, 0);
+    let mut torn = 0;
+    for seed in 1..20 {
+        let disk = SimDisk::new(seed, &["/spool", "/work"]);
+        disk.world().put(Path::new(DROP), &foreign(1), true);
+        disk.world().stop_at = Some(append);
+        assert!(deliver(&intents(&disk), &place(), &[letter(&text, &received(1), None)]).is_err());
+        disk.world().kill();
+        let disk = disk.again();
+        disk.world().now += 1_100_000_000_000;
+        torn += usize::from(bytes(&disk).len() > foreign(1).len());
+        assert_eq!(Maildrop::open_on(&disk, &place()).unwrap().totals().messages, 1);
+        assert_eq!(bytes(&disk).into_bytes(), foreign(1));
+    }
+    assert!(torn > 3, "the test tore {torn} appends");
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Accident {
     None,
@@ -383,6 +441,8 @@ impl Life {
     fn judge(&self, accident: Accident, behind: bool) {
         match accident {
             Accident::PowerCut(_) => self.disk.world().cut_power(),
+            // What was answered after a failure must be on disk all the same.
+            Accident::Error(_) | Accident::Dead(_) | Accident::Full(_) if behind => self.disk.world().cut_power(),
             _ => self.disk.world().kill(),
         }
         self.disk.world().full = false;
