@@ -34,6 +34,10 @@ crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
 	$(CARGO) build --quiet --bin dmail
 	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
 
+soak: ## procmail, Postfix, mutt, Python and POP3 clients at the same drops, many rounds: SOAK_ROUNDS=n, SOAK_SECS=n
+	$(CARGO) build --quiet --bin dmail
+	DMAIL=$(abspath $(BUILD)) SOAK_ROUNDS=$${SOAK_ROUNDS:-300} SEED=$${SEED:-$$(date +%s)} tests/interop/run --only soak
+
 fuzz: ## each parser against libFuzzer for FUZZ_SECS=n seconds; needs cargo-fuzz and a nightly toolchain
 	for target in pop3 sasl mbox settings helper drop; do \
 	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECS:-60} -max_len=8192 || exit 1; done
@@ -48,6 +52,7 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	for name in dpop tellpop nwauth; do ln -sf dmail $(DESTDIR)$(PREFIX)/bin/$$name; done
 	install -m 644 conf/dmail.conf $(DESTDIR)$(PREFIX)/share/dmail/dmail.conf
 	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/
+	sed 's#/usr/local#$(PREFIX)#' conf/dmail.service > $(DESTDIR)$(PREFIX)/share/dmail/dmail.service
 	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
 
-.PHONY: help run test check interop sim crash fuzz bench install
+.PHONY: help run test check interop sim crash soak fuzz bench install

@@ -19,7 +19,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Clock ticks a second in /proc: fixed in the kernel's interface.
 const TICKS: f64 = 100.0;
 
-/// A server, its folder, its users `test0`, `test1` ... with a small drop each.
+/// How many domains the users are in: the main one and virtual ones, by suffix.
+const DOMAINS: usize = 4;
+
+/// What a user logs in as.
+pub fn login(user: usize) -> String {
+    match user % DOMAINS {
+        0 => format!("test{user}"),
+        domain => format!("test{user}/v{domain}"),
+    }
+}
+
+/// What the authenticator and the spool call him.
+fn account(user: usize) -> String {
+    match user % DOMAINS {
+        0 => format!("test{user}"),
+        domain => format!("v{domain}_test{user}"),
+    }
+}
+
+/// A server, its folder, its users in four domains with a small drop each.
 pub struct Bed {
     folder: TempDir,
     server: Child,
@@ -69,8 +88,24 @@ impl Bed {
             .status();
         let made = made.expect("nwauth can be started");
         assert!(made.success(), "users can be made");
+        let file = folder.path().join("users/nwauth.txt");
+        let text = fs::read_to_string(&file).expect("the file of users");
+        // The lines of `-generate`, in their order, under the names of the domains.
+        let mut renamed = String::new();
+        for line in text.lines() {
+            let user = line.strip_prefix("test").and_then(|rest| rest.split_once(':'));
+            match user.and_then(|(number, rest)| Some((number.parse().ok()?, rest))) {
+                Some((number, rest)) => renamed += &format!("{}:{rest}\n", account(number)),
+                None => renamed += &format!("{line}\n"),
+            }
+        }
+        fs::write(&file, renamed).expect("the file of users");
+        let sorted = dmail(&["nwauth", "-path"]).arg(folder.path().join("users")).arg("merge").status();
+        assert!(sorted.expect("nwauth can be started").success(), "users can be sorted");
         let small = drop_of(3);
-        (0..users).for_each(|user| fs::write(folder.path().join(format!("spool/test{user}")), &small).expect("a drop"));
+        (0..users).for_each(|user| {
+            fs::write(folder.path().join("spool").join(account(user)), &small).expect("a drop");
+        });
         let key = rcgen::KeyPair::generate().expect("a key");
         let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).and_then(|params| params.self_signed(&key));
         fs::write(folder.path().join("cert.pem"), cert.expect("a certificate").pem()).expect("its file");
@@ -79,10 +114,13 @@ impl Bed {
         let config = folder.path().join("dmail.conf");
         let text = format!(
             "host_domain bench.test\ndrop_path spool\nwork_path work\nauthent_process \"{}\" nwauth -path users\n\
-             bind_address 127.0.0.1\npop_port {}\npops_port {}\ntls_cert cert.pem\ntls_key key.pem\n",
+             bind_address 127.0.0.1\npop_port {}\npops_port {}\ntls_cert cert.pem\ntls_key key.pem\n{}",
             program(),
             plain.port(),
-            sealed.port()
+            sealed.port(),
+            (1..DOMAINS)
+                .map(|domain| format!("vdomain v{domain} /v{domain} v{domain}.test spool\n"))
+                .collect::<String>()
         );
         fs::write(&config, text).expect("its file");
         let server = dmail(&["serve", "-i"]).arg(&config).spawn();
@@ -166,7 +204,7 @@ impl Bed {
 
     /// One of them.
     pub fn drop_file(&self, user: usize) -> PathBuf {
-        self.spool().join(format!("test{user}"))
+        self.spool().join(account(user))
     }
 
     /// Puts other mail there.

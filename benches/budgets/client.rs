@@ -13,7 +13,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::Samples;
+use crate::{Samples, bed};
 
 /// A server that is silent for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -94,7 +94,7 @@ impl Client {
 
     /// Logs in as the user of that number.
     pub fn login(&mut self, user: usize) {
-        self.ask(&format!("USER test{user}"));
+        self.ask(&format!("USER {}", bed::login(user)));
         self.ask("PASS test");
     }
 
@@ -220,7 +220,7 @@ struct Going {
 /// So many clients, each polling one of its own users (from number `first` on) after the other: one thread, the least a
 /// client could do.
 pub fn flat_out(address: SocketAddr, clients: usize, users: usize, pace: Pace, first: usize) -> Polls {
-    let lines: Vec<String> = (0..users).map(|user| format!("USER test{user}\r\n")).collect();
+    let lines: Vec<String> = (0..users).map(|user| format!("USER {}\r\n", bed::login(user))).collect();
     let mut poll = Poll::new().expect("a poll");
     let mut events = Events::with_capacity(256);
     let (mut times, begun) = (Vec::new(), Instant::now());

@@ -278,7 +278,7 @@ fn open_and_quit(plan: &Plan, table: &mut Table) {
         least.time(|| bounds::read_count_and_hash(&bed.drop_file(user)));
         for (samples, reads) in [(&mut first, None), (&mut again, Some(&mut reread))] {
             let mut client = bed.connect(false);
-            client.ask(&format!("USER test{user}"));
+            client.ask(&format!("USER {}", bed::login(user)));
             let before = bed.bytes_read();
             samples.time(|| client.ask("PASS test"));
             if let Some(reads) = reads {

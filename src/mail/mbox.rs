@@ -54,6 +54,8 @@ pub struct Extent {
     pub read: bool,
     /// Every line end is CRLF and the last one is there: octets and file bytes are the same.
     pub verbatim: bool,
+    /// A `Status:` line could be put before the text: its header has none, and its first line continues no other.
+    pub takes_status: bool,
 }
 
 impl Extent {
@@ -133,6 +135,7 @@ impl Scanner {
                 hash: 0,
                 read: false,
                 verbatim: false,
+                takes_status: false,
             },
             body_bytes: 0,
             bare_ends: 0,
@@ -239,6 +242,10 @@ impl Scanner {
                 }
                 if note && head.len() > 6 && head[..6].eq_ignore_ascii_case(b"status") {
                     self.current.read |= head[6..].contains(&b'R');
+                    self.current.takes_status = false;
+                }
+                if folded && run == at && self.current.text_bytes == 0 {
+                    self.current.takes_status = false;
                 }
                 if line_end.is_some() && (head.is_empty() || head == b"\r") {
                     at += head.len() + 1;
@@ -322,6 +329,7 @@ impl Scanner {
             ..self.current
         };
         self.current.read = false;
+        self.current.takes_status = true;
         self.offset += line.len() as u64;
         self.place = Place::Header;
         self.line_start = true;

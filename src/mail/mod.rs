@@ -6,3 +6,4 @@ pub mod dots;
 pub mod envelope;
 pub mod identity;
 pub mod mbox;
+pub mod status;

@@ -3,18 +3,26 @@
 //! It is started by a job, because starting one takes a millisecond; with descriptors 0 to 2 and no others, an
 //! environment of two words, and a session of its own, so that killing it kills what it started.
 //!
-//! Its end is noticed by SIGCHLD or by the end of a pipe, whichever wakes us first; what it wrote before is still read, and
+//! Where there is a launcher, it is the launcher's child: its pipes are handed over, with an eye that sees its end and a
+//! leash that, let go, ends it.
+//!
+//! Its end is noticed by SIGCHLD, by the eye or by the end of a pipe, whichever wakes us first; what it wrote before is still read, and
 //! the exit reported when the pipe is empty. One that only closes its output is found out by its silence.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use mio::unix::SourceFd;
 use mio::unix::pipe::{Receiver, Sender};
 use mio::{Interest, Registry, Token};
 
 use super::stream::Readiness;
-use crate::sys::process;
+use crate::sys::user::User;
+use crate::sys::{channel, process};
 
 /// Bytes read from a child in one turn.
 const BATCH: usize = 16 * 1024;
@@ -22,6 +30,9 @@ const BATCH: usize = 16 * 1024;
 const ERROR_LINE: usize = 512;
 /// Bytes of standard error that are read in one turn.
 pub const ERROR_BATCH: usize = 8 * 1024;
+
+/// The path of the executable that runs, also when its file was replaced or removed since.
+pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// What to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,23 +47,68 @@ pub struct Program {
 
 /// A process that was started and is not yet watched.
 #[derive(Debug)]
-pub struct Started(std::process::Child);
+pub struct Started {
+    process: Process,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
 
-/// Starts a program. Blocks for about a millisecond: for a job.
-pub fn start(program: &Program) -> io::Result<Started> {
+/// How its end is noticed, and brought about.
+#[derive(Debug)]
+enum Process {
+    /// A child of this process.
+    Own(std::process::Child),
+    /// A child of the launcher, which ends it when the leash is let go.
+    Launched { eye: OwnedFd, leash: Option<OwnedFd> },
+}
+
+/// How many descriptors a process comes with that the launcher started: its three pipes, an eye (a pidfd), a leash.
+pub const HANDED: usize = 5;
+
+impl Started {
+    /// A process that the launcher started. Refuses another number of descriptors than [`HANDED`].
+    pub fn handed(descriptors: Vec<OwnedFd>) -> io::Result<Started> {
+        let handed: [OwnedFd; HANDED] =
+            descriptors.try_into().map_err(|_| io::Error::other("the launcher handed over something else"))?;
+        let [stdin, stdout, stderr, eye, leash] = handed;
+        Ok(Started { process: Process::Launched { eye, leash: Some(leash) }, stdin, stdout, stderr })
+    }
+
+    /// For the launcher: the number of a child of its own, and its pipes. Nobody reaps it but who asks for that.
+    pub fn apart(self) -> (Option<u32>, [OwnedFd; 3]) {
+        let pid = match &self.process {
+            Process::Own(child) => Some(child.id()),
+            Process::Launched { .. } => None,
+        };
+        (pid, [self.stdin, self.stdout, self.stderr])
+    }
+}
+
+/// Starts a program, as that user if one is named. Blocks for about a millisecond: for a job.
+pub fn start(program: &Program, user: Option<User>) -> io::Result<Started> {
     let mut command = Command::new(&program.path);
     command.args(&program.args).current_dir(&program.directory);
+    if program.path == Path::new(OWN_EXECUTABLE) {
+        command.arg0("dmail");
+    }
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    process::new_session(&mut command);
-    command.spawn().map(Started)
+    process::new_session(&mut command, user);
+    let mut child = command.spawn()?;
+    let missing = || io::Error::other("a pipe of a child is missing");
+    let stdin = child.stdin.take().ok_or_else(missing)?.into();
+    let stdout = child.stdout.take().ok_or_else(missing)?.into();
+    let stderr = child.stderr.take().ok_or_else(missing)?.into();
+    Ok(Started { process: Process::Own(child), stdin, stdout, stderr })
 }
 
 /// A process and its pipes, in the loop.
 #[derive(Debug)]
 pub struct Child {
-    process: std::process::Child,
-    stdin: Sender,
+    process: Process,
+    /// Gone once it is killed.
+    stdin: Option<Sender>,
     stdout: Receiver,
     stderr: Receiver,
     readable: bool,
@@ -65,38 +121,42 @@ pub struct Child {
 const STDIN: usize = 0;
 const STDOUT: usize = 1;
 const STDERR: usize = 2;
+/// Of the eye on a process that the launcher started.
+const EYE: usize = 3;
 
 impl Child {
     /// Takes the pipes of a process that was started.
     pub fn new(started: Started) -> io::Result<Child> {
-        let mut process = started.0;
-        let missing = || io::Error::other("a pipe of a child is missing");
-        let stdin = Sender::from(process.stdin.take().ok_or_else(missing)?);
-        let stdout = Receiver::from(process.stdout.take().ok_or_else(missing)?);
-        let stderr = Receiver::from(process.stderr.take().ok_or_else(missing)?);
+        let Started { process, stdin, stdout, stderr } = started;
+        let (stdin, stdout, stderr) = (Sender::from(stdin), Receiver::from(stdout), Receiver::from(stderr));
         // Pipes made by the standard library block, and one slow child would stop everybody.
         stdin.set_nonblocking(true)?;
         stdout.set_nonblocking(true)?;
         stderr.set_nonblocking(true)?;
         let complaint = Vec::new();
-        Ok(Child { process, stdin, stdout, stderr, readable: true, errors: true, complaint, over: false })
-    }
-
-    /// Its process number.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+        Ok(Child { process, stdin: Some(stdin), stdout, stderr, readable: true, errors: true, complaint, over: false })
     }
 
     /// Registers the pipes.
     pub fn register(&mut self, registry: &Registry, token: &dyn Fn(usize) -> Token) -> io::Result<()> {
-        registry.register(&mut self.stdin, token(STDIN), Interest::WRITABLE)?;
+        if let Some(stdin) = &mut self.stdin {
+            registry.register(stdin, token(STDIN), Interest::WRITABLE)?;
+        }
+        if let Process::Launched { eye, .. } = &self.process {
+            registry.register(&mut SourceFd(&eye.as_raw_fd()), token(EYE), Interest::READABLE)?;
+        }
         registry.register(&mut self.stdout, token(STDOUT), Interest::READABLE)?;
         registry.register(&mut self.stderr, token(STDERR), Interest::READABLE)
     }
 
     /// Takes them away again. Errors mean that they are gone already.
     pub fn deregister(&mut self, registry: &Registry) {
-        let _ = registry.deregister(&mut self.stdin);
+        if let Some(stdin) = &mut self.stdin {
+            let _ = registry.deregister(stdin);
+        }
+        if let Process::Launched { eye, .. } = &self.process {
+            let _ = registry.deregister(&mut SourceFd(&eye.as_raw_fd()));
+        }
         let _ = registry.deregister(&mut self.stdout);
         let _ = registry.deregister(&mut self.stderr);
     }
@@ -112,7 +172,8 @@ impl Child {
 
     /// Sends one request. It is atomic while it fits the pipe; a child that does not read is as good as dead.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.stdin.write(bytes) {
+        let Some(stdin) = &mut self.stdin else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        match stdin.write(bytes) {
             Ok(count) if count == bytes.len() => Ok(()),
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
             Err(error) => Err(error),
@@ -178,25 +239,42 @@ impl Child {
 
     /// Ends it and all it started.
     pub fn kill(&mut self) {
-        if !self.over {
-            process::kill_session(self.process.id());
+        if self.over {
+            return;
+        }
+        match &mut self.process {
+            Process::Own(child) => process::kill_session(child.id()),
+            Process::Launched { eye, leash } => {
+                *leash = None;
+                // Should the launcher be gone: not allowed for root's, which end with their input.
+                let _ = process::kill_watched(eye);
+                self.stdin = None;
+            }
         }
     }
 
     /// Whether it has ended; then it is no zombie any more.
     pub fn reap(&mut self) -> bool {
-        // An error means that there is no such child to wait for.
-        self.over = self.over || !matches!(self.process.try_wait(), Ok(None));
+        self.over = self.over
+            || match &mut self.process {
+                // An error means that there is no such child to wait for.
+                Process::Own(child) => !matches!(child.try_wait(), Ok(None)),
+                Process::Launched { eye, .. } => {
+                    channel::wait(&[eye.as_fd()], Some(Duration::ZERO)).is_ok_and(|ended| ended == [true])
+                }
+            };
         self.over
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.over {
-            process::kill_session(self.process.id());
+        self.kill();
+        if let Process::Own(child) = &mut self.process
+            && !self.over
+        {
             // It was sent SIGKILL, so this is short; without it a zombie would stay.
-            let _ = self.process.wait();
+            let _ = child.wait();
         }
     }
 }

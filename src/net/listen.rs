@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -27,6 +27,16 @@ const UNSENT: u32 = 128 * 1024;
 
 /// Binds and listens. Refuses with what the system said.
 pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    Ok(adopt(bind(address)?))
+}
+
+/// A socket that [`bind`] made, here or in another process, as one that the loop can watch.
+pub fn adopt(socket: OwnedFd) -> TcpListener {
+    TcpListener::from_std(socket.into())
+}
+
+/// The same as [`tcp`], before anybody watches it: to be handed over.
+pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // 0.0.0.0 is bound beside it.
@@ -41,7 +51,7 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket.into())
 }
 
 /// Listens at a path, with nobody else allowed to connect.

@@ -366,8 +366,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         if polite { self.end(End::Silence) } else { self.abort() }
     }
 
-    /// The peer is owed something that it does not take.
-    fn is_behind(&self) -> bool {
+    /// Whether the peer is owed something that it does not take.
+    pub fn is_behind(&self) -> bool {
         !self.output.is_empty()
             || self.wire.has_unsent()
             || matches!(self.doing, Doing::Body(..) | Doing::Closing | Doing::Upgrade(..))
@@ -420,7 +420,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 self.finish(now, why, &mut scratch.output);
                 moved = true;
             }
-            let may = !self.held && !scratch.output.is_high();
+            let high = scratch.output.len() >= self.machine.most_owed();
+            let may = !self.held && !high;
             match &mut self.doing {
                 Doing::Free if may => moved |= self.step(now, scratch, host, &mut budget)?,
                 Doing::Answered(_) if may => {
@@ -489,7 +490,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 _ => {}
             }
             // Replies leave together: when nothing else can move, or when they have become many.
-            if !moved || scratch.output.is_high() {
+            if !moved || scratch.output.len() >= self.machine.most_owed() {
                 moved |= self.write(scratch, &mut budget)?;
             }
             if !moved {
@@ -595,6 +596,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
 
     /// Not the peer's wish: a last line if one fits where we are, then the polite way out.
     fn finish(&mut self, now: Instant, why: End, out: &mut Output) {
+        self.brisk |= why == End::Overload;
         if matches!(self.doing, Doing::Closing | Doing::Draining(_)) {
             return;
         }
@@ -603,7 +605,6 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             self.machine.end(now, why, out);
         }
         self.held = false;
-        self.brisk = why == End::Overload;
         self.doing = Doing::Closing;
         self.wire.close();
     }

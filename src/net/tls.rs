@@ -3,6 +3,7 @@
 //! TLS 1.2 and 1.3 with ring, stateless session tickets (no table of sessions), one ticket a handshake, no early data.
 //! A client that names a domain gets that domain's certificate; one that names none, or another, gets the first.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,11 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::sys::files::Opener;
+
+/// A chain of certificates is a few thousand bytes; what stands behind so many is not read.
+const PEM_BYTES: u64 = 1 << 20;
 
 /// What a listener needs to speak TLS. Cheap to clone; conversations keep the one they were born with.
 pub type Tls = Arc<ServerConfig>;
@@ -42,10 +48,10 @@ impl ResolvesServerCert for Chosen {
 }
 
 /// Reads the files; `None` when there are none. Refuses with one sentence that names the file.
-pub fn load(files: &[Files]) -> Result<Option<Tls>, String> {
+pub fn load(files: &[Files], open: &Opener<'_>) -> Result<Option<Tls>, String> {
     let mut keys = Vec::new();
     for file in files {
-        keys.push((file.domain.clone(), Arc::new(pair(&file.cert, &file.key)?)));
+        keys.push((file.domain.clone(), Arc::new(pair(&file.cert, &file.key, open)?)));
     }
     let Some((_, first)) = keys.iter().find(|(domain, _)| domain.is_none()).or(keys.first()) else {
         return Ok(None);
@@ -65,7 +71,7 @@ pub fn load(files: &[Files]) -> Result<Option<Tls>, String> {
     Ok(Some(Arc::new(config)))
 }
 
-fn pair(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
+fn pair(cert: &Path, key: &Path, open: &Opener<'_>) -> Result<CertifiedKey, String> {
     let trouble = |path: &Path, what: &str| format!("{}: {what}", path.display());
     let read = |path: &Path, error: rustls_pki_types::pem::Error| {
         trouble(
@@ -73,12 +79,18 @@ fn pair(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
             &format!("cannot be read as PEM: {error}; give a file made by your certificate authority's client"),
         )
     };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert).map_err(|error| read(cert, error))?.collect();
+    let text = |path: &Path| {
+        let mut text = Vec::new();
+        let all = open(path).and_then(|file| file.take(PEM_BYTES).read_to_end(&mut text));
+        all.map_err(|error| trouble(path, &format!("cannot be read: {error}; name a PEM file this user can read")))?;
+        Ok::<_, String>(text)
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text(cert)?).collect();
     let chain = chain.map_err(|error| read(cert, error))?;
     if chain.is_empty() {
         return Err(trouble(cert, "holds no certificate; tls_cert wants the PEM file with the full chain"));
     }
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| read(key, error))?;
+    let secret = PrivateKeyDer::from_pem_slice(&text(key)?).map_err(|error| read(key, error))?;
     let certified = CertifiedKey::from_der(chain, secret, &provider::default_provider());
     certified.map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {

@@ -1,9 +1,11 @@
 //! Whose turn it is, seen from outside: a loop that hangs cannot say in what, so a thread looks on and does.
 //!
-//! The loop leaves three numbers behind at each step: relaxed stores, nothing to wait for. Every [`LOOK`] the thread reads
-//! them; the same step twice in a row means that it lasts, and is logged once, and once more when it is over.
+//! The loop leaves three numbers behind at each step: plain stores, nothing to wait for. Every [`LOOK`] the thread reads
+//! them; the same step twice in a row means that it lasts, and is logged once, and once more when it is over. What is read
+//! while the loop goes on to another step belongs to neither, and is nothing: a loop that has rested for long and begins to
+//! work in that moment does not hang.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,7 +24,7 @@ const NOBODY: u64 = u64::MAX - 1;
 /// What the loop is doing. Written by the loop, read by whoever looks.
 #[derive(Debug)]
 pub struct Watch {
-    /// Steps so far; the last to be stored, so that one serial means one step.
+    /// Counted before and after the others are stored: odd while they are, and the same only as long as they are.
     serial: AtomicU64,
     /// Whose step, packed; or [`RESTING`] or [`NOBODY`].
     whose: AtomicU64,
@@ -47,21 +49,29 @@ impl Watch {
         self.store(0, RESTING);
     }
 
-    /// The step that the loop is in, as the log names it; none while it waits for events.
-    pub fn step(&self) -> Option<String> {
+    /// The serial of the step that the loop is in, and the step as the log names it, none while the loop waits for events;
+    /// nothing when it goes on to another just now.
+    pub fn step(&self) -> Option<(u64, Option<String>)> {
+        let serial = self.serial.load(Ordering::Acquire);
         let (whose, kind) = (self.whose.load(Ordering::Relaxed), self.kind.load(Ordering::Relaxed));
-        match whose {
+        fence(Ordering::Acquire);
+        let whole = serial.is_multiple_of(2) && self.serial.load(Ordering::Relaxed) == serial;
+        let named = match whose {
             RESTING => None,
             NOBODY => Some(unpacked(kind)),
             id => Some(format!("{} {}", unpacked(kind), Id::unpacked(id))),
-        }
+        };
+        whole.then_some((serial, named))
     }
 
     fn store(&self, kind: u64, whose: u64) {
+        // Only one thread counts, so that this needs no locked addition.
+        let serial = self.serial.load(Ordering::Relaxed);
+        self.serial.store(serial.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
         self.kind.store(kind, Ordering::Relaxed);
         self.whose.store(whose, Ordering::Relaxed);
-        // Only one thread counts, so that this needs no locked addition.
-        self.serial.store(self.serial.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        self.serial.store(serial.wrapping_add(2), Ordering::Release);
     }
 }
 
@@ -90,9 +100,9 @@ struct Seen {
 impl Seen {
     /// Looks once; what there is to be said about it.
     fn look(&mut self, watch: &Watch, now: Instant) -> Option<String> {
-        let serial = watch.serial.load(Ordering::Acquire);
-        let step = watch.step().filter(|_| self.serial == Some(serial));
-        self.serial = Some(serial);
+        let (serial, step) = watch.step().unzip();
+        let step = step.flatten().filter(|_| self.serial == serial);
+        self.serial = serial;
         match (step, &self.lasting) {
             (Some(what), None) => {
                 let said =
@@ -174,6 +184,27 @@ mod tests {
         let said = seen.look(&watch, now + LOOK).unwrap();
         assert!(said.contains("10 s"), "{said}");
         assert_eq!(seen.look(&watch, now), None);
+    }
+
+    #[test]
+    fn what_is_read_while_the_loop_goes_on_is_of_one_step_or_nothing() {
+        let watch = Arc::new(Watch::default());
+        let (seen, steps) = (watch.clone(), 4_000_000);
+        let looking = std::thread::spawn(move || {
+            let mut last = 0;
+            while last < 2 * steps {
+                // Every second step is a rest.
+                if let Some((serial, step)) = seen.step() {
+                    last = serial;
+                    assert_eq!(step.is_none(), serial / 2 % 2 == 0, "{serial} {step:?}");
+                }
+            }
+        });
+        for _ in 0..steps / 2 {
+            watch.enter("events", None);
+            watch.rest();
+        }
+        looking.join().unwrap();
     }
 
     #[test]

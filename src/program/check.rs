@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::options::{self, DONE, FAILED, USAGE};
 use crate::server;
-use crate::settings::{Level, complaint};
+use crate::settings::{Level, Rights, complaint};
 
 const USAGE_TEXT: &str = "dmail check [-i FILE]
 
@@ -36,10 +36,13 @@ pub fn run(args: &[String]) -> u8 {
 
 /// What is printed about the configuration `path`, and the exit code.
 pub fn report(path: &Path) -> (String, u8) {
-    let (_, complaints) = server::judged(path);
+    let (settings, complaints) = server::judged(path, &Rights::OWN);
     let mut text = String::new();
     for complaint in &complaints {
         let _ = writeln!(text, "{complaint}");
+    }
+    if let Some(settings) = settings {
+        let _ = writeln!(text, "{}: {}", path.display(), server::roles(&settings));
     }
     let _ = writeln!(text, "{}: {}", path.display(), complaint::summary(&complaints));
     let failed = complaint::worst(&complaints) == Some(Level::Error);

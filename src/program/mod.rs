@@ -11,6 +11,7 @@ pub mod serve;
 pub mod settings;
 pub mod stats;
 pub mod tell;
+pub mod unixauth;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -60,6 +61,13 @@ const PROGRAMS: &[Program] = &[
         help: "the stock authenticator: a file of users",
         page: nwauth::page,
         run: nwauth::run,
+    },
+    Program {
+        name: "unixauth",
+        link: false,
+        help: "the authenticator for the users of this machine",
+        page: unixauth::page,
+        run: unixauth::run,
     },
 ];
 

@@ -40,7 +40,7 @@
 
 mod options;
 mod proofs;
-mod requests;
+pub(super) mod requests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,19 +1,23 @@
 //! `dmail repair`: puts maildrops in order without the server, or only looks. What it does: [`store::repair`](crate::store::repair).
 //!
-//! It writes files that the server must own, so it runs as the server's user, who owns work_path. Exit code: 0 when nothing is
-//! left to do, 1 when something is or it could not, 2 for wrong options.
+//! It writes files that the server must own, so it runs as the server's user, who owns work_path. Started by root with a
+//! `run_as` it becomes that user, as the server does, and a launcher helps with drops of other users. Exit code: 0 when nothing
+//! is left to do, 1 when something is or it could not, 2 for wrong options.
 
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::options::{self, DONE, FAILED, USAGE};
 use crate::rules::domains::Home;
+use crate::server;
 use crate::service::account::{self, place_of};
 use crate::settings::{self, Level, Settings};
+use crate::store::disk::RealDisk;
 use crate::store::maildrop::Refused;
 use crate::store::path::{below_root, drop_path};
-use crate::store::repair::{Wish, repair};
+use crate::store::repair::{Wish, repair_on};
 use crate::sys::process;
 
 const USAGE_TEXT: &str = "dmail repair [-i FILE] [-n] [--compact] DROP ...
@@ -66,12 +70,14 @@ pub fn report(config: &Path, drops: &[String], wish: Wish) -> (String, u8) {
         );
         return (text, FAILED);
     };
-    if let Err(why) = right_user(&settings) {
-        return (format!("{why}\n"), FAILED);
-    }
+    let launcher = match server::part(&settings).and_then(|launcher| right_user(&settings).map(|()| launcher)) {
+        Ok(launcher) => launcher,
+        Err(why) => return (format!("{why}\n"), FAILED),
+    };
+    let disk = RealDisk { hand: launcher.map(|launcher| Arc::new(launcher) as _) };
     let mut code = DONE;
     for word in drops {
-        let (shown, lines, in_order) = one(word, &settings, wish);
+        let (shown, lines, in_order) = one(word, &settings, &disk, wish);
         for line in lines {
             let _ = writeln!(text, "{shown}: {line}");
         }
@@ -98,13 +104,18 @@ fn right_user(settings: &Settings) -> Result<(), String> {
 }
 
 /// What is said of one drop, and whether it is in order.
-fn one(word: &str, settings: &Settings, wish: Wish) -> (String, Vec<String>, bool) {
+fn one(word: &str, settings: &Settings, disk: &RealDisk, wish: Wish) -> (String, Vec<String>, bool) {
     let drop = match drop_of(word, settings) {
         Ok(drop) => drop,
         Err(why) => return (word.to_owned(), vec![why], false),
     };
     let shown = drop.display().to_string();
-    match repair(&place_of(drop, settings), wish) {
+    let mut place = place_of(drop, settings);
+    if disk.hand.is_some() {
+        // Whose it is only an authenticator knows: then it is the file's own, which the launcher judges as it does all.
+        place.owner = std::fs::symlink_metadata(&place.drop).ok().map(|about| about.uid());
+    }
+    match repair_on(disk, &place, wish) {
         Ok(report) => (shown, report.lines, report.in_order),
         Err(refused) => (shown, vec![refusal(&refused)], false),
     }

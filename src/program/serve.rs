@@ -1,5 +1,7 @@
 //! `dmail serve`, `dpop`: the server.
 //!
+//! Started by root with a `run_as`, it becomes that user before anything else is opened, and a launcher keeps root.
+//!
 //! What is wrong with the configuration, a port or a directory is said on standard error, a sentence each, and nothing is
 //! touched (exit code 1). Once it serves, everything goes to the log. Stays in the foreground: supervision is the
 //! system's business. Exit code 0 after SIGTERM or `tellpop shutdown`.
@@ -8,8 +10,8 @@ use std::path::Path;
 
 use super::options::{self, DONE, FAILED, USAGE};
 use crate::server::{self, Server};
-use crate::settings::Level;
-use crate::sys::access;
+use crate::settings::{Level, Rights};
+use crate::sys::{access, process};
 
 const USAGE_TEXT: &str = "dmail serve [-i FILE]
 
@@ -36,7 +38,10 @@ pub fn run(args: &[String]) -> u8 {
 
 /// Serves with this configuration; `ready` is called when the ports are open.
 pub fn serve(config: &Path, ready: impl FnOnce(&Server)) -> u8 {
-    let (settings, complaints) = server::judged(config);
+    if let Err(error) = process::keep_descriptors() {
+        eprintln!("dmail: descriptors that we were started with may reach the authenticator: {error}");
+    }
+    let (settings, complaints) = server::judged(config, &Rights::OWN);
     for complaint in complaints.iter().filter(|complaint| complaint.level >= Level::Warning) {
         eprintln!("{complaint}");
     }
@@ -47,10 +52,10 @@ pub fn serve(config: &Path, ready: impl FnOnce(&Server)) -> u8 {
             eprintln!("{note}");
         }
     }
-    if access::is_root() {
-        eprintln!("dmail: warning: serving as root; a spool that one user owns can be served by that user");
+    if access::is_root() && settings.run_as.is_none() {
+        eprintln!("dmail: warning: serving as root: set run_as to a user of its own");
     }
-    let result = Server::start(settings).and_then(|server| {
+    let result = server::part(&settings).and_then(|launcher| Server::start(settings, launcher)).and_then(|server| {
         ready(&server);
         server.run()
     });

@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod helper;
+pub mod launcher;
 pub mod pop3;
 pub mod sasl;
 
@@ -14,14 +15,14 @@ mod laws;
 
 use std::time::Instant;
 
-use crate::text::bytes::{Input, Output};
+use crate::text::bytes::{HIGH, Input, Output};
 
 /// One side of one conversation. Same bytes and same times in, same bytes out.
 ///
 /// The driver's promise: after any call it goes on calling [`step`](Machine::step) until it gets `Input`, `Ask` or
 /// `Close`; after `Ask` it calls [`answer`](Machine::answer) exactly once before the next `step` (twice where the host
-/// sends a body: before it and after it); it calls nothing while `Output` is high or the host holds. That is the whole
-/// of backpressure.
+/// sends a body: before it and after it); it calls nothing while `Output` has [`most_owed`](Machine::most_owed) or the host
+/// holds. That is the whole of backpressure.
 pub trait Machine {
     /// What it needs somebody to do: check a password, open a maildrop.
     type Ask;
@@ -38,6 +39,10 @@ pub trait Machine {
     fn end(&mut self, now: Instant, why: End, out: &mut Output);
     /// Until when the peer may be silent. Moved only when a whole unit was understood.
     fn deadline(&self) -> Instant;
+    /// Octets that the peer may be owed before it has to take some: nothing more is understood until then. At most [`HIGH`].
+    fn most_owed(&self) -> usize {
+        HIGH
+    }
 }
 
 /// What a machine wants next.

@@ -1,7 +1,6 @@
 //! What has turns in this server: the list of what we serve is code.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::net::listen::{Accepted, BATCH, Listener};
@@ -10,16 +9,7 @@ use crate::net::stream::{Readiness, Scratch, Turn};
 use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
-use crate::service::{Newborn, Shared, control, helpers, pop3};
-
-/// A port and what is spoken there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Port {
-    /// Where.
-    pub address: SocketAddr,
-    /// TLS from the first byte.
-    pub tls: bool,
-}
+use crate::service::{Newborn, Port, Shared, control, helpers, pop3};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {

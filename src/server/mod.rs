@@ -12,10 +12,11 @@
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
-//! can have done, `views.rs` what they are shown, `journal.rs` the log.
+//! can have done, `views.rs` what they are shown, `journal.rs` the log. `launcher.rs` is another process.
 
 mod entry;
 mod journal;
+mod launcher;
 mod orders;
 mod rates;
 mod reload;
@@ -43,17 +44,19 @@ use crate::rules::flood::Flood;
 use crate::service::cache::Cache;
 use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
+use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
-use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, pop3};
+use crate::service::{Counts, Newborn, Outcome, Shared, Stamp, control, opener, pop3};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::sys::process;
 use crate::text::fault::Fault;
 use entry::Entry;
 use journal::Journal;
+pub use launcher::part;
 use rates::Rates;
 use start::*;
-pub use start::{judged, usable};
+pub use start::{judged, roles};
 
 /// The file that says a server has this work_path.
 pub const RUN_LOCK: &str = "dmail.run";
@@ -107,15 +110,19 @@ pub struct Server {
 impl Server {
     /// Takes the work_path, binds every port, opens the log. Refuses with one sentence that names what is wrong, and what
     /// to do; then nothing has been changed.
-    pub fn start(settings: Settings) -> Result<Server, String> {
+    pub fn start(settings: Settings, launcher: Option<Launcher>) -> Result<Server, String> {
         process::private_umask();
         process::one_arena();
-        let tls = tls::load(&tls_files(&settings))?;
+        let launcher = launcher.map(Arc::new);
+        let read = opener(launcher.as_deref());
+        let tls = tls::load(&tls_files(&settings), &read)?;
+        let stamps = stamps(&tls_files(&settings), &read);
+        drop(read);
         let lock = run_lock(&settings)?;
         let limit = process::raise_descriptor_limit().map_err(|error| format!("the descriptor limit: {error}"))?;
         let mut listeners = Vec::new();
         for port in ports(&settings, tls.is_some()) {
-            listeners.push((bind(port)?, port));
+            listeners.push((bind(port, launcher.as_deref())?, port));
         }
         if listeners.is_empty() {
             return Err(no_port(&settings));
@@ -140,6 +147,7 @@ impl Server {
             board: Arc::new(Board::default()),
             helpers: vec![Helpers::new(0, &settings)],
             cache: Cache::new(cache_limit(&settings), cache_life(&settings)),
+            launcher,
             jobs: jobs::Pool::new(waker),
             post: VecDeque::new(),
             volumes: volumes(&settings),
@@ -169,7 +177,6 @@ impl Server {
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let begun = lp.now();
         let housekeeping = begun + HOUSEKEEPING;
-        let stamps = stamps(&tls_files(&shared.settings));
         let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
         let mut server = Server {
             lp,
@@ -310,7 +317,14 @@ impl Server {
                 match act {
                     Act::Spawn(copy) => {
                         let (generation, program) = (helpers.generation, helpers.program.clone());
-                        let work = move |_: &jobs::Pulse| Outcome::Spawned(generation, copy, child::start(&program));
+                        let launcher = shared.launcher.clone();
+                        let work = move |_: &jobs::Pulse| {
+                            let started = match launcher {
+                                Some(launcher) => launcher.start(&program),
+                                None => child::start(&program, None),
+                            };
+                            Outcome::Spawned(generation, copy, started)
+                        };
                         if shared.jobs.submit(None, Kind::Read, 0, work).is_err() {
                             helpers.pool.ended(now, copy);
                         }
@@ -351,6 +365,9 @@ impl Server {
                 Signal::Stop => self.stop(),
                 Signal::Reload => self.reload(None),
                 Signal::Child => {
+                    if let Some(launcher) = &self.shared.launcher {
+                        launcher.notice_end();
+                    }
                     let helpers = self.lp.iter_mut().filter(|(_, entry)| matches!(entry, Entry::Helper(_)));
                     let ids: Vec<Id> = helpers.map(|(id, _)| id).collect();
                     for id in ids {
@@ -478,9 +495,11 @@ impl Server {
         if files.is_empty() {
             return;
         }
+        let launcher = self.shared.launcher.clone();
         let work = move |_: &jobs::Pulse| {
-            let new = stamps(&files);
-            let read = (new != old).then(|| tls::load(&files));
+            let open = opener(launcher.as_deref());
+            let new = stamps(&files, &open);
+            let read = (new != old).then(|| tls::load(&files, &open));
             Outcome::Certificates(reloads, new, read)
         };
         // No room now: the next time will do.

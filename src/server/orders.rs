@@ -101,11 +101,12 @@ impl Server {
         None
     }
 
-    /// One of an errand's users who is logged in, and his session. Who is on his way out is waited for.
+    /// One of an errand's users who is logged in, and his session. Who is on his way out is waited for; who is asked for his
+    /// password still may be anybody, and finds the maildrop in use when he is let in.
     fn logged_in(&mut self, errand: &Errand) -> Option<(String, Id)> {
         self.lp.iter_mut().find_map(|(id, entry)| match entry {
             Entry::Pop3(conversation) if !conversation.is_ending() => {
-                let user = errand.users().find(|user| conversation.is_of(user))?;
+                let user = errand.users().find(|user| conversation.is_visited_by(user))?;
                 Some((user.to_owned(), id))
             }
             _ => None,

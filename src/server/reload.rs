@@ -15,16 +15,21 @@ use crate::control::Report;
 use crate::net::jobs::{self, Kind};
 use crate::net::listen::Listener;
 use crate::net::tls;
-use crate::net::turn::Ticket;
+use crate::net::turn::{Id, Ticket};
 use crate::service::helpers::Helpers;
-use crate::service::{Configuration, Outcome, Shared, Stamp};
-use crate::settings::{self, Settings};
+use crate::service::launcher::Launcher;
+use crate::service::{Configuration, Outcome, Port, Shared, Stamp, opener};
+use crate::settings::{self, Rights, Settings};
 
 impl Server {
     /// Begins to read the configuration again: by a job, because it looks at files.
     pub(super) fn reload(&mut self, ticket: Option<Ticket>) {
         let file = self.shared.settings.file.clone();
-        let work = move |_: &jobs::Pulse| Outcome::Configuration(configuration(&file).map(Box::new));
+        let launcher = self.shared.launcher.clone();
+        let open = self.open_ports().into_iter().map(|(_, port)| port).collect();
+        let work = move |_: &jobs::Pulse| {
+            Outcome::Configuration(configuration(&file, launcher.as_deref(), open).map(Box::new))
+        };
         if let Err(busy) = self.shared.jobs.submit(ticket, Kind::Read, 0, work) {
             self.reloaded(ticket, Err(vec![format!("no room for the job: {busy:?}")]));
         }
@@ -47,7 +52,7 @@ impl Server {
     }
 
     fn replace(&mut self, new: Configuration) -> Result<Vec<String>, Vec<String>> {
-        let Configuration { settings: mut new, tls, control_gid, stamps, volumes } = new;
+        let Configuration { settings: mut new, tls, control_gid, stamps, volumes, mut opened, launched } = new;
         let old = self.shared.settings.clone();
         let changes = settings::diff(&old, &new);
         // Until the next start: the run lock, the control socket and the bins are there.
@@ -60,15 +65,13 @@ impl Server {
         if wanted.is_empty() {
             return Err(vec![no_port(&new)]);
         }
-        let mut have = Vec::new();
-        for &id in &self.ports {
-            if let Some(Entry::Port(port)) = self.lp.get_mut(id) {
-                have.push((id, port.1));
-            }
-        }
+        let have = self.open_ports();
         let mut fresh = Vec::new();
         for &port in wanted.iter().filter(|port| !have.iter().any(|(_, other)| other == *port)) {
-            fresh.push((bind(port).map_err(|why| vec![why])?, port));
+            let Some(at) = opened.iter().position(|(other, _)| *other == port) else {
+                return Err(vec![format!("port {}: another reload came between: do it again", port.address)]);
+            };
+            fresh.push((opened.swap_remove(at).1, port));
         }
         let mut added = Vec::new();
         for (socket, port) in fresh {
@@ -89,6 +92,9 @@ impl Server {
             }
         }
         self.reloads += 1;
+        if let Some(launcher) = &self.shared.launcher {
+            launcher.adopt(launched);
+        }
         let new = Arc::new(new);
         self.shared.settings = new.clone();
         self.stamps = stamps;
@@ -109,6 +115,16 @@ impl Server {
         self.look_at_bulletins();
         self.resume_ports();
         Ok(changes.iter().map(ToString::to_string).collect())
+    }
+
+    fn open_ports(&mut self) -> Vec<(Id, Port)> {
+        let mut have = Vec::new();
+        for &id in &self.ports {
+            if let Some(Entry::Port(port)) = self.lp.get_mut(id) {
+                have.push((id, port.1));
+            }
+        }
+        have
     }
 
     /// Lets those connect who now may: by a job, because the socket is a file. Who may give orders is judged anew anyway.
@@ -151,11 +167,22 @@ impl Server {
     }
 }
 
-fn configuration(path: &Path) -> Result<Configuration, Vec<String>> {
-    let settings = usable(path)?;
+/// Everything about a new configuration that may wait: files are read, and ports opened that are not `open`. The launcher
+/// reads first: it must know what it will be asked for.
+fn configuration(path: &Path, launcher: Option<&Launcher>, open: Vec<Port>) -> Result<Configuration, Vec<String>> {
+    let launched = match launcher {
+        Some(launcher) => launcher.reload().map_err(|error| vec![error.to_string()])?,
+        None => 0,
+    };
+    let read = opener(launcher);
+    let settings = usable(path, &Rights { open: &read, launched: launcher.is_some() })?;
     let files = tls_files(&settings);
-    let tls = tls::load(&files).map_err(|why| vec![why])?;
+    let tls = tls::load(&files, &read).map_err(|why| vec![why])?;
     let control_gid = control_gid(&settings).map_err(|why| vec![why])?;
-    let (stamps, volumes) = (stamps(&files), volumes(&settings));
-    Ok(Configuration { settings, tls, control_gid, stamps, volumes })
+    let (stamps, volumes) = (stamps(&files, &read), volumes(&settings));
+    let mut opened = Vec::new();
+    for port in ports(&settings, tls.is_some()).into_iter().filter(|port| !open.contains(port)) {
+        opened.push((port, bind(port, launcher).map_err(|why| vec![why])?));
+    }
+    Ok(Configuration { settings, tls, control_gid, stamps, volumes, opened, launched })
 }

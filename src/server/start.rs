@@ -9,16 +9,18 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::entry::Port;
 use super::{LOCK_PATIENCE, PER_CONVERSATION, RESERVE, RUN_LOCK};
-use crate::net::{listen, tls};
-use crate::service::Stamp;
-use crate::settings::{self, Complaint, Level, Settings};
-use crate::sys::group;
+use crate::net::{TcpListener, listen, tls};
+use crate::service::launcher::Launcher;
+use crate::service::{Port, Stamp};
+use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
+use crate::sys::access::{self, Right};
+use crate::sys::files::Opener;
+use crate::sys::{group, process, user};
 
 /// A configuration that a server can run with, or what is wrong with it, a sentence each.
-pub fn usable(path: &Path) -> Result<Settings, Vec<String>> {
-    let (settings, complaints) = judged(path);
+pub fn usable(path: &Path, rights: &Rights<'_>) -> Result<Settings, Vec<String>> {
+    let (settings, complaints) = judged(path, rights);
     let errors: Vec<String> =
         complaints.iter().filter(|complaint| complaint.level == Level::Error).map(ToString::to_string).collect();
     match settings {
@@ -28,16 +30,50 @@ pub fn usable(path: &Path) -> Result<Settings, Vec<String>> {
 }
 
 /// A configuration, and all there is to say about it and about what it names.
-pub fn judged(path: &Path) -> (Option<Settings>, Vec<Complaint>) {
-    let settings::Loaded { settings, mut complaints } = settings::load(path);
+pub fn judged(path: &Path, rights: &Rights<'_>) -> (Option<Settings>, Vec<Complaint>) {
+    let settings::Loaded { settings, mut complaints } = settings::load_by(path, rights.open);
     if let Some(settings) = &settings {
-        complaints.extend(settings::judge(settings));
+        complaints.extend(settings::judge(settings, rights));
         let readable = complaints.iter().all(|complaint| complaint.level != Level::Error);
-        if readable && let Err(why) = tls::load(&tls_files(settings)) {
+        if readable && let Err(why) = tls::load(&tls_files(settings), rights.open) {
             complaints.push(Complaint { level: Level::Error, place: settings.place("tls_cert"), text: why });
         }
     }
     (settings, complaints)
+}
+
+/// Who will run as what when whoever asks starts a server, in one line.
+pub fn roles(settings: &Settings) -> String {
+    let system = settings.authent_method == Method::UnixUser;
+    let named = settings.run_as.as_ref().map(|name| user::find(name).ok().flatten());
+    match named {
+        _ if !access::is_root() => {
+            format!(
+                "started by uid {}, server and authenticator run as that user, without a launcher",
+                process::own_uid()
+            )
+        }
+        Some(Some(user)) => {
+            let low = |port: &Port| port.address.port() < 1024;
+            let pem = settings.tls_cert.iter().chain(&settings.tls_key).map(|file| &file.path);
+            let unread = |path: &Path| access::granted(&user, path, Right::Read).is_err();
+            let needs = [
+                (ports(settings, !settings.tls_cert.is_empty()).iter().any(low), "low ports"),
+                (settings.files.iter().any(|path| unread(path)), "this file"),
+                (pem.into_iter().any(|path| unread(path)), "certificates and keys"),
+                (true, "the drop files of other users"),
+            ];
+            let needs: Vec<&str> = needs.into_iter().filter_map(|(needed, what)| needed.then_some(what)).collect();
+            format!(
+                "started by root, the server runs as {} (uid {}), the authenticator as {}; a launcher keeps root for {}",
+                user.name,
+                user.uid,
+                if system { "root" } else { &user.name },
+                needs.join(", ")
+            )
+        }
+        _ => "started by root, server and authenticator run as root: set run_as to a user of its own".to_owned(),
+    }
 }
 
 pub(super) fn tls_files(settings: &Settings) -> Vec<tls::Files> {
@@ -49,9 +85,9 @@ pub(super) fn tls_files(settings: &Settings) -> Vec<tls::Files> {
     files.collect()
 }
 
-pub(super) fn stamps(files: &[tls::Files]) -> Vec<Stamp> {
+pub(super) fn stamps(files: &[tls::Files], open: &Opener<'_>) -> Vec<Stamp> {
     let stamp = |path: &Path| {
-        let meta = fs::metadata(path).ok()?;
+        let meta = open(path).and_then(|file| file.metadata()).ok()?;
         Some((meta.ino(), meta.size(), meta.modified().ok()?))
     };
     files.iter().flat_map(|files| [stamp(&files.cert), stamp(&files.key)]).collect()
@@ -74,8 +110,14 @@ pub(super) fn ports(settings: &Settings, tls: bool) -> Vec<Port> {
     ports
 }
 
-pub(super) fn bind(port: Port) -> Result<crate::net::TcpListener, String> {
-    listen::tcp(port.address).map_err(|error| {
+pub(super) fn bind(port: Port, launcher: Option<&Launcher>) -> Result<TcpListener, String> {
+    let bound = match (listen::tcp(port.address), launcher) {
+        (Err(error), Some(launcher)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            launcher.bind(port.address).map(listen::adopt)
+        }
+        (bound, _) => bound,
+    };
+    bound.map_err(|error| {
         let row = if port.tls { "pops_port" } else { "pop_port" };
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => format!("another program has it: stop that, or set {row}"),
@@ -143,7 +185,7 @@ pub(super) fn open_to(socket: &Path, control_gid: Option<u32>) -> Result<(), Str
     let shared = std::os::unix::fs::chown(socket, None, gid)
         .and_then(|()| fs::set_permissions(socket, fs::Permissions::from_mode(mode)));
     shared.map_err(|error| {
-        let remedy = "run as root or as a member of control_group, or take control_group out";
+        let remedy = "the user that the server runs as must be a member of it, since it started, or root: or take control_group out";
         format!("{}: cannot be given to control_group: {error}; {remedy}", socket.display())
     })
 }

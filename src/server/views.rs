@@ -18,6 +18,7 @@ use crate::protocol::helper::QUEUE_LIMIT;
 use crate::service::Shared;
 use crate::service::pop3::Visitor;
 use crate::service::{Counts, Outcome};
+use crate::sys::process;
 use crate::text::pattern::PatternList;
 use crate::text::printable::printable;
 
@@ -55,6 +56,11 @@ impl Server {
         let up = SystemTime::now().duration_since(shared.started).unwrap_or_default().as_secs();
         report.add("version", env!("CARGO_PKG_VERSION"));
         report.add("pid", std::process::id());
+        report.add("uid", process::own_uid());
+        if let Some(launcher) = &shared.launcher {
+            report.add("launcher.pid", launcher.pid());
+            report.add("launcher.alive", launcher.is_there());
+        }
         report.add("configuration", shared.settings.file.display().to_string());
         report.add("serving", self.serving());
         report.add("up_secs", up);

@@ -10,7 +10,7 @@ use crate::rules::names;
 use crate::settings::{LockMethod, Settings};
 use crate::store::maildrop::{LockKind, Place};
 use crate::store::path::drop_path;
-use crate::sys::process;
+use crate::sys::user;
 
 /// Who a login means that came to the domain `here`, or `None` when no user can be called so.
 pub fn name(login: &[u8], here: Home, settings: &Settings) -> Option<Name> {
@@ -38,6 +38,7 @@ pub fn place_of(drop: PathBuf, settings: &Settings) -> Place {
         hash_bindir: settings.hash_bindir,
         min_space_bytes: settings.min_space.saturating_mul(1 << 20),
         lone: false,
+        add_status: settings.add_status,
     }
 }
 
@@ -46,7 +47,7 @@ pub fn owner(uid: &[u8], min_uid: u32) -> Result<u32, String> {
     let text = String::from_utf8_lossy(uid);
     let number = match text.parse::<u32>() {
         Ok(number) => Some(number),
-        Err(_) => process::uid_of(&text).map_err(|error| format!("uid {text}: {error}"))?,
+        Err(_) => user::entry(uid).map_err(|error| format!("uid {text}: {error}"))?.map(|entry| entry.uid),
     };
     match number {
         Some(number) if number >= min_uid => Ok(number),

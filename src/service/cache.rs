@@ -3,7 +3,8 @@
 //! An entry is found by a keyed hash (HMAC-SHA-256, a key made at start) of service, name and password: the table holds no
 //! password and none can be tried against a copy of it elsewhere. Failures are never kept, so a changed password works at
 //! once; the old one goes on working until its entry ends, which `authent_cache_hours` bounds and a flush cuts short.
-//! At its bound the table forgets whoever has not been asked for since the hand of the clock last came round.
+//! At its bound the table forgets whoever has not been asked for since the hand of the clock last came round; of many in a
+//! row who have, the last.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -17,6 +18,10 @@ use crate::text::secret::Secret;
 
 /// What an entry is found by.
 pub type Key = [u8; 16];
+
+/// Entries that the hand passes for one newcomer. All may have been asked for, and a round of a large table takes longer
+/// than a turn should.
+const PASSED: usize = 64;
 
 struct Entry {
     /// Whose it is, as a keyed hash that only tells most users apart: enough to forget one, and it fits where the entry had
@@ -86,8 +91,10 @@ impl Cache {
             return;
         }
         if !self.entries.contains_key(&key) {
+            let mut passed = 0;
             while self.entries.len() >= self.limit {
-                self.forget_one(now);
+                self.forget_one(now, passed < PASSED);
+                passed += 1;
             }
             self.hand.push_back(key);
         }
@@ -128,10 +135,11 @@ impl Cache {
             + more.map(Account::held).sum::<usize>()
     }
 
-    fn forget_one(&mut self, now: Instant) {
+    /// The hand goes on by one: forgets who is there, but may spare who was asked for.
+    fn forget_one(&mut self, now: Instant, may_spare: bool) {
         let Some(key) = self.hand.pop_front() else { return };
         if let Some(entry) = self.entries.get_mut(&key) {
-            if entry.asked && entry.until > now {
+            if may_spare && entry.asked && entry.until > now {
                 entry.asked = false;
                 self.hand.push_back(key);
             } else {
@@ -206,6 +214,21 @@ mod tests {
             assert!(cache.len().0 <= 100);
             assert!(cache.hand.len() <= 101);
         }
+    }
+
+    #[test]
+    fn one_newcomer_does_not_turn_the_hand_all_round() {
+        let now = Instant::now();
+        let mut cache = Cache::new(1000, Duration::from_secs(60));
+        for index in 0..1000 {
+            let key = cache.key("pop3", format!("user{index}").as_bytes(), &secret("x"));
+            cache.put(now, key, "user", account("user"));
+            assert!(cache.get(now, &key, b"user").is_some());
+        }
+        let key = cache.key("pop3", b"newcomer", &secret("x"));
+        cache.put(now, key, "newcomer", account("newcomer"));
+        let passed = cache.entries.values().filter(|entry| !entry.asked).count() - 1;
+        assert_eq!((cache.len().0, passed), (1000, PASSED));
     }
 
     #[test]

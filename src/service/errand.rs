@@ -23,6 +23,7 @@ use crate::net::turn::Ticket;
 use crate::protocol::helper::{Account, Question, Verdict};
 use crate::rules::domains::{Home as Domain, Name};
 use crate::settings::Settings;
+use crate::store::disk::RealDisk;
 use crate::store::maildrop::{self, Place, Refused};
 use crate::text::printable::{printable, visible};
 
@@ -159,7 +160,8 @@ impl Errand {
         }
         let volume = shared.volume_of(&self.homes[0].place.drop);
         let kind = if self.deed.is_alone() { Kind::Sync } else { Kind::Read };
-        let work = move |_: &jobs::Pulse| match self.done() {
+        let disk = shared.disk();
+        let work = move |_: &jobs::Pulse| match self.done(&disk) {
             Ok(report) => Outcome::Told(Ok(report)),
             Err(Trouble::Failed(why)) => Outcome::Told(Err(vec![why])),
             Err(Trouble::Busy(why)) => Outcome::InUse(self, why),
@@ -177,11 +179,20 @@ impl Errand {
     }
 
     /// The deed itself. In a job.
-    fn done(&mut self) -> Result<Report, Trouble> {
+    fn done(&mut self, disk: &RealDisk) -> Result<Report, Trouble> {
         for home in &mut self.homes {
             if let Some(uid) = &home.uid {
                 home.place.owner = Some(account::owner(uid, self.settings.min_uid).map_err(Trouble::Failed)?);
+            } else if !home.known && disk.hand.is_some() {
+                // Nobody says whose it is: then it is the file's own, which the launcher judges as it does all.
+                home.place.owner = fs::symlink_metadata(&home.place.drop).ok().map(|about| about.uid());
             }
+        }
+        if let [from, to] = &mut self.homes[..]
+            && !to.known
+            && to.place.owner.is_none()
+        {
+            to.place.owner = from.place.owner;
         }
         let home = &self.homes[0];
         let mut report = Report::default();
@@ -190,19 +201,19 @@ impl Errand {
         match self.deed {
             Deed::Lookup => home.describe(&mut report).map_err(Trouble::Failed)?,
             Deed::Undelete => {
-                let undeleted = maildrop::undelete(&home.place).map_err(refused)?;
+                let undeleted = maildrop::undelete_on(disk, &home.place).map_err(refused)?;
                 report.add("messages", undeleted.messages);
                 report.add("octets", undeleted.octets);
             }
             Deed::Erase => {
-                let erased = maildrop::erase(&home.place).map_err(refused)?;
+                let erased = maildrop::erase_on(disk, &home.place).map_err(refused)?;
                 report.add("drop", shown(&home.place.drop));
                 report.add("bytes", erased.bytes);
                 report.add("known_to_authenticator", home.known);
             }
             Deed::Rename => {
                 let to = &self.homes[1];
-                let renamed = maildrop::rename_user(&home.place, &to.place).map_err(refused)?;
+                let renamed = maildrop::rename_user_on(disk, &home.place, &to.place).map_err(refused)?;
                 report.add("now", printable(to.user.as_bytes()));
                 report.add("drop", shown(&to.place.drop));
                 report.add("bytes", renamed.bytes);
@@ -283,7 +294,7 @@ mod tests {
     }
 
     fn done(folder: &Path, deed: Deed, users: &[&str], uid: Option<&str>) -> Result<serde_json::Value, String> {
-        match errand(folder, deed, users, uid).done() {
+        match errand(folder, deed, users, uid).done(&RealDisk::default()) {
             Ok(report) => Ok(serde_json::from_str(&report.json()).unwrap()),
             Err(Trouble::Busy(why) | Trouble::Failed(why)) => Err(why),
         }

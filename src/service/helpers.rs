@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use crate::net::Registry;
 use crate::net::Token;
-use crate::net::child::{Child, ERROR_BATCH, Program};
+use crate::net::child::{Child, ERROR_BATCH, OWN_EXECUTABLE, Program};
 use crate::net::stream::{Readiness, Turn};
 use crate::net::turn::{Id, Ticket};
 use crate::protocol::helper::{Pool, Rules};
-use crate::settings::Settings;
+use crate::settings::{Method, Settings};
 use crate::text::printable::printable;
 
 /// Lines of standard error that reach the log, per copy and [`ERROR_WINDOW`].
@@ -51,6 +51,13 @@ impl Helpers {
 
     /// What settings say is to be started.
     pub fn program(settings: &Settings) -> Program {
+        if settings.authent_method == Method::UnixUser {
+            return Program {
+                path: OWN_EXECUTABLE.into(),
+                args: vec!["unixauth".to_owned(), "-min_uid".to_owned(), settings.min_uid.to_string()],
+                directory: "/".into(),
+            };
+        }
         Program {
             path: settings.authent_process.program.clone(),
             args: settings.authent_process.arguments().to_vec(),

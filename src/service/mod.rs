@@ -8,6 +8,7 @@
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `helpers.rs` | the authenticators' processes                                                        |
+//! | `launcher.rs` | whom to ask for what root alone may do                                            |
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
@@ -18,6 +19,7 @@ pub mod control;
 pub mod errand;
 pub mod guard;
 pub mod helpers;
+pub mod launcher;
 pub mod names;
 pub mod noise;
 pub mod pop3;
@@ -34,14 +36,17 @@ use crate::net::child::Started;
 use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
 use crate::net::turn::Ticket;
-use crate::net::{TcpStream, UnixStream};
+use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::rules::flood::Flood;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
+use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Commit, Fetched, Maildrop, MessageReader, Miss, Refused, Row};
+use crate::sys::files::{self, Opener};
 use crate::text::fault::Fault;
+use launcher::Launcher;
 use pop3::shown::Shown;
 
 /// How long a login waits for a maildrop that our own compaction or another program's lock keeps from it.
@@ -111,6 +116,19 @@ pub struct Configuration {
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
     pub volumes: Vec<(PathBuf, u64)>,
+    /// The ports that were not open before, as they were opened for it.
+    pub opened: Vec<(Port, TcpListener)>,
+    /// What the launcher calls it.
+    pub launched: u32,
+}
+
+/// A port and what is spoken there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Where.
+    pub address: SocketAddr,
+    /// TLS from the first byte.
+    pub tls: bool,
 }
 
 /// What a file looked like: it has changed when this differs.
@@ -195,6 +213,8 @@ pub struct Shared {
     pub helpers: Vec<helpers::Helpers>,
     /// Their remembered answers.
     pub cache: cache::Cache,
+    /// Who kept root, when we gave it up.
+    pub launcher: Option<Arc<Launcher>>,
     /// Threads for what may wait on a disk.
     pub jobs: jobs::Pool<Outcome>,
     /// Answers for conversations, delivered at the beginning of the next turn.
@@ -233,7 +253,20 @@ pub struct Shared {
     pub started: SystemTime,
 }
 
+/// How the files that a configuration names are opened.
+pub fn opener(launcher: Option<&Launcher>) -> Box<Opener<'_>> {
+    match launcher {
+        Some(launcher) => Box::new(|path| launcher.read(path)),
+        None => Box::new(files::open_to_read),
+    }
+}
+
 impl Shared {
+    /// Where maildrops lie, with the launcher's help where our own rights do not suffice.
+    pub fn disk(&self) -> RealDisk {
+        RealDisk { hand: self.launcher.clone().map(|launcher| launcher as _) }
+    }
+
     /// What follows from settings for POP3 conversations.
     pub fn pop3_rules(settings: &Settings) -> Arc<Rules> {
         Arc::new(Rules {

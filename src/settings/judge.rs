@@ -9,16 +9,35 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::complaint::{Complaint, Level};
-use super::{Group, LockMethod, PlainAuth, Settings};
-use crate::sys::{access, group};
+use super::complaint::{Complaint, Level, Place};
+use super::{Group, LockMethod, Method, PlainAuth, Settings};
+use crate::sys::access::{self, Right};
+use crate::sys::files::{self, Opener};
+use crate::sys::user::{self, User};
+use crate::sys::{group, process};
 
 /// A chain of certificates is a few thousand bytes; this is no PEM file any more.
 const PEM_BYTES: u64 = 1 << 20;
 
-/// Everything about the world around these settings that the operator should know, errors for what no server could work with.
-pub fn judge(settings: &Settings) -> Vec<Complaint> {
-    let mut judge = Judge { settings, complaints: Vec::new() };
+/// With whose rights things are looked at.
+#[derive(Clone, Copy)]
+pub struct Rights<'a> {
+    /// How files are opened that the launcher would open.
+    pub open: &'a Opener<'a>,
+    /// There is a launcher, which has more rights than we have.
+    pub launched: bool,
+}
+
+impl Rights<'_> {
+    /// Our own, whatever they are.
+    pub const OWN: Rights<'static> = Rights { open: &files::open_to_read, launched: false };
+}
+
+/// Everything about the world around these settings that the operator should know, errors for what no server could work
+/// with. As root with a `run_as`, directories are judged as that user would find them.
+pub fn judge(settings: &Settings, rights: &Rights<'_>) -> Vec<Complaint> {
+    let mut judge = Judge { settings, rights, user: None, complaints: Vec::new() };
+    judge.run_as();
     judge.folder("work_path", &settings.work_path, Use::Write);
     if settings.places.contains_key("log_path") {
         judge.folder("log_path", &settings.log_path, Use::Write);
@@ -62,6 +81,9 @@ enum Use {
 
 struct Judge<'a> {
     settings: &'a Settings,
+    rights: &'a Rights<'a>,
+    /// Whom the server will be, when that is not who looks.
+    user: Option<User>,
     complaints: Vec<Complaint>,
 }
 
@@ -71,10 +93,72 @@ impl Judge<'_> {
         self.complaints.push(Complaint { level, place, text });
     }
 
+    /// Who will serve, and whether root can trust what it is told to help with.
+    fn run_as(&mut self) {
+        let Some(name) = &self.settings.run_as else { return };
+        let root = access::is_root();
+        let text = match user::find(name) {
+            Err(error) => format!("run_as: {name} cannot be looked up: {error}"),
+            Ok(None) => {
+                format!("run_as: there is no user {name}: `useradd -r -M -s /usr/sbin/nologin {name}` makes one")
+            }
+            Ok(Some(user)) if user.uid == 0 => "run_as: root is what the server shall not be: take this line out, or \
+                                                name a user of its own"
+                .to_owned(),
+            Ok(Some(user)) if !root => {
+                if user.uid != process::own_uid() {
+                    let text =
+                        format!("run_as means nothing when {name} or another user starts the server, only for root");
+                    self.complain(Level::Note, "run_as", text);
+                }
+                return;
+            }
+            Ok(Some(user)) => {
+                self.user = Some(user);
+                for path in &self.settings.files {
+                    if let Err(why) =
+                        files::open_to_read(path).map_err(|error| error.to_string()).and_then(|file| trust(path, &file))
+                    {
+                        let place = Place { file: path.as_path().into(), line: 0, column: 0 };
+                        self.complaints.push(Complaint { level: Level::Error, place, text: why });
+                    }
+                }
+                return;
+            }
+        };
+        self.complain(Level::Error, "run_as", text);
+    }
+
+    fn may(&self, path: &Path, right: Right) -> io::Result<()> {
+        match &self.user {
+            Some(user) => access::granted(user, path, right),
+            None => access::may(path, right),
+        }
+    }
+
     fn folder(&mut self, name: &str, path: &Path, purpose: Use) {
-        if let Some(text) = unusable(name, path, purpose) {
+        if let Some(text) = self.unusable(name, path, purpose) {
             self.complain(Level::Error, name, text);
         }
+    }
+
+    /// Why the directory that the setting `name` names cannot be used, if so.
+    fn unusable(&self, name: &str, path: &Path, purpose: Use) -> Option<String> {
+        let shown = path.display();
+        Some(match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                format!("{name}: there is no directory {shown}: make it (`mkdir -p {shown}`) or name another")
+            }
+            Err(error) => format!("{name}: {shown} cannot be used: {error}"),
+            Ok(about) if !about.is_dir() => format!("{name}: {shown} is not a directory: name one"),
+            Ok(_) => {
+                let more = if purpose == Use::Read { Right::Read } else { Right::Write };
+                let error = self.may(path, Right::Execute).and_then(|()| self.may(path, more)).err()?;
+                let verb = if purpose == Use::Read { "read" } else { "written" };
+                let who = self.user.as_ref().map_or("the user this runs as", |user| &user.name);
+                format!("{name}: {shown} cannot be {verb} by {who}: {error}; give it to that user")
+            }
+        })
     }
 
     /// Directories of virtual domains. One that is missing is one domain's trouble: all others can be served. Two names of one
@@ -98,7 +182,7 @@ impl Judge<'_> {
                     other.display()
                 );
                 self.complaints.push(Complaint { level: Level::Error, place, text });
-            } else if let Some(text) = unusable(name, path, Use::Read) {
+            } else if let Some(text) = self.unusable(name, path, Use::Read) {
                 self.complaints.push(Complaint { level: Level::Warning, place, text });
             }
         }
@@ -108,15 +192,17 @@ impl Judge<'_> {
     fn locks(&mut self) {
         let settings = self.settings;
         let needed = settings.lock_method.contains(&LockMethod::Dotlock) || settings.bin_path.is_none();
-        if settings.hash_spool != 0 || !needed {
+        // The launcher makes both where the server may not.
+        let launched = self.rights.launched || self.user.is_some();
+        if settings.hash_spool != 0 || !needed || launched {
             return;
         }
         let mut looked_at = HashSet::new();
         let virtually = settings.vdomain.iter().enumerate().map(|(at, line)| ("vdomain", at, &line.drops));
         let all = [("drop_path", 0, &settings.drop_path)].into_iter().chain(virtually);
         for (name, at, drops) in all.filter(|(.., drops)| looked_at.insert(*drops)) {
-            if access::read(drops).is_ok()
-                && let Err(error) = access::write(drops)
+            if self.may(drops, Right::Read).is_ok()
+                && let Err(error) = self.may(drops, Right::Write)
             {
                 let text = format!(
                     "{name}: nothing can be made in {}, neither dotlocks nor bins: {error}; run as a user who may, or set \
@@ -130,6 +216,16 @@ impl Judge<'_> {
     }
 
     fn authenticator(&mut self) {
+        if self.settings.authent_method == Method::UnixUser {
+            if !access::is_root() && !self.rights.launched {
+                let text =
+                    "authent_method: only root may read the passwords of this machine's users: start the server as \
+                            root, with a run_as"
+                        .to_owned();
+                self.complain(Level::Warning, "authent_method", text);
+            }
+            return;
+        }
         let name = "authent_process";
         let command = &self.settings.authent_process;
         let shown = command.program.display();
@@ -139,9 +235,12 @@ impl Judge<'_> {
             }
             Err(error) => format!("{name}: {shown} cannot be used: {error}"),
             Ok(about) if !about.is_file() => format!("{name}: {shown} is not a program: name the program's file"),
-            Ok(_) => match access::execute(&command.program) {
+            Ok(_) => match self.may(&command.program, Right::Execute) {
                 Ok(()) => return,
-                Err(error) => format!("{name}: {shown} cannot be run: {error}; `chmod +x` it or name another"),
+                Err(error) => {
+                    let whom = self.user.as_ref().map(|user| format!(" by {}", user.name)).unwrap_or_default();
+                    format!("{name}: {shown} cannot be run{whom}: {error}; `chmod +x` it or name another")
+                }
             },
         };
         self.complain(Level::Error, name, text);
@@ -149,7 +248,7 @@ impl Judge<'_> {
 
     fn pem(&mut self, name: &str, path: &Path, marker: &str) {
         let shown = path.display();
-        let text = match read_some(path) {
+        let text = match read_some(path, self.rights.open) {
             Err(error) => format!("{name}: {shown} cannot be read: {error}; name a PEM file this user can read"),
             Ok(text) if !text.contains(marker) => {
                 format!(
@@ -184,6 +283,13 @@ impl Judge<'_> {
                 return self.complain(Level::Error, "control_group", text);
             }
         };
+        if let Some(user) = self.user.as_ref().filter(|user| !user.groups.contains(&gid)) {
+            let text = format!(
+                "control_group: {0} cannot give the socket to {name}: make it a member (`usermod -aG {name} {0}`)",
+                user.name
+            );
+            return self.complain(Level::Error, "control_group", text);
+        }
         let work = &self.settings.work_path;
         let Ok(about) = fs::metadata(work) else { return };
         let needed = if about.gid() == gid { 0o010 } else { 0o001 };
@@ -235,25 +341,29 @@ impl Judge<'_> {
     }
 }
 
-/// Why the directory that the setting `name` names cannot be used, if so.
-fn unusable(name: &str, path: &Path, purpose: Use) -> Option<String> {
-    let shown = path.display();
-    Some(match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            format!("{name}: there is no directory {shown}: make it (`mkdir -p {shown}`) or name another")
+/// Whether root may do what this file says: it and the directory it lies in are root's, and nobody else may write there.
+/// Refuses with a sentence that says what to do.
+pub fn trust(path: &Path, file: &File) -> Result<(), String> {
+    let about = file.metadata().map_err(|error| format!("cannot be looked at: {error}"))?;
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let around = fs::metadata(folder).map_err(|error| format!("cannot be looked at: {error}"))?;
+    for (about, shown, sticky) in [(about, path, 0), (around, folder, 0o1000)] {
+        if about.uid() != 0 {
+            let whose = if about.is_dir() { "the directory must be root's" } else { "it must be root's" };
+            return Err(format!(
+                "with run_as root does what this file says, so {whose}: `chown root {}`",
+                shown.display()
+            ));
         }
-        Err(error) => format!("{name}: {shown} cannot be used: {error}"),
-        Ok(about) if !about.is_dir() => format!("{name}: {shown} is not a directory: name one"),
-        Ok(_) => {
-            let may = access::execute(path).and_then(|()| match purpose {
-                Use::Read => access::read(path),
-                Use::Write => access::write(path),
-            });
-            let error = may.err()?;
-            let verb = if purpose == Use::Read { "read" } else { "written" };
-            format!("{name}: {shown} cannot be {verb} by the user this runs as: {error}; give it to that user")
+        // What is sticky lets others make files, not replace root's.
+        if about.mode() & 0o022 != 0 && about.mode() & sticky == 0 {
+            return Err(format!(
+                "with run_as root does what this file says, so nobody else may write there: `chmod go-w {}`",
+                shown.display()
+            ));
         }
-    })
+    }
+    Ok(())
 }
 
 /// Which directory it is, whatever it is called.
@@ -262,11 +372,12 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// The beginning of a regular file; a pipe or a device would keep us waiting.
-fn read_some(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
+fn read_some(path: &Path, open: &Opener<'_>) -> io::Result<String> {
+    let file = open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(PEM_BYTES).read_to_end(&mut bytes)?;
+    file.take(PEM_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

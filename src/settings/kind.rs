@@ -59,6 +59,8 @@ pub enum Kind {
     Group,
     /// The name of a domain.
     Domain,
+    /// The name of a user of this machine.
+    User,
     /// A virtual domain: its prefix, which logins it is about, its name, its drop files.
     VirtualDomain,
     /// A domain and the directory of its drop files.
@@ -88,6 +90,7 @@ impl Kind {
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
             Kind::Group => "GROUP".to_owned(),
             Kind::Domain => "DOMAIN".to_owned(),
+            Kind::User => "USER".to_owned(),
             Kind::VirtualDomain => "PREFIX ADDRESSES|SUFFIX DOMAIN DIRECTORY".to_owned(),
             Kind::DomainFolder => "DOMAIN DIRECTORY".to_owned(),
             Kind::Addresses => "ADDRESS[,ADDRESS ...]".to_owned(),
@@ -604,28 +607,47 @@ impl Field for Command {
     }
 }
 
-/// How users prove who they are: with what to do instead for the two that sites come with.
+/// How users prove who they are: with what to do instead for those that sites come with.
 impl Field for Method {
     fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
         let word = value.one()?;
         match word.text.to_ascii_lowercase().as_str() {
-            "external" => {
-                *self = Method::External;
-                Ok(())
+            "external" => *self = Method::External,
+            "unix_user" => *self = Method::UnixUser,
+            "nt_user" | "netwin" | "kerberos" | "apop" => {
+                let why = "this version asks a program: write `authent_method external` and `authent_process PROGRAM`, \
+                           nwauth for one";
+                return value.refuse(word, why);
             }
-            "unix_user" => value.refuse(
-                word,
-                "system users come with a later version; write `authent_method external` and an authent_process",
-            ),
-            "nt_user" | "netwin" | "kerberos" | "apop" => value.refuse(
-                word,
-                "this version asks a program: write `authent_method external` and `authent_process PROGRAM`, nwauth for one",
-            ),
-            _ => value.refuse(word, "it takes external"),
+            _ => return value.refuse(word, "it takes external or unix_user"),
         }
+        Ok(())
     }
     fn show(&self) -> Vec<String> {
-        vec!["external".to_owned()]
+        let name = match self {
+            Method::External => "external",
+            Method::UnixUser => "unix_user",
+        };
+        vec![name.to_owned()]
+    }
+}
+
+/// The name of a user of this machine; none is no name.
+impl Field for Option<String> {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        if word.text.is_empty() {
+            return Err(value.missing());
+        }
+        let odd = |c: char| c == ':' || c == '/' || c.is_whitespace() || c.is_control();
+        if word.text.contains(odd) || word.text.len() > 256 {
+            return value.refuse(word, "no user has such a name");
+        }
+        *self = Some(word.text.clone());
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        self.iter().map(|name| quote(name)).collect()
     }
 }
 

@@ -31,8 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use complaint::{Complaint, Level, Place};
-pub use judge::judge;
-pub use parse::{Loaded, load};
+pub use judge::{Rights, judge, trust};
+pub use parse::{Loaded, load, load_by};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
@@ -50,6 +50,11 @@ pub struct Settings {
     /// Where each setting that was written stands; what has its default is not here.
     pub places: BTreeMap<&'static str, Vec<Place>>,
 
+    /// All files it was read from, as they were named; none when it was a text.
+    pub files: Vec<PathBuf>,
+
+    /// Whom the server becomes when root starts it; `None` = it stays root.
+    pub run_as: Option<String>,
     /// Domains of ours, in lower case; the first is the main domain. Never empty.
     pub host_domain: Vec<String>,
     /// Base directory of the drop files.
@@ -76,6 +81,8 @@ pub struct Settings {
     pub alt_drop_path: Vec<Elsewhere>,
     /// What follows from these, and from host_domain, drop_path and hash_spool: who a login means.
     pub domains: Domains,
+    /// Whether messages without a Status line are sent with one.
+    pub add_status: bool,
     /// The locks taken on a drop file, in this order.
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.
@@ -215,6 +222,8 @@ kind::choice! {
 pub enum Method {
     /// A program is asked: `authent_process`.
     External,
+    /// They are users of the system: our own program for these is asked.
+    UnixUser,
 }
 
 /// A group of users of this machine, by name.

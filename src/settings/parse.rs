@@ -4,7 +4,6 @@
 //! A file never hangs or floods us: files, their size and depth, and complaints are bounded.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,6 +17,7 @@ use super::words::{Manner, Trouble, Word, is_blank, words};
 use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::sys::access;
+use crate::sys::files::{self, Opener};
 use crate::text::nearest::nearest;
 use crate::text::number::Fraction;
 
@@ -41,7 +41,12 @@ pub struct Loaded {
 
 /// Reads the configuration `path` and what it includes. Reads nothing else: see [`judge`](super::judge()) for what it names.
 pub fn load(path: &Path) -> Loaded {
-    let mut reader = Reader::new(path);
+    load_by(path, &files::open_to_read)
+}
+
+/// The same, each file being opened by `open`.
+pub fn load_by(path: &Path, open: &Opener<'_>) -> Loaded {
+    let mut reader = Reader::new(path, open);
     let whole = reader.settings.place("");
     let read = reader.file(path, &whole, 0);
     reader.settle(read)
@@ -49,12 +54,13 @@ pub fn load(path: &Path) -> Loaded {
 
 /// The same for a text that would stand in the file `path`.
 pub fn load_text(path: &Path, text: &[u8]) -> Loaded {
-    let mut reader = Reader::new(path);
+    let mut reader = Reader::new(path, &files::open_to_read);
     reader.text(&Arc::from(path), text, 0);
     reader.settle(true)
 }
 
-struct Reader {
+struct Reader<'o> {
+    open: &'o Opener<'o>,
     settings: Settings,
     /// The directory that relative paths start from.
     base: PathBuf,
@@ -67,13 +73,13 @@ struct Reader {
     spoken: Vec<&'static str>,
 }
 
-impl Reader {
-    fn new(path: &Path) -> Reader {
+impl<'o> Reader<'o> {
+    fn new(path: &Path, open: &'o Opener<'o>) -> Reader<'o> {
         // Only a missing current directory or an empty name make this fail; opening the file says so better than we can.
         let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = file.parent().unwrap_or(Path::new("/")).to_owned();
         let (complaints, inside, spoken) = (Vec::new(), Vec::new(), Vec::new());
-        Reader { settings: blank(file, path.into()), base, complaints, inside, files: 0, spoken }
+        Reader { open, settings: blank(file, path.into()), base, complaints, inside, files: 0, spoken }
     }
 
     fn complain(&mut self, level: Level, place: &Place, text: impl Into<String>) {
@@ -95,8 +101,9 @@ impl Reader {
         if self.files > FILES {
             return refuse(self, format!("this would be the {}th file: include fewer", self.files));
         }
-        let about = match fs::metadata(path) {
-            Ok(about) if about.is_file() => about,
+        let opened = (self.open)(path).and_then(|file| Ok((file.metadata()?, file)));
+        let (about, file) = match opened {
+            Ok((about, file)) if about.is_file() => (about, file),
             Ok(_) => return refuse(self, format!("{what} is not a regular file: name a file")),
             Err(error) => {
                 let remedy = if depth == 0 { "; `dmail settings --sample` prints one to begin with" } else { "" };
@@ -111,9 +118,10 @@ impl Reader {
             return refuse(self, format!("{what} includes itself: take this line out"));
         }
         let mut bytes = Vec::new();
-        if let Err(error) = File::open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes)) {
+        if let Err(error) = file.take(FILE_BYTES).read_to_end(&mut bytes) {
             return refuse(self, format!("{what} cannot be read: {error}"));
         }
+        self.settings.files.push(path.to_owned());
         let file: Arc<Path> = path.into();
         if about.permissions().mode() & 0o002 != 0 {
             // Who can write it chooses the programs we run.
@@ -237,7 +245,9 @@ impl Reader {
             if self.settings.places.contains_key(row.name) {
                 continue;
             }
-            if row.required && read {
+            // Our own authenticator is at hand.
+            let waived = row.name == "authent_process" && self.settings.authent_method == Method::UnixUser;
+            if row.required && read && !waived {
                 let text = format!("{} is missing: add a line like `{0} {}`", row.name, row.example);
                 self.complain(Level::Error, &whole, text);
             }
@@ -271,6 +281,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         file,
         named,
         places: Default::default(),
+        files: Vec::new(),
+        run_as: None,
         host_domain: Vec::new(),
         drop_path: PathBuf::new(),
         drop_root: Vec::new(),
@@ -282,6 +294,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         drop_prefix: true,
         alt_drop_path: Vec::new(),
         domains: Domains::default(),
+        add_status: false,
         bulletin_path: None,
         bulletin_from: String::new(),
         hide_old_bulls: false,

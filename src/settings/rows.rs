@@ -104,6 +104,14 @@ pub static ROWS: &[Row] = &[
         why: "A domain of this machine's users. The first is the main domain; each further line names another for the same \
               users, so that ann@DOMAIN logs in as ann.",
     }),
+    row!(run_as {
+        kind: User,
+        takes_effect: Restart,
+        example: "dmail",
+        why: "The user, and the groups, that the server takes when root starts it; work_path and log_path must be that user's. \
+              A small launcher keeps root for what needs it: low ports, keys, drop files of other users. This file must then \
+              be root's, and nobody else's to write. Unset, a server that root starts stays root.",
+    }),
     row!(work_path {
         kind: Folder,
         required: true,
@@ -187,6 +195,16 @@ pub static ROWS: &[Row] = &[
               none is left. A drop file that another program than a delivering one was seen to write, a shell user's mailer \
               or another server, is treated as with 1 for 30 days.",
     }),
+    row!(add_status {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: a message without a Status line is sent with one as its first line: `Status: RO` when it was retrieved \
+              whole in an earlier session, else `Status: UN`. Both are as long, so that sizes never change. When a \
+              compaction moves a message that was retrieved, the line goes into the drop file, where a shell user's mailer \
+              sees it. The original's default is true; here it is false, because then every message is sent as it is \
+              stored, byte for byte, and a session that only reads writes nothing.",
+    }),
     row!(hash_bindir {
         kind: Flag,
         default: "false",
@@ -255,17 +273,19 @@ pub static ROWS: &[Row] = &[
     }),
     row!(authent_method {
         part: "Who a user is",
-        kind: OneOf(&["external"]),
+        kind: OneOf(&["external", "unix_user"]),
         default: "external",
         takes_effect: Now,
-        why: "How users prove who they are: external asks the program of authent_process.",
+        why: "How users prove who they are: external asks the program of authent_process; unix_user takes the users of this \
+              machine and their passwords, for which the server must be started as root. Neither a login shell nor a home \
+              is asked for: /bin/false and nologin may have mail.",
     }),
     row!(authent_process {
         kind: Command,
         required: true,
         takes_effect: Now,
         example: "/usr/local/bin/nwauth -path /var/lib/dmail",
-        why: "The authenticator and its arguments. A relative program starts from the directory of this file. The words are \
+        why: "The authenticator and its arguments; with authent_method unix_user not needed. A relative program starts from the directory of this file. The words are \
               split as a shell would, without a shell: quotes work, nothing is expanded.",
     }),
     row!(authent_number {
@@ -536,9 +556,7 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 #[rustfmt::skip]
 pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
-    warn(&["run_as"], "the server stays the user it was started as"),
     warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
-    note(&["add_status"], "messages are sent without a Status line of ours"),
     note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(

@@ -119,7 +119,16 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!((settings.pop3_idle_secs, settings.pop3_login_secs), (600, 180));
     assert_eq!((settings.max_connections, settings.max_errors, settings.min_uid), (0, 10, 100));
     assert_eq!((settings.bulletin_path, settings.bulletin_from.as_str()), (None, "Email System Administrator"));
-    assert!(!settings.hide_old_bulls);
+    assert!(!settings.hide_old_bulls && !settings.add_status);
+}
+
+#[test]
+fn users_of_the_system_need_no_authenticator_of_the_site() {
+    let needed = NEEDED.replace("authent_process /a\n", "");
+    let settings = read(&format!("{needed}authent_method Unix_User\nrun_as dmail\n")).settings.unwrap();
+    assert_eq!((settings.authent_method, settings.run_as.as_deref()), (Method::UnixUser, Some("dmail")));
+    let complaints = read(&format!("{needed}authent_method External\n")).complaints;
+    assert!(complaints.iter().any(|complaint| complaint.text.starts_with("authent_process is missing")));
 }
 
 #[test]
@@ -165,6 +174,7 @@ fn values_of_each_kind_are_read() {
          apop_enable True\n\
          bin_path \"my bins\"\n\
          bin_pfull .75 # of it\n\
+         add_status true\n\
          hash_bindir true\nmin_space 50\n\
          lock_method flock, dotlock\n\
          drop_root /d\ndrop_root /home\n\
@@ -178,6 +188,7 @@ fn values_of_each_kind_are_read() {
     assert!(settings.authent_domain);
     assert_eq!(settings.bin_path.as_deref(), Some(Path::new("/conf/my bins")));
     assert_eq!(settings.bin_pfull.to_string(), "0.75");
+    assert!(settings.add_status);
     assert_eq!((settings.hash_bindir, settings.min_space), (true, 50));
     assert_eq!(settings.lock_method, [LockMethod::Flock, LockMethod::Dotlock]);
     assert_eq!(settings.drop_root, [Path::new("/d"), Path::new("/home")]);
@@ -303,7 +314,9 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("host_domain a..b", ":5:13: error: host_domain cannot be `a..b`: each part"),
         ("host_domain münchen.de", ":5:13: error: host_domain cannot be `münchen.de`: write the domain's xn-- form"),
         ("host_domain EXAMPLE.com", ":5:13: error: host_domain cannot be `EXAMPLE.com`: it is named twice"),
-        ("authent_method unix_user", ":5:16: error: authent_method cannot be `unix_user`: system users come with"),
+        ("authent_method shadow", ":5:16: error: authent_method cannot be `shadow`: it takes external or unix_user"),
+        ("run_as \"\"", ":5:7: error: run_as says nothing: write `run_as USER`"),
+        ("run_as root:wheel", ":5:8: error: run_as cannot be `root:wheel`: no user has such a name"),
         ("authent_method NT_user", ":5:16: error: authent_method cannot be `NT_user`: this version asks a program"),
         ("lock_method dotlock,none", ":5:13: error: lock_method cannot be `dotlock,none`: none stands alone"),
         ("lock_method fcntl fcntl", ":5:19: error: lock_method cannot be `fcntl`: fcntl is there twice"),
@@ -613,7 +626,7 @@ fn judged(folder: &Folder, more: &str) -> Vec<String> {
     let loaded = parse::load_text(&folder.path("dmail.conf"), format!("{text}{more}").as_bytes());
     let settings = loaded.settings.unwrap_or_else(|| panic!("{:?}", loaded.complaints));
     let root = folder.0.path().to_str().unwrap();
-    judge(&settings).iter().map(|complaint| complaint.to_string().replace(root, "")).collect()
+    judge(&settings, &Rights::OWN).iter().map(|complaint| complaint.to_string().replace(root, "")).collect()
 }
 
 #[test]

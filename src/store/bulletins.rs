@@ -2,7 +2,7 @@
 //!
 //! What is there is made into one mbox file below work_path, named by its content, and that is opened like any maildrop: so
 //! bulletins are listed, read slice by slice and watched for changes by the same code as mail. A board that took an older one's
-//! place leaves it to the sessions that read it: the one before, and all that are younger than a day.
+//! place leaves it to the sessions that read it: all that are still read, and all that are younger than a day.
 //!
 //! | file in `work_path/bulletins` | what                                                                          |
 //! |-------------------------------|-------------------------------------------------------------------------------|
@@ -17,7 +17,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
@@ -64,6 +64,8 @@ pub struct Board {
     pub remarks: Vec<String>,
     stamp: u64,
     hash: u64,
+    /// Boards before this one that somebody still reads: their files are open and locked.
+    read: Vec<(u64, Weak<Maildrop>)>,
 }
 
 impl Board {
@@ -90,13 +92,19 @@ impl Board {
         let numbers = board.compile(source, path, &found, &fresh)?;
         board.numbers = numbers.into();
         board.settle(&folder, starting)?;
+        if let Some(old) = old {
+            let last = old.mail.iter().map(|mail| (old.hash, Arc::downgrade(mail)));
+            board.read = last.chain(old.read.iter().cloned()).filter(|(_, mail)| mail.strong_count() > 0).collect();
+        }
+        let known = board.read.iter().find(|(hash, _)| *hash == board.hash);
         if board.numbers.is_empty() {
             let _ = fs::remove_file(&fresh);
-        } else if let Some(mail) = old.and_then(|old| old.mail.clone().filter(|_| old.hash == board.hash)) {
+        } else if let Some(mail) = known.and_then(|(_, mail)| mail.upgrade()) {
+            // It is shown already, or was: a bulletin was taken back while the board without it is still read.
             board.mail = Some(mail);
             let _ = fs::remove_file(&fresh);
         } else {
-            board.open(source, &folder, &fresh, old)?;
+            board.open(source, &folder, &fresh)?;
         }
         Ok(Some(board))
     }
@@ -158,7 +166,7 @@ impl Board {
         Ok(())
     }
 
-    fn open(&mut self, source: &Source, folder: &Path, fresh: &Path, old: Option<&Board>) -> Result<(), Fault> {
+    fn open(&mut self, source: &Source, folder: &Path, fresh: &Path) -> Result<(), Fault> {
         let name = format!("{:016x}.mbox", self.hash);
         let path = folder.join(&name);
         fs::rename(fresh, &path).map_err(Fault::at("renaming", fresh))?;
@@ -174,7 +182,7 @@ impl Board {
             return Err(Fault::new("reading", &path, error));
         }
         self.mail = Some(Arc::new(mail));
-        let before = old.map(|old| format!("{:016x}.mbox", old.hash));
+        let kept: Vec<String> = self.read.iter().map(|(hash, _)| format!("{hash:016x}.mbox")).collect();
         for entry in fs::read_dir(folder).map_err(Fault::at("listing", folder))?.flatten() {
             let other = entry.file_name();
             let other = other.to_string_lossy();
@@ -185,7 +193,7 @@ impl Board {
                     .and_then(|seen| seen.modified())
                     .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LEFT_FOR))
             };
-            if other.contains(".mbox") && !read(&name) && !before.as_ref().is_some_and(read) && !young() {
+            if other.contains(".mbox") && !read(&name) && !kept.iter().any(read) && !young() {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -330,7 +338,8 @@ mod tests {
         let shorter = read(&source, Some(&board), false).unwrap();
         assert_eq!((&*shorter.numbers, shorter.newest), (&[9][..], 10));
         assert_eq!(ids(&board).len(), 2);
-        // Older boards go, but for the one before, when they are a day old.
+        // Older boards go, but for those that are read, when they are a day old.
+        drop(board);
         let folder = dir.path().join("work/bulletins");
         let left = || {
             let names = fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
@@ -399,5 +408,28 @@ mod tests {
         let nowhere = Source { path: Some("/nowhere".into()), ..source };
         assert!(Board::read(&nowhere, None, true).is_err());
         assert!(read(&Source { path: None, ..nowhere }, None, true).unwrap().mail.is_none());
+    }
+
+    #[test]
+    fn a_bulletin_that_is_taken_back_while_the_board_before_is_read_brings_that_board_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(dir.path());
+        let put = |name: &str| fs::write(dir.path().join("board").join(name), format!("{name}\n")).unwrap();
+        put("1.txt");
+        let first = read(&source, None, true).unwrap();
+        put("2.txt");
+        let second = read(&source, Some(&first), false).unwrap();
+        put("3.txt");
+        let third = read(&source, Some(&second), false).unwrap();
+        drop(second);
+        fs::remove_file(dir.path().join("board/2.txt")).unwrap();
+        fs::remove_file(dir.path().join("board/3.txt")).unwrap();
+        let again = read(&source, Some(&third), false).unwrap();
+        assert_eq!(&*again.numbers, &[1]);
+        for board in [first, again] {
+            let mut reader = board.mail.as_ref().unwrap().reader(1, None, Reach::Wait).unwrap();
+            let mut out = crate::text::bytes::Output::default();
+            assert!(reader.pull(&mut [0; 4096], &mut out).is_ok(), "who reads the first board reads on");
+        }
     }
 }

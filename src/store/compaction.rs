@@ -8,7 +8,7 @@
 //!
 //! | step                                              | a crash behind it finds                | and does                          |
 //! |---------------------------------------------------|----------------------------------------|-----------------------------------|
-//! | 1 copy written as `.copy.new`, synced             | the drop as it was                     | nothing                           |
+//! | 1 copy written as `.copy.new`, synced             | the drop as it was                     | removes what was begun            |
 //! | 2 renamed to `.copy`, directory synced            | X+L..N as it was: not yet cut¹         | goes on with step 3               |
 //! | 3 live bytes written at X, synced                 | the same                               | goes on with step 3               |
 //! | 4 size still N? (else copy anew, with the surplus) | the same                              | goes on with step 3               |
@@ -18,6 +18,11 @@
 //!
 //! ¹ A file system that cuts a file writes zeros to the rest of the block it cuts in, perhaps before the new size is on disk.
 //! So the copy also keeps the old bytes of that block, and there a sector may be what it was, or zeros.
+//!
+//! With `add_status` a message that moves anyway, was retrieved and has no Status line gets one behind its From_ line. It goes
+//! into the copy like any other byte, so that recovery knows nothing of it. All such lines together take at most half of what the
+//! dead leave: the drop never grows, and from X+L to N there is always enough of the old bytes to tell the states apart. Messages
+//! for which that is not enough, and those before X, go on being known by the index alone.
 //!
 //! Another inode, other bytes before X, or neither of the two states: the drop was changed by others since, and the copy
 //! is set aside for the operator. Bytes from X+L to N are never written before the cut, because they are what tells the
@@ -36,6 +41,7 @@ use super::index::{Entry, Header, Index, Last, PAGE, Unread, Writer};
 use super::ledger::{Ledger, Record};
 use super::locks::DropLocks;
 use super::refresh::{self, Stale};
+use crate::mail::status::{STATUS_OCTETS, stored};
 use crate::text::fault::Fault;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"DMcopy\0\x01");
@@ -165,15 +171,15 @@ pub(super) fn compact<'d, D: Disk>(
     let mut ledger = refresh::load(desk, bin, &mut Remarks::default())?;
     let times = desk.disk.stat(drop).map_err(desk.fault("looking at"))?;
     let cut = Cut::find(desk, &fresh.index, &header)?;
-    let runs = cut.runs(desk, &fresh.index, &header)?;
-    let length: u64 = runs.iter().map(|(from, to)| to - from).sum();
+    let pieces = cut.pieces(desk, drop, &fresh.index, &header)?;
+    let length: u64 = pieces.iter().map(Piece::bytes).sum();
     // Where everything from X on is dead the copy is next to nothing, and this is what makes room.
     if length > 0 && desk.lacks(HEAD_BYTES + length + BLOCK_BYTES).map_err(Refused::Fault)? {
         return Ok(Compacted { waits_for_space: true, ..Compacted::default() });
     }
     cut.verify(desk, drop, &fresh.index, &header, &ledger, locks, keep_going)?;
 
-    let plan = write_copy(desk, drop, cut.start, &runs, header.drop.size, &ledger, locks, keep_going)?;
+    let plan = write_copy(desk, drop, cut.start, &pieces, header.drop.size, &ledger, locks, keep_going)?;
     let plan = apply(desk, drop, plan, locks)?;
     bury(desk, bin, &mut ledger, &plan)?;
     let renewed = refresh::shortened(desk, &mut ledger)?;
@@ -202,7 +208,7 @@ pub(super) fn excise<'d, D: Disk>(
     let size = desk.disk.stat(drop).map_err(desk.fault("looking at"))?.size;
     let ends = outs.iter().skip(1).map(|(from, _)| *from).chain([size]);
     let runs = outs.iter().zip(ends).map(|(&(_, to), end)| (to, end)).filter(|(from, to)| from < to);
-    let runs: Vec<(u64, u64)> = runs.collect();
+    let runs: Vec<Piece<'_, D>> = runs.map(|(from, to)| Piece::Run(drop, from, to)).collect();
     desk.remove_own(".idx")?;
     let plan = write_copy(desk, drop, start, &runs, size, &Ledger::default(), locks, &mut || true)?;
     apply(desk, drop, plan, locks)?;
@@ -280,6 +286,47 @@ fn bury<D: Disk>(desk: &Desk<D>, bin: &D::File, ledger: &mut Ledger, plan: &Plan
     refresh::append(desk, bin, ledger, &[Record::Burial { through: plan.through }])
 }
 
+/// What the live bytes of a copy are made of.
+enum Piece<'f, D: Disk> {
+    /// A file's bytes, from here to there.
+    Run(&'f D::File, u64, u64),
+    /// A line that is put in.
+    Line(&'static [u8]),
+}
+
+impl<D: Disk> Piece<'_, D> {
+    fn bytes(&self) -> u64 {
+        match self {
+            Piece::Run(_, from, to) => to - from,
+            Piece::Line(line) => line.len() as u64,
+        }
+    }
+}
+
+/// The Status lines that one compaction puts in. Asked about the same entries in the same order, it says the same.
+struct Lines {
+    /// What they may still take.
+    bytes: u64,
+}
+
+impl Lines {
+    fn of<D: Disk>(desk: &Desk<D>, header: &Header) -> Lines {
+        let dead = header.drop.size - header.preamble - header.live_bytes;
+        Lines { bytes: if desk.spot.add_status { dead / 2 } else { 0 } }
+    }
+
+    /// The line that this message gets.
+    fn next(&mut self, entry: &Entry) -> Option<&'static [u8]> {
+        let line = stored(entry.extent.verbatim);
+        let bytes = line.len() as u64;
+        if !entry.seen || !entry.extent.takes_status || bytes > self.bytes {
+            return None;
+        }
+        self.bytes -= bytes;
+        Some(line)
+    }
+}
+
 /// Where the first dead message begins.
 struct Cut {
     start: u64,
@@ -301,14 +348,29 @@ impl Cut {
         Ok(cut)
     }
 
-    /// What lives behind the cut, as runs of bytes.
-    fn runs<D: Disk>(&self, desk: &Desk<D>, index: &Index<D>, header: &Header) -> Result<Vec<(u64, u64)>, Refused> {
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        each(desk, index, header, self.kept, |entry| match runs.last_mut() {
-            Some((_, end)) if *end == entry.extent.offset => *end = entry.extent.end(),
-            _ => runs.push((entry.extent.offset, entry.extent.end())),
+    /// What lives behind the cut, with the lines that are put in.
+    fn pieces<'f, D: Disk>(
+        &self,
+        desk: &Desk<D>,
+        drop: &'f D::File,
+        index: &Index<D>,
+        header: &Header,
+    ) -> Result<Vec<Piece<'f, D>>, Refused> {
+        let mut pieces: Vec<Piece<'f, D>> = Vec::new();
+        let mut lines = Lines::of(desk, header);
+        each(desk, index, header, self.kept, |entry| {
+            let (from, to) = (entry.extent.offset, entry.extent.end());
+            let line = lines.next(&entry);
+            let stop = if line.is_some() { entry.extent.text() } else { to };
+            match pieces.last_mut() {
+                Some(Piece::Run(_, _, end)) if *end == from => *end = stop,
+                _ => pieces.push(Piece::Run(drop, from, stop)),
+            }
+            if let Some(line) = line {
+                pieces.extend([Piece::Line(line), Piece::Run(drop, stop, to)]);
+            }
         })?;
-        Ok(runs)
+        Ok(pieces)
     }
 
     /// Before a byte is destroyed: every message behind the cut either is what the index says, or the ledger calls it dead.
@@ -381,7 +443,18 @@ impl Cut {
         }
         let mut writer = Writer::behind(desk, index, header.generation, self.kept)?;
         let mut failed = Ok(());
+        let mut lines = Lines::of(desk, &header);
         source.read(disk, header.generation, self.kept..header.count, Reach::Wait, |mut entry| {
+            if let Some(line) = lines.next(&entry) {
+                entry.extent.text_bytes += line.len() as u64;
+                entry.extent.octets += STATUS_OCTETS;
+                (entry.extent.read, entry.extent.takes_status) = (true, false);
+                // From now on the drop says it, and whoever changes it there.
+                entry.seen = false;
+                anew.octets += STATUS_OCTETS;
+                anew.live_bytes += line.len() as u64;
+                anew.takers -= 1;
+            }
             let bytes = entry.extent.end() - entry.extent.offset;
             entry.extent.offset = place;
             place += bytes;
@@ -391,7 +464,7 @@ impl Cut {
             }
         })?;
         failed?;
-        if let Some(Entry { extent, occurrence }) = last_kept {
+        if let Some(Entry { extent, occurrence, .. }) = last_kept {
             anew.last = Last {
                 offset: extent.offset,
                 from_bytes: extent.from_bytes,
@@ -432,13 +505,13 @@ fn each<D: Disk>(
         .map_err(|unread| Refused::Fault(refresh::fault(desk, unread)))
 }
 
-/// Steps 1 and 2: the drop's `runs` made durable beside it.
+/// Steps 1 and 2: what lives in the drop made durable beside it.
 #[allow(clippy::too_many_arguments)]
 fn write_copy<D: Disk>(
     desk: &Desk<D>,
     drop: &D::File,
     start: u64,
-    runs: &[(u64, u64)],
+    pieces: &[Piece<'_, D>],
     size: u64,
     ledger: &Ledger,
     locks: &mut DropLocks<'_, D>,
@@ -446,7 +519,7 @@ fn write_copy<D: Disk>(
 ) -> Result<Plan, Refused> {
     let seen = desk.disk.stat(drop).map_err(desk.fault("looking at"))?;
     let seed = desk.disk.random();
-    let length: u64 = runs.iter().map(|(from, to)| to - from).sum();
+    let length: u64 = pieces.iter().map(Piece::bytes).sum();
     let plan = Plan {
         dev: seen.dev,
         inode: seen.inode,
@@ -461,16 +534,15 @@ fn write_copy<D: Disk>(
         bin_id: ledger.id,
         through: ledger.serial,
     };
-    let sources: Vec<_> = runs.iter().map(|&(from, to)| (drop, from, to)).collect();
-    publish(desk, drop, plan, &sources, locks, keep_going)
+    publish(desk, drop, plan, pieces, locks, keep_going)
 }
 
-/// Writes the copy that says `plan`, its live bytes taken from `sources`, under a new name; syncs; gives it the name that counts.
+/// Writes the copy that says `plan`, its live bytes made of `pieces`, under a new name; syncs; gives it the name that counts.
 fn publish<D: Disk>(
     desk: &Desk<D>,
     drop: &D::File,
     mut plan: Plan,
-    sources: &[(&D::File, u64, u64)],
+    pieces: &[Piece<'_, D>],
     locks: &mut DropLocks<'_, D>,
     keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Plan, Refused> {
@@ -484,7 +556,16 @@ fn publish<D: Disk>(
         let mut hash = Xxh3::with_seed(plan.seed);
         let mut piece = Vec::new();
         let mut place = HEAD_BYTES;
-        for &(file, from, to) in sources {
+        for part in pieces {
+            let (file, from, to) = match part {
+                Piece::Run(file, from, to) => (file, *from, *to),
+                Piece::Line(line) => {
+                    hash.update(line);
+                    disk.write(&copy, line, place).map_err(Fault::at("writing", &path))?;
+                    place += line.len() as u64;
+                    continue;
+                }
+            };
             let mut at = from;
             while at < to {
                 piece.resize(PIECE_BYTES.min((to - at) as usize), 0);
@@ -559,9 +640,9 @@ fn apply<D: Disk>(
         }
         // Mail came from a program that knows no locks. It joins the live bytes, in a new copy.
         let surplus = size - plan.size;
-        let sources = [(&copy, HEAD_BYTES, HEAD_BYTES + plan.length), (drop, plan.size, size)];
+        let pieces = [Piece::Run(&copy, HEAD_BYTES, HEAD_BYTES + plan.length), Piece::Run(drop, plan.size, size)];
         let longer = Plan { length: plan.length + surplus, size, ..plan };
-        plan = publish(desk, drop, longer, &sources, locks, &mut || true)?;
+        plan = publish(desk, drop, longer, &pieces, locks, &mut || true)?;
     }
     Err(Refused::Locked)
 }

@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::disk::{Disk, How, LockKind, Stat};
+use super::locks::DropLocks;
 use super::path::letters;
+use super::refresh::{self, Stale};
 use crate::text::fault::Fault;
 use crate::text::number::Fraction;
 
@@ -16,7 +18,8 @@ use crate::text::number::Fraction;
 pub struct Place {
     /// The mbox file.
     pub drop: PathBuf,
-    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory.
+    /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory, or we
+    /// may not.
     pub bin_path: Option<PathBuf>,
     /// The server's own directory.
     pub work_path: PathBuf,
@@ -32,6 +35,8 @@ pub struct Place {
     pub min_space_bytes: u64,
     /// Whether a bin is made, and locked, also where there is no mail: because more is remembered there than deletions.
     pub lone: bool,
+    /// Whether a message without a Status line is sent with one, see [`status`](crate::mail::status).
+    pub add_status: bool,
 }
 
 impl Place {
@@ -47,6 +52,7 @@ impl Place {
             hash_bindir: false,
             min_space_bytes: 0,
             lone: false,
+            add_status: false,
         }
     }
 }
@@ -151,8 +157,22 @@ pub(super) struct Spot {
     pub(super) full: Fraction,
     pub(super) locks: [Option<LockKind>; 3],
     pub(super) min_space_bytes: u64,
+    pub(super) add_status: bool,
     /// Where the intent log is.
     pub(super) work: Box<Path>,
+}
+
+impl Spot {
+    /// The spot of a place, without a directory for bins.
+    pub(super) fn of(place: &Place) -> Spot {
+        let mut locks = [None; 3];
+        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
+            *slot = Some(*kind);
+        }
+        let Place { owner, full, min_space_bytes, add_status, .. } = *place;
+        let (drop, work) = (place.drop.as_path().into(), place.work_path.as_path().into());
+        Spot { drop, bins: None, owner, full, locks, min_space_bytes, add_status, work }
+    }
 }
 
 /// What came of trying for the session lock.
@@ -184,19 +204,7 @@ pub(super) struct Desk<D: Disk> {
 impl<D: Disk> Desk<D> {
     /// Holds the directories of `place`; the bins' one is made when `make`. `None`: one of them is not there.
     pub(super) fn at(disk: &D, place: &Place, make: bool) -> Result<Option<Desk<D>>, Refused> {
-        let mut locks = [None; 3];
-        for (slot, kind) in locks.iter_mut().zip(&place.locks) {
-            *slot = Some(*kind);
-        }
-        let mut spot = Spot {
-            drop: place.drop.as_path().into(),
-            bins: None,
-            owner: place.owner,
-            full: place.full,
-            locks,
-            min_space_bytes: place.min_space_bytes,
-            work: place.work_path.as_path().into(),
-        };
+        let mut spot = Spot::of(place);
         let Some(parent) = place.drop.parent() else {
             return Err(refuse("opening", &place.drop, "not the path of a file"));
         };
@@ -206,6 +214,10 @@ impl<D: Disk> Desk<D> {
             Some(path) => Some(path.clone()),
             // In a directory where others may write they could take our files away or put theirs in their place.
             None if seen.mode & 0o022 != 0 => Some(place.work_path.join("bin")),
+            // Nor is it ours where the drop is another user's and we are not root.
+            None if place.owner.is_some_and(|owner| owner != disk.uid()) && disk.uid() != 0 => {
+                Some(place.work_path.join("bin"))
+            }
             None => None,
         };
         let mut other = None;
@@ -268,8 +280,15 @@ impl<D: Disk> Desk<D> {
         there(disk.remove(&self.dir, &new)).map_err(Fault::at("removing", &path))?;
         let file = match disk.open(&self.dir, &new, How::CreateNew) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
-            Err(error) => return Err(Fault::new("making", &path, error).into()),
+            Err(error) => match (error.kind(), self.spot.owner) {
+                (io::ErrorKind::AlreadyExists, _) => return Err(Refused::Locked),
+                // Where our own rights end, another makes it.
+                (io::ErrorKind::PermissionDenied, Some(owner)) => {
+                    disk.open_for(&self.spot.drop, owner, How::Create).map_err(self.fault("making"))?;
+                    return Ok(());
+                }
+                _ => return Err(Fault::new("making", &path, error).into()),
+            },
         };
         let made = disk.give(&file, self.spot.owner, &self.dir).map_err(Fault::at("giving to its owner", &path));
         let named = made.and_then(|()| {
@@ -305,13 +324,13 @@ impl<D: Disk> Desk<D> {
         Ok(dir.map(|dir| (path, dir)))
     }
 
-    /// Moves the bin here from where the other value of `hash_bindir` had put it, unless a session holds it there. Whether
-    /// there was one: then begin again. The ledger comes last, because who finds it here looks no further.
+    /// Moves the bin here from where the other value of `hash_bindir` had put it, unless a session holds it there; an
+    /// interrupted compaction is completed before. Whether there was one: then begin again. The ledger comes last, because who finds it here looks no further.
     pub(super) fn take_over(&self) -> Result<bool, Refused> {
         let Some((other, dir)) = self.other_dir()? else { return Ok(false) };
         let (disk, name) = (&self.disk, self.own(".bin"));
         let path = other.join(&name);
-        let Some((bin, seen)) = self.open(&dir, &name, &path, How::Write)? else { return Ok(false) };
+        let Some((bin, seen)) = self.open(&dir, &name, &path, How::Write, None)? else { return Ok(false) };
         self.ours(&path, &seen)?;
         if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
             return Err(Refused::InUse);
@@ -319,9 +338,23 @@ impl<D: Disk> Desk<D> {
         if !disk.look(&dir, &name).is_ok_and(|now| (now.dev, now.inode) == (seen.dev, seen.inode)) {
             return Ok(true);
         }
+        // Between two moves copy and ledger would not lie together, and a setting put back then would serve a drop that is
+        // half written.
+        let _renewed = match self.complete(other, &dir, &bin) {
+            Ok(renewed) => renewed,
+            Err(Stale::Refused(refused)) => return Err(refused),
+            Err(Stale::Replaced) => return Ok(true),
+            // Of another drop: it is judged when it is here.
+            Err(Stale::Alien) => None,
+        };
         if self.has_own(".copy")? && disk.look(&dir, &self.own(".copy")).is_ok() {
             // One of them is of no ledger we have: for the operator to judge.
             self.set_aside(".copy")?;
+        }
+        for ending in [".copy.new", ".bin.new"] {
+            // Of somebody who was killed. They may hold mail, and nobody would look for them there again.
+            let removed = there(disk.remove(&dir, &self.own(ending)));
+            removed.map_err(Fault::at("removing", &other.join(self.own(ending))))?;
         }
         for ending in [".copy", ".idx", ".bin"] {
             let moved = there(disk.move_to(&dir, &self.own(ending), &self.bins));
@@ -330,6 +363,19 @@ impl<D: Disk> Desk<D> {
         disk.sync_dir(&self.bins).map_err(Fault::at("syncing the directory of", &self.own_path(".bin")))?;
         disk.sync_dir(&dir).map_err(Fault::at("syncing", other))?;
         Ok(true)
+    }
+
+    /// Completes the compaction whose copy lies with `bin` in `dir`, at the other place. The ledger, if it was written anew.
+    fn complete(&self, other: &Path, dir: &D::Dir, bin: &D::File) -> Result<Option<D::File>, Stale> {
+        let copied = there(self.disk.look(dir, &self.own(".copy"))).map_err(Fault::at("looking at", other))?;
+        if copied.is_none() {
+            return Ok(None);
+        }
+        let spot = Spot { bins: Some(other.into()), ..self.spot.clone() };
+        let Some(desk) = Desk::hold(&self.disk, spot, None, false)? else { return Ok(None) };
+        let Some((drop, _)) = desk.open_drop()? else { return Ok(None) };
+        let mut locks = DropLocks::take(&desk, &drop)?;
+        Ok(refresh::refresh_locked(&desk, &drop, bin, &mut locks)?.bin)
     }
 
     /// The drop's name in its directory.
@@ -360,7 +406,7 @@ impl<D: Disk> Desk<D> {
 
     /// Opens the drop, if it is there, and sees that it is what it should be.
     pub(super) fn open_drop(&self) -> Result<Option<(D::File, Stat)>, Refused> {
-        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write)?;
+        let found = self.open(&self.dir, self.name(), &self.spot.drop, How::Write, self.spot.owner)?;
         if let Some((_, seen)) = &found
             && let Some(owner) = self.spot.owner
             && seen.uid != owner
@@ -385,7 +431,7 @@ impl<D: Disk> Desk<D> {
     /// Opens one of our own files, if it is there or `how` makes it, and sees that it is ours.
     pub(super) fn open_own(&self, ending: &str, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
         let path = self.own_path(ending);
-        let found = self.open(&self.bins, &self.own(ending), &path, how)?;
+        let found = self.open(&self.bins, &self.own(ending), &path, how, None)?;
         if let Some((_, seen)) = &found {
             self.ours(&path, seen)?;
         }
@@ -415,6 +461,14 @@ impl<D: Disk> Desk<D> {
         Ok(Bin::Held(bin))
     }
 
+    /// The same on a bin that is made when there is none, here or at the other place: one made here hides the one there.
+    pub(super) fn lock_or_make_bin(&self) -> Result<Bin<D::File>, Refused> {
+        match self.lock_bin(How::Write)? {
+            Bin::Absent => self.lock_bin(How::Create),
+            found => Ok(found),
+        }
+    }
+
     fn ours(&self, path: &Path, seen: &Stat) -> Result<(), Refused> {
         if seen.uid != self.disk.uid() && Some(seen.uid) != self.spot.owner {
             return Err(refuse("opening", path, &format!("belongs to uid {}", seen.uid)));
@@ -422,10 +476,28 @@ impl<D: Disk> Desk<D> {
         Ok(())
     }
 
-    fn open(&self, dir: &D::Dir, name: &Path, path: &Path, how: How) -> Result<Option<(D::File, Stat)>, Refused> {
-        let file = match there(self.disk.open(dir, name, how)) {
+    /// With `owner`, and where our own rights do not suffice, with that user's.
+    fn open(
+        &self,
+        dir: &D::Dir,
+        name: &Path,
+        path: &Path,
+        how: How,
+        owner: Option<u32>,
+    ) -> Result<Option<(D::File, Stat)>, Refused> {
+        let opened = match (self.disk.open(dir, name, how), owner) {
+            (Err(error), Some(owner)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.disk.open_for(path, owner, how)
+            }
+            (opened, _) => opened,
+        };
+        let file = match there(opened) {
             Ok(None) => return Ok(None),
             Ok(Some(file)) => file,
+            // Whoever could have opened it would not, and says why.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && error.get_ref().is_some() => {
+                return Err(Refused::Unsafe(Fault::new("opening", path, error)));
+            }
             Err(error) => {
                 // Links, directories and sockets refuse to be opened, each in its own words.
                 return Err(match self.disk.look(dir, name) {

@@ -1,16 +1,17 @@
 //! Every file call the store makes, so that a test can stand in for the disk: lose and reorder what was not synced, split a
 //! file's size from its bytes, stop between any two calls, let other programs write in between.
 //!
-//! [`RealDisk`] is the one that serves; it has no state and costs nothing over the calls themselves.
+//! [`RealDisk`] is the one that serves; it costs nothing over the calls themselves.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, DirBuilder, File, FileTimes};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -115,11 +116,49 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn holder(&self) -> Holder;
     /// Whether a process of our world still runs.
     fn is_alive(&self, holder: &Holder) -> bool;
+
+    /// Opens the drop `path`, which is `owner`'s, where our own rights did not suffice.
+    fn open_for(&self, path: &Path, owner: u32, how: How) -> io::Result<Self::File> {
+        let _ = (path, owner, how);
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    /// Makes the dotlock of that drop, saying `line`, where our own rights did not suffice. It is ours.
+    fn lock_for(&self, path: &Path, owner: u32, line: &[u8]) -> io::Result<Self::File> {
+        let _ = (path, owner, line);
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    /// Takes the dotlock of that drop away if it is still that file, where our own rights did not suffice.
+    fn unlock_for(&self, path: &Path, owner: u32, inode: u64) -> io::Result<()> {
+        let _ = (path, owner, inode);
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
 }
 
-/// The system's own.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RealDisk;
+/// Somebody with more rights than ours, who does the few things that drops of other users need: the last three of [`Disk`].
+/// May wait. It judges for itself what it is asked.
+pub trait Hand: fmt::Debug + Send + Sync {
+    /// See [`Disk::open_for`]; the file is made when it is not there and `create`.
+    fn open(&self, path: &Path, owner: u32, create: bool) -> io::Result<File>;
+    /// See [`Disk::lock_for`].
+    fn lock(&self, path: &Path, owner: u32, line: &[u8]) -> io::Result<File>;
+    /// See [`Disk::unlock_for`].
+    fn unlock(&self, path: &Path, owner: u32, inode: u64) -> io::Result<()>;
+}
+
+/// The system's own, and the hand that helps where our rights end, if there is one.
+#[derive(Clone, Debug, Default)]
+pub struct RealDisk {
+    /// See there.
+    pub hand: Option<Arc<dyn Hand>>,
+}
+
+impl RealDisk {
+    fn hand(&self) -> io::Result<&dyn Hand> {
+        self.hand.as_deref().ok_or_else(|| io::ErrorKind::PermissionDenied.into())
+    }
+}
 
 fn time(nanos: i64) -> SystemTime {
     let size = Duration::from_nanos(nanos.unsigned_abs());
@@ -290,6 +329,18 @@ impl Disk for RealDisk {
     fn is_alive(&self, holder: &Holder) -> bool {
         // A process that hides from us is still one.
         started(holder.pid).map_or_else(|| process::exists(holder.pid), |started| started == holder.started)
+    }
+
+    fn open_for(&self, path: &Path, owner: u32, how: How) -> io::Result<File> {
+        self.hand()?.open(path, owner, how == How::Create)
+    }
+
+    fn lock_for(&self, path: &Path, owner: u32, line: &[u8]) -> io::Result<File> {
+        self.hand()?.lock(path, owner, line)
+    }
+
+    fn unlock_for(&self, path: &Path, owner: u32, inode: u64) -> io::Result<()> {
+        self.hand()?.unlock(path, owner, inode)
     }
 }
 

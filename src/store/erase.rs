@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::io;
 
 use super::desk::{Bin, Desk, Place, Refused, there};
-use super::disk::{Disk, How, RealDisk};
+use super::disk::Disk;
 use super::locks::DropLocks;
 use super::maildrop::ATTEMPTS;
 use crate::text::fault::Fault;
@@ -29,12 +29,7 @@ pub struct Erased {
 /// Takes the mailbox at `place` away; none there is as good. [`Refused::InUse`] while a session or a compaction has it,
 /// [`Refused::Locked`] while another program has the drop; after any other refusal it may be erased in part. Waits for the disk:
 /// only in a job.
-pub fn erase(place: &Place) -> Result<Erased, Refused> {
-    erase_on(&RealDisk, place)
-}
-
-/// [`erase`] on a disk of the caller's.
-pub(super) fn erase_on<D: Disk>(disk: &D, place: &Place) -> Result<Erased, Refused> {
+pub fn erase_on<D: Disk>(disk: &D, place: &Place) -> Result<Erased, Refused> {
     for _ in 0..ATTEMPTS {
         let Some(desk) = Desk::at(disk, place, true)? else { return Ok(Erased::default()) };
         if let Some(erased) = attempt(&desk)? {
@@ -46,7 +41,7 @@ pub(super) fn erase_on<D: Disk>(disk: &D, place: &Place) -> Result<Erased, Refus
 
 /// `None`: something was replaced under our hands, begin again.
 fn attempt<D: Disk>(desk: &Desk<D>) -> Result<Option<Erased>, Refused> {
-    let Bin::Held(bin) = desk.lock_bin(How::Create)? else { return Ok(None) };
+    let Bin::Held(bin) = desk.lock_or_make_bin()? else { return Ok(None) };
     let drop = desk.open_drop()?.map(|(drop, _)| drop);
     let locks = DropLocks::take_on(desk, drop.as_ref())?;
     let bytes = match &drop {

@@ -4,7 +4,7 @@
 //! mark. Both wait for the disk: only in a job, before the commit.
 
 use super::disk::{Disk, Reach};
-use super::maildrop::{Maildrop, Miss, Row};
+use super::maildrop::{Maildrop, Miss};
 use crate::mail::asctime::posted;
 
 impl<D: Disk> Maildrop<D> {
@@ -21,7 +21,7 @@ impl<D: Disk> Maildrop<D> {
             for (number, entry) in &page {
                 let wanted = !self.is_deleted(*number) && allows(*number);
                 if wanted && posted(&self.core.read_from_line(entry)?).is_some_and(|moment| moment < before) {
-                    old.push(Row { number: *number, octets: entry.extent.octets, uid: entry.uid(), deleted: false });
+                    old.push(self.core.row(*number, entry, false));
                 }
             }
         }

@@ -19,7 +19,7 @@ use crate::mail::identity::Uid;
 use crate::mail::mbox::Extent;
 use crate::rules::bulletins::Seen;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"DMidx\0\0\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"DMidx\0\0\x02");
 pub(super) const HEADER_BYTES: usize = 256;
 pub(super) const ENTRY_BYTES: usize = 64;
 /// Entries in one read: what a page of LIST or UIDL takes.
@@ -61,6 +61,8 @@ pub(super) struct Header {
     pub(super) count: u32,
     pub(super) octets: u64,
     pub(super) last_read: u32,
+    /// How many of the messages take a Status line.
+    pub(super) takers: u32,
     /// Bytes before the first From_ line.
     pub(super) preamble: u64,
     /// Bytes of live messages, From_ lines and blank lines included.
@@ -135,6 +137,7 @@ impl Header {
             u64::from(self.bulletins.through),
             self.bulletins.beyond,
             self.foreign_secs,
+            u64::from(self.takers),
         ];
         let mut bytes = [0; HEADER_BYTES];
         for (word, place) in words.iter().zip(bytes.chunks_exact_mut(8)) {
@@ -182,6 +185,7 @@ impl Header {
             tail_hash: word(24),
             bulletins: Seen { epoch: word(25), through: word(26) as u32, beyond: word(27) },
             foreign_secs: word(28),
+            takers: word(29) as u32,
         })
     }
 }
@@ -191,6 +195,8 @@ impl Header {
 pub(super) struct Entry {
     pub(super) extent: Extent,
     pub(super) occurrence: u32,
+    /// It was retrieved in an earlier session. Known nowhere else.
+    pub(super) seen: bool,
 }
 
 impl Entry {
@@ -198,9 +204,17 @@ impl Entry {
         Uid { hash: self.extent.hash, occurrence: self.occurrence }
     }
 
+    /// Whether somebody read it, there or here.
+    pub(super) fn is_read(&self) -> bool {
+        self.seen || self.extent.read
+    }
+
     fn encode(&self, generation: u64, position: u64) -> [u8; ENTRY_BYTES] {
         let extent = &self.extent;
-        let flags = u64::from(extent.read) | u64::from(extent.verbatim) << 1;
+        let flags = u64::from(extent.read)
+            | u64::from(extent.verbatim) << 1
+            | u64::from(extent.takes_status) << 2
+            | u64::from(self.seen) << 3;
         let words = [
             extent.offset,
             extent.text_bytes,
@@ -235,8 +249,10 @@ impl Entry {
                 trail_bytes: (word(6) >> 8) as u8,
                 read: word(6) & 1 != 0,
                 verbatim: word(6) & 2 != 0,
+                takes_status: word(6) & 4 != 0,
             },
             occurrence: word(5) as u32,
+            seen: word(6) & 8 != 0,
         })
     }
 }
@@ -293,6 +309,38 @@ impl<D: Disk> Index<D> {
                 each(Entry::decode(entry, generation, position).ok_or(Unread::Doubtful)?);
                 position += 1;
             }
+        }
+        Ok(())
+    }
+
+    /// Puts down who was seen: `seen` has one bit a message, number 1 in the lowest of the first word. Not synced, and only in
+    /// a file that still is the index of that generation; what cannot be put down is unseen once more.
+    pub(super) fn put_seen(&self, disk: &D, generation: u64, count: u32, seen: &[u64]) -> Result<(), Unread> {
+        const { assert!(PAGE == u64::BITS as usize, "a word of bits is a page") };
+        let Index::File(file) = self else { return Ok(()) };
+        let mut last = 0;
+        for (word, &bits) in seen.iter().enumerate().filter(|(_, bits)| **bits != 0) {
+            let start = (word * PAGE) as u32;
+            let (mut bytes, mut position) = (Vec::with_capacity(PAGE * ENTRY_BYTES), u64::from(start));
+            self.read(disk, generation, start..count.min(start + PAGE as u32), Reach::Wait, |mut entry| {
+                entry.seen |= bits >> (position - u64::from(start)) & 1 != 0;
+                bytes.extend_from_slice(&entry.encode(generation, position));
+                position += 1;
+            })?;
+            let at = HEADER_BYTES as u64 + u64::from(start) * ENTRY_BYTES as u64;
+            disk.write(file, &bytes, at).map_err(Unread::Failed)?;
+            last = start + 64 - bits.leading_zeros();
+        }
+        if last == 0 {
+            return Ok(());
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        if disk.read(file, &mut bytes, 0, Reach::Wait).map_err(Unread::Failed)? < HEADER_BYTES {
+            return Err(Unread::Doubtful);
+        }
+        let header = Header::decode(&bytes).filter(|header| header.generation == generation).ok_or(Unread::Doubtful)?;
+        if header.last_read < last {
+            disk.write(file, &Header { last_read: last, ..header }.encode(), 0).map_err(Unread::Failed)?;
         }
         Ok(())
     }

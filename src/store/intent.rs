@@ -304,7 +304,7 @@ impl Intents {
     /// Opens the log in `work_path`, which is made when it is not there. What is open in it waits for
     /// [`recover`](super::delivery::recover). Refuses while another server has it. Waits for the disk: only in a job.
     pub fn open(work_path: &Path) -> Result<Intents, Refused> {
-        Intents::open_on(&RealDisk, work_path)
+        Intents::open_on(&RealDisk::default(), work_path)
     }
 }
 

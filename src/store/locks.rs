@@ -16,13 +16,19 @@
 //! first name is taken by one of us at a time, and only who has it judges and removes: so no two of us can judge the same stale
 //! lock, and none removes the fresh one of another. Removing is renaming to a name nobody knows, looking whether it was what
 //! had been judged (else it gets its name back), and only then taking it away.
+//!
+//! In a directory where we may make or remove nothing, a hand with more rights does the same by the same rules
+//! ([`lock_for_another`]), and gives us the file: the kernel's lock on it goes with the open file, so it is ours then.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::desk::{Desk, Refused, Remark, Remarks, there};
-use super::disk::{Disk, Holder, How, LockKind, Reach, Stat};
+use super::disk::{Disk, Holder, How, LockKind, Reach, RealDisk, Stat};
+use crate::sys::files;
 use crate::text::fault::Fault;
 
 /// A dotlock that was not touched for so long is nobody's: procmail waits as long. Never less than ten minutes, which others
@@ -60,7 +66,7 @@ impl<'d, D: Disk> DropLocks<'d, D> {
         let mut unmade = None;
         for kind in desk.spot.locks.into_iter().flatten() {
             if kind == LockKind::Dotlock {
-                match dotlock(desk)? {
+                match dotlock(&Door::of(desk))? {
                     Dotlock::Ours(held) => locks.held.push(held),
                     Dotlock::MayNot(error) => unmade = Some(error),
                 }
@@ -74,7 +80,7 @@ impl<'d, D: Disk> DropLocks<'d, D> {
         match unmade {
             // Nothing is held: other programs could write while we take bytes out.
             Some(error) if locks.held.is_empty() => {
-                return Err(Fault::new("making", &path_of(desk, ".lock"), error).into());
+                return Err(Fault::new("making", &Door::of(desk).path(), error).into());
             }
             Some(_) => locks.remarks.add(Remark::NoDotlock),
             None => {}
@@ -107,8 +113,12 @@ impl<D: Disk> Drop for DropLocks<'_, D> {
                 Held::Dotlock { inode, .. } => {
                     let name = self.desk.with(".lock");
                     // Somebody may have found us stale and taken the lock for himself.
-                    if disk.look(&self.desk.dir, &name).is_ok_and(|seen| seen.inode == inode) {
-                        drop(disk.remove(&self.desk.dir, &name));
+                    if disk.look(&self.desk.dir, &name).is_ok_and(|seen| seen.inode == inode)
+                        && let Err(error) = disk.remove(&self.desk.dir, &name)
+                        && denied(&error)
+                        && let Some(owner) = self.desk.spot.owner
+                    {
+                        drop(disk.unlock_for(&self.desk.spot.drop, owner, inode));
                     }
                 }
             }
@@ -130,6 +140,48 @@ fn parse(line: &[u8]) -> Option<Holder> {
     Some(Holder { world: words.next()?.to_owned(), pid, started })
 }
 
+/// Where the dotlock of a drop stands.
+struct Door<'d, D: Disk> {
+    disk: &'d D,
+    dir: &'d D::Dir,
+    drop: &'d Path,
+    /// Whose drop it is, if a hand may be asked about it.
+    owner: Option<u32>,
+}
+
+impl<'d, D: Disk> Door<'d, D> {
+    fn of(desk: &'d Desk<D>) -> Door<'d, D> {
+        Door { disk: &desk.disk, dir: &desk.dir, drop: &desk.spot.drop, owner: desk.spot.owner }
+    }
+
+    /// A name in the drop's directory: the drop's own with something before it and after it.
+    fn named(&self, before: &str, after: &str) -> PathBuf {
+        let mut name = OsString::from(before);
+        name.push(self.drop.file_name().unwrap_or(OsStr::new("")));
+        name.push(after);
+        name.into()
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.named("", ".lock")
+    }
+
+    /// Our dotlock's first name: no user's drop is called so.
+    fn first(&self) -> PathBuf {
+        self.named(".", ".lock.new")
+    }
+
+    /// The full path of the dotlock, for faults.
+    fn path(&self) -> PathBuf {
+        self.drop.with_file_name(self.lock())
+    }
+
+    fn is_at(&self, name: &Path, seen: &Stat) -> bool {
+        let same = |now: Stat| (now.dev, now.inode, now.mtime) == (seen.dev, seen.inode, seen.mtime);
+        self.disk.look(self.dir, name).is_ok_and(same)
+    }
+}
+
 /// What came of asking for the dotlock.
 enum Dotlock<D: Disk> {
     Ours(Held<D>),
@@ -137,32 +189,86 @@ enum Dotlock<D: Disk> {
     MayNot(io::Error),
 }
 
-/// The path of the dotlock, or of another file in the drop's directory, for faults.
-fn path_of<D: Disk>(desk: &Desk<D>, ending: &str) -> PathBuf {
-    desk.spot.drop.with_file_name(desk.with(ending))
+fn dotlock<D: Disk>(door: &Door<'_, D>) -> Result<Dotlock<D>, Refused> {
+    let disk = door.disk;
+    let line = line(&disk.holder());
+    let file = match make(door, line.as_bytes(), &|_| Ok(()))? {
+        Made::Ours(file) => file,
+        Made::MayNot(error) => match door.owner.filter(|_| denied(&error)) {
+            None => return Ok(Dotlock::MayNot(error)),
+            Some(owner) => match disk.lock_for(door.drop, owner, line.as_bytes()) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
+                Err(error) if denied(&error) => return Ok(Dotlock::MayNot(error)),
+                Err(error) => return Err(Fault::new("making", &door.path(), error).into()),
+            },
+        },
+    };
+    let inode = disk.stat(&file).map_err(Fault::at("looking at", &door.path()))?.inode;
+    Ok(Dotlock::Ours(Held::Dotlock { file, inode, touched: disk.now() }))
 }
 
-/// Our dotlock's first name: no user's drop is called so.
-fn first_name<D: Disk>(desk: &Desk<D>) -> PathBuf {
-    desk.own(".lock.new")
+fn denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
-fn dotlock<D: Disk>(desk: &Desk<D>) -> Result<Dotlock<D>, Refused> {
-    let disk = &desk.disk;
-    let (new, name) = (first_name(desk), desk.with(".lock"));
-    let file = match enter(desk, &new)? {
+/// Makes the dotlock of `drop`, which lies in `dir`, for `uid`, who may not: it is his, and says `line`. Refuses as the
+/// system does for a name that is taken while somebody else has it.
+pub fn lock_for_another(dir: &File, drop: &Path, uid: u32, line: &[u8]) -> io::Result<File> {
+    let give = |file: &File| fchown(file, Some(uid), Some(dir.metadata()?.gid()));
+    lock_and_give(&RealDisk::default(), dir, drop, line, &give)
+}
+
+/// [`lock_for_another`] on a disk of the caller's.
+pub(super) fn lock_and_give<D: Disk>(
+    disk: &D,
+    dir: &D::Dir,
+    drop: &Path,
+    line: &[u8],
+    give: &dyn Fn(&D::File) -> io::Result<()>,
+) -> io::Result<D::File> {
+    match make(&Door { disk, dir, drop, owner: None }, line, give) {
+        Ok(Made::Ours(file)) => Ok(file),
+        Ok(Made::MayNot(error)) => Err(error),
+        Err(Refused::InUse | Refused::Locked) => Err(files::taken()),
+        Err(Refused::Unsafe(fault) | Refused::Fault(fault)) => Err(fault.source),
+    }
+}
+
+/// Takes that dotlock away, if it is this file; whether it was.
+pub fn unlock_for_another(dir: &File, drop: &Path, inode: u64) -> io::Result<bool> {
+    unlock_by_number(&RealDisk::default(), dir, drop, inode)
+}
+
+/// [`unlock_for_another`] on a disk of the caller's.
+pub(super) fn unlock_by_number<D: Disk>(disk: &D, dir: &D::Dir, drop: &Path, inode: u64) -> io::Result<bool> {
+    let is_it = |name: &Path| disk.look(dir, name).is_ok_and(|seen| seen.is_file() && seen.inode == inode);
+    take_away(&Door { disk, dir, drop, owner: None }, &is_it)
+}
+
+/// What came of making it.
+enum Made<D: Disk> {
+    Ours(D::File),
+    MayNot(io::Error),
+}
+
+/// The dotlock made under its first name, and given its own; `give` hands it to whose it shall be.
+fn make<D: Disk>(
+    door: &Door<'_, D>,
+    line: &[u8],
+    give: &dyn Fn(&D::File) -> io::Result<()>,
+) -> Result<Made<D>, Refused> {
+    let disk = door.disk;
+    let file = match enter(door)? {
         Entered::Ours(file) => file,
-        Entered::MayNot(error) => return Ok(Dotlock::MayNot(error)),
+        Entered::MayNot(error) => return Ok(Made::MayNot(error)),
     };
     // Unwritten (a full disk), it is judged by its age like anybody's.
-    drop(disk.write(&file, line(&disk.holder()).as_bytes(), 0));
-    let taken = take_name(desk, &new, &name);
-    drop(disk.remove(&desk.dir, &new));
-    let inode = disk.stat(&file).map_err(Fault::at("looking at", &path_of(desk, ".lock")))?.inode;
-    match taken? {
-        true => Ok(Dotlock::Ours(Held::Dotlock { file, inode, touched: disk.now() })),
-        false => Err(Refused::Locked),
-    }
+    drop(disk.write(&file, line, 0));
+    let given = give(&file).map_err(Fault::at("making", &door.path()));
+    let taken = given.map_err(Refused::from).and_then(|()| take_name(door));
+    drop(disk.remove(door.dir, &door.first()));
+    if taken? { Ok(Made::Ours(file)) } else { Err(Refused::Locked) }
 }
 
 enum Entered<D: Disk> {
@@ -172,62 +278,64 @@ enum Entered<D: Disk> {
 }
 
 /// Makes the file with the first name, and locks it. One of us at a time comes out of here with it.
-fn enter<D: Disk>(desk: &Desk<D>, new: &Path) -> Result<Entered<D>, Refused> {
-    let disk = &desk.disk;
+fn enter<D: Disk>(door: &Door<'_, D>) -> Result<Entered<D>, Refused> {
+    let (disk, new) = (door.disk, door.first());
     for attempt in 0..2 {
-        let file = match disk.open(&desk.dir, new, How::CreateNew) {
+        let file = match disk.open(door.dir, &new, How::CreateNew) {
             Ok(file) => file,
             Err(error) => match error.kind() {
-                io::ErrorKind::AlreadyExists if attempt == 0 && tidy(desk, new) => continue,
+                io::ErrorKind::AlreadyExists if attempt == 0 => match tidy(door, &new) {
+                    Ok(true) => continue,
+                    // What another user left in a directory where each removes his own.
+                    Err(error) if denied(&error) => return Ok(Entered::MayNot(error)),
+                    _ => return Err(Refused::Locked),
+                },
                 io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     return Ok(Entered::MayNot(error));
                 }
-                _ => return Err(Fault::new("making", &path_of(desk, ".lock"), error).into()),
+                _ => return Err(Fault::new("making", &door.path(), error).into()),
             },
         };
         // Until it is locked it looks like one left behind, and may be tidied away.
-        let locked = disk.try_lock(&file, LockKind::Fcntl).map_err(Fault::at("locking", &path_of(desk, ".lock")))?;
-        let named = locked && disk.stat(&file).is_ok_and(|ours| is_at(desk, new, &ours));
+        let locked = disk.try_lock(&file, LockKind::Fcntl).map_err(Fault::at("locking", &door.path()))?;
+        let named = locked && disk.stat(&file).is_ok_and(|ours| door.is_at(&new, &ours));
         return if named { Ok(Entered::Ours(file)) } else { Err(Refused::Locked) };
     }
     Err(Refused::Locked)
 }
 
 /// Takes away what was left under the first name by one of us who was killed. Whether it is gone.
-fn tidy<D: Disk>(desk: &Desk<D>, new: &Path) -> bool {
-    let disk = &desk.disk;
-    match disk.open(&desk.dir, new, How::Write) {
+fn tidy<D: Disk>(door: &Door<'_, D>, new: &Path) -> io::Result<bool> {
+    let disk = door.disk;
+    let dead = match disk.open(door.dir, new, How::Write) {
         Ok(file) => {
-            matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
-                && disk.stat(&file).is_ok_and(|seen| is_at(desk, new, &seen))
-                && disk.remove(&desk.dir, new).is_ok()
+            // Stays open until the name is gone: its number is not given to another.
+            let dead = matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
+                && disk.stat(&file).is_ok_and(|seen| door.is_at(new, &seen));
+            return if dead { disk.remove(door.dir, new).map(|()| true) } else { Ok(false) };
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         // A link, or another user's.
         Err(_) => {
             let old = |seen: Stat| !seen.is_file() || disk.now() - seen.mtime >= STALE_NANOS;
-            disk.look(&desk.dir, new).is_ok_and(old) && disk.remove(&desk.dir, new).is_ok()
+            disk.look(door.dir, new).is_ok_and(old)
         }
-    }
-}
-
-fn is_at<D: Disk>(desk: &Desk<D>, name: &Path, seen: &Stat) -> bool {
-    let same = |now: Stat| (now.dev, now.inode, now.mtime) == (seen.dev, seen.inode, seen.mtime);
-    desk.disk.look(&desk.dir, name).is_ok_and(same)
+    };
+    if dead { disk.remove(door.dir, new).map(|()| true) } else { Ok(false) }
 }
 
 /// Gives our written lock its name, if nobody has it; once more after a stale one was taken away.
-fn take_name<D: Disk>(desk: &Desk<D>, new: &Path, name: &Path) -> Result<bool, Refused> {
+fn take_name<D: Disk>(door: &Door<'_, D>) -> Result<bool, Refused> {
     for attempt in 0..2 {
-        match desk.disk.link(&desk.dir, new, name) {
+        match door.disk.link(door.dir, &door.first(), &door.lock()) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if attempt > 0 || !remove_stale(desk, name) {
+                if attempt > 0 || !remove_stale(door) {
                     return Ok(false);
                 }
             }
-            Err(error) => return Err(Fault::new("making", &path_of(desk, ".lock"), error).into()),
+            Err(error) => return Err(Fault::new("making", &door.path(), error).into()),
         }
     }
     Ok(false)
@@ -243,18 +351,22 @@ pub(super) enum Standing<D: Disk> {
 
 /// Judges what stands at the dotlock's name, as the page says.
 pub(super) fn standing<D: Disk>(desk: &Desk<D>) -> Standing<D> {
-    let (disk, name) = (&desk.disk, desk.with(".lock"));
-    let mut seen = match disk.look(&desk.dir, &name) {
+    judge(&Door::of(desk))
+}
+
+fn judge<D: Disk>(door: &Door<'_, D>) -> Standing<D> {
+    let (disk, name) = (door.disk, door.lock());
+    let mut seen = match disk.look(door.dir, &name) {
         Ok(seen) if seen.is_file() => seen,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Standing::Free,
         _ => return Standing::Held,
     };
-    let mut file = disk.open(&desk.dir, &name, How::Write).ok();
+    let mut file = disk.open(door.dir, &name, How::Write).ok();
     if file.as_ref().is_some_and(|file| !matches!(disk.try_lock(file, LockKind::Fcntl), Ok(true))) {
         return Standing::Held;
     }
     // Others make theirs with modes that nobody may write to, or read.
-    file = file.or_else(|| disk.open(&desk.dir, &name, How::Read).ok());
+    file = file.or_else(|| disk.open(door.dir, &name, How::Read).ok());
     let mut dead = false;
     if let Some(file) = &file {
         seen = match disk.stat(file) {
@@ -288,34 +400,46 @@ pub(super) fn sweep<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Refused> {
     if found.is_empty() {
         return Ok(found);
     }
-    let new = first_name(desk);
+    let door = Door::of(desk);
     // Who has the first name is alone: nobody is removing anything now.
-    let Entered::Ours(_file) = enter(desk, &new)? else { return Ok(Vec::new()) };
+    let Entered::Ours(_file) = enter(&door)? else { return Ok(Vec::new()) };
     for path in &found {
         let name = Path::new(path.file_name().unwrap_or_default());
         there(desk.disk.remove(&desk.dir, name)).map_err(Fault::at("removing", path))?;
     }
-    drop(there(desk.disk.remove(&desk.dir, &new)));
+    drop(there(desk.disk.remove(&desk.dir, &door.first())));
     Ok(found)
 }
 
 /// Takes the dotlock away if it is nobody's, and says whether the name is free. Only for who has the first name.
-fn remove_stale<D: Disk>(desk: &Desk<D>, name: &Path) -> bool {
-    let disk = &desk.disk;
-    let (_file, seen) = match standing(desk) {
+fn remove_stale<D: Disk>(door: &Door<'_, D>) -> bool {
+    let (_file, seen) = match judge(door) {
         Standing::Stale(file, seen) => (file, seen),
         Standing::Free => return true,
         Standing::Held => return false,
     };
-    let away = desk.own(&format!(".lock.{:016x}", disk.random()));
-    if !is_at(desk, name, &seen) || disk.rename(&desk.dir, name, &away).is_err() {
-        return false;
+    match take_away(door, &|name| door.is_at(name, &seen)) {
+        // Another user's, in a directory where each removes his own.
+        Err(error) if denied(&error) => {
+            door.owner.is_some_and(|owner| door.disk.unlock_for(door.drop, owner, seen.inode).is_ok())
+        }
+        gone => gone.unwrap_or(false),
     }
-    let ours = is_at(desk, &away, &seen);
+}
+
+/// Takes the dotlock away if it is what it should be; whether it was.
+fn take_away<D: Disk>(door: &Door<'_, D>, is_it: &dyn Fn(&Path) -> bool) -> io::Result<bool> {
+    let (disk, name) = (door.disk, door.lock());
+    if !is_it(&name) {
+        return Ok(false);
+    }
+    let away = door.named(".", &format!(".lock.{:016x}", disk.random()));
+    disk.rename(door.dir, &name, &away)?;
+    let ours = is_it(&away);
     if !ours {
         // Another program replaced the lock between the last two looks: it gets its name back.
-        drop(disk.link(&desk.dir, &away, name));
+        drop(disk.link(door.dir, &away, &name));
     }
-    drop(disk.remove(&desk.dir, &away));
-    ours
+    drop(disk.remove(door.dir, &away));
+    Ok(ours)
 }

@@ -5,6 +5,7 @@
 //! | [`open`](Maildrop::open)          | yes      | locks the bin for the session, brings the index up to date        |
 //! | [`page`], [`row`], [`reader`]     | no¹      | look at the snapshot; mail that came later is not in it           |
 //! | [`delete`], [`undelete_all`]      | no       | set and clear marks, in memory                                    |
+//! | [`read`]                          | no       | remembers what was retrieved, in memory                           |
 //! | [`expire`], [`mark_all`]          | yes      | mark what is old, what was fetched                                |
 //! | [`commit`]                        | yes      | one record in the ledger and one sync: all marks or none          |
 //! | [`compact`]                       | yes      | takes the dead bytes out; then gives the session lock up          |
@@ -18,11 +19,16 @@
 //! [`row`]: Maildrop::row
 //! [`reader`]: Maildrop::reader
 //! [`delete`]: Maildrop::delete
+//! [`read`]: Maildrop::read
 //! [`expire`]: Maildrop::expire
 //! [`mark_all`]: Maildrop::mark_all
 //! [`undelete_all`]: Maildrop::undelete_all
 //!
-//! The operator's acts need the session lock too: [`undelete`](fn@undelete), [`erase`](fn@erase), [`rename_user`].
+//! The operator's acts need the session lock too: [`undelete_on`], [`erase_on`], [`rename_user_on`].
+//!
+//! With [`Place::add_status`] a message that has no Status line is sent with one, which says whether an earlier session
+//! [read](Maildrop::read) it: all sizes count it, whatever it says. A session that commits puts down in the index what it read,
+//! without a sync; compaction carries it into the drop. Otherwise stored bytes are served as they are, and nothing is put down.
 //!
 //! An absent drop, and an empty one without a bin, is an empty mailbox: nothing is locked and nothing is made, unless
 //! [`Place::lone`] asks for a bin. The promises
@@ -37,11 +43,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use super::compaction::Compacted;
 pub use super::desk::{Place, Refused, Remark};
 pub use super::disk::{LockKind, Reach};
-pub use super::erase::{Erased, erase};
+pub use super::erase::{Erased, erase_on};
+pub use super::locks::{lock_for_another, unlock_for_another};
 pub use super::reader::{Fetch, Fetched, MessageReader, Pulled};
-pub use super::rename::{Renamed, rename_user};
-pub use super::undelete::{Undeleted, undelete};
+pub use super::rename::{Renamed, rename_user_on};
+pub use super::undelete::{Undeleted, undelete_on};
 pub use crate::mail::identity::Uid;
+use crate::mail::status::{STATUS_OCTETS, sent};
 use crate::rules::bulletins::Seen;
 
 use super::compaction;
@@ -81,6 +89,7 @@ pub(super) struct Core<D: Disk> {
     /// `None`: there is no drop.
     pub(super) files: Option<Files<D>>,
     generation: u64,
+    /// With the Status lines that are added.
     totals: Totals,
     /// What of the drop is not dead.
     kept_bytes: u64,
@@ -112,7 +121,7 @@ pub struct Totals {
     pub messages: u32,
     /// Their size on the wire, before dots are doubled.
     pub octets: u64,
-    /// The highest number with an R in its Status, 0 if none: what LAST says.
+    /// The highest number that was read, 0 if none: what LAST says.
     pub last_read: u32,
 }
 
@@ -163,24 +172,39 @@ pub struct Commit {
     pub wants_compaction: bool,
 }
 
+/// What a session did to messages, one bit each, number 1 in the lowest of the first word. No words: to none.
+#[derive(Default)]
 struct Marks {
-    /// One bit each, number 1 in the lowest of the first.
-    bits: Vec<u64>,
+    deleted: Vec<u64>,
     count: u32,
     octets: u64,
+    /// Read, and not before.
+    read: Vec<u64>,
+}
+
+/// Where the bit of a message is.
+fn bit(number: u32) -> (usize, u64) {
+    let index = number as usize - 1;
+    (index / 64, 1 << (index % 64))
 }
 
 impl Marks {
     fn has(&self, number: u32) -> bool {
-        let index = number as usize - 1;
-        self.bits[index / 64] >> (index % 64) & 1 != 0
+        let (word, bit) = bit(number);
+        self.deleted.get(word).is_some_and(|bits| bits & bit != 0)
+    }
+
+    fn set(bits: &mut Vec<u64>, messages: u32, number: u32) {
+        let (word, bit) = bit(number);
+        bits.resize((messages as usize).div_ceil(64), 0);
+        bits[word] |= bit;
     }
 }
 
 impl Maildrop {
     /// Opens the maildrop at `place` for one session. Refuses as [`Refused`] says. Waits for the disk: only in a job.
     pub fn open(place: &Place) -> Result<Maildrop, Refused> {
-        Maildrop::open_on(&RealDisk, place)
+        Maildrop::open_on(&RealDisk::default(), place)
     }
 }
 
@@ -254,17 +278,7 @@ impl<D: Disk> Maildrop<D> {
     }
 
     fn empty(disk: &D, place: &Place) -> Maildrop<D> {
-        let drop = place.drop.as_path().into();
-        let spot = Spot {
-            drop,
-            bins: None,
-            owner: None,
-            full: place.full,
-            locks: [None; 3],
-            min_space_bytes: 0,
-            work: Path::new("").into(),
-        };
-        Maildrop::over(disk, spot, None, None, &Header::default(), Remarks::default())
+        Maildrop::over(disk, Spot::of(place), None, None, &Header::default(), Remarks::default())
     }
 
     fn over(
@@ -278,13 +292,14 @@ impl<D: Disk> Maildrop<D> {
         if refresh::is_shared(header.foreign_secs, disk.now()) {
             spot.full = Fraction::ALL;
         }
+        let added = if spot.add_status { u64::from(header.takers) * STATUS_OCTETS } else { 0 };
         let core = Core {
             disk: disk.clone(),
             spot,
             bin,
             files,
             generation: header.generation,
-            totals: Totals { messages: header.count, octets: header.octets, last_read: header.last_read },
+            totals: Totals { messages: header.count, octets: header.octets + added, last_read: header.last_read },
             kept_bytes: header.preamble + header.live_bytes,
             size: header.drop.size,
             last: header.last,
@@ -310,8 +325,9 @@ impl<D: Disk> Maildrop<D> {
     pub fn held(&self) -> usize {
         let spot = &self.core.spot;
         let paths = [Some(&spot.drop), Some(&spot.work), spot.bins.as_ref()].into_iter().flatten();
-        let marks =
-            self.marks.as_ref().map_or(0, |marks| size_of::<Marks>() + marks.bits.capacity() * size_of::<u64>());
+        let marks = self.marks.as_ref().map_or(0, |marks| {
+            size_of::<Marks>() + (marks.deleted.capacity() + marks.read.capacity()) * size_of::<u64>()
+        });
         // What is shared has two counts before it.
         size_of::<Self>()
             + size_of::<Core<D>>()
@@ -345,13 +361,13 @@ impl<D: Disk> Maildrop<D> {
     /// Up to 64 messages from number `from` on, marked ones too; none when there are no more.
     pub fn page(&self, from: u32, reach: Reach) -> Result<Vec<Row>, Miss> {
         let rows = self.core.entries(from, PAGE as u32, reach)?;
-        Ok(rows.into_iter().map(|(number, entry)| row(number, &entry, self.is_deleted(number))).collect())
+        Ok(rows.into_iter().map(|(number, entry)| self.core.row(number, &entry, self.is_deleted(number))).collect())
     }
 
     /// The message with that number, marked or not; `None` when there is none.
     pub fn row(&self, number: u32, reach: Reach) -> Result<Option<Row>, Miss> {
         let rows = self.core.entries(number, 1, reach)?;
-        Ok(rows.first().map(|(number, entry)| row(*number, entry, self.is_deleted(*number))))
+        Ok(rows.first().map(|(number, entry)| self.core.row(*number, entry, self.is_deleted(*number))))
     }
 
     /// [`page`](Maildrop::page) for a job, as the marks are now.
@@ -376,12 +392,24 @@ impl<D: Disk> Maildrop<D> {
         if self.is_deleted(row.number) {
             return;
         }
-        let words = (self.core.totals.messages as usize).div_ceil(64);
-        let marks = self.marks.get_or_insert_with(|| Box::new(Marks { bits: vec![0; words], count: 0, octets: 0 }));
-        let index = row.number as usize - 1;
-        marks.bits[index / 64] |= 1 << (index % 64);
+        let marks = self.marks.get_or_insert_default();
+        Marks::set(&mut marks.deleted, self.core.totals.messages, row.number);
         marks.count += 1;
         marks.octets += row.octets;
+    }
+
+    /// The message was sent whole: it is read when [`commit`](Maildrop::commit) is answered. To be said of one that
+    /// [is news](MessageReader::is_news).
+    pub fn read(&mut self, number: u32) {
+        let messages = self.core.totals.messages;
+        if self.core.spot.add_status && (1..=messages).contains(&number) {
+            Marks::set(&mut self.marks.get_or_insert_default().read, messages, number);
+        }
+    }
+
+    /// Whether [`commit`](Maildrop::commit) has anything to write.
+    pub fn has_news(&self) -> bool {
+        self.marks.is_some() || self.seen.is_some()
     }
 
     /// Whether a message is marked; `false` for numbers that are none.
@@ -390,7 +418,7 @@ impl<D: Disk> Maildrop<D> {
         exists && self.marks.as_ref().is_some_and(|marks| marks.has(number))
     }
 
-    /// Forgets all marks.
+    /// Forgets all marks, and what was read.
     pub fn undelete_all(&mut self) {
         self.marks = None;
     }
@@ -427,16 +455,29 @@ impl<D: Disk> Maildrop<D> {
         self.seen = seen;
     }
 
-    /// Makes the marks good: one record in the ledger, synced. Without marks nothing is written. Waits for the disk: only
-    /// in a job. After a fault the marked messages are deleted all or not at all, and the session must end.
+    /// Makes the marks good: one record in the ledger, synced; then what was read, in the index. Without marks nothing is
+    /// written. Waits for the disk: only in a job. After a fault the marked messages are deleted all or not at all, and the
+    /// session must end.
     pub fn commit(&mut self) -> Result<Commit, Fault> {
-        let (marked, seen) = (self.marks.take().filter(|marks| marks.count > 0), self.seen.take());
+        let marks = self.marks.take();
+        let commit = self.commit_deletions(marks.as_deref().filter(|marks| marks.count > 0))?;
+        if let (Some(mut marks), Some(files)) = (marks, &self.core.files) {
+            let Marks { read, deleted, .. } = &mut *marks;
+            read.iter_mut().zip(deleted).for_each(|(read, deleted)| *read &= !*deleted);
+            // What cannot be put down is unread once more: no harm is done, and none worth a word.
+            let _ = files.index.put_seen(&self.core.disk, self.core.generation, self.core.totals.messages, read);
+        }
+        Ok(commit)
+    }
+
+    fn commit_deletions(&mut self, marked: Option<&Marks>) -> Result<Commit, Fault> {
+        let seen = self.seen.take();
         let core = &self.core;
         let Some(bin) = core.bin.as_ref().filter(|_| marked.is_some() || seen.is_some()) else {
             return Ok(Commit { wants_compaction: self.wants_compaction(), ..Commit::default() });
         };
         let (mut deaths, mut dead_bytes) = (Vec::new(), 0);
-        if let (Some(files), Some(marks)) = (&core.files, &marked) {
+        if let (Some(files), Some(marks)) = (&core.files, marked) {
             let mut number = 0;
             let read = files.index.read(&core.disk, core.generation, 0..core.totals.messages, Reach::Wait, |entry| {
                 number += 1;
@@ -522,7 +563,7 @@ impl<D: Disk> Lookup<D> {
     pub fn run(self) -> Result<Vec<Row>, Miss> {
         let rows = self.core.entries(self.from, PAGE as u32, Reach::Wait)?;
         let deleted = |number: u32| self.deleted >> (number - self.from) & 1 != 0;
-        Ok(rows.into_iter().map(|(number, entry)| row(number, &entry, deleted(number))).collect())
+        Ok(rows.into_iter().map(|(number, entry)| self.core.row(number, &entry, deleted(number))).collect())
     }
 
     /// Instead of rows, a reader of the first of these messages: [`Maildrop::reader`] for a job.
@@ -532,11 +573,21 @@ impl<D: Disk> Lookup<D> {
     }
 }
 
-fn row(number: u32, entry: &Entry, deleted: bool) -> Row {
-    Row { number, octets: entry.extent.octets, uid: entry.uid(), deleted }
-}
-
 impl<D: Disk> Core<D> {
+    pub(super) fn row(&self, number: u32, entry: &Entry, deleted: bool) -> Row {
+        Row { number, octets: self.octets(entry), uid: entry.uid(), deleted }
+    }
+
+    /// What RETR sends, with the Status line that is added.
+    pub(super) fn octets(&self, entry: &Entry) -> u64 {
+        entry.extent.octets + self.status(entry).map_or(0, |_| STATUS_OCTETS)
+    }
+
+    /// The Status line that is added.
+    pub(super) fn status(&self, entry: &Entry) -> Option<&'static [u8]> {
+        (self.spot.add_status && entry.extent.takes_status).then(|| sent(entry.seen))
+    }
+
     /// Up to `most` entries from number `from` on, with their numbers.
     pub(super) fn entries(&self, from: u32, most: u32, reach: Reach) -> Result<Vec<(u32, Entry)>, Miss> {
         let count = self.totals.messages;

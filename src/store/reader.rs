@@ -1,5 +1,7 @@
 //! One message on its way out: read a slice at a time, encoded for the wire, never waiting for a disk.
 //!
+//! A Status line that is added comes before the first byte of the text.
+//!
 //! The From_ line is checked first, and behind every slice the file's identity. A drop that only grew (its old end, its last
 //! From_ line and this message's From_ line still in place) is read on; anything else is [`Miss::Changed`], and the
 //! conversation must end without the final dot, so that no client keeps a message that is not one.
@@ -50,7 +52,12 @@ impl<D: Disk> MessageReader<D> {
 
     /// The size of the whole message as LIST gives it, also when only its top is read.
     pub fn octets(&self) -> u64 {
-        self.entry.extent.octets
+        self.core.octets(&self.entry)
+    }
+
+    /// Whether nobody is known to have read it: [`Maildrop::read`](super::maildrop::Maildrop::read) is to hear of it.
+    pub fn is_news(&self) -> bool {
+        self.core.spot.add_status && !self.entry.is_read()
     }
 
     /// Appends the next slice to `out`: at most `scratch.len()` bytes of the drop, encoded. `scratch` has room for at least
@@ -80,6 +87,12 @@ impl<D: Disk> MessageReader<D> {
         } else {
             0
         };
+        // The From_ line is read in one go, and first of all.
+        if self.at == self.entry.extent.offset
+            && let Some(line) = self.core.status(&self.entry)
+        {
+            encoder.push(line, out.tail(line.len()));
+        }
         let skip = self.entry.extent.text().saturating_sub(self.at).min(read as u64) as usize;
         self.at += read as u64;
         encoder.push(&scratch[skip..read], out.tail(read + read / 16 + 64));

@@ -19,6 +19,9 @@
 //! **Seating.** When all is scanned, occurrences are given out again in file order. A message that has a namesake of equal text
 //! is the one with the same From_ line, dead or alive; else it takes the lowest occurrence that is neither dead nor
 //! gone; else one never used. What then sits nowhere was removed by somebody else, and its death is buried with it.
+//!
+//! **Seen.** Who was retrieved is known to the index alone ([`Entry::seen`]). It goes on with every entry that is kept, and by UID and From_ line from
+//! an index that is made anew because the drop changed; from one that is lost nothing comes.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -45,6 +48,10 @@ const NUL_BYTES: u64 = 1 << 30;
 const DAY_SECS: u64 = 86_400;
 /// How long a drop counts as one that others work on.
 const FOREIGN_SECS: u64 = 30 * DAY_SECS;
+
+/// So many seats at most, and one for each hash, that only the number of a later one tells of: a damaged or made-up ledger
+/// must not fill the memory.
+const NAMELESS: usize = 1 << 20;
 
 /// An index that knows all there is.
 pub(super) struct Fresh<D: Disk> {
@@ -157,6 +164,11 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     }
     let mut remarks = locks.remarks;
     let mut ledger = load(desk, bin, &mut remarks)?;
+    // Mail may have come since it was begun, and made another compaction not due for long. What is not ours under that name is
+    // left for a compaction to refuse.
+    if desk.has_own(".copy.new")? && desk.open_own(".copy.new", How::Read).is_ok() {
+        let _ = desk.remove_own(".copy.new");
+    }
     if desk.has_own(".copy")? {
         compaction::recover(desk, drop, bin, &mut ledger, locks, &mut remarks)?;
     }
@@ -251,13 +263,14 @@ enum Brought<'d, D: Disk> {
 
 impl<'d, D: Disk> Work<'_, 'd, D> {
     fn bring(&mut self) -> Result<Brought<'d, D>, Refused> {
-        let Some((file, header)) = index::open(self.desk) else { return self.rescan(None) };
+        let Some((file, header)) = index::open(self.desk) else { return self.rescan(None, &HashSet::new()) };
         let same_ledger = is_of(&header, self.bin_inode, &self.ledger);
         let same_drop = header.is_fresh(&self.seen);
         let grown = !same_drop && self.is_grown(&header)?;
         self.foreign = !same_drop && !grown && self.is_changed(&header);
         if !same_ledger || !same_drop && !grown {
-            return self.rescan(Some(file));
+            let (file, seen) = seen(self.desk, file, &header);
+            return self.rescan(file, &seen);
         }
         let news = header.bin_bytes != self.ledger.end;
         let index = Index::File(file);
@@ -277,7 +290,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         match brought {
             Ok(brought) => Ok(brought),
             Err(Trouble::Refused(refused)) => Err(refused),
-            Err(Trouble::Doubtful) => self.rescan(None),
+            Err(Trouble::Doubtful) => self.rescan(None, &HashSet::new()),
         }
     }
 
@@ -304,8 +317,8 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         is_known && !is_same
     }
 
-    /// Everything anew.
-    fn rescan(&mut self, old: Option<D::File>) -> Result<Brought<'d, D>, Refused> {
+    /// Everything anew, but for who was seen.
+    fn rescan(&mut self, old: Option<D::File>, seen: &HashSet<(Uid, u32)>) -> Result<Brought<'d, D>, Refused> {
         let mut writer = Writer::anew(self.desk, old);
         let mut seats = Seats::new(&self.ledger);
         let mut header = Header { preamble: self.seen.size, ..Header::default() };
@@ -317,7 +330,9 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
             let (occurrence, dead) = seats.seat(&extent);
             header.last = last(&extent, occurrence, dead);
             if !dead && unread.is_none() {
-                unread = push(&mut writer, &mut header, Entry { extent, occurrence }).err();
+                let mut entry = Entry { extent, occurrence, seen: false };
+                entry.seen = !seen.is_empty() && seen.contains(&(entry.uid(), entry.extent.from_check));
+                unread = push(&mut writer, &mut header, entry).err();
             }
             true
         })?;
@@ -370,7 +385,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
                 last_entry = Some(entry);
                 return;
             }
-            if entry.extent.read {
+            if entry.is_read() {
                 anew.last_read = number;
             }
             if news.contains(&entry.extent.hash) {
@@ -382,6 +397,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
                 return Err(Trouble::Doubtful);
             }
             anew.octets -= entry.extent.octets;
+            anew.takers -= u32::from(entry.extent.takes_status);
             anew.live_bytes -= entry.extent.end() - entry.extent.offset;
         }
 
@@ -391,7 +407,8 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
                 if position == 0 && same { (was.occurrence, header.last.dead) } else { seats.seat(&extent) };
             anew.last = last(&extent, occurrence, dead);
             if !dead {
-                push(&mut writer, &mut anew, Entry { extent, occurrence })?;
+                let seen = position == 0 && same && last_entry.is_some_and(|entry| entry.seen);
+                push(&mut writer, &mut anew, Entry { extent, occurrence, seen })?;
             }
         }
         // Seats that stay free are those of the dead further up, which nobody looked at.
@@ -401,6 +418,20 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
         }
         Ok(Brought::Written(writer, anew))
     }
+}
+
+/// Who was seen, by UID and From_ line, as far as an old index can be read: an equal message that takes the name of one that others
+/// removed was not.
+fn seen<D: Disk>(desk: &Desk<D>, old: D::File, header: &Header) -> (Option<D::File>, HashSet<(Uid, u32)>) {
+    let (old, mut seen) = (Index::<D>::File(old), HashSet::new());
+    // What cannot be read was not seen: no more is lost than with the whole index.
+    let _ = old.read(&desk.disk, header.generation, 0..header.count, super::disk::Reach::Wait, |entry| {
+        if entry.seen {
+            seen.insert((entry.uid(), entry.extent.from_check));
+        }
+    });
+    let Index::File(file) = old else { return (None, seen) };
+    (Some(file), seen)
 }
 
 /// An index about to be ended without those who died since.
@@ -418,7 +449,7 @@ fn without_dead<'d, D: Disk>(
     header: Header,
 ) -> Result<Thinned<'d, D>, Trouble> {
     let mut writer = Writer::anew(desk, None);
-    let mut anew = Header { count: 0, octets: 0, last_read: 0, live_bytes: 0, ..header };
+    let mut anew = Header { count: 0, octets: 0, last_read: 0, takers: 0, live_bytes: 0, ..header };
     let mut dead = HashSet::new();
     let mut unread = Ok(());
     old.read(&desk.disk, header.generation, 0..header.count, super::disk::Reach::Wait, |entry| {
@@ -451,8 +482,9 @@ fn push<D: Disk>(writer: &mut Writer<'_, D>, header: &mut Header, entry: Entry) 
     writer.push(&entry)?;
     header.count += 1;
     header.octets += entry.extent.octets;
+    header.takers += u32::from(entry.extent.takes_status);
     header.live_bytes += entry.extent.end() - entry.extent.offset;
-    if entry.extent.read {
+    if entry.is_read() {
         header.last_read = header.count;
     }
     Ok(())
@@ -510,8 +542,20 @@ struct Seats<'l> {
     /// Hashes met once that the ledger does not know, with the From_ check of the message.
     plain: HashMap<u128, u32>,
     /// Hashes that the ledger knows or that came twice.
-    special: HashMap<u128, Vec<Seat>>,
+    special: HashMap<u128, Row>,
     next: HashMap<u128, u32>,
+}
+
+/// The seats of one hash. A drop may be full of equal messages, so that nobody looks along a long row for each of them.
+#[derive(Default)]
+struct Row {
+    seats: Vec<Seat>,
+    /// Seats before this are the ledger's, by occurrence; all behind are taken.
+    known: usize,
+    /// Where those seats are that have a From_ line, the lowest last; only of a row that is long.
+    lines: HashMap<u32, Vec<usize>>,
+    /// Seats before this are taken or dead.
+    lowest: usize,
 }
 
 struct Seat {
@@ -524,89 +568,135 @@ struct Seat {
     new: bool,
 }
 
+impl Seat {
+    /// Somebody of whom the ledger does not know sits here.
+    fn new(occurrence: u32, from_check: u32) -> Seat {
+        Seat { occurrence, from_check: Some(from_check), dead: false, taken: true, new: true }
+    }
+}
+
+impl Row {
+    /// Rows no longer than this are looked along.
+    const SHORT: usize = 16;
+
+    /// After the ledger's seats were pushed.
+    fn settle(&mut self) {
+        self.seats.sort_unstable_by_key(|seat| seat.occurrence);
+        self.known = self.seats.len();
+        if self.known > Row::SHORT {
+            for (index, seat) in self.seats.iter().enumerate().rev() {
+                if let Some(from_check) = seat.from_check {
+                    self.lines.entry(from_check).or_default().push(index);
+                }
+            }
+        }
+    }
+
+    fn find(&mut self, occurrence: u32) -> Option<&mut Seat> {
+        let (known, others) = self.seats.split_at_mut(self.known);
+        match known.binary_search_by_key(&occurrence, |seat| seat.occurrence) {
+            Ok(index) => Some(&mut known[index]),
+            Err(_) => others.iter_mut().find(|seat| seat.occurrence == occurrence),
+        }
+    }
+
+    /// The seat for a message with that From_ line, if one is free.
+    fn free(&mut self, from_check: u32) -> Option<&mut Seat> {
+        let seats = &self.seats;
+        let same = if self.known <= Row::SHORT {
+            seats[..self.known].iter().position(|seat| !seat.taken && seat.from_check == Some(from_check))
+        } else if let Some(places) = self.lines.get_mut(&from_check) {
+            while places.last().is_some_and(|&index| seats[index].taken) {
+                places.pop();
+            }
+            places.last().copied()
+        } else {
+            None
+        };
+        while self.lowest < self.known && (seats[self.lowest].taken || seats[self.lowest].dead) {
+            self.lowest += 1;
+        }
+        let index = same.unwrap_or(self.lowest);
+        self.seats[..self.known].get_mut(index)
+    }
+}
+
 impl<'l> Seats<'l> {
     fn new(ledger: &'l Ledger) -> Seats<'l> {
-        let mut special: HashMap<u128, Vec<Seat>> = HashMap::new();
-        for hash in ledger.next.keys().chain(ledger.deaths.keys().map(|uid| &uid.hash)) {
-            special.entry(*hash).or_insert_with(|| {
-                let seat = |uid: Uid| {
-                    let death = ledger.deaths.get(&uid).map(|(from_check, _)| *from_check);
-                    Seat {
-                        occurrence: uid.occurrence,
-                        from_check: death.or_else(|| ledger.lines.get(&uid).copied()),
-                        dead: death.is_some(),
-                        taken: false,
-                        new: false,
-                    }
-                };
-                let uids = (0..ledger.free(*hash, true)).map(|occurrence| Uid { hash: *hash, occurrence });
-                uids.filter(|uid| !ledger.gone.contains(uid)).map(seat).collect()
-            });
+        let mut special: HashMap<u128, Row> = HashMap::new();
+        let dead = ledger.deaths.iter().map(|(uid, (from_check, _))| (uid, *from_check, true));
+        let alive = ledger.lines.iter().map(|(uid, from_check)| (uid, *from_check, false));
+        let alive = alive.filter(|(uid, ..)| !ledger.deaths.contains_key(uid));
+        for (uid, from_check, dead) in dead.chain(alive).filter(|(uid, ..)| !ledger.gone.contains(uid)) {
+            let seat = Seat { dead, taken: false, new: false, ..Seat::new(uid.occurrence, from_check) };
+            special.entry(uid.hash).or_default().seats.push(seat);
         }
+        let mut nameless = NAMELESS;
+        for (&hash, &next) in &ledger.next {
+            let row = special.entry(hash).or_default();
+            let named: HashSet<u32> = row.seats.iter().map(|seat| seat.occurrence).collect();
+            let is_nameless = |occurrence: &u32| {
+                !named.contains(occurrence) && !ledger.gone.contains(&Uid { hash, occurrence: *occurrence })
+            };
+            let before = row.seats.len();
+            row.seats.extend((0..next).filter(is_nameless).take(nameless.max(1)).map(|occurrence| Seat {
+                occurrence,
+                from_check: None,
+                dead: false,
+                taken: false,
+                new: false,
+            }));
+            nameless = nameless.saturating_sub(row.seats.len() - before);
+        }
+        special.values_mut().for_each(Row::settle);
         Seats { ledger, plain: HashMap::new(), special, next: HashMap::new() }
     }
 
     /// The occurrence of the next message, and whether it is dead.
     fn seat(&mut self, extent: &Extent) -> (u32, bool) {
-        let (hash, from_check) = (extent.hash, Some(extent.from_check));
+        let (hash, from_check) = (extent.hash, extent.from_check);
         if !self.special.contains_key(&hash) {
-            let Some(first) = self.plain.insert(hash, extent.from_check) else { return (0, false) };
-            let first = Seat { occurrence: 0, from_check: Some(first), dead: false, taken: true, new: true };
-            self.special.insert(hash, vec![first]);
+            let Some(first) = self.plain.insert(hash, from_check) else { return (0, false) };
+            self.special.entry(hash).or_default().seats.push(Seat::new(0, first));
         }
-        let seats = self.special.get_mut(&hash).expect("it was just put there");
-        let free = seats
-            .iter()
-            .position(|seat| !seat.taken && seat.from_check == from_check)
-            .or_else(|| seats.iter().position(|seat| !seat.taken && !seat.dead));
-        if let Some(index) = free {
-            let seat = &mut seats[index];
+        let row = self.special.get_mut(&hash).expect("it was just put there");
+        if let Some(seat) = row.free(from_check) {
             seat.taken = true;
-            seat.new |= seat.from_check != from_check;
-            seat.from_check = from_check;
+            seat.new |= seat.from_check != Some(from_check);
+            seat.from_check = Some(from_check);
             return (seat.occurrence, seat.dead);
         }
         let next = self.next.entry(hash).or_insert_with(|| self.ledger.free(hash, true));
         let occurrence = *next;
-        *next += 1;
-        seats.push(Seat { occurrence, from_check, dead: false, taken: true, new: true });
+        *next = next.saturating_add(1);
+        row.seats.push(Seat::new(occurrence, from_check));
         (occurrence, false)
     }
 
     /// That message sits where it sat.
     fn occupy(&mut self, uid: Uid, from_check: u32) {
-        let Some(seats) = self.special.get_mut(&uid.hash) else {
-            if uid.occurrence == 0 {
-                self.plain.insert(uid.hash, from_check);
-                return;
-            }
-            let seat =
-                Seat { occurrence: uid.occurrence, from_check: Some(from_check), dead: false, taken: true, new: true };
-            self.special.insert(uid.hash, vec![seat]);
+        if uid.occurrence == 0 && !self.special.contains_key(&uid.hash) {
+            self.plain.insert(uid.hash, from_check);
             return;
-        };
-        match seats.iter_mut().find(|seat| seat.occurrence == uid.occurrence) {
+        }
+        let row = self.special.entry(uid.hash).or_default();
+        match row.find(uid.occurrence) {
             Some(seat) => (seat.taken, seat.from_check) = (true, Some(from_check)),
-            None => seats.push(Seat {
-                occurrence: uid.occurrence,
-                from_check: Some(from_check),
-                dead: false,
-                taken: true,
-                new: true,
-            }),
+            None => row.seats.push(Seat::new(uid.occurrence, from_check)),
         }
     }
 
     /// Who is dead and lies elsewhere keeps his seat.
     fn leave(&mut self, uid: &Uid) {
-        let seats = self.special.get_mut(&uid.hash).into_iter().flatten();
-        seats.filter(|seat| seat.occurrence == uid.occurrence).for_each(|seat| seat.taken = true);
+        if let Some(seat) = self.special.get_mut(&uid.hash).and_then(|row| row.find(uid.occurrence)) {
+            seat.taken = true;
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = (Uid, &Seat)> {
-        self.special
-            .iter()
-            .flat_map(|(&hash, seats)| seats.iter().map(move |seat| (Uid { hash, occurrence: seat.occurrence }, seat)))
+        self.special.iter().flat_map(|(&hash, row)| {
+            row.seats.iter().map(move |seat| (Uid { hash, occurrence: seat.occurrence }, seat))
+        })
     }
 
     /// Which is which of the repeated messages, as far as the ledger does not know.
@@ -721,9 +811,14 @@ pub(super) fn load<D: Disk>(desk: &Desk<D>, bin: &D::File, remarks: &mut Remarks
     let size = desk.disk.stat(bin).map_err(Fault::at("looking at", &path))?.size;
     let mut bytes = vec![0; ledger::bounded(size).map_err(Fault::at("reading", &path))?];
     desk.read_full(bin, &mut bytes, 0).map_err(Fault::at("reading", &path))?;
-    let ledger = Ledger::parse(&bytes);
-    if ledger.name.as_ref().is_some_and(|name| name != desk.name().as_os_str().as_encoded_bytes()) {
+    let mut ledger = Ledger::parse(&bytes);
+    let name = desk.name().as_os_str().as_encoded_bytes();
+    if ledger.name.as_ref().is_some_and(|known| known != name) {
         return Err(Stale::Alien);
+    }
+    if ledger.id != 0 && ledger.name.is_none() {
+        // Its opening is damaged. Written anew, it says again whose it is.
+        ledger.name = Some(name.to_owned());
     }
     if ledger.damaged {
         remarks.add(Remark::DamagedLedger);

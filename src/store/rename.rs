@@ -8,13 +8,15 @@
 //! | 3 the drop moved                                        | the new mailbox, with the old bin left behind             |
 //! | 4 the old index and bin removed                         | the new mailbox                                           |
 //!
+//! The file keeps its owner, and the directories must let us move it: no hand helps there.
+//!
 //! Whoever crashes renames again: a ledger at the new place with the number of the old one says that both are one mailbox. Each
 //! step is on disk before the next begins; the drop is never where its ledger is not. The new index is the next session's to make.
 
 use std::io;
 
 use super::desk::{Bin, Desk, Place, Refused, Remarks, refuse, there};
-use super::disk::{Disk, How, RealDisk};
+use super::disk::{Disk, How};
 use super::ledger::Ledger;
 use super::locks::DropLocks;
 use super::maildrop::ATTEMPTS;
@@ -31,14 +33,15 @@ pub struct Renamed {
 /// Gives the mailbox at `from` to `to`. Refuses when there is mail already, and across volumes; [`Refused::InUse`] while a
 /// session or a compaction has one of them, [`Refused::Locked`] while another program has a drop. Waits for the disk: only in a
 /// job.
-pub fn rename_user(from: &Place, to: &Place) -> Result<Renamed, Refused> {
-    rename_user_on(&RealDisk, from, to)
-}
-
-/// [`rename_user`] on a disk of the caller's.
-pub(super) fn rename_user_on<D: Disk>(disk: &D, from: &Place, to: &Place) -> Result<Renamed, Refused> {
+pub fn rename_user_on<D: Disk>(disk: &D, from: &Place, to: &Place) -> Result<Renamed, Refused> {
     if from.drop == to.drop {
         return Err(refuse("renaming", &to.drop, "it has that name"));
+    }
+    if let (Some(old), Some(new)) = (from.owner, to.owner)
+        && old != new
+    {
+        let why = format!("it would be uid {old}'s file, and must be uid {new}'s: give the new user the old one's uid");
+        return Err(refuse("renaming", &to.drop, &why));
     }
     for _ in 0..ATTEMPTS {
         let Some(old) = Desk::of(disk, from)? else { return Ok(Renamed::default()) };
@@ -61,7 +64,7 @@ fn attempt<D: Disk>(old: &Desk<D>, new: &Desk<D>) -> Result<Option<Renamed>, Ref
         }
         old_bin = old.lock_bin(How::Create)?;
     }
-    let (Bin::Held(old_bin), Bin::Held(new_bin)) = (old_bin, new.lock_bin(How::Create)?) else { return Ok(None) };
+    let (Bin::Held(old_bin), Bin::Held(new_bin)) = (old_bin, new.lock_or_make_bin()?) else { return Ok(None) };
     let old_drop = old.open_drop()?.map(|(drop, _)| drop);
     let new_drop = new.open_drop()?.map(|(drop, _)| drop);
     let mut old_locks = DropLocks::take_on(old, old_drop.as_ref())?;
@@ -147,7 +150,10 @@ fn carry<D: Disk>(old: &Desk<D>, new: &Desk<D>, new_drop: Option<&D::File>) -> R
         if has_mail(new, Some(drop))? || !new.is_named(drop)? {
             return Ok(false);
         }
-        there(disk.remove(&new.dir, new.name())).map_err(new.fault("removing"))?;
+        match there(disk.remove(&new.dir, new.name())) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(may_not(new)?),
+            removed => removed.map_err(new.fault("removing"))?,
+        };
     }
     match disk.carry(&old.dir, old.name(), &new.dir, new.name()) {
         Ok(()) => {}
@@ -156,11 +162,20 @@ fn carry<D: Disk>(old: &Desk<D>, new: &Desk<D>, new_drop: Option<&D::File>) -> R
             new.remove_own(".bin")?;
             return Err(elsewhere(new));
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(may_not(new)?),
         Err(error) => return Err(old.fault("renaming")(error).into()),
     }
     disk.sync_dir(&new.dir).map_err(new.fault("syncing the directory of"))?;
     disk.sync_dir(&old.dir).map_err(old.fault("syncing the directory of"))?;
     Ok(true)
+}
+
+/// Why a drop cannot be moved where we may not write; there is no ledger for it at the new place then.
+fn may_not<D: Disk>(new: &Desk<D>) -> Result<Refused, Fault> {
+    new.remove_own(".bin")?;
+    let why = "the server's user may rename nothing here: let it write to the directory, as the group mail may to most \
+               systems' /var/mail";
+    Ok(refuse("renaming to", &new.spot.drop, why))
 }
 
 /// Step 4.

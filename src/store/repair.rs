@@ -16,7 +16,7 @@
 
 use super::compaction;
 use super::desk::{Desk, Place, Refused, Remark, Remarks};
-use super::disk::{Disk, How, LockKind, Reach, RealDisk};
+use super::disk::{Disk, How, LockKind, Reach};
 use super::index::{self, Header, Index};
 use super::ledger::{self, Ledger};
 use super::locks::{self, DropLocks, Standing};
@@ -57,11 +57,6 @@ impl Report {
 }
 
 /// Puts the maildrop at `place` in order, or looks. Refuses what a session or another program has.
-pub fn repair(place: &Place, wish: Wish) -> Result<Report, Refused> {
-    repair_on(&RealDisk, place, wish)
-}
-
-/// [`repair`] on a disk of the caller's.
 pub fn repair_on<D: Disk>(disk: &D, place: &Place, wish: Wish) -> Result<Report, Refused> {
     let mut report = Report { lines: Vec::new(), in_order: true };
     for _ in 0..ATTEMPTS {
@@ -150,15 +145,12 @@ fn hold_bin<D: Disk>(desk: &Desk<D>, wish: Wish, report: &mut Report) -> Result<
     let disk = &desk.disk;
     let found = match desk.open_own(".bin", How::Write)? {
         Some(found) => Some(found),
-        None if wish.look_only => {
-            if desk.has_other()? {
+        None => {
+            if wish.look_only && desk.has_other()? {
                 report.leave("its bin lies where the other value of hash_bindir puts it: it would be moved");
                 return Ok(Some(Held::Nothing));
             }
-            None
-        }
-        None => {
-            if desk.take_over()? {
+            if !wish.look_only && desk.take_over()? {
                 report.say("its bin lay where the other value of hash_bindir puts it, and was moved");
                 return Ok(None);
             }
@@ -167,10 +159,13 @@ fn hold_bin<D: Disk>(desk: &Desk<D>, wish: Wish, report: &mut Report) -> Result<
                 leftovers(desk, wish, report)?;
                 return Ok(Some(Held::Nothing));
             }
+            if wish.look_only {
+                return Ok(Some(Held::Bin(None)));
+            }
             desk.open_own(".bin", How::Create)?
         }
     };
-    let Some((bin, seen)) = found else { return Ok(Some(Held::Bin(None))) };
+    let Some((bin, seen)) = found else { return Ok(None) };
     if !disk.try_lock(&bin, LockKind::Fcntl).map_err(Fault::at("locking", &desk.own_path(".bin")))? {
         return Err(Refused::InUse);
     }
@@ -279,6 +274,8 @@ fn put_in_order<'d, D: Disk>(
         desk.remove_own(".idx")?;
     }
     let mut fresh = refresh::refresh_locked(desk, drop, &bin, locks)?;
+    // A long ledger was perhaps written anew: from here on the new one counts.
+    let long = fresh.bin.take().map(|renewed| std::mem::replace(&mut bin, renewed));
     let remarks = fresh.remarks.list();
     for remark in &remarks {
         match remark {
@@ -295,13 +292,14 @@ fn put_in_order<'d, D: Disk>(
     let mut ledger = refresh::load(desk, &bin, &mut Remarks::default())?;
     if damaged {
         report.say("the ledger has damage inside: what it said there is lost, and deleted mail may have come back");
-        if let Some(anew) = rewrite(desk, &bin, &ledger)? {
+        if let Some(anew) = rewrite(desk, long.as_ref().unwrap_or(&bin), &ledger)? {
             bin = anew;
             report.say("what could be read of it was written anew, and the damaged one is kept in a file .bin.aside- beside it");
         } else {
             report.leave("it could not be written anew");
         }
         fresh = refresh::refresh_locked(desk, drop, &bin, locks)?;
+        bin = fresh.bin.take().unwrap_or(bin);
         ledger = refresh::load(desk, &bin, &mut Remarks::default())?;
     }
     let survey = refresh::survey(desk, drop, &ledger, locks)?;
@@ -311,6 +309,7 @@ fn put_in_order<'d, D: Disk>(
         wrong = true;
         desk.remove_own(".idx")?;
         fresh = refresh::refresh_locked(desk, drop, &bin, locks)?;
+        bin = fresh.bin.take().unwrap_or(bin);
     }
     let count = fresh.header.count;
     match (&fresh.index, &before) {
@@ -345,19 +344,11 @@ fn rewrite<D: Disk>(desk: &Desk<D>, bin: &D::File, ledger: &Ledger) -> Result<Op
     let mut bytes = vec![0; ledger::bounded(size).map_err(Fault::at("reading", &desk.own_path(".bin")))?];
     desk.read_full(bin, &mut bytes, 0).map_err(Fault::at("reading", &desk.own_path(".bin")))?;
     let aside = format!(".bin.aside-{:016x}", disk.random());
-    for (ending, bytes) in [(aside.as_str(), bytes), (".bin.new", ledger.rewritten().1)] {
-        let path = desk.own_path(ending);
-        let Some((file, _)) = desk.open_own(ending, How::Create)? else { return Ok(None) };
-        let written = disk.cut(&file, 0).and_then(|()| disk.write(&file, &bytes, 0)).and_then(|()| disk.sync(&file));
-        written.map_err(Fault::at("writing", &path))?;
-        if ending == ".bin.new" {
-            if !disk.try_lock(&file, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
-                return Ok(None);
-            }
-            disk.rename(&desk.bins, &desk.own(ending), &desk.own(".bin")).map_err(Fault::at("renaming", &path))?;
-            disk.sync_dir(&desk.bins).map_err(Fault::at("syncing the directory of", &path))?;
-            return Ok(Some(file));
-        }
-    }
-    Ok(None)
+    let path = desk.own_path(&aside);
+    let Some((file, _)) = desk.open_own(&aside, How::Create)? else { return Ok(None) };
+    let kept = disk.write(&file, &bytes, 0).and_then(|()| disk.sync(&file));
+    kept.map_err(Fault::at("writing", &path))?;
+    let anew = refresh::write_bin(desk, &ledger.rewritten().1)?;
+    refresh::name_bin(desk)?;
+    Ok(Some(anew))
 }

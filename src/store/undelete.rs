@@ -5,7 +5,7 @@
 //! was about to take out, because its bytes may be overwritten already.
 
 use super::desk::{Bin, Desk, Place, Refused, Remarks};
-use super::disk::{Disk, How, RealDisk};
+use super::disk::{Disk, How};
 use super::ledger::Record;
 use super::locks::DropLocks;
 use super::maildrop::ATTEMPTS;
@@ -23,12 +23,7 @@ pub struct Undeleted {
 /// Calls back all deleted messages of the maildrop at `place` whose bytes are still in the drop. [`Refused::InUse`] while a
 /// session or a compaction has it, [`Refused::Locked`] while another program has the drop. Waits for the disk, and reads all
 /// of the drop: only in a job.
-pub fn undelete(place: &Place) -> Result<Undeleted, Refused> {
-    undelete_on(&RealDisk, place)
-}
-
-/// [`undelete`] on a disk of the caller's.
-pub(super) fn undelete_on<D: Disk>(disk: &D, place: &Place) -> Result<Undeleted, Refused> {
+pub fn undelete_on<D: Disk>(disk: &D, place: &Place) -> Result<Undeleted, Refused> {
     for _ in 0..ATTEMPTS {
         let Some(desk) = Desk::of(disk, place)? else { return Ok(Undeleted::default()) };
         let bin = match desk.lock_bin(How::Write)? {

@@ -76,9 +76,28 @@ fn openat(dir: RawFd, name: &Path, flags: libc::c_int, mode: libc::c_uint) -> io
 /// How we open what is ours: through no link, and waiting for nobody at the other end of a pipe.
 const OURS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 
-/// The handle of the directory `path`; links on the way are followed.
+/// The handle of the directory `path`; links on the way are followed. One that we may not list, only pass through, serves for
+/// everything but being synced.
 pub fn open_dir(path: &Path) -> io::Result<File> {
-    openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+    match openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)
+        }
+        opened => opened,
+    }
+}
+
+/// What the system says where a name is taken.
+pub fn taken() -> io::Error {
+    io::Error::from_raw_os_error(libc::EEXIST)
+}
+
+/// How a file is opened to be read: with our own rights, or with somebody's help.
+pub type Opener<'a> = dyn Fn(&Path) -> io::Result<File> + 'a;
+
+/// Opens `path` to read it; links on the way are followed, nobody is waited for. Whoever needs a regular file looks.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    openat(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)
 }
 
 /// Opens `name` below `dir`. Follows no link, waits for nobody at the other end of a pipe.

@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 pub mod access;
+pub mod below;
+pub mod channel;
 pub mod crypt;
 pub mod files;
 pub mod group;
@@ -10,3 +12,4 @@ pub mod nofollow;
 pub mod process;
 pub mod socket;
 pub mod terminal;
+pub mod user;

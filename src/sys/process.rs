@@ -1,19 +1,28 @@
 //! Processes, signals, limits and memory.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use super::user::User;
+
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// The child will lead a session of its own (setsid(2)), so that one signal reaches all it starts.
-pub fn new_session(command: &mut Command) {
-    // SAFETY: setsid is async-signal-safe, takes nothing, and touches no memory shared with the parent.
-    unsafe {
-        command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
-    }
+/// The child will lead a session of its own (setsid(2)), so that one signal reaches all it starts; leave no core file; and
+/// be that user, if one is named.
+pub fn new_session(command: &mut Command, user: Option<User>) {
+    let prepare = move || {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: one takes nothing, the other a struct of ours.
+        if unsafe { libc::setsid() < 0 || libc::setrlimit(libc::RLIMIT_CORE, &none) < 0 } {
+            return Err(io::Error::last_os_error());
+        }
+        user.as_ref().map_or(Ok(()), User::step_down)
+    };
+    // SAFETY: these are system calls, which are async-signal-safe and touch no memory shared with the parent.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Sends SIGKILL to a session that [`new_session`] made, leader and all.
@@ -158,34 +167,81 @@ pub fn private_umask() {
     unsafe { libc::umask(0o077) };
 }
 
-/// The number of a user by name (getpwnam_r(3)); `None` when there is no such user. May wait for a name service: for a
-/// job.
-pub fn uid_of(name: &str) -> io::Result<Option<u32>> {
-    let Ok(name) = std::ffi::CString::new(name) else { return Ok(None) };
-    let mut buffer = vec![0 as libc::c_char; 16 * 1024];
-    // SAFETY: passwd is plain data, filled by the call below; name and buffer live through it, the length is right.
-    let (result, found, entry) = unsafe {
-        let mut entry: libc::passwd = std::mem::zeroed();
-        let mut found = std::ptr::null_mut();
-        let result = libc::getpwnam_r(name.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found);
-        (result, found, entry)
-    };
-    match result {
-        0 if found.is_null() => Ok(None),
-        0 => Ok(Some(entry.pw_uid)),
-        error => Err(io::Error::from_raw_os_error(error)),
+/// A second process that goes on where this one is: `None` in it, its number in the one that called. Refused with other
+/// threads about: they would be missing there, with whatever locks they hold.
+pub fn fork() -> io::Result<Option<u32>> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("this process has threads already"));
     }
+    // SAFETY: takes nothing; there is one thread only, so the child is a whole process of its own.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Some(pid as u32)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Descriptors above 2 that were open when we were started end with us, whatever we run (close_range(2)).
+pub fn keep_descriptors() -> io::Result<()> {
+    // SAFETY: takes numbers only, and changes a flag that std sets on all it opens.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// This process leaves the terminal and the session it was started from (setsid(2)). Refused to the leader of a group.
+pub fn leave_session() -> io::Result<()> {
+    // SAFETY: takes nothing.
+    if unsafe { libc::setsid() } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// SIGTERM, SIGINT and SIGHUP do nothing here; programs that are run from here know nothing of that.
+pub fn shrug_signals() {
+    extern "C" fn shrug(_: libc::c_int) {}
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: the handler touches nothing. Handlers, unlike ignoring, end with exec(2).
+        unsafe { libc::signal(signal, shrug as *const () as libc::sighandler_t) };
+    }
+}
+
+/// A descriptor that can be read once the process has ended (pidfd_open(2)).
+pub fn watch(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match RawFd::try_from(fd) {
+        // SAFETY: the descriptor is new and ours alone.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends SIGKILL to the process that is watched; refused when it has ended or is another user's.
+pub fn kill_watched(watch: &OwnedFd) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: takes numbers, and no information beside the signal.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, watch.as_raw_fd(), libc::SIGKILL, none, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a child of ours has ended; then it is no zombie any more. Does not wait.
+pub fn reap(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return true };
+    // SAFETY: takes numbers, and stores no status. An error means that there is no such child.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) != 0 }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
     fn the_system_answers() {
         assert!(raise_descriptor_limit().unwrap() >= 64);
-        assert_eq!(uid_of("root").unwrap(), Some(0));
-        assert_eq!(uid_of("no such user").unwrap(), None);
         trim_memory();
         assert!(heap().is_none_or(|(used, _)| used > 0));
         assert!(unmap_idle_code() > 100_000, "there is code, and it still runs");
@@ -197,9 +253,31 @@ mod tests {
     fn a_session_dies_whole() {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg("sleep 60 & wait");
-        new_session(&mut command);
+        new_session(&mut command, None);
         let mut child = command.spawn().unwrap();
         kill_session(child.id());
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    #[allow(clippy::zombie_processes)] // `reap` is what is tested
+    fn the_end_of_a_watched_process_is_seen_before_it_is_reaped() {
+        let child = Command::new("/bin/sh").args(["-c", "sleep 60"]).spawn().unwrap();
+        let pid = child.id();
+        let watched = watch(pid).unwrap();
+        assert!(!reap(pid));
+        kill_watched(&watched).unwrap();
+        assert_eq!(super::super::channel::wait(&[watched.as_fd()], None).unwrap(), [true]);
+        assert!(reap(pid));
+        assert!(kill_watched(&watched).is_err() && reap(pid), "there is nobody left");
+    }
+
+    #[test]
+    fn a_process_with_threads_does_not_fork() {
+        let (wait, hold) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || hold.recv());
+        assert!(fork().is_err());
+        drop(wait);
+        let _ = thread.join().unwrap();
     }
 }

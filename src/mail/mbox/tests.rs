@@ -32,15 +32,15 @@ fn naive(file: &[u8]) -> Vec<Extent> {
         let trail =
             if lines.len() > header && is_blank(lines[lines.len() - 1]) { lines.pop().unwrap().len() } else { 0 };
         let (mut note, mut read, mut named, mut octets) = (false, false, Vec::new(), 0);
+        let mut takes_status = !lines.first().is_some_and(|line| line.starts_with(b" ") || line.starts_with(b"\t"));
         for (index, line) in lines.iter().enumerate() {
             let bare = line.strip_suffix(b"\n").map(|bare| bare.strip_suffix(b"\r").unwrap_or(bare));
             octets += bare.unwrap_or(line).len() + 2;
             if index < header && !line.starts_with(b" ") && !line.starts_with(b"\t") {
                 note = is_note(&line[..line.len().min(HEAD_BYTES)]);
-                read |= note
-                    && line.len() > 6
-                    && line[..6].eq_ignore_ascii_case(b"status")
-                    && line[..line.len().min(HEAD_BYTES)][6..].contains(&b'R');
+                let status = note && line.len() > 6 && line[..6].eq_ignore_ascii_case(b"status");
+                read |= status && line[..line.len().min(HEAD_BYTES)][6..].contains(&b'R');
+                takes_status &= !status;
             }
             if index >= header || !note {
                 named.extend_from_slice(bare.unwrap_or(line));
@@ -61,6 +61,7 @@ fn naive(file: &[u8]) -> Vec<Extent> {
             hash: xxh3_128(&named),
             read,
             verbatim: octets == text,
+            takes_status,
         }
     };
     found.into_iter().map(extent).collect()
@@ -245,6 +246,24 @@ fn read_is_an_r_in_status() {
     for (status, read) in [("Status: RO", true), ("status:R", true), ("Status: O", false), ("X-Status: R", false)] {
         let found = scan(&[format!("{FROM}{status}\n\nStatus: R\n").as_bytes()]);
         assert_eq!(found[0].read, read, "{status}");
+    }
+}
+
+#[test]
+fn a_message_takes_a_status_when_it_has_none_and_its_first_line_begins_one() {
+    for (text, takes) in [
+        ("Subject: tea\n\nStatus: R\n", true),
+        ("X-Status: R\n\n", true),
+        ("Statuses: R\n\n", true),
+        ("Subject: tea\n folded\n\n", true),
+        ("", true),
+        ("\n folded\n", true),
+        ("Status: O\n\n", false),
+        ("Subject: tea\nstatus :\n\n", false),
+        (" folded\nSubject: tea\n\n", false),
+        ("\tfolded", false),
+    ] {
+        assert_eq!(scan(&[format!("{FROM}{text}").as_bytes()])[0].takes_status, takes, "{text:?}");
     }
 }
 

@@ -456,6 +456,18 @@ fn who_makes_room_is_told_if_that_is_possible_and_gone_at_once() {
 }
 
 #[test]
+fn who_said_goodbye_and_does_not_take_the_answer_makes_room_too() {
+    for window in [3, 100] {
+        let mut bench = Bench::new();
+        bench.open_window(window);
+        bench.send(b"quit\n");
+        assert_eq!(bench.settle().1, Turn::Idle, "closing, or draining");
+        bench.stream.end(End::Overload);
+        assert_eq!(bench.settle().1, Turn::Closed, "window {window}");
+    }
+}
+
+#[test]
 fn silence_is_told_and_ended_and_a_peer_below_the_floor_is_dropped() {
     let mut bench = Bench::new();
     bench.settle();
@@ -587,7 +599,7 @@ mod tls {
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        load(&[Files { cert, key, domain: None }]).unwrap().unwrap()
+        load(&[Files { cert, key, domain: None }], &crate::sys::files::open_to_read).unwrap().unwrap()
     }
 
     fn client(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConnection {

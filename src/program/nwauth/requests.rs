@@ -5,17 +5,17 @@ use std::io::{self, Read};
 use crate::text::secret::{Secret, wipe};
 
 /// Lines from a pipe, in a buffer that is ours to wipe.
-pub(super) struct Requests<R> {
-    pub(super) input: R,
+pub(in crate::program) struct Requests<R> {
+    pub(in crate::program) input: R,
     /// As long as the longest line.
-    pub(super) buffer: Vec<u8>,
+    pub(in crate::program) buffer: Vec<u8>,
     /// Bytes before this were read and not yet taken.
-    pub(super) filled: usize,
+    pub(in crate::program) filled: usize,
     /// Inside a line that was too long and has been answered.
-    pub(super) skipping: bool,
+    pub(in crate::program) skipping: bool,
 }
 
-pub(super) enum Request {
+pub(in crate::program) enum Request {
     /// Without its line end.
     Line(Secret),
     TooLong,
@@ -23,7 +23,7 @@ pub(super) enum Request {
 }
 
 impl<R: Read> Requests<R> {
-    pub(super) fn next(&mut self) -> io::Result<Request> {
+    pub(in crate::program) fn next(&mut self) -> io::Result<Request> {
         loop {
             if let Some(end) = memchr::memchr(b'\n', &self.buffer[..self.filled]) {
                 let line = self.buffer[..end].strip_suffix(b"\r").unwrap_or(&self.buffer[..end]);

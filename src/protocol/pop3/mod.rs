@@ -36,7 +36,7 @@ use crate::mail::identity::Uid;
 use crate::protocol::sasl::scram::Verifier;
 use crate::protocol::sasl::{Exchange, Mechanism};
 use crate::protocol::{End, Line, Lines, Machine, Want};
-use crate::text::bytes::{Input, Output};
+use crate::text::bytes::{HIGH, Input, Output};
 use crate::text::secret::Secret;
 use reply::{Refusal, line, say};
 use verbs::Next;
@@ -45,8 +45,11 @@ use verbs::Next;
 pub const LINE_LIMIT: usize = 255;
 /// A SASL response's octets, CRLF included (RFC 5034 §4 gives 12,288 as what is in use).
 pub const SASL_LIMIT: usize = 12_288;
-/// Refused passwords after which a connection is closed.
+/// Refused passwords, and proofs that were not given, after which a connection is closed.
 pub const MAX_DENIED: u8 = 3;
+/// Octets that a client may be owed who is not logged in: what is kept for thousands of strangers must be little, and no
+/// client needs more replies than this before it reads one.
+pub const STRANGERS_MOST: usize = 4096;
 /// Rows of LIST and UIDL asked for at a time: one page of the index.
 pub const PAGE: u32 = 64;
 
@@ -272,8 +275,8 @@ impl Pop3 {
         self
     }
 
-    /// Whether somebody is logged in; until then this is the kind of connection to lose when something runs short.
-    pub fn is_logged_in(&self) -> bool {
+    /// Whether somebody is logged in, or was until now: then silence is measured, not the time to log in.
+    fn is_logged_in(&self) -> bool {
         use State::*;
         !matches!(self.state, Authorising | Sasl | Proving | Checking | Asking(Asked::Tls))
     }
@@ -322,6 +325,11 @@ impl Pop3 {
         line(out, refusal.text());
         self.user = None;
         self.take_exchange();
+        self.denied();
+    }
+
+    /// An authenticator was asked, and it led to nothing: also where the client went no further once it had a challenge.
+    fn denied(&mut self) {
         self.denied += 1;
         self.state = if self.denied >= MAX_DENIED { State::Over } else { State::Authorising };
     }
@@ -414,7 +422,9 @@ impl Machine for Pop3 {
             Line::TooLong => {
                 if self.state == State::Sasl {
                     self.state = State::Authorising;
-                    self.take_exchange();
+                    if self.take_exchange().is_some_and(|exchange| exchange.is_challenged()) {
+                        self.denied();
+                    }
                 }
                 Next::Refuse(Refusal::LineTooLong)
             }
@@ -503,6 +513,10 @@ impl Machine for Pop3 {
 
     fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    fn most_owed(&self) -> usize {
+        if self.is_logged_in() { HIGH } else { STRANGERS_MOST }
     }
 }
 

@@ -165,7 +165,8 @@ fn play(name: &str, script: &str) {
         let rest = &*encoded(rest);
         match kind {
             "C:" => {
-                let bytes = rest.replace("\\0", "\0").replace("\\t", "\t").replace("{300}", &"x".repeat(300));
+                let bytes = rest.replace("\\0", "\0").replace("\\t", "\t");
+                let bytes = bytes.replace("{300}", &"x".repeat(300)).replace("{13000}", &"x".repeat(13_000));
                 player.input.push(bytes.as_bytes());
                 player.input.push(b"\r\n");
             }

@@ -227,8 +227,13 @@ impl Pop3 {
     /// A response in a SASL exchange, still in base64.
     pub(super) fn response(&mut self, text: &[u8], out: &mut Output) -> Next {
         let mut exchange = self.take_exchange().expect("it was put there when this state began");
+        let challenged = exchange.is_challenged();
         let step = exchange.take(text);
-        self.sasl(exchange, step, out)
+        let next = self.sasl(exchange, step, out);
+        if challenged && matches!(next, Next::Refuse(_)) {
+            self.denied();
+        }
+        next
     }
 
     /// What an exchange has come to. It is kept while it goes on.

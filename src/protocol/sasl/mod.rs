@@ -104,6 +104,11 @@ impl Exchange {
         (exchange, step)
     }
 
+    /// Whether somebody was asked for a verifier on its behalf, and it is not over yet.
+    pub fn is_challenged(&self) -> bool {
+        matches!(self.0, State::ScramFinal(_) | State::ScramProved)
+    }
+
     /// The client's next line, without its line end.
     pub fn take(&mut self, line: &[u8]) -> Step {
         let state = std::mem::replace(&mut self.0, State::Over);

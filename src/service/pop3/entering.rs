@@ -378,6 +378,7 @@ impl Service<'_> {
         let board = self.shared.board.clone();
         place.lone = settings.hide_old_bulls || !board.numbers.is_empty();
         self.session.volume = volume;
+        let disk = self.shared.disk();
         self.job(Kind::Read, volume, move || {
             if let Some(uid) = uid {
                 match account::owner(&uid, settings.min_uid) {
@@ -394,7 +395,7 @@ impl Service<'_> {
             {
                 return Outcome::NoDrop;
             }
-            Outcome::Opened(Maildrop::open(&place).map(|maildrop| {
+            Outcome::Opened(Maildrop::open_on(&disk, &place).map(|maildrop| {
                 let mut maildrop = Box::new(maildrop);
                 let shown = Shown::of(board, &mut maildrop, settings.hide_old_bulls);
                 (maildrop, shown)

@@ -147,7 +147,7 @@ impl Service<'_> {
         maildrop.remember(bulletins.map(|(seen, _)| seen));
         let asked = maildrop.deletions() > 0 || bulletins.is_some();
         let expiry = Expiry::of(self.session.settings.expire_days, self.session.fetched.take());
-        if !asked && (expiry.is_none() || maildrop.totals().messages == 0) {
+        if !maildrop.has_news() && (expiry.is_none() || maildrop.totals().messages == 0) {
             // What an earlier session deleted may still have to leave the drop.
             if maildrop.wants_compaction() {
                 self.shared.compact(maildrop, volume);
@@ -169,7 +169,7 @@ impl Service<'_> {
         });
         match said {
             Done::Later => Done::Later,
-            // Nothing was asked for; what has expired goes another time.
+            // Nothing was asked for; what has expired goes another time, and what was read is news again.
             _ if !asked => Done::Now(Answer::Committed { deleted: 0 }),
             _ => refused(Refusal::NotCommitted),
         }

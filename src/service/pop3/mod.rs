@@ -10,7 +10,7 @@
 //! | Stat, Delete | at once                                                                                    |
 //! | Row, Rows    | at once when the index's page is in memory, else by a job                                  |
 //! | Retrieve     | a body, pulled slice by slice from what is in memory; a job fetches what is not            |
-//! | Commit       | by a job: what expires is marked, the ledger is synced. At once when neither can be       |
+//! | Commit       | by a job: what expires is marked, the ledger is synced. At once when there is nothing to write |
 //!
 //! After either, dead bytes leave the drop by a job that keeps the session's lock: also those that an earlier one had to
 //! leave.
@@ -40,9 +40,9 @@ use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Tur
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, watch};
-use crate::protocol::End;
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::pop3::{Answer, Ask, Link, Pop3};
+use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::settings::Settings;
 use crate::store::maildrop::{Maildrop, MessageReader, Miss, Pulled};
@@ -235,7 +235,15 @@ impl Conversation {
 
     /// When [`expire`](Conversation::expire) has to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.parked().or_else(|| self.stream.deadline())
+        let due = self.parked().or_else(|| self.stream.deadline())?;
+        Some(self.login_deadline().map_or(due, |login| due.min(login)))
+    }
+
+    /// When the time to log in is over, while that is what is waited for. It is not lengthened by being slow: who does not
+    /// take what he is owed has the longer patience of the floor once he is logged in.
+    fn login_deadline(&self) -> Option<Instant> {
+        let waiting = !self.stream.is_owed() && !self.stream.is_ending() && self.session.user().is_none();
+        waiting.then(|| self.stream.machine().deadline())
     }
 
     /// When what is owed is tried again.
@@ -246,7 +254,9 @@ impl Conversation {
 
     /// The peer was silent too long, or too slow; or it is time to try again, which the next turn does.
     pub fn expire(&mut self, now: Instant) {
-        if !self.stream.is_owed() {
+        if self.login_deadline().is_some_and(|login| login <= now) && self.stream.is_behind() {
+            self.stream.abort();
+        } else if !self.stream.is_owed() {
             self.stream.expire(now);
         }
     }
@@ -264,15 +274,16 @@ impl Conversation {
     /// When it began, if it holds half a TLS record and nobody is logged in on it: the first of these is the cheapest to
     /// lose.
     pub fn partial_since(&self) -> Option<Instant> {
-        let losable = self.stream.partial_bytes() > 0 && !self.stream.machine().is_logged_in();
+        let losable = self.stream.partial_bytes() > 0 && self.session.user().is_none();
         losable.then_some(self.session.began)
     }
 
     /// How cheap it is to lose when all connections are taken, cheapest first, and since when it has been there; none when
-    /// somebody is logged in. Who waits for an authenticator of ours goes last.
+    /// somebody is logged in. Who waits for an authenticator of ours goes last; who has said goodbye, and does not read the
+    /// answer, goes like any other.
     pub fn losable(&self) -> Option<(bool, Instant)> {
         let asked = self.stream.is_owed() && self.parked().is_none();
-        (!self.stream.machine().is_logged_in()).then_some((asked, self.session.began))
+        self.session.user().is_none().then_some((asked, self.session.began))
     }
 
     /// It is over: what it counted for is given back.
@@ -319,10 +330,9 @@ impl Conversation {
 
     /// Who is logged in on it, or just being let in.
     pub fn visitor(&self, now: Instant) -> Option<Visitor<'_>> {
-        let Session { user, entering, peer, began, maildrop, .. } = &self.session;
-        let entering = entering.as_deref().filter(|entering| entering.is_welcome());
+        let Session { peer, began, maildrop, .. } = &self.session;
         Some(Visitor {
-            user: user.as_deref().or(entering.map(Entering::user))?,
+            user: self.session.user()?,
             address: peer.ip().to_canonical(),
             age: now.saturating_duration_since(*began),
             tls: self.stream.is_tls(),
@@ -331,7 +341,12 @@ impl Conversation {
         })
     }
 
-    /// Whether this user is logged in on it, or trying to be.
+    /// Whether this user is logged in on it, or just being let in.
+    pub fn is_visited_by(&self, user: &str) -> bool {
+        self.session.user() == Some(user)
+    }
+
+    /// Whether this user is logged in on it, or somebody tries to be him: that may be anybody.
     pub fn is_of(&self, user: &str) -> bool {
         let entering = self.session.entering.as_deref().map(Entering::user);
         self.session.user.as_deref().or(entering) == Some(user)
@@ -399,6 +414,12 @@ pub struct Left {
 }
 
 impl Session {
+    /// Who is logged in, or just being let in: who only says that he is somebody is nobody yet.
+    fn user(&self) -> Option<&str> {
+        let entering = self.entering.as_deref().filter(|entering| entering.is_welcome());
+        self.user.as_deref().or(entering.map(Entering::user))
+    }
+
     /// The session of a user ends, or never began.
     fn stand_up(&mut self, shared: &mut Shared) {
         let seat = std::mem::take(&mut self.seat);
@@ -462,6 +483,9 @@ impl Host<Pop3> for Service<'_> {
         self.session.octets += body.octets(whole);
         if whole && body.whole {
             self.session.retrieved += 1;
+            if let (Wanted::Message(number, _), true) = (self.session.wanted, body.reader.is_news()) {
+                self.maildrop().read(number);
+            }
             // RFC 2449 §6.7: only where mail may not be left here.
             if let (Some(0), Wanted::Message(number, _)) = (self.session.settings.expire_days, self.session.wanted) {
                 self.session.fetched.get_or_insert_default().add(number);

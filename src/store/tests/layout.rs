@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::sim::SimDisk;
 use super::{Site, letter, rows};
+use crate::rules::bulletins::Seen;
 use crate::store::disk::Disk;
+use crate::store::erase::erase_on;
 use crate::store::maildrop::*;
+use crate::store::rename::rename_user_on;
 
 const DAY: i64 = 86_400_000_000_000;
 const DROP: &str = "/spool/ann";
@@ -127,15 +130,27 @@ fn simulated() -> (SimDisk, Place) {
 
 #[test]
 fn a_move_that_is_interrupted_anywhere_loses_neither_ledger_nor_copy() {
+    interrupted_move(false);
+}
+
+#[test]
+fn nor_does_one_that_is_thought_better_of() {
+    interrupted_move(true);
+}
+
+/// A bin with the copy of an interrupted compaction is moved, the move interrupted; then, `back`, the setting is as before.
+fn interrupted_move(back: bool) {
     for n in 1.. {
         let (disk, mut place) = simulated();
         let mut maildrop = Maildrop::open_on(&disk, &place).unwrap();
         maildrop.delete(2).unwrap();
         maildrop.commit().unwrap();
-        // Compaction is interrupted when the copy has its name.
-        disk.world().actor = Some(Box::new(|world, what| {
-            if what.starts_with("rename .ann.copy.new") {
-                world.stop_at = Some(world.calls + 2);
+        // Compaction is interrupted when the copy has its name, and the drop is half written.
+        let mut copied = false;
+        disk.world().actor = Some(Box::new(move |world, what| {
+            copied |= what.starts_with("rename .ann.copy.new");
+            if copied && what == "cut" {
+                world.stop_at = Some(world.calls + 1);
             }
         }));
         assert!(maildrop.compact(&mut || true).is_err());
@@ -147,6 +162,7 @@ fn a_move_that_is_interrupted_anywhere_loses_neither_ledger_nor_copy() {
         let ended = Maildrop::open_on(&disk, &place).is_ok();
         disk.world().kill();
         let disk = disk.again();
+        place.hash_bindir ^= back;
         let maildrop = Maildrop::open_on(&disk, &place).unwrap();
         assert_eq!(maildrop.totals().messages, 3, "stopped before call {n}");
         assert_eq!(disk.world().bytes(Path::new(DROP)), (letter(1) + &letter(3) + &letter(4)).as_bytes());
@@ -272,4 +288,57 @@ fn space_is_not_asked_for_when_nobody_watches_it() {
     maildrop.commit().unwrap();
     assert!(maildrop.compact(&mut || true).unwrap().freed_bytes > 0);
     assert!(disk.world().trace.iter().all(|call| call != "free_bytes"));
+}
+
+/// Mail with one message deleted, its bin at the other place than `place` says.
+fn elsewhere() -> (SimDisk, Place) {
+    let (disk, place) = simulated();
+    let mut maildrop = Maildrop::open_on(&disk, &place).unwrap();
+    maildrop.delete(2).unwrap();
+    maildrop.commit().unwrap();
+    drop(maildrop);
+    (disk, Place { hash_bindir: true, ..place })
+}
+
+#[test]
+fn a_mailbox_whose_bin_lies_at_the_other_place_is_erased_with_it() {
+    let (disk, place) = elsewhere();
+    assert!(erase_on(&disk, &place).unwrap().bytes > 0);
+    assert_eq!(disk.world().names(Path::new("/spool")), Vec::<String>::new());
+    assert_eq!(disk.world().names(Path::new("/bins/spool")), Vec::<String>::new());
+}
+
+#[test]
+fn an_erasure_that_a_session_at_the_other_place_forbids_or_that_is_interrupted_forgets_no_deletion() {
+    let (disk, place) = elsewhere();
+    let session = Maildrop::open_on(&disk, &Place { hash_bindir: false, ..place.clone() }).unwrap();
+    assert!(matches!(erase_on(&disk, &place), Err(Refused::InUse)));
+    drop(session);
+    for n in 1.. {
+        let (disk, place) = elsewhere();
+        let calls = disk.world().calls;
+        disk.world().stop_at = Some(calls + n);
+        let ended = erase_on(&disk, &place).is_ok();
+        disk.world().kill();
+        let left = Maildrop::open_on(&disk.again(), &place).unwrap().totals().messages;
+        assert!([0, 3].contains(&left), "stopped before call {n}: {left}");
+        if ended {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_mailbox_is_renamed_to_a_name_whose_bin_lies_at_the_other_place() {
+    let (disk, place) = elsewhere();
+    let new = Place { drop: "/spool/bob".into(), ..place.clone() };
+    let lone = Place { hash_bindir: false, lone: true, ..new.clone() };
+    let mut maildrop = Maildrop::open_on(&disk, &lone).unwrap();
+    maildrop.remember(Some(Seen { epoch: 1, through: 1, beyond: 0 }));
+    maildrop.commit().unwrap();
+    drop(maildrop);
+    assert!(rename_user_on(&disk, &place, &new).unwrap().bytes > 0);
+    let maildrop = Maildrop::open_on(&disk, &new).unwrap();
+    assert_eq!((maildrop.totals().messages, maildrop.bulletins()), (3, None));
+    assert_eq!(disk.world().names(Path::new("/bins/spool")), Vec::<String>::new());
 }

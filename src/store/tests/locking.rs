@@ -26,7 +26,7 @@ fn simulated(letters: usize) -> (SimDisk, Place) {
 }
 
 fn dead_line() -> String {
-    let me = RealDisk.holder();
+    let me = RealDisk::default().holder();
     format!("dmail {} {} {}\n", u32::MAX, 7, me.world)
 }
 
@@ -39,7 +39,7 @@ fn without_index(site: &Site) {
 fn a_stale_dotlock_is_removed_and_a_living_one_is_not() {
     let site = Site::with(1);
     let dotlock = site.beside("ann.lock");
-    let me = RealDisk.holder();
+    let me = RealDisk::default().holder();
     let ours = |pid: u32, started: u64, world: &str| format!("dmail {pid} {started} {world}\n");
     let words: Vec<&str> = me.world.split(' ').collect();
     let (other_host, other_boot, other_space) = (
@@ -99,16 +99,16 @@ fn a_stale_dotlock_is_removed_and_a_living_one_is_not() {
 
 #[test]
 fn who_lives_is_known_by_number_and_start() {
-    let me = RealDisk.holder();
-    assert!(RealDisk.is_alive(&me));
-    assert!(!RealDisk.is_alive(&Holder { started: me.started + 1, ..me.clone() }));
-    assert!(!RealDisk.is_alive(&Holder { pid: u32::MAX, ..me }));
+    let me = RealDisk::default().holder();
+    assert!(RealDisk::default().is_alive(&me));
+    assert!(!RealDisk::default().is_alive(&Holder { started: me.started + 1, ..me.clone() }));
+    assert!(!RealDisk::default().is_alive(&Holder { pid: u32::MAX, ..me }));
 }
 
 #[test]
 fn a_lock_whose_holder_lives_is_never_stale_however_long_he_is_silent() {
     let site = Site::with(1);
-    let desk = Desk::at(&RealDisk, &site.place, true).unwrap().unwrap();
+    let desk = Desk::at(&RealDisk::default(), &site.place, true).unwrap().unwrap();
     let (file, _) = desk.open_drop().unwrap().unwrap();
     let locks = DropLocks::take(&desk, &file).unwrap();
     let dotlock = fs::File::options().write(true).open(site.beside("ann.lock")).unwrap();
@@ -170,7 +170,7 @@ fn two_removers_never_remove_each_others_fresh_lock() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let desk = Desk::at(&RealDisk, &place, true).unwrap().unwrap();
+                let desk = Desk::at(&RealDisk::default(), &place, true).unwrap().unwrap();
                 let (file, _) = desk.open_drop().unwrap().unwrap();
                 while taken.load(Ordering::SeqCst) < rounds {
                     match DropLocks::take(&desk, &file) {
@@ -213,7 +213,7 @@ fn what_a_killed_locker_left_under_the_first_name_is_tidied_away() {
     // Somebody has it: he is judging the lock at this moment.
     without_index(&site);
     let judge = fs::File::options().read(true).write(true).create(true).truncate(false).open(&first).unwrap();
-    assert!(RealDisk.try_lock(&judge, LockKind::Fcntl).unwrap());
+    assert!(RealDisk::default().try_lock(&judge, LockKind::Fcntl).unwrap());
     assert!(matches!(Maildrop::open(&site.place), Err(Refused::Locked)));
     assert!(first.exists());
     drop(judge);
@@ -276,7 +276,7 @@ fn every_order_of_every_lock_works_and_meets_every_other_holder() {
         for kind in [LockKind::Dotlock, LockKind::Fcntl, LockKind::Flock] {
             match kind {
                 LockKind::Dotlock => fs::write(&dotlock, "4711\n").unwrap(),
-                _ => assert!(RealDisk.try_lock(&other, kind).unwrap()),
+                _ => assert!(RealDisk::default().try_lock(&other, kind).unwrap()),
             }
             without_index(&site);
             // That this returns is that nothing is waited for: nobody gives the lock up meanwhile.
@@ -287,13 +287,13 @@ fn every_order_of_every_lock_works_and_meets_every_other_holder() {
             }
             match kind {
                 LockKind::Dotlock => fs::remove_file(&dotlock).unwrap(),
-                _ => RealDisk.unlock(&other, kind).unwrap(),
+                _ => RealDisk::default().unlock(&other, kind).unwrap(),
             }
             // And whatever was taken before it was given up.
             assert!(!dotlock.exists(), "{order:?} {kind:?}");
             for kind in [LockKind::Fcntl, LockKind::Flock] {
-                assert!(RealDisk.try_lock(&other, kind).unwrap(), "{order:?} keeps {kind:?}");
-                RealDisk.unlock(&other, kind).unwrap();
+                assert!(RealDisk::default().try_lock(&other, kind).unwrap(), "{order:?} keeps {kind:?}");
+                RealDisk::default().unlock(&other, kind).unwrap();
             }
         }
         drop(other);

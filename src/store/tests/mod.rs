@@ -10,6 +10,7 @@ mod layout;
 mod locking;
 mod repair;
 mod sim;
+mod status;
 mod world;
 
 use std::fs;
@@ -18,6 +19,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::disk::{Disk, RealDisk};
 use super::maildrop::*;
 use crate::text::bytes::Output;
 use crate::text::number::Fraction;
@@ -505,12 +507,11 @@ fn a_drop_locked_by_another_program_is_tried_again_and_nothing_is_held_meanwhile
     locked("procmail's dotlock");
     fs::remove_file(&dotlock).unwrap();
 
-    use crate::store::disk::{Disk, RealDisk};
     let file = fs::OpenOptions::new().read(true).write(true).open(&site.place.drop).unwrap();
-    assert!(RealDisk.try_lock(&file, LockKind::Fcntl).unwrap());
+    assert!(RealDisk::default().try_lock(&file, LockKind::Fcntl).unwrap());
     locked("mutt's fcntl");
     assert!(!dotlock.exists(), "the lock taken first is given up again");
-    RealDisk.unlock(&file, LockKind::Fcntl).unwrap();
+    RealDisk::default().unlock(&file, LockKind::Fcntl).unwrap();
     assert_eq!(site.open().totals().messages, 2);
 
     let mut flocks = Site::with(2);
@@ -654,7 +655,7 @@ fn the_operators_acts_work_on_real_files_with_bins_of_their_own() {
     site.place.bin_path = Some(site.folder.path().join("bins"));
     let before = site.uids();
     site.delete(&[1, 3]);
-    assert_eq!(undelete(&site.place).unwrap().messages, 2);
+    assert_eq!(undelete_on(&RealDisk::default(), &site.place).unwrap().messages, 2);
     assert_eq!(site.uids(), before);
     site.delete(&[1, 3]);
 
@@ -662,19 +663,19 @@ fn the_operators_acts_work_on_real_files_with_bins_of_their_own() {
     fs::create_dir(&far).unwrap();
     let bob = Place { drop: far.join("bob"), ..site.place.clone() };
     let (inode, bytes) = (fs::metadata(&site.place.drop).unwrap().ino(), site.text().len() as u64);
-    assert_eq!(rename_user(&site.place, &bob).unwrap(), Renamed { bytes });
+    assert_eq!(rename_user_on(&RealDisk::default(), &site.place, &bob).unwrap(), Renamed { bytes });
     assert_eq!(site.names(), Vec::<String>::new());
     assert_eq!(fs::metadata(&bob.drop).unwrap().ino(), inode);
     let maildrop = Maildrop::open(&bob).unwrap();
     assert_eq!(rows(&maildrop).iter().map(|row| row.uid).collect::<Vec<_>>(), [before[1], before[3]]);
-    assert!(matches!(erase(&bob), Err(Refused::InUse)));
+    assert!(matches!(erase_on(&RealDisk::default(), &bob), Err(Refused::InUse)));
     drop(maildrop);
 
     let mut bins = site.folder.path().join("bins");
     bins.extend(far.components().skip(1));
     assert!(bins.join(".bob.bin").exists());
     fs::write(bins.join(".bob.copy.aside-0123456789abcdef"), "mail").unwrap();
-    assert_eq!(erase(&bob).unwrap(), Erased { bytes });
+    assert_eq!(erase_on(&RealDisk::default(), &bob).unwrap(), Erased { bytes });
     assert_eq!((fs::read_dir(&far).unwrap().count(), fs::read_dir(&bins).unwrap().count()), (0, 0));
     fs::write(&bob.drop, (1..=4).map(letter).collect::<String>()).unwrap();
     assert_eq!(rows(&Maildrop::open(&bob).unwrap()).len(), 4);

@@ -7,11 +7,15 @@ use std::time::{Duration, SystemTime};
 use super::{Site, letter, rows};
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::*;
-use crate::store::repair::{Report, Wish, repair};
+use crate::store::repair::{Report, Wish, repair_on};
 
 const LOOK: Wish = Wish { look_only: true, compact: false };
 const MEND: Wish = Wish { look_only: false, compact: false };
 const COMPACT: Wish = Wish { look_only: false, compact: true };
+
+fn repair(place: &Place, wish: Wish) -> Result<Report, Refused> {
+    repair_on(&RealDisk::default(), place, wish)
+}
 
 /// Everything in the spool, name and bytes.
 fn everything(site: &Site) -> Vec<(String, Vec<u8>)> {
@@ -44,6 +48,17 @@ fn used() -> (Site, Vec<Uid>) {
     let left = [before[0], before[2], before[4]];
     assert_eq!(site.uids(), left);
     (site, left.to_vec())
+}
+
+#[test]
+fn a_ledger_whose_opening_is_damaged_stays_its_drops_when_it_is_written_anew() {
+    let (site, left) = used();
+    let path = site.beside(".ann.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20..28].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let report = mended(&site, true);
+    assert_eq!(site.uids(), left, "deletions that can still be read count: {report:?}");
 }
 
 #[test]
@@ -185,7 +200,7 @@ fn a_drop_that_a_session_or_another_program_has_is_refused() {
     }
     drop(session);
     let other = fs::File::options().read(true).write(true).open(&site.place.drop).unwrap();
-    assert!(RealDisk.try_lock(&other, LockKind::Fcntl).unwrap());
+    assert!(RealDisk::default().try_lock(&other, LockKind::Fcntl).unwrap());
     for wish in [LOOK, MEND, COMPACT] {
         assert!(matches!(repair(&site.place, wish), Err(Refused::Locked)));
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::store::disk::{Disk, Holder, How, LockKind, Reach, Stat};
+use crate::store::locks::{lock_and_give, unlock_by_number};
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
@@ -112,6 +113,10 @@ pub struct World {
     pub cold: bool,
     /// Writing needs space that is not there.
     pub full: bool,
+    /// We are uid 7, and may look at what lies in /spool, no more: a hand does the rest, and writes down what it did.
+    pub hand: Option<Vec<&'static str>>,
+    /// With a hand: we may also make files in /spool, and remove those that are ours.
+    pub sticky: bool,
     /// What is said to be free.
     pub free: u64,
     /// Bytes read from each file.
@@ -162,6 +167,11 @@ impl World {
 
     pub fn inode_of(&self, path: &Path) -> u64 {
         self.inode(path).unwrap_or(0)
+    }
+
+    /// All paths there are.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.dirs.iter().flat_map(|(path, dir)| dir.names.keys().map(|name| path.join(name))).collect()
     }
 
     pub fn names(&self, dir: &Path) -> Vec<String> {
@@ -220,6 +230,16 @@ impl World {
         lock.push(".lock");
         let inode = self.inode(path).unwrap_or(0);
         self.inode(&path.with_file_name(lock)).is_some() || self.locks.contains_key(&(inode, LockKind::Fcntl as u8))
+    }
+
+    fn carry(&mut self, (from_dir, from): (&Path, &Path), (to_dir, to): (&Path, &Path), inode: u64) {
+        let source = self.dirs.get_mut(from_dir).unwrap();
+        source.names.remove(from.as_os_str());
+        source.pending.push((Some(from.into()), None));
+        let target = self.dirs.get_mut(to_dir).unwrap();
+        target.names.insert(to.into(), inode);
+        target.pending.push((None, Some((to.into(), inode))));
+        self.carried.push(Carried { from: from_dir.join(from), to: to_dir.join(to), inode, synced: Vec::new() });
     }
 
     /// The process is gone, its locks with it; what it wrote is there.
@@ -339,6 +359,8 @@ impl SimDisk {
             torn: false,
             cold: false,
             full: false,
+            hand: None,
+            sticky: false,
             free: u64::MAX,
             read: HashMap::new(),
             syncs: 0,
@@ -413,6 +435,33 @@ fn stat_of(world: &World, inode: u64) -> Stat {
     }
 }
 
+impl SimDisk {
+    /// Fails where uid 7 has no rights to the file, or may make none of that name.
+    fn allowed(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
+        let world = self.world();
+        let ours = match world.inode(&dir.0.join(name)) {
+            Some(inode) => world.files[&inode].uid == 7,
+            None => world.sticky,
+        };
+        let denied = world.hand.is_some() && dir.0 == Path::new("/spool") && !ours;
+        if denied { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// Fails where uid 7 may not take this name away.
+    fn removable(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
+        if self.world().sticky { self.allowed(dir, name) } else { self.allowed(dir, Path::new("")) }
+    }
+
+    /// Does as root what was asked of the hand.
+    fn handed<T>(&self, what: &'static str, work: impl FnOnce(&SimDisk) -> io::Result<T>) -> io::Result<T> {
+        let Some(mut done) = self.world().hand.take() else { return Err(io::ErrorKind::PermissionDenied.into()) };
+        let result = work(self);
+        done.push(what);
+        self.world().hand = Some(done);
+        result
+    }
+}
+
 impl Disk for SimDisk {
     type Dir = SimDirHandle;
     type File = SimHandle;
@@ -436,6 +485,7 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, dir: &SimDirHandle, name: &Path, how: How) -> io::Result<SimHandle> {
+        self.allowed(dir, name)?;
         let mut world = self.call(&format!("open {how:?} {}", name.display()))?;
         let path = dir.0.join(name);
         let found = world.inode(&path);
@@ -446,7 +496,8 @@ impl Disk for SimDisk {
             (None, How::Create | How::CreateNew) => {
                 let inode = world.number();
                 let now = world.now;
-                let file = SimFile { mode: 0o600, mtime: now, ctime: now, ..SimFile::default() };
+                let uid = if world.hand.is_some() { 7 } else { 0 };
+                let file = SimFile { mode: 0o600, uid, mtime: now, ctime: now, ..SimFile::default() };
                 world.files.insert(inode, file);
                 let dir = world.dirs.get_mut(&dir.0).unwrap();
                 dir.names.insert(name.into(), inode);
@@ -583,6 +634,7 @@ impl Disk for SimDisk {
     }
 
     fn carry(&self, from_dir: &SimDirHandle, from: &Path, to_dir: &SimDirHandle, to: &Path) -> io::Result<()> {
+        self.removable(from_dir, from)?;
         let mut world = self.call(&format!("carry {} {}", from.display(), to.display()))?;
         if world.dirs[&from_dir.0].dev != world.dirs[&to_dir.0].dev {
             return Err(io::ErrorKind::CrossesDevices.into());
@@ -597,12 +649,7 @@ impl Disk for SimDisk {
             source.pending.push((Some(from.into()), Some((to.into(), inode))));
             return Ok(());
         }
-        source.pending.push((Some(from.into()), None));
-        let target = world.dirs.get_mut(&to_dir.0).unwrap();
-        target.names.insert(to.into(), inode);
-        target.pending.push((None, Some((to.into(), inode))));
-        let (from, to) = (from_dir.0.join(from), to_dir.0.join(to));
-        world.carried.push(Carried { from, to, inode, synced: Vec::new() });
+        world.carry((&from_dir.0, from), (&to_dir.0, to), inode);
         Ok(())
     }
 
@@ -612,6 +659,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
+        self.removable(dir, from)?;
         let mut world = self.call(&format!("rename {} {}", from.display(), to.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = dir.names.remove(from.as_os_str()).ok_or_else(not_found)?;
@@ -621,6 +669,9 @@ impl Disk for SimDisk {
     }
 
     fn link(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
+        if !self.world().sticky {
+            self.removable(dir, to)?;
+        }
         let mut world = self.call(&format!("link {} {}", from.display(), to.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = *dir.names.get(from.as_os_str()).ok_or_else(not_found)?;
@@ -634,12 +685,8 @@ impl Disk for SimDisk {
 
     fn move_to(&self, from: &SimDirHandle, name: &Path, to: &SimDirHandle) -> io::Result<()> {
         let mut world = self.call(&format!("move {}", name.display()))?;
-        let old = world.dirs.get_mut(&from.0).unwrap();
-        let inode = old.names.remove(name.as_os_str()).ok_or_else(not_found)?;
-        old.pending.push((Some(name.into()), None));
-        let new = world.dirs.get_mut(&to.0).unwrap();
-        new.names.insert(name.into(), inode);
-        new.pending.push((None, Some((name.into(), inode))));
+        let inode = *world.dirs[&from.0].names.get(name.as_os_str()).ok_or_else(not_found)?;
+        world.carry((&from.0, name), (&to.0, name), inode);
         Ok(())
     }
 
@@ -648,6 +695,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, dir: &SimDirHandle, name: &Path) -> io::Result<()> {
+        self.removable(dir, name)?;
         let mut world = self.call(&format!("remove {}", name.display()))?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         if dir.mode & 0o200 == 0 {
@@ -694,7 +742,38 @@ impl Disk for SimDisk {
     }
 
     fn uid(&self) -> u32 {
-        0
+        if self.world().hand.is_some() { 7 } else { 0 }
+    }
+
+    fn open_for(&self, path: &Path, owner: u32, how: How) -> io::Result<SimHandle> {
+        self.handed("open", |disk| {
+            let file =
+                disk.open(&SimDirHandle(path.parent().unwrap().to_owned()), Path::new(path.file_name().unwrap()), how)?;
+            if disk.stat(&file)?.uid != owner {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not that user's own"));
+            }
+            Ok(file)
+        })
+    }
+
+    fn lock_for(&self, path: &Path, _owner: u32, line: &[u8]) -> io::Result<SimHandle> {
+        self.handed("lock", |disk| {
+            let dir = SimDirHandle(path.parent().unwrap().to_owned());
+            lock_and_give(disk, &dir, path, line, &|file| {
+                disk.world().files.get_mut(&file.inode).unwrap().uid = 7;
+                Ok(())
+            })
+        })
+    }
+
+    fn unlock_for(&self, path: &Path, _owner: u32, inode: u64) -> io::Result<()> {
+        self.handed("unlock", |disk| {
+            let dir = SimDirHandle(path.parent().unwrap().to_owned());
+            match unlock_by_number(disk, &dir, path, inode)? {
+                true => Ok(()),
+                false => Err(io::ErrorKind::PermissionDenied.into()),
+            }
+        })
     }
 
     fn holder(&self) -> Holder {

@@ -417,3 +417,25 @@ def crowded(bench):
         pop.close()
     newcomer.quit()
     inside.quit()
+
+
+@test("access: who says goodbye and does not read the answer makes room as any other does")
+def goodbye(bench):
+    # What the sockets between us hold is the kernel's affair. Some of these have said goodbye where a little more is owed
+    # than they hold, and are not waited for although they take nothing.
+    asked = range(700, 1000, 15)
+    site = filled(bench, max_connections=len(asked), max_errors=10)
+    silent = []
+    for times in asked:
+        pop = site.pop(source="127.0.0.50", receive_buffer=4096)
+        pop.send(b"CAPA\r\n" * times + b"QUIT\r\n")
+        silent.append(pop)
+    begun = time.monotonic()
+    newcomers = [site.pop() for _ in asked]
+    took = time.monotonic() - begun
+    # The first five seconds are everybody's; the newcomers have theirs still.
+    check(took < 9, "newcomers were greeted after", took, "seconds")
+    for pop in newcomers:
+        pop.ok("NOOP")
+    for pop in silent + newcomers:
+        pop.close()

@@ -208,13 +208,15 @@ def drip(bench):
     canary(site)
 
 
-@test("bad input: the time to log in is not lengthened by bytes", 60)
+@test("bad input: the time to log in is not lengthened by bytes, nor by not reading any", 60)
 def login_time(bench):
     site, _, _ = filled(bench, settings={"pop3_login_secs": 30})
     pop = site.pop(timeout=50)
     silent = site.pop(timeout=50)
     handshake = socket.create_connection(("127.0.0.1", site.tls_port), timeout=50)
     handshake.sendall(b"\x16\x03\x01\x02\x00\x01")
+    unread = site.pop(receive_buffer=4096)
+    unread.send(b"CAPA\r\n" * 4000)
     began = time.monotonic()
     ended = None
     while time.monotonic() - began < 45:
@@ -233,6 +235,8 @@ def login_time(bench):
             pass
     except ConnectionError:
         pass
+    # Also who is owed more than he takes, which has a longer patience of its own for those who are logged in.
+    wait_for("the client that reads nothing is gone", lambda: sessions(site) == 0, 10)
     check(time.monotonic() - began < 45, "silent clients were closed after", time.monotonic() - began)
     canary(site)
 
@@ -379,6 +383,23 @@ def descriptors(bench):
     check(open_now < 40, "descriptors are left:", open_now)
 
 
+@test("bad input: strangers who ask and do not read cost little memory each")
+def unread(bench):
+    site, _, _ = filled(bench)
+    site.login().quit()
+    before = resident_kb(site)
+    strangers = [site.pop(receive_buffer=4096) for _ in range(200)]
+    for pop in strangers:
+        pop.send(b"CAPA\r\n" * 2000)
+    canary(site)
+    # Each has its slot, what it is owed, and what of its commands has been read: not 64 KB.
+    wait_for("they are all stuck", site.is_quiet)
+    grown = (resident_kb(site) - before) / len(strangers)
+    check(grown < 40, "kilobytes a stranger:", grown)
+    for pop in strangers:
+        pop.close()
+
+
 @test("bad input: a crowd that asks for passwords does not hold up who is logged in")
 def crowd(bench):
     site, _, wanted = filled(bench)
@@ -424,7 +445,7 @@ def log(bench):
             pop.cmd(f"hunter2-verb {password}")
             pop.cmd("AUTH PLAIN " + base64.b64encode(b"\0" + user.encode() + b"\0" + password.encode()).decode())
     site.login().quit()
-    text = site.log()
+    text = wait_for("the last session is in the log", lambda: " ann 127.0.0.1 plain: 0 messages" in site.log() and site.log())
     for secret in ("hunter2", "secret", base64.b64encode(b"\0ann\0hunter2-wrong").decode()):
         check(secret not in text.replace(site.folder, ""), "the log holds", secret)
     check("\x1b" not in text, "an escape in the log")

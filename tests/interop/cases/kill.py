@@ -1,6 +1,8 @@
-"""kill -9, between sessions and in the middle of QUIT. What POP3 promises holds: QUIT answered +OK means gone for good; not
-answered means all or none of that session's deletions; never an unmarked message; whole drops; the same UIDs. Rounds take
-turns: a drop compacted at every QUIT, and one that keeps its dead until they are the half of it.
+"""kill -9, between sessions, in the middle of QUIT and of the compaction behind it, with and without another program that
+appends at that moment. What is promised holds: what the other program delivered is there; QUIT answered +OK means gone for
+good; not answered means all or none of that session's deletions; never an unmarked message; whole drops, with their owner and
+mode; the same UIDs; nothing left over. Rounds take turns: a drop compacted at every QUIT, and one that keeps its dead until they
+are the half of it.
 
 CRASH_ROUNDS is how many rounds (30 unless set), SEED repeats a run."""
 
@@ -10,7 +12,7 @@ import signal
 import subprocess
 import time
 
-from harness import spool
+from harness import actors, spool
 from harness.suite import check, same, test, wait_for
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "30"))
@@ -22,6 +24,15 @@ def whole(drop, known):
         check(not file.read(1) or file.seek(0) == 0 and file.read(5) == b"From ", "the drop does not begin with From")
     for text in spool.messages(drop):
         check(text in known, "the drop holds what nobody wrote:", text[:200])
+
+
+def identity(drop):
+    status = os.stat(drop)
+    return status.st_ino, status.st_mode, status.st_uid, status.st_gid
+
+
+def copies(site):
+    return [name for name in os.listdir(site.spool) if name.startswith(".ann.copy")]
 
 
 def rounds(bench, when, appends):
@@ -39,11 +50,12 @@ def rounds(bench, when, appends):
 
     drop = site.fill(spool.spool(fresh(count)))
     known = set(spool.messages(drop))
-    status = os.stat(drop)
+    looks = identity(drop)
+    other = actors.Actor(bench.random.random()) if appends else None
     alive = spool.messages(drop)  # what our clients may see, in order
     uids = {}
     takes = 0.004
-    answered = cut = undone = nameless = left = deferred = 0
+    answered = cut = undone = nameless = left = deferred = compacting = 0
     lock = drop + ".lock"
     for n in range(ROUNDS):
         site.extra["bin_pfull"] = full = (0.5, 1)[n // 2 % 2]
@@ -54,7 +66,7 @@ def rounds(bench, when, appends):
         for text, uid in zip(alive, now):
             same(uids.setdefault(text, uid), uid, f"round {n}: a survivor's UID")
         whole(drop, known)
-        check(os.stat(drop).st_ino == status.st_ino and os.stat(drop).st_mode == status.st_mode, f"round {n}: inode or mode of the drop")
+        same(identity(drop), looks, f"round {n}: inode, mode and owner of the drop")
         marked = sorted(bench.random.sample(range(len(alive)), bench.random.randrange(0, len(alive) // 2 + 1)))
         for index in marked:
             pop.ok(f"DELE {index + 1}")
@@ -64,6 +76,15 @@ def rounds(bench, when, appends):
             new = [spool.on_the_wire(text) for text in texts]
             known.update(new)
             spool.append(drop, b"".join(spool.entry(text, 1) for text in texts))
+            # More at the moment of the kill. With the kernel's lock only: the dotlock of a dead server goes with the next login.
+            orders = []
+            for _ in range(3):
+                serial += 1
+                words = dict(drop="ann", path=drop, name=f"beside.{serial}", way="fcntl", crlf=bench.random.random() < 0.3)
+                orders.append((actors.deliver, words))
+                new.append(spool.on_the_wire(actors.message(words["name"], False, words["crlf"])))
+            known.update(new)
+            other.order(orders)
         began = time.perf_counter()
         said = False
         if when == "in":
@@ -75,7 +96,16 @@ def rounds(bench, when, appends):
             pop.ok("QUIT")
             said = True
             takes = max(0.0005, 0.8 * takes + 0.2 * (time.perf_counter() - began))
-            wait = bench.random.random() * 0.01
+            wait = bench.random.random() * bench.random.choice((0.002, 0.01, 0.03))
+            while time.perf_counter() - began < wait:
+                pass
+        elif when == "compacting":
+            pop.ok("QUIT")
+            said = True
+            # As soon as its copy is seen, if there is a compaction at all, and then anywhere in it.
+            while time.perf_counter() - began < 0.05 and not copies(site):
+                pass
+            began, wait = time.perf_counter(), bench.random.random() * 0.006
             while time.perf_counter() - began < wait:
                 pass
         os.kill(site.process.pid, signal.SIGKILL)
@@ -85,6 +115,10 @@ def rounds(bench, when, appends):
             # About half of the kills before the answer, on any machine.
             takes *= 0.9 if said else 1.1
         pop.close()
+        compacting += bool(copies(site))
+        if new:
+            done, trouble = other.answer(60)
+            check(not trouble and len(done) == 3, f"round {n}: the other program:", trouble)
         if os.path.exists(lock) and os.path.getsize(lock) == 0:
             # Nobody can tell whose it was, so the mailbox would stay closed until it is five minutes old.
             nameless += 1
@@ -113,6 +147,11 @@ def rounds(bench, when, appends):
             os.unlink(lock)
         whole(drop, known)
         stored = spool.messages(drop)
+        odd = set(os.listdir(site.spool)) - {"ann", ".ann.bin", ".ann.idx"}
+        check(not odd, f"round {n}: left over:", odd)
+        kept = iter(stored)
+        check(all(text in kept for text in found), f"round {n}: the drop lacks messages, or has them in another order")
+        same(identity(drop), looks, f"round {n}: inode, mode and owner of the drop")
         if full == 1:
             same(stored, found, f"round {n}: compacted at every QUIT, the drop")
         deferred += len(stored) > len(found)
@@ -123,9 +162,12 @@ def rounds(bench, when, appends):
             spool.append(drop, b"".join(spool.entry(text, 2) for text in texts))
             alive += [spool.on_the_wire(text) for text in texts]
             known.update(alive)
-    print(json.dumps(dict(rounds=ROUNDS, answered=answered, cut=cut, undone=undone, deferred=deferred)))
+    print("counted:", json.dumps(dict(rounds=ROUNDS, answered=answered, cut=cut, undone=undone, deferred=deferred,
+                                      compacting=compacting)))
     check(not nameless, nameless, "of", ROUNDS, "kills left a dotlock that does not say whose it is")
     check(not left, "after", left, "of", ROUNDS, "kills the dead server's dotlock outlived the next session")
+    if when == "compacting":
+        check(compacting, "no kill met a compaction")
     if when == "in" and ROUNDS >= 30:
         check(deferred, "no drop ever kept its dead")
         check(answered and cut, "the kills all fell on one side of the answer:", answered, "answered,", cut, "not")
@@ -144,6 +186,11 @@ def in_quit_appends(bench):
 @test("kill -9 right after QUIT was answered", 60 + 3 * ROUNDS)
 def after_quit(bench):
     rounds(bench, "after", appends=True)
+
+
+@test("kill -9 while a drop is compacted, with other mail arriving", 60 + 3 * ROUNDS)
+def in_compaction(bench):
+    rounds(bench, "compacting", appends=True)
 
 
 @test("kill -9 in a session: nothing is deleted", 60 + 3 * ROUNDS)
