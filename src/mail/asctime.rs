@@ -38,6 +38,16 @@ pub fn posted(line: &[u8]) -> Option<i64> {
     (0..words.len()).filter_map(|at| date(&words[at..])).max()
 }
 
+/// The same moment as a From_ line has it: asctime(3)'s words, in UTC. A time that no calendar has is written as 1970's first.
+pub fn written(posted_secs: i64) -> String {
+    let when = jiff::Timestamp::from_second(posted_secs).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let when = Offset::UTC.to_datetime(when);
+    let name = |names: &[&[u8]], index: i8| String::from_utf8_lossy(names[index as usize]).into_owned();
+    let (day, month) = (name(DAYS, when.weekday().to_sunday_zero_offset()), name(MONTHS, when.month() - 1));
+    let (hour, minute, second) = (when.hour(), when.minute(), when.second());
+    format!("{day} {month} {:2} {hour:02}:{minute:02}:{second:02} {:04}", when.day(), when.year())
+}
+
 /// The moment that begins `words`: weekday, month, day, time, up to two words of zone, year, and perhaps a zone.
 fn date(words: &[&[u8]]) -> Option<i64> {
     let [day_name, month, day, time, rest @ ..] = words else { return None };
@@ -131,6 +141,15 @@ mod tests {
             ("Date: Mon Jan  5 11:00:00 2026", None),
         ] {
             assert_eq!(posted(line.as_bytes()), posted_at, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        assert_eq!(written(NOON), "Mon Jan  5 11:00:00 2026");
+        assert_eq!(written(i64::MAX), written(0));
+        for secs in [0, 1, 951_782_400, NOON, 4_102_444_799] {
+            assert_eq!(posted(format!("From ann {} +0000", written(secs)).as_bytes()), Some(secs));
         }
     }
 

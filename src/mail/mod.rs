@@ -4,6 +4,7 @@ pub mod address;
 pub mod asctime;
 pub mod bulletin;
 pub mod dots;
+pub mod envelope;
 pub mod identity;
 pub mod mbox;
 pub mod status;

@@ -34,6 +34,7 @@ use std::io;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::delivery;
 use super::desk::{Desk, Refused, Remark, Remarks};
 use super::disk::{Disk, How, Reach};
 use super::index::{Entry, Header, Index, Last, PAGE, Unread, Writer};
@@ -158,6 +159,10 @@ pub(super) fn compact<'d, D: Disk>(
     keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Compacted, Stale> {
     let fresh = refresh::refresh_locked(desk, drop, bin, locks)?;
+    // Where a delivery of ours may have to be judged again its bytes do not move.
+    if delivery::is_open(desk)? {
+        return Err(Refused::Locked.into());
+    }
     let header = fresh.header;
     let bin = fresh.bin.as_ref().unwrap_or(bin);
     if header.preamble + header.live_bytes == header.drop.size {
@@ -189,6 +194,25 @@ pub(super) fn compact<'d, D: Disk>(
     finish(desk)?;
     let freed_bytes = plan.size - plan.start - plan.length;
     Ok(Compacted { freed_bytes, moved_bytes: plan.length, waits_for_space: false })
+}
+
+/// Takes `outs`, runs of the drop's bytes in order, out of it by the same steps, with nothing in the ledger: bytes that are no
+/// message. `drop` is locked, and the session lock is the caller's, so that nobody else has a copy here.
+pub(super) fn excise<'d, D: Disk>(
+    desk: &'d Desk<D>,
+    drop: &D::File,
+    outs: &[(u64, u64)],
+    locks: &mut DropLocks<'d, D>,
+) -> Result<(), Refused> {
+    let Some(&(start, _)) = outs.first() else { return Ok(()) };
+    let size = desk.disk.stat(drop).map_err(desk.fault("looking at"))?.size;
+    let ends = outs.iter().skip(1).map(|(from, _)| *from).chain([size]);
+    let runs = outs.iter().zip(ends).map(|(&(_, to), end)| (to, end)).filter(|(from, to)| from < to);
+    let runs: Vec<Piece<'_, D>> = runs.map(|(from, to)| Piece::Run(drop, from, to)).collect();
+    desk.remove_own(".idx")?;
+    let plan = write_copy(desk, drop, start, &runs, size, &Ledger::default(), locks, &mut || true)?;
+    apply(desk, drop, plan, locks)?;
+    finish(desk)
 }
 
 /// Completes a compaction that was interrupted, under all locks.

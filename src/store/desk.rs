@@ -158,6 +158,8 @@ pub(super) struct Spot {
     pub(super) locks: [Option<LockKind>; 3],
     pub(super) min_space_bytes: u64,
     pub(super) add_status: bool,
+    /// Where the intent log is.
+    pub(super) work: Box<Path>,
 }
 
 impl Spot {
@@ -168,7 +170,8 @@ impl Spot {
             *slot = Some(*kind);
         }
         let Place { owner, full, min_space_bytes, add_status, .. } = *place;
-        Spot { drop: place.drop.as_path().into(), bins: None, owner, full, locks, min_space_bytes, add_status }
+        let (drop, work) = (place.drop.as_path().into(), place.work_path.as_path().into());
+        Spot { drop, bins: None, owner, full, locks, min_space_bytes, add_status, work }
     }
 }
 
@@ -267,6 +270,38 @@ impl<D: Disk> Desk<D> {
         let short = spot.min_space_bytes > 0
             && disk.free_bytes(&bins).map_err(Fault::at("looking at", path))? < spot.min_space_bytes;
         Ok(Some(Desk { disk: disk.clone(), dir, bins, short, other: None, name, spot }))
+    }
+
+    /// A new drop, empty, with its owner and group from the start. That somebody made one meanwhile is as good.
+    pub(super) fn make_drop(&self) -> Result<(), Refused> {
+        let (disk, new) = (&self.disk, self.own(".new"));
+        let path = self.spot.drop.with_file_name(&new);
+        // One of us was killed here, or is here now: then the drop is there in a moment.
+        there(disk.remove(&self.dir, &new)).map_err(Fault::at("removing", &path))?;
+        let file = match disk.open(&self.dir, &new, How::CreateNew) {
+            Ok(file) => file,
+            Err(error) => match (error.kind(), self.spot.owner) {
+                (io::ErrorKind::AlreadyExists, _) => return Err(Refused::Locked),
+                // Where our own rights end, another makes it.
+                (io::ErrorKind::PermissionDenied, Some(owner)) => {
+                    disk.open_for(&self.spot.drop, owner, How::Create).map_err(self.fault("making"))?;
+                    return Ok(());
+                }
+                _ => return Err(Fault::new("making", &path, error).into()),
+            },
+        };
+        let made = disk.give(&file, self.spot.owner, &self.dir).map_err(Fault::at("giving to its owner", &path));
+        let named = made.and_then(|()| {
+            disk.carry(&self.dir, &new, &self.dir, self.name()).or_else(|error| {
+                drop(disk.remove(&self.dir, &new));
+                let raced = matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
+                if raced { Ok(()) } else { Err(self.fault("making")(error)) }
+            })
+        });
+        if named.is_err() {
+            drop(disk.remove(&self.dir, &new));
+        }
+        Ok(named?)
     }
 
     /// Whether `bytes` more would leave less free than min_space, where the bins lie.

@@ -74,6 +74,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn read(&self, file: &Self::File, buffer: &mut [u8], offset: u64, reach: Reach) -> io::Result<usize>;
     /// Writes all of `bytes` at `offset`.
     fn write(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes some of `bytes`, at least one, where the file ends, whoever else may be writing. Says where that was and how many.
+    fn append(&self, file: &Self::File, bytes: &[u8]) -> io::Result<(u64, usize)>;
+    /// Gives a file to `uid`, if one is named, and to the group of `dir`.
+    fn give(&self, file: &Self::File, uid: Option<u32>, dir: &Self::Dir) -> io::Result<()>;
     /// Makes the file `size` bytes long.
     fn cut(&self, file: &Self::File, size: u64) -> io::Result<()>;
     /// Returns when the file's bytes and size are on disk. A failure is final: what was not written may be forgotten.
@@ -203,6 +207,20 @@ impl Disk for RealDisk {
 
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         file.write_all_at(bytes, offset)
+    }
+
+    fn append(&self, file: &File, bytes: &[u8]) -> io::Result<(u64, usize)> {
+        loop {
+            match files::append(file, bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok((_, 0)) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+                result => return result,
+            }
+        }
+    }
+
+    fn give(&self, file: &File, uid: Option<u32>, dir: &File) -> io::Result<()> {
+        files::give(file, uid, dir)
     }
 
     fn cut(&self, file: &File, size: u64) -> io::Result<()> {

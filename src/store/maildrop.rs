@@ -72,10 +72,10 @@ pub struct Maildrop<D: Disk = RealDisk> {
     ledger: End,
     /// Nothing until the first message is marked.
     marks: Option<Box<Marks>>,
-    /// What the ledger remembers of bulletins; epoch 0: nothing.
-    bulletins: Seen,
+    /// What the ledger remembers of bulletins. Boxed, because most have none.
+    bulletins: Option<Box<Seen>>,
     /// What [`commit`](Maildrop::commit) is to remember of them.
-    seen: Option<Seen>,
+    seen: Option<Box<Seen>>,
     /// This session made the bin: nobody was here before.
     is_new: bool,
 }
@@ -308,7 +308,8 @@ impl<D: Disk> Maildrop<D> {
             remarks,
         };
         let ledger = End { bytes: header.bin_bytes, serial: header.bin_serial, id: header.bin_id };
-        Maildrop { core: Arc::new(core), ledger, marks: None, bulletins: header.bulletins, seen: None, is_new: false }
+        let bulletins = Some(header.bulletins).filter(|seen| seen.epoch != 0).map(Box::new);
+        Maildrop { core: Arc::new(core), ledger, marks: None, bulletins, seen: None, is_new: false }
     }
 
     /// The drop file.
@@ -324,7 +325,7 @@ impl<D: Disk> Maildrop<D> {
     /// Bytes of memory that it holds.
     pub fn held(&self) -> usize {
         let spot = &self.core.spot;
-        let paths = [Some(&spot.drop), spot.bins.as_ref()].into_iter().flatten();
+        let paths = [Some(&spot.drop), Some(&spot.work), spot.bins.as_ref()].into_iter().flatten();
         let marks = self.marks.as_ref().map_or(0, |marks| {
             size_of::<Marks>() + (marks.deleted.capacity() + marks.read.capacity()) * size_of::<u64>()
         });
@@ -437,7 +438,7 @@ impl<D: Disk> Maildrop<D> {
 
     /// What the ledger remembers of bulletins; `None` when nothing.
     pub fn bulletins(&self) -> Option<Seen> {
-        Some(self.bulletins).filter(|seen| seen.epoch != 0)
+        self.bulletins.as_deref().copied()
     }
 
     /// Whether nobody had a bin here before this session.
@@ -452,7 +453,7 @@ impl<D: Disk> Maildrop<D> {
 
     /// The next [`commit`](Maildrop::commit) is to remember this of bulletins, with what it deletes; `None`: nothing.
     pub fn remember(&mut self, seen: Option<Seen>) {
-        self.seen = seen;
+        self.seen = seen.map(Box::new);
     }
 
     /// Makes the marks good: one record in the ledger, synced; then what was read, in the index. Without marks nothing is
@@ -489,8 +490,8 @@ impl<D: Disk> Maildrop<D> {
             read.map_err(|unread| core.index_fault(unread))?;
         }
         // One record, so that it is all or none of them.
-        let record = match seen {
-            Some(seen) => Record::Bulletins { seen, deaths },
+        let record = match &seen {
+            Some(seen) => Record::Bulletins { seen: **seen, deaths },
             None => Record::Deaths(deaths),
         };
         let mut ledger =
@@ -506,7 +507,9 @@ impl<D: Disk> Maildrop<D> {
             let synced = core.disk.open_dir(parent).and_then(|dir| core.disk.sync_dir(&dir));
             synced.map_err(Fault::at("syncing", parent))?;
         }
-        self.bulletins = seen.unwrap_or(self.bulletins);
+        if let Some(seen) = seen {
+            self.bulletins = Some(seen);
+        }
         self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id };
         let (deleted, octets) = marked.map_or((0, 0), |marks| (marks.count, marks.octets));
         Ok(Commit { deleted, octets, wants_compaction: core.is_due(deleted, dead_bytes) })

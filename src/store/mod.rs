@@ -9,6 +9,8 @@
 //! | `refresh`            | how the index is brought up to date with drop and ledger                  |
 //! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
 //! | `undelete`           | the dead that are still in the drop called back, by the operator          |
+//! | [`delivery`]         | a message made durable in a drop; not served yet                          |
+//! | [`intent`]           | `intents`: what is about to be delivered, for after a crash               |
 //! | `erase`              | a mailbox taken away for good                                             |
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
 //! | `expiry`             | old and fetched messages that go with a commit                            |
@@ -21,7 +23,9 @@
 //! | [`users`]            | the stock authenticator's files of users                                  |
 
 pub mod bulletins;
+pub mod delivery;
 pub mod disk;
+pub mod intent;
 pub mod maildrop;
 pub mod path;
 pub mod reader;

@@ -5,6 +5,7 @@
 //! | drop and ledger as they were ([`Header::is_fresh`])     | nothing: one small read                                    |
 //! | a copy of an interrupted compaction                     | the compaction is completed first                          |
 //! | only deaths the index does not know                     | its entries are written anew without them                  |
+//! | an append of ours that is not whole                     | it is taken out first: [`delivery`]                        |
 //! | a longer drop, its old end and last From_ line in place | what follows is scanned, from the last From_ line on        |
 //! | anything else                                           | all of it is scanned, messages are known again by UID       |
 //!
@@ -28,6 +29,7 @@ use std::io;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::compaction;
+use super::delivery;
 use super::desk::{Desk, Refused, Remark, Remarks, refuse};
 use super::disk::{Disk, How, LockKind, Stat};
 use super::index::{self, Entry, Header, Identity, Index, Last, Unread, Writer, tail_bytes};
@@ -170,6 +172,8 @@ pub(super) fn refresh_locked<'d, D: Disk>(
     if desk.has_own(".copy")? {
         compaction::recover(desk, drop, bin, &mut ledger, locks, &mut remarks)?;
     }
+    // Behind the copy, which may be of the same: see there.
+    delivery::settle(desk, drop, locks)?;
     let mut work = Work {
         desk,
         drop,

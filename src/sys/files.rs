@@ -167,6 +167,33 @@ pub fn read_now(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize
     }
 }
 
+/// Writes some of `bytes` where the file ends at that moment, whoever else may be writing, and says where that was and how much.
+pub fn append(file: &File, bytes: &[u8]) -> io::Result<(u64, usize)> {
+    let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: `vector` describes `bytes`, which outlive the call and are only read. Offset -1 is the file's own position, which
+    // the call leaves behind what it wrote.
+    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &vector, 1, -1, libc::RWF_APPEND) };
+    if written < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: takes an open descriptor and numbers.
+    let end = unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) };
+    if end < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((end.cast_unsigned().saturating_sub(written.cast_unsigned() as u64), written.cast_unsigned()))
+}
+
+/// Gives an open file to `uid`, if one is named, and to the group of `dir`.
+pub fn give(file: &File, uid: Option<u32>, dir: &File) -> io::Result<()> {
+    let group = std::os::unix::fs::MetadataExt::gid(&dir.metadata()?);
+    match std::os::unix::fs::fchown(file, uid, Some(group)) {
+        // Whoever is not in that group, nor root, leaves it as the system made it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => std::os::unix::fs::fchown(file, uid, None),
+        result => result,
+    }
+}
+
 /// Gives `from` below `dir` the name `to`, in place of whatever had it.
 pub fn rename_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
     let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
@@ -312,6 +339,21 @@ mod tests {
         carry_at(&one, a, &two, b).unwrap();
         assert_eq!(stat_at(&two, b).unwrap().inode, inode);
         assert_eq!(carry_at(&one, a, &two, Path::new("c")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn bytes_are_appended_where_the_file_ends_and_files_given_to_the_directorys_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(folder.path()).unwrap();
+        let one = open_at(&dir, Path::new("a"), How::CreateNew).unwrap();
+        let two = open_at(&dir, Path::new("a"), How::Write).unwrap();
+        assert_eq!(append(&one, b"hello").unwrap(), (0, 5));
+        assert_eq!(append(&two, b", you").unwrap(), (5, 5));
+        assert_eq!(append(&one, b"!").unwrap(), (10, 1));
+        assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"hello, you!");
+        assert!(append(&open_at(&dir, Path::new("a"), How::Read).unwrap(), b"x").is_err());
+        give(&one, Some(effective_uid()), &dir).unwrap();
+        assert_eq!(stat(&one).unwrap().uid, effective_uid());
     }
 
     #[test]

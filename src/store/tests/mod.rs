@@ -3,6 +3,7 @@
 mod acts;
 mod costs;
 mod deferral;
+mod delivery;
 mod expiry;
 mod hostile;
 mod layout;

@@ -2,7 +2,7 @@
 //! survive without its bytes; names not synced go from the last one back. It counts every call, stops or fails at any of
 //! them, and lets other programs work in between.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub struct SimFile {
     durable: Vec<u8>,
     /// Sizes the file had since its last sync.
     sizes: Vec<usize>,
+    /// Pages that a sync failed to write: nobody will write them any more, unless they are written to again.
+    forgotten: BTreeSet<usize>,
     pub mtime: i64,
     pub ctime: i64,
     pub atime: i64,
@@ -32,8 +34,37 @@ pub struct SimFile {
 
 impl SimFile {
     fn sync(&mut self) {
-        self.durable = self.data.clone();
+        let mut durable = self.data.clone();
+        for &page in &self.forgotten {
+            let (from, to) = ((page * PAGE).min(durable.len()), ((page + 1) * PAGE).min(durable.len()));
+            for (at, byte) in durable[from..to].iter_mut().enumerate() {
+                *byte = self.durable.get(from + at).copied().unwrap_or(0);
+            }
+        }
+        self.durable = durable;
         self.sizes.clear();
+    }
+
+    /// A sync that fails: the pages count as written from now on, and are not.
+    fn forget(&mut self) {
+        let page_of = |bytes: &[u8], page: usize| bytes.chunks(PAGE).nth(page).map(<[u8]>::to_vec);
+        for page in 0..self.data.len().div_ceil(PAGE) {
+            if page_of(&self.data, page) != page_of(&self.durable, page) {
+                self.forgotten.insert(page);
+            }
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8], offset: usize) {
+        let end = offset + bytes.len();
+        if end > self.data.len() {
+            self.data.resize(end, 0);
+            self.sizes.push(end);
+        }
+        self.data[offset..end].copy_from_slice(bytes);
+        for page in offset / PAGE..end.div_ceil(PAGE) {
+            self.forgotten.remove(&page);
+        }
     }
 }
 
@@ -76,6 +107,8 @@ pub struct World {
     /// This call fails, once.
     pub fail_at: Option<(u64, io::ErrorKind)>,
     pub stopped: bool,
+    /// An append was cut short by that.
+    pub torn: bool,
     /// Nothing is in memory for those who cannot wait.
     pub cold: bool,
     /// Writing needs space that is not there.
@@ -127,6 +160,11 @@ impl World {
         self.inode(path).map(|inode| self.files[&inode].data.clone()).unwrap_or_default()
     }
 
+    /// Whether a power cut would leave the name.
+    pub fn is_name_durable(&self, path: &Path) -> bool {
+        self.dirs[path.parent().unwrap()].durable.contains_key(path.file_name().unwrap())
+    }
+
     pub fn inode_of(&self, path: &Path) -> u64 {
         self.inode(path).unwrap_or(0)
     }
@@ -157,7 +195,8 @@ impl World {
             }
         };
         let file = self.files.get_mut(&inode).unwrap();
-        file.data = bytes.to_vec();
+        let old = std::mem::replace(&mut file.data, bytes.to_vec());
+        file.forgotten.retain(|&page| old.chunks(PAGE).nth(page) == bytes.chunks(PAGE).nth(page));
         (file.mtime, file.ctime) = (now, now);
         file.sync();
     }
@@ -207,7 +246,7 @@ impl World {
     pub fn kill(&mut self) {
         self.epoch += 1;
         self.locks.clear();
-        (self.stop_at, self.fail_at, self.stopped) = (None, None, false);
+        (self.stop_at, self.fail_at, self.stopped, self.torn) = (None, None, false, false);
         self.actor = None;
         // A new process takes a little while to come.
         self.now += 1_000_000_000;
@@ -272,6 +311,7 @@ impl World {
             }
             let kept = self.files.get_mut(&inode).unwrap();
             kept.data = data;
+            kept.forgotten.clear();
             kept.sync();
         }
     }
@@ -316,6 +356,7 @@ impl SimDisk {
             stop_at: None,
             fail_at: None,
             stopped: false,
+            torn: false,
             cold: false,
             full: false,
             hand: None,
@@ -502,13 +543,49 @@ impl Disk for SimDisk {
         let now = world.now;
         world.writes += 1;
         let kept = world.files.get_mut(&file.inode).unwrap();
-        let end = offset as usize + bytes.len();
-        if end > kept.data.len() {
-            kept.data.resize(end, 0);
-            kept.sizes.push(end);
-        }
-        kept.data[offset as usize..end].copy_from_slice(bytes);
+        kept.put(bytes, offset as usize);
         (kept.mtime, kept.ctime) = (now, now);
+        Ok(())
+    }
+
+    fn append(&self, file: &SimHandle, bytes: &[u8]) -> io::Result<(u64, usize)> {
+        let result = self.call("append").map(drop);
+        let mut world = self.world();
+        let now = world.now;
+        // Whoever is killed in a write, or has no space for it, has written some whole pages of it.
+        let torn =
+            result.is_err() && self.epoch == world.epoch && world.trace.last().is_some_and(|what| what == "append");
+        let limit = if torn && !world.torn { Some(world.below(4)).filter(|&pages| pages < 3) } else { None };
+        world.torn |= torn;
+        let full = world.full;
+        let kept = world.files.get_mut(&file.inode).unwrap();
+        let offset = kept.data.len();
+        let length = match (&result, limit) {
+            (Ok(()), _) if !full => bytes.len(),
+            (Ok(()), _) => bytes.len().min(offset.next_multiple_of(PAGE) - offset),
+            (Err(_), Some(pages)) => {
+                bytes.len().min((offset + 1 + pages as usize * PAGE).next_multiple_of(PAGE) - offset)
+            }
+            (Err(_), None) => 0,
+        };
+        if length > 0 {
+            kept.put(&bytes[..length], offset);
+            (kept.mtime, kept.ctime) = (now, now);
+            world.writes += 1;
+        }
+        if let (Some((at, kind)), true) = (world.fail_at, length > 0 && result.is_err() && !world.stopped) {
+            // Whoever has written something says so first, and fails the next time.
+            world.fail_at = Some((at + 1, kind));
+            return Ok((offset as u64, length));
+        }
+        result?;
+        if length == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok((offset as u64, length)) }
+    }
+
+    fn give(&self, file: &SimHandle, uid: Option<u32>, _: &SimDirHandle) -> io::Result<()> {
+        let mut world = self.call("give")?;
+        let kept = world.files.get_mut(&file.inode).unwrap();
+        kept.uid = uid.unwrap_or(kept.uid);
         Ok(())
     }
 
@@ -519,12 +596,22 @@ impl Disk for SimDisk {
         let kept = world.files.get_mut(&file.inode).unwrap();
         kept.data.resize(size as usize, 0);
         kept.sizes.push(size as usize);
+        kept.forgotten.retain(|page| page * PAGE < size as usize);
         (kept.mtime, kept.ctime) = (now, now);
         Ok(())
     }
 
     fn sync(&self, file: &SimHandle) -> io::Result<()> {
-        let mut world = self.call("sync")?;
+        let mut world = match self.call("sync") {
+            Ok(world) => world,
+            Err(error) => {
+                let mut world = self.world();
+                if !world.stopped && self.epoch == world.epoch {
+                    world.files.get_mut(&file.inode).unwrap().forget();
+                }
+                return Err(error);
+            }
+        };
         world.syncs += 1;
         world.files.get_mut(&file.inode).unwrap().sync();
         Ok(())
