@@ -4,7 +4,7 @@
 //! | step                                                       | a crash behind it finds                  | and does                       |
 //! |------------------------------------------------------------|------------------------------------------|--------------------------------|
 //! | 1 the drop made, if there is none; its locks; its open intents settled | the drop as it was           | nothing                        |
-//! | 2 the intent written and synced: [`intent`](super::intent) | nothing of ours behind the old end       | closes the intent              |
+//! | 2 the intent written and synced: [`intent`](mod@super::intent) | nothing of ours behind the old end       | closes the intent              |
 //! | 3 what is missing of a blank line, and all messages of the batch, appended | some or all of it, or NULs | takes out what is not whole |
 //! | 4 drop synced; its directory too when it was empty         | all of it                                | that stays                     |
 //! | 5 the intent closed; with recipients of the queue only when the queue has noted them | the same       | says that they are delivered   |
