@@ -10,6 +10,9 @@
 //! | `domains.rs`   | which user of which domain a login means                                         |
 //! | `stats.rs`     | what a session comes to in the statistics                                        |
 //! | `flood.rs`     | how many log lines strangers may cause                                           |
+//! | `relay.rs`     | who may send what to whom through us                                             |
+//! | `popped.rs`    | from which addresses users read mail lately                                      |
+//! | `sending.rs`   | how much an account, or an address, may send                                     |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
 pub mod access;
@@ -19,5 +22,8 @@ pub mod flood;
 pub mod limits;
 pub mod names;
 pub mod penalty;
+pub mod popped;
 pub mod recent;
+pub mod relay;
+pub mod sending;
 pub mod stats;
