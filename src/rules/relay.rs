@@ -521,5 +521,24 @@ pub fn belongs(domains: &Domains, delimiters: &str, login: &str, sender: &Party<
     detail.is_some_and(|(at, _)| is_his(&sender.local[..at]))
 }
 
+/// Whether these addresses are no network of somebody's but a part of the world: in many networks of IPv4 with 8 bits, or in
+/// many of IPv6 with 16.
+pub fn is_for_strangers(list: &AddressList) -> bool {
+    const MANY: usize = 4;
+    let v4 = (1..=223u8).filter(|first| !matches!(first, 10 | 127)).map(|first| IpAddr::from([first, 77, 13, 101]));
+    let v6 = (0x2001..0x4000u16).step_by(0x101).map(|first| IpAddr::from([first, 0x4d, 0xd, 0x65, 0, 0, 0, 1]));
+    let inside = |addresses: &mut dyn Iterator<Item = IpAddr>| addresses.filter(|one| list.contains(*one)).count();
+    inside(&mut { v4 }) > MANY || inside(&mut { v6 }) > MANY
+}
+
+/// Whether somebody who has nothing to do with us is named by this list of domains: whoever it is, under whatever is at the
+/// top of the names of the world.
+pub fn is_anywhere(list: &PatternList) -> bool {
+    const NOBODYS: [&str; 5] = ["q7x9.com", "q7x9.net", "q7x9.org", "q7x9.de", "q7x9.invalid"];
+    NOBODYS.iter().any(|domain| {
+        right(list, Some(Party { local: "q7x9", at: At::Domain(domain) })).is_some_and(|hit| !hit.excludes)
+    })
+}
+
 #[cfg(test)]
 mod tests;

@@ -321,6 +321,36 @@ fn every_refusal_is_one_line_and_its_class_is_its_code() {
     }
 }
 
+#[test]
+fn lists_that_open_a_relay_to_the_world_are_known() {
+    for (list, open) in [
+        ("*", true),
+        ("0.0.0.0/0", true),
+        ("0.0.0.0/1,128.0.0.0/1", true),
+        ("1*", true),
+        ("::/0", true),
+        ("2000::/3", true),
+        ("*,!192.0.2.1", true),
+        ("127.0.0.0/8,::1", false),
+        ("10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7", false),
+        ("77.0.0.0/8", false),
+        ("2001:db8::/32,2a02::/16", false),
+    ] {
+        assert_eq!(is_for_strangers(&AddressList::parse(list).unwrap()), open, "{list}");
+    }
+    for (list, open) in [
+        ("*", true),
+        ("*.com", true),
+        ("*,!bad.example", true),
+        ("*@*.net", true),
+        ("partner.example,*.partner.example", false),
+        ("*.partner.com", false),
+    ] {
+        assert_eq!(is_anywhere(&PatternList::parse(list).unwrap()), open, "{list}");
+    }
+    assert!(!is_anywhere(&PatternList::default()) && !is_for_strangers(&AddressList::default()));
+}
+
 /// The same without a trail, right by right.
 fn naive(written: &Written, client: &Client<'_>, from: Option<Party<'_>>, to: Party<'_>, ours: bool) -> bool {
     let lists = written.lists();
