@@ -9,6 +9,9 @@
 //! | `penalty.rs`   | how long a guess of a password waits                                             |
 //! | `domains.rs`   | which user of which domain a login means                                         |
 //! | `stats.rs`     | what a session comes to in the statistics                                        |
+//! | `traffic.rs`   | what becomes of messages, in the statistics                                      |
+//! | `interner.rs`  | nothing: many names, a number for each, behind the statistics                     |
+//! | `logs.rs`      | which log a line belongs to                                                      |
 //! | `flood.rs`     | how many log lines strangers may cause                                           |
 //! | `relay.rs`     | who may send what to whom through us                                             |
 //! | `popped.rs`    | from which addresses users read mail lately                                      |
@@ -19,7 +22,9 @@ pub mod access;
 pub mod bulletins;
 pub mod domains;
 pub mod flood;
+mod interner;
 pub mod limits;
+pub mod logs;
 pub mod names;
 pub mod penalty;
 pub mod popped;
@@ -27,3 +32,4 @@ pub mod recent;
 pub mod relay;
 pub mod sending;
 pub mod stats;
+pub mod traffic;

@@ -100,6 +100,8 @@ pub struct Settings {
     pub log_max_size: u64,
     /// Statistics files; `None` = there are none.
     pub stats_path: Option<PathBuf>,
+    /// Whether what becomes of messages is written down, a file a day.
+    pub oneline_stats: bool,
 
     /// How users prove who they are.
     pub authent_method: Method,

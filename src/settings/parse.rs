@@ -309,6 +309,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         control_group: None,
         log_max_size: 0,
         stats_path: None,
+        oneline_stats: false,
         authent_method: Method::External,
         authent_process: Command::default(),
         authent_number: 0,

@@ -155,6 +155,14 @@ pub static ROWS: &[Row] = &[
         why: "Directory for the statistics of sessions, a file a day, for billing; `tellpop stats` sums them up. Unset, or \
               written without a directory, there are none.",
     }),
+    row!(oneline_stats {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "true: of each message what became of it is written to a file a day in log_path, dmDDMM.log: that it was \
+              accepted, and which of its recipients got it, were sent it, or will not have it. `tellpop statistics` sums the \
+              files up; see docs/dsmtp-statistics.md.",
+    }),
     row!(drop_path {
         part: "The spool",
         kind: Folder,
@@ -670,16 +678,42 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
-    note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(
         &[
-            "add_footer", "alias", "alias_fallthrough", "alias_file", "alias_file_domain", "allowdup", "archive_batch",
-            "bomb_dec", "bomb_dir", "bomb_entries",
-            "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to", "bomb_max", "bounce_body", "dns_host",
-            "dns_timeout", "drop_max", "filter_file", "forward", "forward_cc",
-            "hide_auth", "log_data", "mail_filter", "max_rcpts",
-            "msg_filter", "no_dotforward", "smtp_port", "smtps_port", "submission_port", "sysadmin",
+            "bomb_dec", "bomb_dir", "bomb_entries", "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to",
+            "bomb_max",
+        ],
+        "mail bombs are not looked for yet; fromip_max and max_rcpts bound what one sender can do",
+    ),
+    warn(
+        &["filter_file", "mail_filter", "msg_filter"],
+        "messages are not filtered yet: what these would keep out comes in",
+    ),
+    note(&["add_footer"], "no footer is added to messages yet: they are kept and sent as they came"),
+    note(&["archive_batch"], "mail is not archived yet, so at the end of a day there is nothing to move"),
+    note(
+        &["dns_host", "dns_timeout"],
+        "nothing is sent to other servers yet, so nothing is looked up for it; the system's own DNS servers will be the default",
+    ),
+    // What the parts of the SMTP server take out of here, a name a line, when they have rows of their own.
+    note(
+        &[
+            "alias",
+            "alias_fallthrough",
+            "alias_file",
+            "alias_file_domain",
+            "bounce_body",
+            "drop_max",
+            "forward",
+            "forward_cc",
+            "hide_auth",
+            "max_rcpts",
+            "no_dotforward",
+            "smtp_port",
+            "smtps_port",
+            "submission_port",
+            "sysadmin",
         ],
         "there is no SMTP server yet",
     ),
@@ -695,12 +729,20 @@ pub static LATER: &[Unused] = &[
 /// Known, and needed no more.
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
+    note(
+        &["allowdup"],
+        "several recipients of one message may always have the same drop: none of them is refused for it",
+    ),
     note(&["allow_dds"], "names with ../ in them are never users"),
     note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
     note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
     note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
     note(&["exit_files"], "the server is stopped with SIGTERM"),
     note(&["key"], "no licence key is needed"),
+    note(
+        &["log_data"],
+        "what messages say is never written to a log; `tellsmtp trace` follows one by its id or by an address",
+    ),
     note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
     note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
     note(&["use_drop"], "drop files stay the mbox files they are"),
