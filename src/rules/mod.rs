@@ -13,6 +13,9 @@
 //! | `interner.rs`  | nothing: many names, a number for each, behind the statistics                     |
 //! | `logs.rs`      | which log a line belongs to                                                      |
 //! | `flood.rs`     | how many log lines strangers may cause                                           |
+//! | `relay.rs`     | who may send what to whom through us                                             |
+//! | `popped.rs`    | from which addresses users read mail lately                                      |
+//! | `sending.rs`   | how much an account, or an address, may send                                     |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
 pub mod access;
@@ -24,6 +27,9 @@ pub mod limits;
 pub mod logs;
 pub mod names;
 pub mod penalty;
+pub mod popped;
 pub mod recent;
+pub mod relay;
+pub mod sending;
 pub mod stats;
 pub mod traffic;
