@@ -9,5 +9,6 @@ pub mod envelope;
 pub mod identity;
 pub mod mailboxes;
 pub mod mbox;
+pub mod outgoing;
 pub mod status;
 pub mod undots;
