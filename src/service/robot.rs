@@ -27,10 +27,11 @@
 //! What it does not do: decide when a message is given again (the queue does), or read a forward file.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -197,7 +198,9 @@ fn whom(user: Option<u32>, settings: &Settings) -> Result<Whom, End> {
 fn write(head: &[u8], text: Text, work_path: &Path) -> io::Result<File> {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     let name = format!(".robot.{}.{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-    let mut file = files::open_unnamed(&files::open_dir(work_path)?, Path::new(&name))?;
+    let mut file = files::nameless_at(&files::open_dir(work_path)?, Path::new(&name))?;
+    // Whoever runs may open it anew, as /dev/stdin; nobody else can reach it.
+    file.set_permissions(Permissions::from_mode(0o444))?;
     file.write_all(head)?;
     text(&mut file)?;
     file.rewind()?;

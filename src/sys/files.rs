@@ -111,25 +111,23 @@ pub fn open_at(dir: &File, name: &Path, how: How) -> io::Result<File> {
     openat(dir.as_raw_fd(), name, flags | OURS, 0o600)
 }
 
-/// A new file below `dir` that has no name and goes with its last descriptor; everybody may read it who is given one. Where
-/// the file system knows no such files it is made as `name` and loses that at once.
-pub fn open_unnamed(dir: &File, name: &Path) -> io::Result<File> {
-    let file = match openat(dir.as_raw_fd(), Path::new("."), libc::O_RDWR | libc::O_TMPFILE, 0o600) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
-            let file = open_at(dir, name, How::CreateNew)?;
-            remove_at(dir, name)?;
-            file
-        }
-        made => made?,
-    };
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
-    Ok(file)
-}
-
 /// Opens `name` below `dir` to append to it, in the same way; made with mode 0640, less what the umask takes, when it is not
 /// there. Whoever calls looks whether it is a regular file.
 pub fn append_at(dir: &File, name: &Path) -> io::Result<File> {
     openat(dir.as_raw_fd(), name, libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | OURS, 0o640)
+}
+
+/// A new file without a name on the volume of `dir`: it goes with its last handle. Where the file system knows no such files
+/// it has the name `spare` in `dir` for a moment; what was killed in it leaves that behind.
+pub fn nameless_at(dir: &File, spare: &Path) -> io::Result<File> {
+    match openat(dir.as_raw_fd(), Path::new("."), libc::O_RDWR | libc::O_TMPFILE, 0o600) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
+            let file = open_at(dir, spare, How::CreateNew)?;
+            remove_at(dir, spare)?;
+            Ok(file)
+        }
+        opened => opened,
+    }
 }
 
 fn statx(fd: RawFd, name: &Path, flags: libc::c_int) -> io::Result<Stat> {
@@ -306,17 +304,6 @@ pub fn effective_uid() -> u32 {
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
-
-    #[test]
-    fn a_file_without_a_name_is_nowhere_and_can_be_read_by_whoever_has_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = open_dir(folder.path()).unwrap();
-        let file = open_unnamed(&dir, Path::new("x")).unwrap();
-        file.write_all_at(b"hello", 0).unwrap();
-        let seen = stat(&file).unwrap();
-        assert_eq!((seen.size, seen.links, seen.mode & 0o7777), (5, 0, 0o444));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
 
     #[test]
     fn files_are_made_seen_renamed_linked_and_removed_below_a_directory() {
