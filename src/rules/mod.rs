@@ -16,6 +16,7 @@
 //! | `relay.rs`     | who may send what to whom through us                                             |
 //! | `popped.rs`    | from which addresses users read mail lately                                      |
 //! | `sending.rs`   | how much an account, or an address, may send                                     |
+//! | `robot.rs`     | which program is given mail, what it is told, what its end means                  |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
 pub mod access;
@@ -31,5 +32,6 @@ pub mod popped;
 pub mod recent;
 pub mod relay;
 pub mod sending;
+pub mod robot;
 pub mod stats;
 pub mod traffic;
