@@ -12,6 +12,7 @@
 //! | `launcher.rs` | whom to ask for what root alone may do                                            |
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
+//! | `robot.rs`   | programs that are given mail                                                       |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
 pub mod account;
@@ -25,6 +26,7 @@ pub mod names;
 pub mod noise;
 pub mod pop3;
 pub mod relay;
+pub mod robot;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +43,7 @@ use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
+use crate::rules;
 use crate::rules::flood::Flood;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
@@ -92,6 +95,8 @@ pub enum Outcome {
     Told(Told),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
+    /// A program was given a message: what became of it.
+    Robot(rules::robot::Verdict),
     /// It is time to try once more.
     TryAgain,
     /// The maildrop was in use: by whom.

@@ -209,6 +209,19 @@ pub struct Settings {
     pub max_connections: usize,
     /// Bad commands after which a session is closed.
     pub max_errors: u32,
+
+    /// Where programs lie that are given mail; `None` = anywhere.
+    pub robot_path: Option<PathBuf>,
+    /// As whom they run; `None` = as the server.
+    pub robot_user: Option<String>,
+    /// Whether users' own forward files may name them.
+    pub user_robots: bool,
+    /// Seconds they may take.
+    pub robot_secs: u64,
+    /// How many run at a time.
+    pub robot_number: usize,
+    /// Kilobytes of what they say that are kept.
+    pub robot_output: usize,
 }
 
 kind::choice! {

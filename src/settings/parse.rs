@@ -359,6 +359,12 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         pop3_login_secs: 0,
         max_connections: 0,
         max_errors: 0,
+        robot_path: None,
+        robot_user: None,
+        user_robots: false,
+        robot_secs: 0,
+        robot_number: 0,
+        robot_output: 0,
     }
 }
 
@@ -459,6 +465,15 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
     if !settings.plain_networks.is_empty() && settings.plain_auth != PlainAuth::Local {
         let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());
         complain(Level::Warning, "plain_networks", text);
+    }
+    if settings.robot_path.is_none() {
+        let needs = |name: &str| format!("{name} needs a robot_path: the directory of the programs that may be run so");
+        if settings.user_robots {
+            complain(Level::Error, "user_robots", needs("user_robots"));
+        }
+        if settings.robot_user.is_some() && settings.run_as.is_some() && settings.robot_user != settings.run_as {
+            complain(Level::Error, "robot_user", needs("robot_user"));
+        }
     }
     if !settings.user_ip_name.is_everything() && !settings.lookup_names {
         let text = "user_ip_name needs the names of hosts: add `lookup_names true`, or use user_ip_address".to_owned();

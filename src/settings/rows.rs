@@ -648,6 +648,48 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "A session with that many bad commands is closed.",
     }),
+    row!(robot_path {
+        part: "Programs that are given mail",
+        kind: Folder,
+        takes_effect: Now,
+        example: "/usr/local/lib/dmail/robots",
+        why: "The only directory whose programs a destination that begins with | may run: then the last part of a program's name \
+              counts and no other, wherever it says the program lies. It must be root's. Put links there to what may be run, and \
+              never a shell, an interpreter or anything else that runs what its arguments say. Unset, dmail.conf and alias \
+              files may name any program, and it runs as run_as.",
+    }),
+    row!(robot_user {
+        kind: User,
+        takes_effect: Now,
+        example: "nobody",
+        why: "As whom programs run that dmail.conf and alias files name. Unset: run_as. Another user needs a robot_path. \
+              Never root.",
+    }),
+    row!(user_robots {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "Whether users' own forward files may name programs of robot_path, which then run as that user.",
+    }),
+    row!(robot_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "60",
+        takes_effect: Now,
+        why: "How long a program may take for a message. Then it is killed, with all it started, and given the message again \
+              later.",
+    }),
+    row!(robot_number {
+        kind: number("PROGRAMS", 1, 10),
+        default: "4",
+        takes_effect: Now,
+        why: "How many programs are given mail at a time; further messages wait.",
+    }),
+    row!(robot_output {
+        kind: number("KBYTES", 1, 64),
+        default: "4",
+        takes_effect: Now,
+        why: "How much of what a program says is kept: its first lines go into the bounce. The rest is read and forgotten.",
+    }),
 ];
 
 /// The row of `name`, in any case.

@@ -658,6 +658,25 @@ fn the_reference_as_json_has_every_row() {
 }
 
 #[test]
+fn programs_for_other_users_need_a_directory_of_their_own() {
+    let complaints = |more: &str| {
+        let text = format!("host_domain x.test\nwork_path w\ndrop_path d\nauthent_process a\n{more}");
+        let loaded = parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes());
+        loaded.complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert!(complaints("user_robots true\n").contains("user_robots needs a robot_path"));
+    assert!(complaints("run_as dmail\nrobot_user robot\n").contains("robot_user needs a robot_path"));
+    for well in [
+        "user_robots true\nrobot_path r\n",
+        "run_as dmail\nrobot_user robot\nrobot_path r\n",
+        "robot_user robot\n",
+        "run_as dmail\nrobot_user dmail\n",
+    ] {
+        assert_eq!(complaints(well), "", "{well}");
+    }
+}
+
+#[test]
 fn settings_for_tests_are_the_defaults_below_a_directory() {
     let settings = Settings::for_tests(Path::new("/t"));
     assert_eq!(settings.drop_path, Path::new("/t/drop"));
