@@ -51,7 +51,7 @@ const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
 /// Words that reach the operator in other ways: reasons inside a line, the log's own lines, why a server does not start.
 const BESIDES: &[(&str, Words)] = &[
     ("src/rules/access.rs", Within("pub fn reason(self)", "\n    }\n")),
-    ("src/service/pop3/entering.rs", Within("fn denied(", "\n    }\n")),
+    ("src/service/entering.rs", Within("fn denied(", "\n    }\n")),
     ("src/server/journal.rs", After("own(\"ERROR\", &format!(")),
     ("src/server/journal/log.rs", After("own(\"ERROR\", &format!(")),
     ("src/server/journal/log.rs", After("let text = format!(")),

@@ -3,6 +3,7 @@
 //! | file         | what it is                                                                         |
 //! |--------------|--------------------------------------------------------------------------------------|
 //! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
+//! | `entering.rs` | how a client gets in, whatever it speaks: rules, penalties, authenticators              |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
@@ -16,6 +17,7 @@
 pub mod account;
 pub mod cache;
 pub mod control;
+pub mod entering;
 pub mod errand;
 pub mod guard;
 pub mod helpers;
