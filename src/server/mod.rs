@@ -42,6 +42,7 @@ use crate::protocol::End;
 use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
 use crate::service::cache::Cache;
+use crate::service::deliver;
 use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
@@ -156,6 +157,7 @@ impl Server {
             crowded: false,
             contested: Vec::new(),
             short: HashSet::new(),
+            transit: deliver::Transit::default(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),

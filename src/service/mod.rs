@@ -4,6 +4,7 @@
 //! |--------------|--------------------------------------------------------------------------------------|
 //! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
 //! | `entering.rs` | how a client gets in, whatever it speaks: rules, penalties, authenticators              |
+//! | `deliver/`   | messages between DATA and their drops, and those that wait in the queue              |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
@@ -17,6 +18,7 @@
 pub mod account;
 pub mod cache;
 pub mod control;
+pub mod deliver;
 pub mod entering;
 pub mod errand;
 pub mod guard;
@@ -92,6 +94,10 @@ pub enum Outcome {
     Told(Told),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
+    /// What a sender of text was held for.
+    Body(deliver::Progress),
+    /// What became of a message.
+    Dispatched(deliver::Dispatched),
     /// It is time to try once more.
     TryAgain,
     /// The maildrop was in use: by whom.
@@ -244,6 +250,8 @@ pub struct Shared {
     pub contested: Vec<(PathBuf, Ticket)>,
     /// Volumes of drops whose bins have less than `min_space`: never more than there are volumes.
     pub short: HashSet<u64>,
+    /// Messages on their way to drops.
+    pub transit: deliver::Transit,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
