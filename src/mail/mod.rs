@@ -7,5 +7,6 @@ pub mod dots;
 pub mod envelope;
 pub mod identity;
 pub mod mbox;
+pub mod received;
 pub mod status;
 pub mod undots;
