@@ -114,7 +114,8 @@ impl Bed {
         let config = folder.path().join("dmail.conf");
         let text = format!(
             "host_domain bench.test\ndrop_path spool\nwork_path work\nauthent_process \"{}\" nwauth -path users\n\
-             bind_address 127.0.0.1\npop_port {}\npops_port {}\ntls_cert cert.pem\ntls_key key.pem\n{}",
+             bind_address 127.0.0.1\npop_port {}\npops_port {}\n\
+             smtp_port 0\nsubmission_port 0\nsmtps_port 0\ntls_cert cert.pem\ntls_key key.pem\n{}",
             program(),
             plain.port(),
             sealed.port(),

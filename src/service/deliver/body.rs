@@ -27,6 +27,7 @@ pub struct Budget {}
 /// The text of one message.
 pub struct Body {
     _budget: Arc<Budget>,
+    pub(super) text: Vec<u8>,
     fault: Option<Fault>,
 }
 
@@ -40,7 +41,7 @@ pub enum Progress {
 
 impl Body {
     pub(super) fn new(budget: Arc<Budget>) -> Body {
-        Body { _budget: budget, fault: None }
+        Body { _budget: budget, text: Vec::new(), fault: None }
     }
 
     /// Whether its sender may go on: if not, `Outcome::Body` comes with this ticket when he may.
@@ -49,8 +50,9 @@ impl Body {
     }
 
     /// Takes the next bytes, all of them. On `Hold`, `Outcome::Body` comes with this ticket when the sender may go on.
-    pub fn take(&mut self, _bytes: &[u8], _ticket: Ticket, _shared: &mut Shared) -> Flow {
-        todo!("skeleton")
+    pub fn take(&mut self, bytes: &[u8], _ticket: Ticket, _shared: &mut Shared) -> Flow {
+        self.text.extend_from_slice(bytes);
+        Flow::More
     }
 
     /// What its sender was held for.
@@ -58,7 +60,7 @@ impl Body {
 
     /// Bytes that were taken.
     pub fn bytes(&self) -> u64 {
-        todo!("skeleton")
+        self.text.len() as u64
     }
 
     /// Why it will be refused, if it will.

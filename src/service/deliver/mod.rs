@@ -28,11 +28,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mail::address::Address;
+use crate::net::jobs::Kind;
 use crate::net::turn::Ticket;
 use crate::protocol::helper::Account;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::Reply;
 use crate::rules::domains::Name;
+use crate::service::{Outcome, Shared, account};
+use crate::settings::Settings;
+use crate::store::delivery::{self, Envelope, Failed, Intents, Letter};
+use crate::store::disk::RealDisk;
 pub use body::{Body, Progress};
 
 /// How long after its queue file was synced a sender waits, at the latest, for the first round of tries to end.
@@ -100,7 +105,9 @@ impl Transit {
 
     /// An id for a message that begins: letters and digits that nobody can guess and that do not come twice.
     pub fn new_id(&self) -> Box<str> {
-        todo!("skeleton")
+        let alphabet = b"0123456789abcdefghjkmnpqrstvwxyz";
+        let random = crate::service::entering::random().unwrap_or_default();
+        random.iter().take(12).map(|byte| char::from(alphabet[usize::from(byte % 32)])).collect::<String>().into()
     }
 
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.
@@ -108,8 +115,54 @@ impl Transit {
         self.inbox.push_back((ticket, parcel));
     }
 
+    /// Delivers what waits: each recipient's drop in turn, by one job a message.
+    pub fn carry(shared: &mut Shared) {
+        for (ticket, parcel) in std::mem::take(&mut shared.transit.inbox) {
+            let (settings, disk) = (shared.settings.clone(), shared.disk());
+            let work = move |_: &_| Outcome::Dispatched(carried(&parcel, &settings, &disk));
+            if shared.jobs.submit(Some(ticket), Kind::Sync, 0, work).is_err() {
+                shared.post.push_back((ticket, Outcome::Lost));
+            }
+        }
+    }
+
     /// Less than `delivery_min_space` is free where drops or work files lie: no new message is to begin (452 4.3.1).
     pub fn is_short(&self) -> bool {
         self.is_short
+    }
+}
+
+fn carried(parcel: &Parcel, settings: &Settings, disk: &RealDisk) -> Dispatched {
+    let refused = |why: &str| {
+        log::debug!("smtp {}: {why}", parcel.id);
+        Dispatched::Refused(Reply::new(451, 3, 0, "Not possible just now; try again later"))
+    };
+    let [To { recipient, destinations }] = &parcel.recipients[..] else { return refused("one recipient at a time") };
+    let [Destination::Mailbox(name, known)] = &destinations[..] else { return refused("one drop at a time") };
+    let mut place = match account::place(name, known, settings) {
+        Ok(place) => place,
+        Err(why) => return refused(&why),
+    };
+    match known.uid.as_ref().map(|uid| account::owner(uid, settings.min_uid)).transpose() {
+        Ok(owner) => place.owner = owner,
+        Err(why) => return refused(&why),
+    }
+    let intents = match Intents::open_on(disk, &settings.work_path) {
+        Ok(intents) => intents,
+        Err(_) => return refused("the intent log is in use"),
+    };
+    let sender = parcel.sender.path.as_ref().map_or_else(String::new, ToString::to_string);
+    let whose = recipient.path.to_string();
+    let envelope = Envelope {
+        sender: sender.as_bytes(),
+        recipient: whose.as_bytes(),
+        received: &parcel.received,
+        posted_secs: parcel.posted_secs,
+    };
+    let letter = Letter { envelope, body: delivery::Body::Memory(&parcel.body.text), queued: None };
+    match delivery::deliver(&intents, &place, &[letter]) {
+        Ok(_) => Dispatched::Kept,
+        Err(Failed::Refused(why)) => refused(&format!("{why:?}")),
+        Err(Failed::Unknown(_)) => Dispatched::Unknown,
     }
 }
