@@ -104,14 +104,14 @@ pub enum Outcome {
     Told(Told),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
-    /// A program was given a message: what became of it.
-    Robot(rules::robot::Verdict),
     /// What a sender of text was held for.
     Body(deliver::Progress),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
     /// What the user of a program on this host is called.
     Caller(std::io::Result<Option<String>>),
+    /// A program was given a message: what became of it.
+    Robot(rules::robot::Verdict),
     /// It is time to try once more.
     TryAgain,
     /// The maildrop was in use: by whom.

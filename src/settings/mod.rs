@@ -297,22 +297,22 @@ kind::choice! {
 }
 
 kind::choice! {
-    /// What becomes of messages beyond `sends_per_hour` and `sends_per_day`.
-    SendsOver {
-        /// Their sender is told to try later.
-        Refuse = "refuse",
-        /// They are taken, and wait until an operator has looked at them.
-        Hold = "hold",
-    }
-}
-
-kind::choice! {
     /// What becomes of a CR or LF that stands alone in a message.
     BareNewline {
         /// It is stored as a line end.
         Normalize = "normalize",
         /// The message is refused.
         Reject = "reject",
+    }
+}
+
+kind::choice! {
+    /// What becomes of messages beyond `sends_per_hour` and `sends_per_day`.
+    SendsOver {
+        /// Their sender is told to try later.
+        Refuse = "refuse",
+        /// They are taken, and wait until an operator has looked at them.
+        Hold = "hold",
     }
 }
 
