@@ -1,5 +1,6 @@
 //! What has turns in this server: the list of what we serve is code.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Instant;
 
@@ -146,7 +147,11 @@ fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared
                 let settings = shared.settings.clone();
                 if !shared.guard.enter(&settings, peer.ip()) {
                     shared.counts.access.over_prefix += 1;
-                    turn_away(stream, port);
+                    let mut stream = stream;
+                    match port.speaks {
+                        Speaks::Pop3 => turn_away(&mut stream, port.tls, &Refusal::TooManyConnections.text()),
+                        Speaks::Smtp(_) => turn_away(&mut stream, port.tls, &smtp_reply::TOO_MANY_CONNECTIONS),
+                    }
                     continue;
                 }
                 shared.places.enter(port.kind());
@@ -170,14 +175,10 @@ fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared
 }
 
 /// One line where it can be read, and the end.
-fn turn_away(mut stream: TcpStream, port: Port) {
-    if !port.tls {
+pub(super) fn turn_away(stream: &mut TcpStream, tls: bool, line: &dyn Display) {
+    if !tls {
         // A socket this new has room for a line; a peer that is gone already needs none.
-        let line = match port.speaks {
-            Speaks::Pop3 => format!("{}\r\n", Refusal::TooManyConnections.text()),
-            Speaks::Smtp(_) => format!("{}\r\n", smtp_reply::TOO_MANY_CONNECTIONS),
-        };
-        let _ = stream.write_all(line.as_bytes());
+        let _ = stream.write_all(format!("{line}\r\n").as_bytes());
     }
 }
 

@@ -48,7 +48,7 @@ use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
-use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, smtp};
+use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, smtp};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::sys::process;
@@ -417,7 +417,15 @@ impl Server {
                         Entry::Pop3(Box::new(conversation))
                     })
                 }
-                Newborn::Smtp { stream, peer, face, tls } => {
+                Newborn::Smtp { mut stream, peer, face, tls } => {
+                    let settings = self.shared.settings.clone();
+                    if let Err(denied) = relay::client(&mut self.shared, &settings, peer.ip()) {
+                        log::debug!("smtp {}: {}", peer.ip(), denied.trail);
+                        entry::turn_away(&mut stream, tls, &denied.reply);
+                        self.shared.guard.leave(&settings, peer.ip());
+                        self.shared.places.leave(smtp::kind(face));
+                        continue;
+                    }
                     let made = smtp::Conversation::new(now, stream, peer, face, tls, &self.shared);
                     made.map(|conversation| self.welcome(conversation))
                 }

@@ -205,6 +205,7 @@ impl Service<'_> {
                     self.session.user = Some(entering.user().into());
                 }
                 self.at_door(|door| door.name_host(now));
+                self.may_send_now(now);
                 self.shared.counts.logins += 1;
                 Done::Now(Answer::Opened(self.totals()))
             }
@@ -227,6 +228,14 @@ impl Service<'_> {
                 self.report(&fault);
                 self.unavailable()
             }
+        }
+    }
+
+    /// POP before SMTP: who has just proved who he is may send from where he is, if he is one of those.
+    fn may_send_now(&mut self, now: Instant) {
+        let names = &self.session.settings.forward_user;
+        if !names.is_empty() && self.session.user.as_deref().is_some_and(|user| names.matches(user)) {
+            self.shared.guard.popped.note(now, self.session.peer.ip());
         }
     }
 

@@ -19,9 +19,13 @@ use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::Reply;
 use crate::protocol::smtp::{Answer, Face};
 use crate::rules::domains::{Home, Name};
-use crate::service::account;
+use crate::rules::relay::Gate;
+use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Destination, Dispatched, Parcel, Progress, To};
 use crate::service::noise::Event;
+use crate::service::relay::{self, Denied, Who};
+use crate::service::{Shared, account};
+use crate::settings::Settings;
 use crate::text::printable::{printable, visible};
 
 /// A message under way.
@@ -33,9 +37,11 @@ pub(super) struct Mail {
     /// Who is to have it, and where that leads; handed on with its text.
     recipients: Vec<To>,
     /// Who is being looked up.
-    asked: Option<Box<(Recipient, Name)>>,
+    asked: Option<Box<(Recipient, Option<Name>)>>,
     /// Its text.
     body: Option<Body>,
+    /// With its recipients its sender is over his bound: it is kept until an operator has looked at it.
+    over: Option<Over>,
     /// Its sender is held until there is room for text.
     held: bool,
     /// What the log says of it when it is known what became of it.
@@ -63,9 +69,15 @@ impl Service<'_> {
         self.session.committing = false;
     }
 
-    pub(super) fn sender(&mut self, sender: Sender) -> Said {
+    pub(super) fn sender(&mut self, now: Instant, sender: Sender) -> Said {
         if self.shared.transit.is_short() {
             return self.refused(Reply::new(452, 3, 1, "There is not enough room on our disks; try again later"));
+        }
+        let path = sender.path.as_ref();
+        if let Err(denied) =
+            self.with_sender(|shared, settings, who| relay::sender(now, shared, settings, who, path, |_, _| false))
+        {
+            return self.denied(*denied);
         }
         let id = self.shared.transit.new_id();
         self.session.mail = Some(Box::new(Mail {
@@ -74,10 +86,33 @@ impl Service<'_> {
             recipients: Vec::new(),
             asked: None,
             body: None,
+            over: None,
             held: false,
             line: None,
         }));
         Done::Now(Answer::Go)
+    }
+
+    /// Asks a rule about who sends.
+    fn with_sender<T>(&mut self, work: impl FnOnce(&mut Shared, &Settings, &Who<'_>) -> T) -> T {
+        let settings = self.session.settings.clone();
+        let gate = match (self.session.peer, self.face) {
+            (Peer::Program(_), _) => Gate::Program,
+            (_, Face::Mx) => Gate::Mx,
+            (_, Face::Submission) => Gate::Submission,
+            (_, Face::Lmtp) => Gate::Lmtp,
+        };
+        let (address, login) = match self.session.peer {
+            Peer::Host(address) => (Some(address), self.session.user.as_deref()),
+            Peer::Program(_) => (None, None),
+        };
+        work(self.shared, &settings, &Who { gate, address, login })
+    }
+
+    /// A rule says no.
+    fn denied(&mut self, denied: Denied) -> Said {
+        log::debug!("smtp {}: {}", self.id, denied.trail);
+        self.refused(denied.reply)
     }
 
     /// Somebody or something is refused: counted, and said in the log.
@@ -98,24 +133,35 @@ impl Service<'_> {
 
     pub(super) fn recipient(&mut self, now: Instant, recipient: Recipient) -> Said {
         let settings = self.session.settings.clone();
-        let is_ours = |domain: &str| {
-            let same = |ours: &str| ours.eq_ignore_ascii_case(domain);
-            settings.host_domain.iter().any(|ours| same(ours)) || settings.vdomain.iter().any(|line| same(&line.domain))
+        let sender = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref());
+        let sender = sender.and_then(|sender| sender.path.clone());
+        let passed = self.with_sender(|shared, settings, who| {
+            relay::recipient(now, shared, settings, who, sender.as_ref(), &recipient.path)
+        });
+        let over = match passed {
+            Ok(passed) => passed.held_for,
+            Err(denied) => {
+                self.whom(recipient, None);
+                let said = self.denied(*denied);
+                self.nobody_is_asked();
+                return said;
+            }
         };
-        let login = match &recipient.path.place {
-            Place::Here => Some(recipient.path.local.to_string()),
-            Place::Domain(domain) if is_ours(domain) => Some(recipient.path.to_string()),
-            Place::Domain(_) | Place::Literal(_) => None,
+        if let Some(mail) = self.session.mail.as_deref_mut() {
+            mail.over = mail.over.or(over);
+        }
+        if !relay::is_ours(&settings, &recipient.path) {
+            let destinations = vec![Destination::Remote(recipient.path.clone())];
+            return self.goes_to(recipient, destinations);
+        }
+        let login = match recipient.path.place {
+            Place::Here => recipient.path.local.to_string(),
+            Place::Domain(_) | Place::Literal(_) => recipient.path.to_string(),
         };
-        let Some(login) = login else {
-            return self.refused(Reply::new(550, 7, 1, "We do not pass on mail for this domain"));
-        };
-        let Some(name) = account::name(login.as_bytes(), Home::default(), &settings) else {
-            return self.refused(Reply::new(550, 1, 1, "No such user here"));
-        };
-        let user = name.asked.clone();
-        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
-        mail.asked = Some(Box::new((recipient, name)));
+        let name = account::name(login.as_bytes(), Home::default(), &settings);
+        let user = name.as_ref().map(|name| name.asked.clone());
+        self.whom(recipient, name);
+        let Some(user) = user else { return self.unknown() };
         let ticket = self.ticket();
         match self.shared.helpers.last_mut() {
             Some(helpers) => helpers.pool.submit(now, ticket, Question::Lookup { user }),
@@ -124,38 +170,48 @@ impl Service<'_> {
         Done::Later
     }
 
+    /// It is this recipient that is being asked about.
+    fn whom(&mut self, recipient: Recipient, name: Option<Name>) {
+        if let Some(mail) = self.session.mail.as_deref_mut() {
+            mail.asked = Some(Box::new((recipient, name)));
+        }
+    }
+
+    fn nobody_is_asked(&mut self) -> Option<(Recipient, Option<Name>)> {
+        self.session.mail.as_deref_mut()?.asked.take().map(|asked| *asked)
+    }
+
+    fn unknown(&mut self) -> Said {
+        let said = self.refused(Reply::new(550, 1, 1, "No such user here"));
+        self.nobody_is_asked();
+        said
+    }
+
+    /// It is known where a recipient's mail goes.
+    fn goes_to(&mut self, recipient: Recipient, destinations: Vec<Destination>) -> Said {
+        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
+        mail.recipients.push(To { recipient, destinations });
+        Done::Now(Answer::Go)
+    }
+
     /// An authenticator has spoken about a recipient.
     pub(super) fn found(&mut self, verdict: Verdict) -> Said {
-        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
         match verdict {
             Verdict::Accepted(account) => {
-                let Some(asked) = mail.asked.take() else { return Done::Now(Answer::Failed) };
-                let (recipient, name) = *asked;
+                let Some((recipient, Some(name))) = self.nobody_is_asked() else { return Done::Now(Answer::Failed) };
                 if let Err(why) = account::place(&name, &account, &self.session.settings) {
                     if self.has_line(Event::Trouble) {
                         log::error!("smtp {} {}: {}", self.id, printable(name.shown().as_bytes()), visible(&why));
                     }
                     return Done::Now(Answer::Failed);
                 }
-                mail.recipients
-                    .push(To { recipient, destinations: vec![Destination::Mailbox(name, Arc::new(account))] });
-                Done::Now(Answer::Go)
+                self.goes_to(recipient, vec![Destination::Mailbox(name, Arc::new(account))])
             }
-            Verdict::Refused => {
-                let said = self.refused(Reply::new(550, 1, 1, "No such user here"));
-                self.nobody_is_asked();
-                said
-            }
+            Verdict::Refused => self.unknown(),
             Verdict::Unavailable | Verdict::Verifier(..) => {
                 self.nobody_is_asked();
                 Done::Now(Answer::Failed)
             }
-        }
-    }
-
-    fn nobody_is_asked(&mut self) {
-        if let Some(mail) = self.session.mail.as_deref_mut() {
-            mail.asked = None;
         }
     }
 

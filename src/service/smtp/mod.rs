@@ -446,7 +446,7 @@ impl Host<Smtp> for Service<'_> {
             Ask::Verifier(user) => self.verifier(now, &user),
             Ask::Proof(good) => self.proof(now, good),
             Ask::Hello(hello) => self.hello(now, hello),
-            Ask::Sender(sender) => self.sender(*sender),
+            Ask::Sender(sender) => self.sender(now, *sender),
             Ask::Recipient(recipient) => self.recipient(now, *recipient),
             Ask::Reset => {
                 self.forget();
