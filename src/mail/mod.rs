@@ -10,5 +10,6 @@ pub mod identity;
 pub mod mailboxes;
 pub mod mbox;
 pub mod outgoing;
+pub mod respond;
 pub mod status;
 pub mod undots;
