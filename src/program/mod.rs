@@ -10,6 +10,7 @@ pub mod repair;
 pub mod sendmail;
 pub mod serve;
 pub mod settings;
+pub mod statistics;
 pub mod stats;
 pub mod tell;
 pub mod unixauth;
