@@ -8,6 +8,7 @@ mod password;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};

@@ -1,13 +1,13 @@
 //! A message's text between standard input and the server: a small one in memory, a larger one in a file that has no name any
 //! more when the first byte is written, so that nobody finds it and nothing is left of it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::sys::files;
 use crate::text::fault::Fault;
 
 /// Bytes of a text that stays in memory.
@@ -65,13 +65,12 @@ impl Spool {
     }
 }
 
+/// A file without a name, or with one for a moment that nobody guesses.
 fn nameless(folder: &Path) -> io::Result<File> {
     let mut random = [0; 16];
     SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("the system gives no random numbers"))?;
-    let path = folder.join(format!(".dmail-{:032x}", u128::from_ne_bytes(random)));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
+    let spare = format!(".dmail-{:032x}", u128::from_ne_bytes(random));
+    files::nameless_at(&files::open_dir(folder)?, Path::new(&spare))
 }
 
 #[cfg(test)]
@@ -94,7 +93,7 @@ mod tests {
                 spool.each(&mut |bytes| io::Write::write_all(&mut again, bytes)).unwrap();
                 assert!(again == text);
             }
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
         let mut spool = Spool::new(Path::new("/nowhere"));
         assert!(spool.take(&mut vec![0; MEMORY + 1]).unwrap_err().to_string().contains("/nowhere"));
