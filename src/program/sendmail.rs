@@ -49,6 +49,7 @@ use crate::mail::address::{self, Address, Place};
 use crate::mail::encoded::phrase;
 use crate::mail::mailboxes::{Mailbox, mailboxes};
 use crate::mail::outgoing::{Handed, Intake, Lacking, TooBig};
+use crate::server::SUBMIT;
 use crate::settings::{self, Settings};
 use crate::store::pickup;
 use crate::sys::{process, user};
@@ -59,8 +60,6 @@ use spool::Spool;
 
 /// How the program is called.
 pub const NAME: &str = "sendmail";
-/// The server's socket for programs of this machine, below work_path.
-pub const SOCKET: &str = "submit.sock";
 /// How long the server may take to carry out an order.
 const ORDER_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that are read from standard input at a time.
@@ -146,7 +145,7 @@ fn program(mode: Mode, args: &[String], page: fn() -> String) -> u8 {
     };
     let done = configured(&options.config).and_then(|settings| match options.mode {
         Mode::Send => send(&options, &settings, &mut io::stdin().lock()),
-        Mode::Smtp => speak(&settings.work_path.join(SOCKET)),
+        Mode::Smtp => speak(&settings.work_path.join(SUBMIT)),
         Mode::List => order(&settings, &["tellsmtp", "queue"]),
         Mode::Retry => order(&settings, &["tellsmtp", "queue", "retry", "--yes"]),
         Mode::Aliases => aliases(&settings),
@@ -211,7 +210,7 @@ fn send(options: &Options, settings: &Settings, input: &mut dyn Read) -> Result<
     let date = now.strftime("%a, %d %b %Y %H:%M:%S %z").to_string();
     handed.header.complete(&Lacking { from: &me.from, date: &date, id: &id, domain });
     let mut letter = letter(options, &me.sender, recipients, handed, text);
-    let outcome = client::submit(&settings.work_path.join(SOCKET), &mut letter, &mut |who, line| {
+    let outcome = client::submit(&settings.work_path.join(SUBMIT), &mut letter, &mut |who, line| {
         if options.verbose {
             print(&format!("{who} {line}\n"));
         }
@@ -340,7 +339,7 @@ fn conclude(settings: &Settings, letter: &mut Letter, outcome: client::Outcome) 
     }
     if outcome.heard && !outcome.left.is_empty() {
         // Somebody who comes and says nothing: the server looks what lies there.
-        let _ = client::connect(&settings.work_path.join(SOCKET));
+        let _ = client::connect(&settings.work_path.join(SUBMIT));
     }
     if code == OK { Ok(()) } else { Err((code, lines.join("\n"))) }
 }

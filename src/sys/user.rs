@@ -107,6 +107,11 @@ pub fn person(uid: u32) -> io::Result<Option<Person>> {
     found(result, entry.map(|entry| Person { name: text(entry.pw_name), about: text(entry.pw_gecos) }))
 }
 
+/// What the user with this number is called; `None` when nobody is. May wait for a name service.
+pub fn name_of(uid: u32) -> io::Result<Option<String>> {
+    Ok(person(uid)?.map(|person| String::from_utf8_lossy(&person.name).into_owned()))
+}
+
 /// What shadow(5) says of `name`. Mostly root alone may know.
 pub fn shadow(name: &[u8]) -> io::Result<Option<Shadow>> {
     let Ok(name) = CString::new(name) else { return Ok(None) };

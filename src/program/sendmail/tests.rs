@@ -40,7 +40,7 @@ impl Site {
     /// A server for one conversation: it greets, then expects a line that begins like the first of each pair and says the
     /// second; `.` expects a text and its dot. It gives all it heard.
     fn serve(&self, script: &[(&'static str, &'static str)]) -> JoinHandle<String> {
-        let listener = UnixListener::bind(self.settings.work_path.join(SOCKET)).unwrap();
+        let listener = UnixListener::bind(self.settings.work_path.join(SUBMIT)).unwrap();
         let script = [&[("", "220 here ESMTP")], script].concat();
         thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
@@ -258,7 +258,7 @@ fn refusals_are_told_apart_by_their_codes() {
 fn whoever_answers_strangely_is_not_believed() {
     for said in ["hello", "999 x", "22", "2200 x", "220_x", "\u{0}"] {
         let site = Site::with_incoming();
-        let listener = UnixListener::bind(site.settings.work_path.join(SOCKET)).unwrap();
+        let listener = UnixListener::bind(site.settings.work_path.join(SUBMIT)).unwrap();
         let server = thread::spawn(move || {
             let (mut stream, _): (UnixStream, _) = listener.accept().unwrap();
             stream.write_all(format!("{said}\r\n").as_bytes()).unwrap();
