@@ -7,6 +7,7 @@ pub mod man;
 pub mod nwauth;
 pub mod options;
 pub mod repair;
+pub mod respond;
 pub mod sendmail;
 pub mod serve;
 pub mod settings;
@@ -86,6 +87,20 @@ const PROGRAMS: &[Program] = &[
         help: "the authenticator for the users of this machine",
         page: unixauth::page,
         run: unixauth::run,
+    },
+    Program {
+        name: "respond",
+        link: false,
+        help: "the stock auto-responder: a program that is given mail",
+        page: respond::page,
+        run: respond::run,
+    },
+    Program {
+        name: "drespond",
+        link: true,
+        help: "the same, by the name that the manual has",
+        page: respond::page,
+        run: respond::run,
     },
 ];
 
