@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 pub use complaint::{Complaint, Level, Place};
 pub use judge::{Rights, judge, trust};
-pub use parse::{Loaded, load, load_by};
+pub use parse::{Loaded, Office, load, load_by, office};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 

@@ -857,3 +857,20 @@ fn placed(bytes: &[u8]) {
         assert!(!complaint.to_string().chars().any(char::is_control), "{complaint:?}");
     }
 }
+
+#[test]
+fn whoever_only_sends_needs_two_lines_of_a_configuration_that_may_be_wrong_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dmail.conf");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        office(&path).map_err(|complaint| complaint.to_string())
+    };
+    let found =
+        read("pop_port x\nhost_domain Example.com\nhost_domain b.org\npop_prot 1\nwork_path work\ntls_cert a\n")
+            .unwrap();
+    assert_eq!((found.domain.as_str(), found.work_path), ("example.com", dir.path().join("work")));
+    assert!(read("host_domain example.com\n").unwrap_err().ends_with("error: it names no host_domain or no work_path"));
+    assert!(read("host_domain a b c\nwork_path work\n").unwrap_err().contains(":1:"));
+    assert!(office(&dir.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
+}

@@ -255,14 +255,13 @@ impl<D: Disk> Incoming<D> {
             trouble.is_none()
         });
         each.map_err(Fault::at("listing", &self.path))?;
-        match trouble {
-            Some(fault) => return Err(fault),
-            None if settled.is_empty() => return Ok(0),
-            None => {}
+        if let Some(fault) = trouble {
+            return Err(fault);
         }
         for name in &settled {
             self.disk.remove(&self.dir, Path::new(name)).map_err(Fault::at("removing", &self.path.join(name)))?;
         }
+        // Also when there is nothing to remove: the last server may have ended between its removal and the sync of that.
         self.disk.sync_dir(&self.dir).map_err(Fault::at("syncing", &self.path))?;
         Ok(settled.len())
     }
