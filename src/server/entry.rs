@@ -9,7 +9,7 @@ use crate::net::stream::{Readiness, Scratch, Turn};
 use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
-use crate::service::{Newborn, Port, Shared, control, helpers, pop3};
+use crate::service::{Channel, Newborn, Port, Shared, control, helpers, pop3};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -110,6 +110,16 @@ impl turn::Entry for Entry {
             Entry::Control(_) => "control",
             Entry::Helper(_) => "helper",
             Entry::Signals(..) => "signals",
+        }
+    }
+}
+
+impl Entry {
+    /// What there is to say of it as a connection, if it is a client's.
+    pub fn channel(&self, now: Instant) -> Option<Channel> {
+        match self {
+            Entry::Pop3(conversation) => Some(conversation.channel(now)),
+            _ => None,
         }
     }
 }

@@ -479,10 +479,10 @@ impl Server {
         self.housekeeping = now + HOUSEKEEPING;
         self.rates.note(now, self.shared.counts);
         self.shared.tell(now);
-        let longest = self.lp.longest();
-        if longest.time > self.reported {
-            log::warn!("a turn of {} took {} ms", longest.kind, longest.time.as_millis());
-            self.reported = longest.time;
+        let (longest, kind) = self.lp.profile().longest();
+        if longest > self.reported {
+            log::warn!("a turn of {kind} took {} ms", longest.as_millis());
+            self.reported = longest;
         }
         // After a burst; with nothing going on it would find nothing.
         if self.most_open > self.shared.open * 2 + 16 {

@@ -160,6 +160,25 @@ pub enum Newborn {
     Control(UnixStream),
 }
 
+/// A connection, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// What is spoken there.
+    pub service: &'static str,
+    /// Who is at the other end.
+    pub peer: String,
+    /// Who has logged in.
+    pub user: Option<String>,
+    /// What it is about.
+    pub state: &'static str,
+    /// Within TLS.
+    pub tls: bool,
+    /// How long it has been there.
+    pub age: Duration,
+    /// Of mail that went through it.
+    pub octets: u64,
+}
+
 /// How often access was limited, by what limited it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Access {
