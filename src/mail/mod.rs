@@ -2,10 +2,14 @@
 
 pub mod address;
 pub mod asctime;
+pub mod bounce;
 pub mod bulletin;
 pub mod dots;
+pub mod encoded;
 pub mod envelope;
 pub mod identity;
+pub mod mailboxes;
 pub mod mbox;
+pub mod outgoing;
 pub mod status;
 pub mod undots;
