@@ -31,7 +31,8 @@ struct Program {
 
 const PROGRAMS: &[Program] = &[
     Program { name: "serve", link: false, help: "serve what dmail.conf asks for", page: serve::page, run: serve::run },
-    Program { name: "dpop", link: true, help: "serve POP3 alone", page: serve::page, run: serve::run },
+    Program { name: "dpop", link: true, help: "serve POP3 alone", page: serve::page, run: serve::run_pop3 },
+    Program { name: "dsmtp", link: true, help: "serve SMTP alone", page: serve::page, run: serve::run_smtp },
     Program {
         name: "demo",
         link: false,

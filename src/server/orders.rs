@@ -9,6 +9,7 @@ use crate::net::turn::{Id, Ticket};
 use crate::protocol::End;
 use crate::service::control::Conversation;
 use crate::service::errand::{self, Deed, Errand};
+use crate::service::why::Message;
 use crate::settings::{Place, Settings, rows};
 use crate::text::printable::{printable, visible};
 
@@ -53,9 +54,11 @@ impl Server {
                 }
             }
             Order::ClearCache => self.clear_cache(&mut report),
-            Order::Queue(_) | Order::Why(_) => {
-                return Some(Err(vec!["no mail is taken by this server yet".to_owned()]));
-            }
+            Order::Why(why) => match Message::new(why) {
+                Ok(message) => drop(message.relaying(self.lp.now(), &self.shared, &mut report)),
+                Err(why) => return Some(Err(vec![why])),
+            },
+            Order::Queue(_) => return Some(Err(vec!["there is no queue yet".to_owned()])),
             Order::Mem => return self.mem(ticket),
             Order::Users(pattern) => {
                 if let Err(why) = self.users(pattern.as_deref(), &mut report) {
@@ -135,13 +138,17 @@ impl Server {
     /// session with that id, whoever it is.
     fn kick(&mut self, whom: &str) -> Told {
         let name = errand::named(whom, &self.shared.settings).ok().map(|name| name.shown().to_owned());
-        let pop3 = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
-            Entry::Pop3(conversation) => Some((id, conversation)),
-            _ => None,
+        let clients = self.lp.iter_mut().filter_map(|(id, entry)| {
+            let is_of = |name: &str| match &*entry {
+                Entry::Pop3(conversation) => Some(conversation.is_of(name)),
+                Entry::Smtp(conversation) => Some(conversation.is_of(name)),
+                _ => None,
+            };
+            Some((id, is_of(name.as_deref().unwrap_or_default())?))
         });
         let (mut of_user, mut of_id) = (Vec::new(), None);
-        for (id, conversation) in pop3 {
-            if name.as_deref().is_some_and(|name| conversation.is_of(name)) {
+        for (id, is_his) in clients {
+            if name.is_some() && is_his {
                 of_user.push(id);
             } else if id.to_string() == whom {
                 of_id = Some(id);
@@ -164,11 +171,13 @@ impl Server {
         Ok(report)
     }
 
-    fn end(&mut self, id: Id, why: End) {
-        if let Some(Entry::Pop3(conversation)) = self.lp.get_mut(id) {
-            conversation.end(why);
-            self.lp.wake(id);
+    pub(super) fn end(&mut self, id: Id, why: End) {
+        match self.lp.get_mut(id) {
+            Some(Entry::Pop3(conversation)) => conversation.end(why),
+            Some(Entry::Smtp(conversation)) => conversation.end(why),
+            _ => return,
         }
+        self.lp.wake(id);
     }
 }
 

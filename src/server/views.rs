@@ -17,8 +17,9 @@ use crate::net::jobs::{self, Kind};
 use crate::net::profile::Times;
 use crate::net::turn::Ticket;
 use crate::protocol::helper::QUEUE_LIMIT;
+use crate::rules::places::Kind as Crowd;
 use crate::service::pop3::Visitor;
-use crate::service::{Channel, Counts, Outcome, Shared};
+use crate::service::{Channel, Counts, Outcome, Relaying, Shared};
 use crate::sys::process;
 use crate::text::pattern::PatternList;
 use crate::text::printable::printable;
@@ -36,6 +37,9 @@ const TLS_STATE: usize = 3300;
 const RATES: &[&str] = &["what", "last_minute", "last_5_minutes", "since_start"];
 /// The columns of volumes.
 const VOLUMES: &[&str] = &["root", "running", "waiting", "stuck"];
+
+/// The columns of connections.
+const CHANNELS: &[&str] = &["id", "service", "peer", "user", "state", "tls", "age_secs", "messages", "octets"];
 
 /// What sessions hold.
 #[derive(Debug, Default)]
@@ -60,9 +64,9 @@ impl Server {
         let sessions = self.sessions();
         self.identity(report);
         let (shared, counts) = (&self.shared, self.shared.counts);
-        report.add("sessions.now", shared.open);
+        report.add("sessions.now", shared.places.taken());
         report.add("sessions.tls", sessions.tls);
-        report.add("sessions.most", shared.cap);
+        report.add("sessions.most", shared.places.most());
         report.add("sessions.accepted", counts.connections);
         report.add("sessions.short_of_descriptors", counts.short);
         report.add("logins.good", counts.logins);
@@ -73,22 +77,53 @@ impl Server {
         report.add("messages.octets", counts.octets);
         report.add("messages.deleted", counts.deleted);
         report.add("messages.changed_under_us", counts.changed);
+        self.mail(report);
         self.works(report);
         report.add("memory.resident_kb", resident_kb());
         report.add("memory.sessions_kb", kb(sessions.bytes() + sessions.tls * TLS_STATE));
         report.add("memory.cache_kb", kb(self.shared.cache.held()));
         let holding = self.lp.holding();
         report.add("memory.loop_kb", kb(holding.slots + holding.tables + holding.buffers));
-        report.table("rates", RATES, self.rate_lines());
+        report.table(
+            "rates",
+            RATES,
+            self.rate_lines(&[
+                ("connections", |counts| counts.connections),
+                ("logins", |counts| counts.logins),
+                ("denied", |counts| counts.denied),
+                ("unavailable", |counts| counts.unavailable),
+                ("messages", |counts| counts.retrieved),
+                ("octets", |counts| counts.octets),
+                ("deleted", |counts| counts.deleted),
+                ("accepted", |counts| counts.smtp.accepted),
+            ]),
+        );
         report.table("volumes", VOLUMES, self.volume_lines());
     }
 
     /// The same, as tellsmtp shows it: what mail on its way needs.
     pub(super) fn smtp_status(&mut self, report: &mut Report) {
         self.identity(report);
+        self.mail(report);
         self.works(report);
         report.add("memory.resident_kb", resident_kb());
         report.table("volumes", VOLUMES, self.volume_lines());
+    }
+
+    /// Mail that comes in.
+    fn mail(&self, report: &mut Report) {
+        let (shared, mails) = (&self.shared, self.shared.counts.smtp);
+        report.add("smtp.servers_now", shared.places.taken_by(Crowd::Servers));
+        report.add("smtp.senders_now", shared.places.taken_by(Crowd::Senders));
+        report.add("smtp.programs_now", shared.programs);
+        report.add("smtp.connections", mails.connections);
+        report.add("smtp.accepted", mails.accepted);
+        report.add("smtp.recipients", mails.recipients);
+        report.add("smtp.octets", mails.octets);
+        report.add("smtp.refused", mails.refused);
+        report.add("smtp.lone_line_ends", mails.bare);
+        report.add("smtp.nuls", mails.nuls);
+        report.add("smtp.rejected", mails.rejected);
     }
 
     /// What runs here.
@@ -140,22 +175,14 @@ impl Server {
         report.add("loop.late_answers", shared.counts.late);
     }
 
-    fn rate_lines(&self) -> Vec<Vec<Value>> {
+    fn rate_lines(&self, of: &[(&str, fn(&Counts) -> u64)]) -> Vec<Vec<Value>> {
         let (now, counts) = (self.lp.now(), self.shared.counts);
         let [minute, five] = WINDOWS.map(|window| self.rates.before(now, window));
-        let line = |what: &str, of: fn(&Counts) -> u64| {
+        let line = |(what, of): &(&str, fn(&Counts) -> u64)| {
             let total = of(&counts);
-            vec![what.into(), (total - of(&minute)).into(), (total - of(&five)).into(), total.into()]
+            vec![(*what).into(), (total - of(&minute)).into(), (total - of(&five)).into(), total.into()]
         };
-        vec![
-            line("connections", |counts| counts.connections),
-            line("logins", |counts| counts.logins),
-            line("denied", |counts| counts.denied),
-            line("unavailable", |counts| counts.unavailable),
-            line("messages", |counts| counts.retrieved),
-            line("octets", |counts| counts.octets),
-            line("deleted", |counts| counts.deleted),
-        ]
+        of.iter().map(line).collect()
     }
 
     /// The volumes that drops lie on, and any other that jobs wait for.
@@ -214,6 +241,14 @@ impl Server {
                     sessions.tls_bytes += conversation.held();
                 }
                 Entry::Pop3(conversation) => {
+                    sessions.plain += 1;
+                    sessions.plain_bytes += conversation.held();
+                }
+                Entry::Smtp(conversation) if conversation.is_tls() => {
+                    sessions.tls += 1;
+                    sessions.tls_bytes += conversation.held();
+                }
+                Entry::Smtp(conversation) => {
                     sessions.plain += 1;
                     sessions.plain_bytes += conversation.held();
                 }
@@ -320,6 +355,7 @@ fn wires<I: Display>(channels: impl Iterator<Item = (I, Channel)>, report: &mut 
                 channel.state.into(),
                 channel.tls.into(),
                 channel.age.as_secs().into(),
+                channel.messages.into(),
                 channel.octets.into(),
             ]);
         }
@@ -332,7 +368,7 @@ fn wires<I: Display>(channels: impl Iterator<Item = (I, Channel)>, report: &mut 
     if all > lines.len() {
         report.add("not_shown", all - lines.len());
     }
-    report.table("channels", &["id", "service", "peer", "user", "state", "tls", "age_secs", "octets"], lines);
+    report.table("channels", CHANNELS, lines);
 }
 
 /// Adds what malloc and the system count for the whole process. In a job.
@@ -370,6 +406,18 @@ fn when(clock: SystemTime, age: Duration) -> String {
     let began = clock.checked_sub(age).and_then(|began| began.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     let second = i64::try_from(began.as_secs()).ok().and_then(|secs| jiff::Timestamp::from_second(secs).ok());
     second.map_or_else(String::new, |second| second.to_string())
+}
+
+/// How often sending was limited, and by what.
+fn relaying(counts: &Relaying, report: &mut Report) {
+    report.add("relaying.relayed", counts.relayed);
+    report.add("relaying.denied", counts.denied);
+    report.add("relaying.banned_clients", counts.banned_clients);
+    report.add("relaying.banned_senders", counts.banned_senders);
+    report.add("relaying.banned_recipients", counts.banned_recipients);
+    report.add("relaying.not_theirs", counts.not_theirs);
+    report.add("relaying.over_messages", counts.over_messages);
+    report.add("relaying.over_recipients", counts.over_recipients);
 }
 
 /// How often access was limited, by what, and what the limits remember.
@@ -416,6 +464,7 @@ mod tests {
             state: "waiting",
             tls: true,
             age: Duration::from_secs(5),
+            messages: 2,
             octets: 9,
         };
         let mut report = Report::default();

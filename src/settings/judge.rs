@@ -322,9 +322,26 @@ impl Judge<'_> {
     fn logins(&mut self) {
         let settings = self.settings;
         let has_tls = !settings.tls_cert.is_empty();
+        let users = [settings.pop_port, settings.submission_port];
+        let users_in_tls = [settings.pops_port, settings.smtps_port];
+        let open = |ports: &[u16]| ports.iter().any(|port| *port != 0);
         if settings.pop_port == 0 && (settings.pops_port == 0 || !has_tls) {
             let text = "no port is open for POP3: set pop_port, or pops_port and a tls_cert".to_owned();
-            self.complain(Level::Warning, "pop_port", text);
+            let level = if open(&[settings.smtp_port, settings.submission_port, settings.lmtp_port]) {
+                Level::Note
+            } else {
+                Level::Warning
+            };
+            self.complain(level, "pop_port", text);
+        }
+        if settings.lmtp_port != 0 && settings.bind_address.iter().any(|address| !address.is_loopback()) {
+            let text =
+                "lmtp_port is open to other machines: let a firewall see to it that only the server in front of this \
+                        one reaches it"
+                    .to_owned();
+            self.complain(Level::Note, "lmtp_port", text);
+        }
+        if !(open(&users) || has_tls && open(&users_in_tls)) {
             return;
         }
         if has_tls {

@@ -85,6 +85,20 @@ pub fn entry(name: &[u8]) -> io::Result<Option<Entry>> {
     Ok(passwd(name)?.map(|(entry, _)| entry))
 }
 
+/// What the user with this number is called (getpwuid_r(3)); `None` when nobody is. May wait for a name service.
+pub fn name_of(uid: u32) -> io::Result<Option<String>> {
+    let mut buffer = vec![0 as c_char; RECORD_BYTES];
+    // SAFETY: passwd is plain data, filled by the call; the buffer lives to the end of the block, the length is right.
+    let (result, entry) = unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut there = std::ptr::null_mut();
+        let result = libc::getpwuid_r(uid, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut there);
+        (result, (!there.is_null()).then_some(entry))
+    };
+    let name = found(result, entry.map(|entry| text(entry.pw_name)))?;
+    Ok(name.map(|name| String::from_utf8_lossy(&name).into_owned()))
+}
+
 /// What shadow(5) says of `name`. Mostly root alone may know.
 pub fn shadow(name: &[u8]) -> io::Result<Option<Shadow>> {
     let Ok(name) = CString::new(name) else { return Ok(None) };

@@ -33,6 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::entering::Entering;
 use super::noise::Event;
 use super::{Channel, Outcome, Shared};
 use crate::net::jobs::{Busy, Kind};
@@ -50,7 +51,6 @@ use crate::sys::socket::unanswered_probes;
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
-use entering::Entering;
 use expiry::Fetched;
 use shown::Shown;
 
@@ -343,7 +343,7 @@ impl Conversation {
 
     /// What there is to say of it as a connection.
     pub fn channel(&self, now: Instant) -> Channel {
-        let Session { peer, began, octets, user, .. } = &self.session;
+        let Session { peer, began, retrieved, octets, user, .. } = &self.session;
         Channel {
             service: "pop3",
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string(),
@@ -351,6 +351,7 @@ impl Conversation {
             state: self.stream.activity(),
             tls: self.stream.is_tls(),
             age: now.saturating_duration_since(*began),
+            messages: *retrieved,
             octets: *octets,
         }
     }
