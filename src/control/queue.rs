@@ -9,6 +9,7 @@
 //! | `CHANGE FILTER ...`                     | say how many would be changed; change none                              |
 //! | `CHANGE FILTER ... COUNT`               | change them, if there are so many                                       |
 //! | `CHANGE FILTER ... --yes`               | change them                                                             |
+//! | `retry`, `retry COUNT`, `retry --yes`   | the same for all messages: it loses nothing                             |
 //!
 //! A CHANGE is one of [`Change::ALL`], a FILTER one of [`FILTERS`], each at most once. An ID is letters and digits, in any case.
 
@@ -120,12 +121,13 @@ pub fn parse(words: &[String]) -> Result<Ask, String> {
     let Some((_, change)) = Change::ALL.into_iter().find(|(name, _)| *name == verb) else {
         return Err(format!("`{first}`: queue takes list, show, delete, hold, release or retry"));
     };
+    let may_be_all = change == Change::Retry;
     let (mut agreed, mut others) = (Agreed::No, Vec::new());
     for word in rest {
         let more = match (&word[..], decimal(word.as_bytes())) {
             ("--yes", _) => Agreed::Yes,
-            // An id may have digits alone.
-            (_, Some(count)) if rest.len() > 1 => Agreed::Count(count),
+            // An id may have digits alone, with a chance of one in a million.
+            (_, Some(count)) if rest.len() > 1 || may_be_all => Agreed::Count(count),
             _ => {
                 others.push(word.clone());
                 continue;
@@ -137,6 +139,7 @@ pub fn parse(words: &[String]) -> Result<Ask, String> {
         agreed = more;
     }
     match &others[..] {
+        [] if may_be_all => Ok(Ask::All(change, Filter::default(), agreed)),
         [] => Err(format!("queue {verb} takes the id of a message, or filters; `state=waiting` is one")),
         [one] if !one.contains('=') && agreed == Agreed::No => id(one).map(|id| Ask::One(change, id)),
         others => filter(others).map(|filter| Ask::All(change, filter, agreed)),
@@ -228,6 +231,10 @@ mod tests {
             ("delete K3J9", Ask::One(Change::Delete, "K3J9".into())),
             ("hold 123456", Ask::One(Change::Hold, "123456".into())),
             ("release to=a*", Ask::All(Change::Release, only("to=a*"), Agreed::No)),
+            ("retry", Ask::All(Change::Retry, Filter::default(), Agreed::No)),
+            ("retry 3", Ask::All(Change::Retry, Filter::default(), Agreed::Count(3))),
+            ("retry --yes", Ask::All(Change::Retry, Filter::default(), Agreed::Yes)),
+            ("retry K3J9", Ask::One(Change::Retry, "K3J9".into())),
             ("retry to=a* 12", Ask::All(Change::Retry, only("to=a*"), Agreed::Count(12))),
             ("delete --yes state=HELD from=<>", Ask::All(Change::Delete, only("state=held from=<>"), Agreed::Yes)),
         ] {

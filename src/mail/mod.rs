@@ -12,5 +12,6 @@ pub mod mailboxes;
 pub mod mbox;
 pub mod outgoing;
 pub mod received;
+pub mod respond;
 pub mod status;
 pub mod undots;

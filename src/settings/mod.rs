@@ -96,6 +96,10 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Whose members may watch and do daily work.
     pub control_group: Option<Group>,
+    /// Whose members may leave messages in the drop directory.
+    pub submit_group: Option<Group>,
+    /// Seconds between looks at that directory.
+    pub pickup_secs: u64,
     /// A log that grew to so many kilobytes is renamed; 0 = never.
     pub log_max_size: u64,
     /// Statistics files; `None` = there are none.

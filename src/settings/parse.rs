@@ -307,6 +307,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
         control_group: None,
+        submit_group: None,
+        pickup_secs: 0,
         log_max_size: 0,
         stats_path: None,
         oneline_stats: false,

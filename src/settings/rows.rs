@@ -140,6 +140,22 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
     }),
+    row!(submit_group {
+        kind: Group,
+        takes_effect: Restart,
+        example: "mailsubmit",
+        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
+              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
+              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
+              every user of this machine may send.",
+    }),
+    row!(pickup_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "30",
+        takes_effect: Now,
+        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
+              one while it runs.",
+    }),
     row!(control_group {
         kind: Group,
         takes_effect: Now,
