@@ -105,8 +105,25 @@ impl Server {
     pub(super) fn smtp_status(&mut self, report: &mut Report) {
         self.identity(report);
         self.mail(report);
+        let counts = self.shared.counts;
+        report.add("logins.good", counts.logins);
+        report.add("logins.denied", counts.denied);
+        report.add("logins.unavailable", counts.unavailable);
+        relaying(&counts.relaying, report);
         self.works(report);
         report.add("memory.resident_kb", resident_kb());
+        report.table(
+            "rates",
+            RATES,
+            self.rate_lines(&[
+                ("connections", |counts| counts.smtp.connections),
+                ("accepted", |counts| counts.smtp.accepted),
+                ("recipients", |counts| counts.smtp.recipients),
+                ("octets", |counts| counts.smtp.octets),
+                ("refused", |counts| counts.smtp.refused),
+                ("relayed", |counts| counts.relaying.relayed),
+            ]),
+        );
         report.table("volumes", VOLUMES, self.volume_lines());
     }
 
