@@ -56,6 +56,11 @@ struct Line {
 }
 
 impl Mail {
+    /// Bytes of its text so far.
+    pub(super) fn octets(&self) -> u64 {
+        self.body.as_ref().map_or(0, Body::bytes)
+    }
+
     /// Bytes that it holds besides its text.
     pub(super) fn held(&self) -> usize {
         size_of::<Mail>() + self.id.len() + self.recipients.capacity() * size_of::<To>()
