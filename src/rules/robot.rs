@@ -17,6 +17,7 @@
 //! What the network chose reaches a program only as bytes on its standard input and as values of an environment, never as a
 //! word of its command line; there is no shell.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::text::printable::printable;
@@ -122,6 +123,17 @@ pub struct Why {
     pub said: Vec<String>,
 }
 
+impl fmt::Display for Why {
+    /// All of it in one line, for a log and for what the queue keeps.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status, self.text)?;
+        self.said
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, line)| write!(f, "{}{line}", if index == 0 { ": " } else { " / " }))
+    }
+}
+
 /// What sysexits.h means by a code: code, words, enhanced status.
 const MEANINGS: &[(i32, &str, &str)] = &[
     (64, "it was called in a wrong way", "5.3.0"),
@@ -203,6 +215,7 @@ mod tests {
         let Verdict::Never(why) = judge("a\nb", &End::Exited(1), &output) else { panic!() };
         assert_eq!((why.said.len(), why.said[0].as_str()), (SAID_LINES, "no ?[2Jroom"));
         assert_eq!(why.text, "a?b: the program ended with 1");
+        assert!(why.to_string().starts_with("5.3.0 a?b: the program ended with 1: no ?[2Jroom / line / line"));
     }
 
     #[test]

@@ -263,3 +263,70 @@ fn when_the_launcher_ends_first_nobody_can_tell_and_the_message_waits() {
     }
     assert!(Running::handed(Vec::new()).is_err());
 }
+
+#[test]
+fn what_the_queue_knows_is_what_the_program_is_told() {
+    let robot = |recipient: &str, delimiter: Option<char>, came: &str| {
+        let about = About {
+            id: "7K2F",
+            sender: "bob@example.org",
+            recipient,
+            delimiter,
+            came,
+            received: b"Received: from mx\n\tby host;\n\ttoday\n",
+        };
+        Robot::new(vec!["x".to_owned()], None, &about, Box::new(|_| Ok(())))
+    };
+    let one = robot("ann+tea+x@example.test", Some('+'), "ESMTPSA from mx [192.0.2.1] (tls [x]) [192.0.2.7] as ann");
+    assert_eq!(
+        one.facts,
+        Facts {
+            sender: "bob@example.org".into(),
+            recipient: "ann+tea+x@example.test".into(),
+            local: "ann".into(),
+            extension: "tea+x".into(),
+            domain: "example.test".into(),
+            queue_id: "7K2F".into(),
+            client_address: "192.0.2.7".into(),
+        }
+    );
+    assert_eq!(
+        String::from_utf8(one.head).unwrap(),
+        "Return-Path: <bob@example.org>\nDelivered-To: ann+tea+x@example.test\nReceived: from mx\n\tby host;\n\ttoday\n"
+    );
+    for (recipient, delimiter, local, extension) in
+        [("ann+x@y", None, "ann+x", ""), ("+x@y", Some('+'), "+x", ""), ("ann@y", Some('+'), "ann", "")]
+    {
+        let facts = robot(recipient, delimiter, "a local program [x]").facts;
+        assert_eq!((facts.local.as_str(), facts.extension.as_str()), (local, extension), "{recipient}");
+        assert_eq!(facts.client_address, "");
+    }
+    assert_eq!(client("from [2001:db8::1]"), "2001:db8::1");
+}
+
+#[test]
+fn a_command_survives_the_queue() {
+    let words = vec!["/bin/x".to_owned(), "a b".to_owned(), String::new()];
+    for user in [None, Some(0), Some(1000)] {
+        assert_eq!(command(&kept(&words, user)), Some((words.clone(), user)));
+    }
+    for bad in [&[][..], &["-"], &["1000"], &["ann", "/bin/x"], &["-1", "/bin/x"]] {
+        assert_eq!(command(&bad.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()), None, "{bad:?}");
+    }
+}
+
+#[test]
+fn a_text_is_copied_from_wherever_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text");
+    let text: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+    fs::write(&path, [b"head", &text[..], b"tail"].concat()).unwrap();
+    let file = File::open(&path).unwrap();
+    for body in [Body::Memory(&text), Body::File(&file, 4..200_004)] {
+        let copied = folder.path().join("copied");
+        copy(&body, &mut File::create(&copied).unwrap()).unwrap();
+        assert!(fs::read(&copied).unwrap() == text);
+    }
+    let short = copy(&Body::File(&file, 4..300_000), &mut tempfile::tempfile().unwrap());
+    assert_eq!(short.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "a file that somebody cut");
+}
