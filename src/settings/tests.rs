@@ -112,6 +112,18 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!(settings.plain_auth, PlainAuth::Local);
     assert!(settings.plain_networks.is_empty());
     assert_eq!((settings.pop_port, settings.pops_port), (110, 995));
+    assert_eq!(
+        (settings.smtp_port, settings.submission_port, settings.smtps_port, settings.lmtp_port),
+        (25, 587, 465, 0)
+    );
+    assert_eq!((settings.smtp_max_size, settings.max_rcpts, settings.smtp_max_hops), (51_200, 1_000, 100));
+    assert_eq!(
+        (settings.smtp_header_lines, settings.smtp_header_kbytes, settings.smtp_line_bytes),
+        (10_000, 1_024, 65_536)
+    );
+    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, false));
+    assert_eq!((settings.smtp_greeting_hold_secs, settings.smtp_greeting_secs), (0, 300));
+    assert_eq!((settings.smtp_command_secs, settings.smtp_data_secs, settings.smtp_max_errors), (300, 180, 20));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
     assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
     assert_eq!(settings.bin_pfull.to_string(), "0.5");
@@ -442,7 +454,7 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("#include a b", ":5:1: error: #include takes one file"),
         ("hide\u{7}version", ":5:5: error: a control character"),
         ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
-        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: there is no SMTP"),
+        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: this part"),
         ("allow_ip 1.2.3.*", ":5:1: warning: allow_ip is known but not used"),
         ("pop_prot 110", ":5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
         ("pop_port=110", ":5:1: warning: `pop_port=110` is not known and ignored: a blank parts name and value"),
@@ -792,7 +804,8 @@ fn without_a_certificate_one_line_says_who_can_log_in() {
             ":5:1: warning: without a certificate everybody's password crosses the network in clear",
         ),
         ("plain_auth never\n", ":5:1: warning: without a certificate nobody can log in: set tls_cert and tls_key"),
-        ("pop_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsmtp_port 0\nsubmission_port 0\nsmtps_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsubmission_port 0\n", ":5:1: note: no port is open for POP3"),
     ] {
         let folder = world();
         folder.write("dmail.conf", "host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n");
