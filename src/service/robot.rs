@@ -29,10 +29,9 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::io::{self, PipeReader, Read, Seek, Write};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -42,20 +41,16 @@ use std::time::{Duration, Instant};
 
 use super::launcher::Launcher;
 use super::{Outcome, Shared};
-use crate::mail::envelope::Envelope;
 use crate::net::jobs::{Busy, Kind, PROGRAMS, Pulse};
 use crate::net::turn::Ticket;
 use crate::protocol::launcher::Request;
 use crate::rules::robot::{End, Facts, Verdict, judge, program};
 use crate::settings::Settings;
-use crate::store::delivery::Body;
 use crate::sys::user::{self, User};
 use crate::sys::{channel, files, process};
 
 /// Bytes of its output that are read at a time.
 const PIECE_BYTES: usize = 16 * 1024;
-/// Bytes of a message that are copied at a time.
-const COPY_BYTES: usize = 64 * 1024;
 /// How long the job waits before it shows that it lives.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -74,97 +69,6 @@ pub struct Robot {
     pub head: Vec<u8>,
     /// The text.
     pub text: Text,
-}
-
-/// What the queue knows of a message and of the recipient that is a program.
-#[derive(Debug, Clone, Copy)]
-pub struct About<'a> {
-    /// Its id.
-    pub id: &'a str,
-    /// From whom it is; empty: the null sender.
-    pub sender: &'a str,
-    /// For whom: the address that led to the program.
-    pub recipient: &'a str,
-    /// What begins the detail of a local part, where that is set.
-    pub delimiter: Option<char>,
-    /// How it came, for people: `ESMTPSA from mx.example.org [192.0.2.1] as ann`.
-    pub came: &'a str,
-    /// Our own Received field.
-    pub received: &'a [u8],
-}
-
-impl Robot {
-    /// A message of the queue for the program that [`command`] has read from there.
-    pub fn new(words: Vec<String>, user: Option<u32>, about: &About<'_>, text: Text) -> Robot {
-        let envelope = Envelope {
-            sender: about.sender.as_bytes(),
-            recipient: about.recipient.as_bytes(),
-            received: about.received,
-            posted_secs: 0,
-        };
-        let (name, domain) = about.recipient.rsplit_once('@').unwrap_or((about.recipient, ""));
-        let (local, extension) = match about.delimiter.and_then(|delimiter| name.split_once(delimiter)) {
-            Some((local, extension)) if !local.is_empty() => (local, extension),
-            _ => (name, ""),
-        };
-        let facts = Facts {
-            sender: about.sender.to_owned(),
-            recipient: about.recipient.to_owned(),
-            local: local.to_owned(),
-            extension: extension.to_owned(),
-            domain: domain.to_owned(),
-            queue_id: about.id.to_owned(),
-            client_address: client(about.came).to_owned(),
-        };
-        Robot { words, user, facts, head: envelope.fields(), text }
-    }
-}
-
-/// The address in what people are told of a message's way; empty when there is none.
-fn client(came: &str) -> &str {
-    let inside = came.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']'));
-    inside.map(|(address, _)| address).filter(|address| address.parse::<IpAddr>().is_ok()).unwrap_or_default()
-}
-
-/// A command as the queue keeps it with a recipient ([`Recipient::with`](crate::store::queue::Recipient::with)): the user whose word it
-/// is, or `-`, then the words.
-pub fn kept(words: &[String], user: Option<u32>) -> Vec<String> {
-    let user = user.map_or("-".to_owned(), |uid| uid.to_string());
-    [user].into_iter().chain(words.iter().cloned()).collect()
-}
-
-/// A command that the queue has kept; `None`: this is none.
-pub fn command(kept: &[String]) -> Option<(Vec<String>, Option<u32>)> {
-    let (user, words) = kept.split_first().filter(|(_, words)| !words.is_empty())?;
-    let user = match user.as_str() {
-        "-" => None,
-        uid => Some(uid.parse().ok()?),
-    };
-    Some((words.to_vec(), user))
-}
-
-/// Writes a text of the queue, or of a message in flight, where a program will read it.
-pub fn copy(text: &Body<'_>, into: &mut File) -> io::Result<()> {
-    match text {
-        Body::Memory(bytes) => into.write_all(bytes),
-        Body::File(file, range) => {
-            let mut piece = vec![0; COPY_BYTES];
-            let mut at = range.start;
-            while at < range.end {
-                let most = usize::try_from(range.end - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-                match file.read_at(&mut piece[..most], at) {
-                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(count) => {
-                        into.write_all(&piece[..count])?;
-                        at += count as u64;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(())
-        }
-    }
 }
 
 /// Has a job give a message to a program; what became of that comes with this ticket, as [`Outcome::Robot`]. Refused when too
