@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod asctime;
+pub mod bounce;
 pub mod bulletin;
 pub mod dots;
 pub mod envelope;

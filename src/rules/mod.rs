@@ -10,6 +10,7 @@
 //! | `domains.rs`   | which user of which domain a login means                                         |
 //! | `stats.rs`     | what a session comes to in the statistics                                        |
 //! | `flood.rs`     | how many log lines strangers may cause                                           |
+//! | `retry.rs`     | when a message of the queue is tried again, and when given up                    |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
 pub mod access;
@@ -20,4 +21,5 @@ pub mod limits;
 pub mod names;
 pub mod penalty;
 pub mod recent;
+pub mod retry;
 pub mod stats;

@@ -47,6 +47,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use memchr::memmem;
@@ -77,8 +78,8 @@ const SECTOR_BYTES: u64 = 512;
 pub enum Body<'a, D: Disk = RealDisk> {
     /// A small one.
     Memory(&'a [u8]),
-    /// A large one: a file of the caller's and how many bytes of it.
-    File(&'a D::File, u64),
+    /// A large one: a file of the caller's and which bytes of it.
+    File(&'a D::File, Range<u64>),
 }
 
 /// One message for one drop.
@@ -280,12 +281,13 @@ fn pieces<D: Disk>(
             *result = out(bytes);
         }
     };
-    match letter.body {
+    match &letter.body {
         Body::Memory(bytes) => text.feed(bytes, &mut put),
-        Body::File(file, size) => {
-            let (mut buffer, mut at) = (vec![0; PIECE_BYTES.min(size as usize)], 0);
-            while at < size && result.borrow().is_ok() {
-                let most = buffer.len().min((size - at) as usize);
+        Body::File(file, range) => {
+            let (size, mut at) = (range.end.saturating_sub(range.start), range.start);
+            let mut buffer = vec![0; size.min(PIECE_BYTES as u64) as usize];
+            while at < range.end && result.borrow().is_ok() {
+                let most = buffer.len().min((range.end - at) as usize);
                 let read = match disk.read(file, &mut buffer[..most], at, Reach::Wait) {
                     Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                     read => read,
@@ -506,7 +508,7 @@ fn torn<D: Disk>(
     desk: &Desk<D>,
     drop: &D::File,
     head: &[u8],
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     locks: &mut DropLocks<'_, D>,
 ) -> Result<Option<u64>, Fault> {
     let mut shown = vec![0; head.len().min((range.end - range.start) as usize)];
@@ -534,7 +536,7 @@ fn torn<D: Disk>(
 fn separator<D: Disk>(
     desk: &Desk<D>,
     drop: &D::File,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     locks: &mut DropLocks<'_, D>,
 ) -> Result<Option<u64>, Fault> {
     let size = desk.disk.stat(drop).map_err(desk.fault("looking at"))?.size;
@@ -564,7 +566,7 @@ fn hash_of<D: Disk>(
     desk: &Desk<D>,
     drop: &D::File,
     seed: u64,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     locks: &mut DropLocks<'_, D>,
 ) -> Result<u64, Fault> {
     let (mut hash, mut piece, mut at) = (Xxh3::with_seed(seed), Vec::new(), range.start);

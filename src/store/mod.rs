@@ -10,6 +10,7 @@
 //! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
 //! | `undelete`           | the dead that are still in the drop called back, by the operator          |
 //! | [`delivery`]         | a message made durable in a drop; not served yet                          |
+//! | [`queue`]            | messages that wait, with what became of each recipient                   |
 //! | [`intent`]           | `intents`: what is about to be delivered, for after a crash               |
 //! | `erase`              | a mailbox taken away for good                                             |
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
@@ -28,6 +29,7 @@ pub mod disk;
 pub mod intent;
 pub mod maildrop;
 pub mod path;
+pub mod queue;
 pub mod reader;
 pub mod repair;
 pub mod tellpass;

@@ -104,7 +104,7 @@ fn a_locked_drop_a_link_a_strangers_drop_and_a_text_that_cannot_be_read_are_answ
     let strange = Place { owner: Some(7), ..place() };
     assert!(matches!(deliver(&log, &strange, &batch), Err(Failed::Refused(Refused::Unsafe(_)))));
     let file = disk.open(&dir, Path::new("ann"), How::Read).unwrap();
-    let short = Letter { body: Body::File(&file, 100_000), ..letter(b"", &two, None) };
+    let short = Letter { body: Body::File(&file, 0..100_000), ..letter(b"", &two, None) };
     let delivered = deliver(&log, &place(), &[short, letter(b"a: b\n\n", &one, None)]).unwrap();
     assert!(matches!(delivered.outcomes[..], [Outcome::Unread(_), Outcome::Delivered]));
     let whole = String::from_utf8([foreign(1), stored(b"a: b\n\n", &one), b"\n".to_vec()].concat()).unwrap();
@@ -120,7 +120,7 @@ fn a_large_text_comes_from_its_file_in_pieces_that_end_where_pages_do() {
     let dir = disk.open_dir(Path::new("/work")).unwrap();
     let file = disk.open(&dir, Path::new("body"), How::Read).unwrap();
     let head = received(1);
-    let large = Letter { body: Body::File(&file, text.len() as u64), ..letter(b"", &head, None) };
+    let large = Letter { body: Body::File(&file, 0..text.len() as u64), ..letter(b"", &head, None) };
     deliver(&intents(&disk), &place(), &[large]).unwrap();
     assert_eq!(bytes(&disk).into_bytes(), [&stored(&text, &head)[..], b"\n"].concat());
 }

@@ -1,0 +1,263 @@
+//! What has become of a recipient, and the lines that say so in a queue file.
+//!
+//! | stage     | means                                                         | may become                                     |
+//! |-----------|---------------------------------------------------------------|------------------------------------------------|
+//! | waiting   | to be tried at once: new, or released, or called by hand      | deferred held delivered failed expired dropped deleted |
+//! | deferred  | tried in vain; when it is tried next, and why                 | waiting deferred held delivered failed expired dropped deleted |
+//! | held      | nobody tries it until it is released; why                     | waiting delivered deleted                      |
+//! | failed    | it never can be delivered; its sender is not told yet         | bounced                                        |
+//! | expired   | it waited too long; its sender is not told yet                | bounced                                        |
+//! | delivered | it is where it belongs, on disk                               |                                                |
+//! | bounced   | its sender has been told: the bounce is in the queue, or more | waiting nothing                                |
+//! | dropped   | it cannot be delivered, and nobody wants to hear of it        |                                                |
+//! | deleted   | by the operator; nobody is told                               |                                                |
+//!
+//! Those that may become nothing are final. The same stage again with other words is a change only for `deferred`; for all
+//! others it is what was known, and is as good. A delivery that was under way when its recipient was held may come to its end.
+//!
+//! A line says one stage of one or more recipients:
+//!
+//! ```text
+//! State: 1,4-7 deferred at=1767610812 next=1767611112 tries=2 why=4.2.0%20mailbox%20is%20locked sum=0123456789abcdef
+//! ```
+//!
+//! `sum` is an XXH3-64 of what stands before its blank, with the message's id as seed: a line that does not check, or that says
+//! what is no state, says nothing. Words that are not known are passed over.
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::text::number::decimal;
+use crate::text::percent;
+
+/// Octets of a reason that are kept.
+pub const WHY_BYTES: usize = 500;
+
+/// Where a recipient stands: see the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the page says it")]
+pub enum Stage {
+    Waiting,
+    Deferred,
+    Held,
+    Failed,
+    Expired,
+    Delivered,
+    Bounced,
+    Dropped,
+    Deleted,
+}
+
+impl Stage {
+    /// All there are, in the page's order.
+    pub const ALL: [Stage; 9] = [
+        Stage::Waiting,
+        Stage::Deferred,
+        Stage::Held,
+        Stage::Failed,
+        Stage::Expired,
+        Stage::Delivered,
+        Stage::Bounced,
+        Stage::Dropped,
+        Stage::Deleted,
+    ];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Waiting => "waiting",
+            Stage::Deferred => "deferred",
+            Stage::Held => "held",
+            Stage::Failed => "failed",
+            Stage::Expired => "expired",
+            Stage::Delivered => "delivered",
+            Stage::Bounced => "bounced",
+            Stage::Dropped => "dropped",
+            Stage::Deleted => "deleted",
+        }
+    }
+
+    /// Whether it is the end.
+    pub fn is_final(self) -> bool {
+        matches!(self, Stage::Delivered | Stage::Bounced | Stage::Dropped | Stage::Deleted)
+    }
+
+    /// Whether its sender is to be told and has not been.
+    pub fn is_untold(self) -> bool {
+        matches!(self, Stage::Failed | Stage::Expired)
+    }
+
+    /// Whether a delivery may be tried.
+    pub fn is_open(self) -> bool {
+        matches!(self, Stage::Waiting | Stage::Deferred)
+    }
+
+    /// Whether the page allows it.
+    pub fn may_become(self, next: Stage) -> bool {
+        match self {
+            Stage::Waiting => !matches!(next, Stage::Waiting | Stage::Bounced),
+            Stage::Deferred => next != Stage::Bounced,
+            Stage::Held => matches!(next, Stage::Waiting | Stage::Delivered | Stage::Deleted),
+            Stage::Failed | Stage::Expired => next == Stage::Bounced,
+            Stage::Delivered | Stage::Bounced | Stage::Dropped | Stage::Deleted => false,
+        }
+    }
+}
+
+/// A stage and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// See [`Stage`]; so for all.
+    Waiting,
+    /// Tried in vain.
+    Deferred {
+        /// When it is due, in seconds since 1970.
+        next_secs: i64,
+        /// How often it was tried.
+        tries: u32,
+        /// Why it could not be delivered: an enhanced code, and words.
+        why: String,
+    },
+    /// Not to be tried.
+    Held {
+        /// Who held it, or what for.
+        why: String,
+    },
+    /// Not deliverable.
+    Failed {
+        /// Why.
+        why: String,
+        /// Which bounce tells of it: the first recipient that came to this in the same [`note`](super::Queue::note), whatever a
+        /// caller says here. It makes the bounce's id, see [`bounce_id`](crate::mail::bounce::bounce_id).
+        bounce: u32,
+    },
+    /// Not delivered in time.
+    Expired {
+        /// Why it could not be delivered the last time.
+        why: String,
+        /// As in `Failed`.
+        bounce: u32,
+    },
+    /// In its drop, or taken by a program or another host.
+    Delivered,
+    /// Its sender knows.
+    Bounced,
+    /// Lost, and nobody to tell.
+    Dropped {
+        /// Why.
+        why: String,
+    },
+    /// Taken away by hand.
+    Deleted,
+}
+
+impl State {
+    /// Its stage.
+    pub fn stage(&self) -> Stage {
+        match self {
+            State::Waiting => Stage::Waiting,
+            State::Deferred { .. } => Stage::Deferred,
+            State::Held { .. } => Stage::Held,
+            State::Failed { .. } => Stage::Failed,
+            State::Expired { .. } => Stage::Expired,
+            State::Delivered => Stage::Delivered,
+            State::Bounced => Stage::Bounced,
+            State::Dropped { .. } => Stage::Dropped,
+            State::Deleted => Stage::Deleted,
+        }
+    }
+
+    /// Why it is so, where that is said.
+    pub fn why(&self) -> &str {
+        match self {
+            State::Deferred { why, .. }
+            | State::Held { why }
+            | State::Failed { why, .. }
+            | State::Expired { why, .. }
+            | State::Dropped { why } => why,
+            State::Waiting | State::Delivered | State::Bounced | State::Deleted => "",
+        }
+    }
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Runs of recipients, both ends with them.
+    pub(super) who: Vec<(u32, u32)>,
+    pub(super) state: State,
+}
+
+/// The line, with its end.
+pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State) -> Vec<u8> {
+    let runs: Vec<String> =
+        who.iter().map(|&(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") }).collect();
+    let mut line = format!("State: {} {} at={at_secs}", runs.join(","), state.stage().word());
+    match state {
+        State::Deferred { next_secs, tries, .. } => line += &format!(" next={next_secs} tries={tries}"),
+        State::Failed { bounce, .. } | State::Expired { bounce, .. } => line += &format!(" bounce={bounce}"),
+        _ => {}
+    }
+    let mut line = line.into_bytes();
+    if !state.why().is_empty() {
+        line.extend_from_slice(b" why=");
+        line.extend(word(&state.why().as_bytes()[..state.why().len().min(WHY_BYTES)]));
+    }
+    let sum = sum(id, &line);
+    line.extend_from_slice(format!(" sum={sum:016x}\n").as_bytes());
+    line
+}
+
+/// Bytes as one word that people can read: only blanks, controls and `%` are escaped.
+pub(super) fn word(bytes: &[u8]) -> Vec<u8> {
+    percent::encode_where(bytes, |byte| byte <= b' ' || byte == 0x7f)
+}
+
+fn sum(id: &str, line: &[u8]) -> u64 {
+    xxh3_64_with_seed(line, xxh3_64(id.as_bytes()))
+}
+
+/// What a line without its end says, if it checks.
+pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
+    let at = line.len().checked_sub(" sum=".len() + 16)?;
+    let (said, tail) = line.split_at(at);
+    let written = std::str::from_utf8(tail.strip_prefix(b" sum=")?).ok()?;
+    if u64::from_str_radix(written, 16).ok()? != sum(id, said) {
+        return None;
+    }
+    let mut words = said.strip_prefix(b"State: ")?.split(|&byte| byte == b' ');
+    let who = words.next()?.split(|&byte| byte == b',').map(run).collect::<Option<Vec<_>>>()?;
+    let stage = words.next()?;
+    let (mut next_secs, mut tries, mut bounce, mut why) = (0, 0, 0, String::new());
+    for param in words {
+        if let Some(value) = param.strip_prefix(b"next=") {
+            next_secs = i64::try_from(decimal(value)?).ok()?;
+        } else if let Some(value) = param.strip_prefix(b"tries=") {
+            tries = u32::try_from(decimal(value)?).ok()?;
+        } else if let Some(value) = param.strip_prefix(b"bounce=") {
+            bounce = u32::try_from(decimal(value)?).ok()?;
+        } else if let Some(value) = param.strip_prefix(b"why=") {
+            why = String::from_utf8_lossy(&percent::decode(value)?).into_owned();
+        }
+    }
+    let stage = Stage::ALL.into_iter().find(|known| known.word().as_bytes() == stage)?;
+    let state = match stage {
+        Stage::Waiting => State::Waiting,
+        Stage::Deferred => State::Deferred { next_secs, tries, why },
+        Stage::Held => State::Held { why },
+        Stage::Failed => State::Failed { why, bounce },
+        Stage::Expired => State::Expired { why, bounce },
+        Stage::Delivered => State::Delivered,
+        Stage::Bounced => State::Bounced,
+        Stage::Dropped => State::Dropped { why },
+        Stage::Deleted => State::Deleted,
+    };
+    Some(Line { who, state })
+}
+
+fn run(word: &[u8]) -> Option<(u32, u32)> {
+    let number = |word: &[u8]| decimal(word).and_then(|number| u32::try_from(number).ok());
+    match word.iter().position(|&byte| byte == b'-') {
+        Some(dash) => Some((number(&word[..dash])?, number(&word[dash + 1..])?)),
+        None => number(word).map(|number| (number, number)),
+    }
+}
