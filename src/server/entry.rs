@@ -9,7 +9,7 @@ use crate::net::stream::{Readiness, Scratch, Turn};
 use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
-use crate::service::{Newborn, Port, Shared, control, helpers, pop3};
+use crate::service::{Newborn, Port, Shared, control, deliver, helpers, pop3};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -21,6 +21,8 @@ pub enum Entry {
     Pop3(Box<pop3::Conversation>),
     /// Somebody with orders.
     Control(Box<control::Conversation>),
+    /// What brings messages to their drops.
+    Queue(Box<deliver::Runner>),
     /// A copy of an authenticator.
     Helper(Box<helpers::Copy>),
     /// Signals, and what came.
@@ -36,6 +38,8 @@ impl turn::Entry for Entry {
             Entry::Orders(listener) => watch(registry, &mut listener.socket, token(0)),
             Entry::Pop3(conversation) => conversation.register(registry, token(0)),
             Entry::Control(conversation) => conversation.register(registry, token(0)),
+            // It has none.
+            Entry::Queue(_) => Ok(()),
             Entry::Helper(copy) => copy.register(registry, token),
             Entry::Signals(signals) => signals.0.register(registry, token(0)),
         }
@@ -48,6 +52,7 @@ impl turn::Entry for Entry {
             Entry::Orders(listener) => drop(registry.deregister(&mut listener.socket)),
             Entry::Pop3(conversation) => conversation.deregister(registry),
             Entry::Control(conversation) => conversation.deregister(registry),
+            Entry::Queue(_) => {}
             Entry::Helper(copy) => copy.deregister(registry),
             Entry::Signals(signals) => signals.0.deregister(registry),
         }
@@ -60,7 +65,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.mark(ready),
             Entry::Control(conversation) => conversation.mark(ready),
             Entry::Helper(copy) => copy.mark(lane, ready),
-            Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -73,6 +78,7 @@ impl turn::Entry for Entry {
             Entry::Orders(listener) => orders(listener, now, shared),
             Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
+            Entry::Queue(runner) => runner.turn(id, now, shared),
             Entry::Helper(copy) => copy.turn(id, now, shared),
             Entry::Signals(signals) => {
                 let (signals, came) = &mut **signals;
@@ -88,6 +94,7 @@ impl turn::Entry for Entry {
             Entry::Orders(listener) => listener.deadline(),
             Entry::Pop3(conversation) => conversation.deadline(),
             Entry::Control(conversation) => conversation.deadline(),
+            Entry::Queue(runner) => runner.deadline(),
             Entry::Helper(_) | Entry::Signals(..) => None,
         }
     }
@@ -98,7 +105,8 @@ impl turn::Entry for Entry {
             Entry::Orders(listener) => listener.resume(),
             Entry::Pop3(conversation) => conversation.expire(now),
             Entry::Control(conversation) => conversation.expire(now),
-            Entry::Helper(_) | Entry::Signals(..) => {}
+            // The turn that follows does what is due.
+            Entry::Queue(_) | Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -108,6 +116,7 @@ impl turn::Entry for Entry {
             Entry::Orders(_) => "orders",
             Entry::Pop3(_) => "pop3",
             Entry::Control(_) => "control",
+            Entry::Queue(_) => "queue",
             Entry::Helper(_) => "helper",
             Entry::Signals(..) => "signals",
         }

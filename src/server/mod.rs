@@ -42,7 +42,7 @@ use crate::protocol::End;
 use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
 use crate::service::cache::Cache;
-use crate::service::deliver;
+use crate::service::deliver::{self, Runner};
 use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
@@ -50,6 +50,7 @@ use crate::service::noise::Event;
 use crate::service::{Counts, Holder, Newborn, Outcome, Shared, Stamp, control, opener, pop3};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
+use crate::store::disk::RealDisk;
 use crate::sys::process;
 use crate::text::fault::Fault;
 use entry::Entry;
@@ -85,6 +86,7 @@ pub struct Server {
     shared: Shared,
     ports: Vec<Id>,
     signals: Id,
+    queue: Id,
     journal: Journal,
     socket: PathBuf,
     stamps: Vec<Stamp>,
@@ -120,6 +122,8 @@ impl Server {
         let stamps = stamps(&tls_files(&settings), &read);
         drop(read);
         let lock = run_lock(&settings)?;
+        let disk = RealDisk { hand: launcher.clone().map(|launcher| launcher as _) };
+        let transit = deliver::Transit::open(Instant::now(), &settings, &disk)?;
         let limit = process::raise_descriptor_limit().map_err(|error| format!("the descriptor limit: {error}"))?;
         let mut listeners = Vec::new();
         for port in ports(&settings, tls.is_some()) {
@@ -157,7 +161,7 @@ impl Server {
             crowded: false,
             contested: Vec::new(),
             short: HashSet::new(),
-            transit: deliver::Transit::default(),
+            transit,
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),
@@ -177,6 +181,7 @@ impl Server {
         let signals = Signals::catch().map_err(trouble)?;
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let begun = lp.now();
+        let queue = lp.insert(Entry::Queue(Box::new(Runner::new(begun)))).map_err(trouble)?;
         let housekeeping = begun + HOUSEKEEPING;
         let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
         let mut server = Server {
@@ -184,6 +189,7 @@ impl Server {
             shared,
             ports: ids,
             signals,
+            queue,
             journal,
             socket,
             stamps,
@@ -245,6 +251,7 @@ impl Server {
         self.take_signals();
         self.settle_newborn(now);
         self.settle_contested();
+        self.run_queue(now);
         self.lp.watch().enter("orders", None);
         self.carry_out_orders();
         self.lp.watch().enter("house", None);
@@ -262,6 +269,7 @@ impl Server {
         let delivered = self.lp.guard(ticket.id, |entry| match entry {
             Entry::Pop3(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
+            Entry::Queue(runner) => runner.deliver(now, ticket, outcome, shared),
             _ => false,
         });
         if delivered == Some(true) {
@@ -434,6 +442,14 @@ impl Server {
         }
     }
 
+    /// Senders that were held for room go on, and what was dispatched is taken.
+    fn run_queue(&mut self, now: Instant) {
+        self.shared.call_senders();
+        if self.shared.transit.calls(now) {
+            self.lp.wake(self.queue);
+        }
+    }
+
     /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.
     fn shed(&mut self) {
         if self.lp.partial_bytes() <= PARTIAL_LIMIT {
@@ -547,7 +563,7 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let mut left = 0;
+        let (mut left, mut queue_ended) = (0, false);
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
                 Entry::Pop3(mut conversation) => {
@@ -559,7 +575,15 @@ impl Server {
                     }
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
+                Entry::Queue(_) => queue_ended = true,
                 _ => {}
+            }
+        }
+        if queue_ended {
+            // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
+            self.shared.transit.forget();
+            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(Runner::new(now)))) {
+                self.queue = id;
             }
         }
         if left > 0 && self.shared.open + left >= self.shared.cap {
@@ -610,7 +634,8 @@ impl Server {
 
     fn is_over(&mut self, now: Instant) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
-        let quiet = self.shared.open == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle();
+        let at_rest = matches!(self.lp.get_mut(self.queue), Some(Entry::Queue(runner)) if runner.is_idle());
+        let quiet = self.shared.open == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle() && at_rest;
         if quiet || now >= stop_by {
             if !quiet {
                 log::warn!("stopping with {} sessions and {:?}", self.shared.open, self.shared.jobs.load());

@@ -37,6 +37,7 @@ pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
+use crate::rules::retry::Schedule;
 use crate::text::number::Fraction;
 use crate::text::pattern::{AddressList, PatternList};
 
@@ -87,6 +88,17 @@ pub struct Settings {
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.
     pub min_uid: u32,
+
+    /// Kilobytes of memory for the texts of messages on their way.
+    pub body_memory: u64,
+    /// Megabytes below which no new mail is taken; 0 = not watched.
+    pub delivery_min_space: u64,
+    /// When the queue tries again.
+    pub retry_schedule: Schedule,
+    /// Seconds that a message may wait there.
+    pub queue_life: u64,
+    /// Whether bounces bring the whole message back.
+    pub bounce_body: bool,
 
     /// Work files.
     pub work_path: PathBuf,

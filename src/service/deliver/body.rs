@@ -13,7 +13,7 @@
 //! **One bound for all**, [`Budget`], in two parts. Bytes that *rest* (of texts that come, and of whole ones that wait for their
 //! drops) may be three quarters of it. Bytes that *move* are with a job that writes them, so they leave by themselves. A text
 //! that may not rest moves at once, whatever little it is; while what moves is at its bound too, senders wait, each before its
-//! turn and not after it, so that the bound is passed by what one sender gives in one step at most, 32 KiB. Nobody waits for
+//! turn and not after it, so that the bound is passed by what one sender gives in one step at most: a [`PIECE`]. Nobody waits for
 //! what rests, so no sender waits for another's peer: what moves always ends, be it by a fault, and then somebody goes on.
 //!
 //! **A conversation** calls [`wait`](Body::wait) before each of its turns in which text may be taken, and holds its stream when
@@ -33,7 +33,7 @@ use crate::net::jobs::{Busy, Kind, Pulse};
 use crate::net::stream::Flow;
 use crate::net::turn::Ticket;
 use crate::service::{Outcome, Shared};
-use crate::store::delivery;
+use crate::store::{delivery, queue};
 use crate::sys::files;
 use crate::text::bytes::INPUT_ROOM;
 use crate::text::fault::Fault;
@@ -45,7 +45,7 @@ const DIR: &str = "bodies";
 
 /// The memory that all texts may take.
 pub struct Budget {
-    resting: Load,
+    pub(super) resting: Load,
     moving: Load,
     dir: PathBuf,
     /// The volume that is on.
@@ -55,17 +55,17 @@ pub struct Budget {
 }
 
 /// One part of a budget.
-struct Load {
+pub(super) struct Load {
     bytes: AtomicUsize,
     most: usize,
 }
 
 impl Load {
-    fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) < self.most
+    fn is_over(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.most
     }
 
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.most.saturating_sub(self.bytes.load(Ordering::Relaxed))
     }
 }
@@ -81,8 +81,9 @@ impl Budget {
         Ok(Budget { resting, moving: load(moving), dir, volume, made: AtomicUsize::new(0) })
     }
 
+    /// Whether what a sender gives in one step can rest, or move.
     fn may_go_on(&self) -> bool {
-        self.resting.has_room() || self.moving.has_room()
+        self.resting.room() >= PIECE || self.moving.room() > 0
     }
 
     /// Bytes that texts take now.
@@ -107,7 +108,7 @@ fn files_of(dir: &Path) -> Result<(), Fault> {
 }
 
 /// Bytes in memory, counted for as long as they are there.
-struct Held {
+pub(super) struct Held {
     bytes: Vec<u8>,
     counted: usize,
     moves: bool,
@@ -196,8 +197,8 @@ impl Body {
             return Flow::More;
         }
         self.rest.push(bytes);
-        if self.rest.bytes.len() < PIECE && self.rest.budget.resting.has_room() {
-            return Flow::More;
+        if self.rest.bytes.len() < PIECE && !self.rest.budget.resting.is_over() {
+            return self.wait(ticket, shared);
         }
         let write = self.write();
         let budget = self.rest.budget.clone();
@@ -307,6 +308,8 @@ pub(super) enum Closed {
 pub(super) enum Text {
     Memory(Held),
     File(Arc<File>, u64),
+    /// In the queue.
+    Queued(queue::Text),
 }
 
 impl Text {
@@ -314,7 +317,8 @@ impl Text {
     pub(super) fn body(&self) -> delivery::Body<'_> {
         match self {
             Text::Memory(held) => delivery::Body::Memory(&held.bytes),
-            Text::File(file, bytes) => delivery::Body::File(file, *bytes),
+            Text::File(file, bytes) => delivery::Body::File(&**file, 0..*bytes),
+            Text::Queued(text) => text.body(),
         }
     }
 
@@ -322,6 +326,7 @@ impl Text {
         match self {
             Text::Memory(held) => held.bytes.len() as u64,
             Text::File(_, bytes) => *bytes,
+            Text::Queued(text) => text.parts().1.count() as u64,
         }
     }
 }
