@@ -55,6 +55,7 @@ const BESIDES: &[(&str, Words)] = &[
     ("src/server/journal.rs", After("own(\"ERROR\", &format!(")),
     ("src/server/journal/log.rs", After("own(\"ERROR\", &format!(")),
     ("src/server/journal/log.rs", After("let text = format!(")),
+    ("src/server/journal/logs.rs", After("let text = format!(")),
     ("src/server/journal/stats.rs", After("let text = format!(")),
     ("src/server/start.rs", After("format!(")),
 ];

@@ -9,6 +9,7 @@ pub mod options;
 pub mod repair;
 pub mod serve;
 pub mod settings;
+pub mod statistics;
 pub mod stats;
 pub mod tell;
 pub mod unixauth;

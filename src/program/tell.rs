@@ -7,14 +7,13 @@ mod password;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
-use super::{bulletin, stats};
+use super::{bulletin, statistics, stats};
 use crate::control::{self, Order, Parsed, Tool};
 use crate::protocol::control::{heading, line};
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 
 const USAGE_TEXT: &str = "tellpop [-i FILE] COMMAND [ARGUMENT ...] [--json]
 
@@ -53,11 +52,12 @@ pub fn run(args: &[String]) -> u8 {
     let json = parsed.json;
     let given = match parsed.order {
         Order::ByTool(Tool::Bulletin) => return bulletin::run(&common.config, json),
+        Order::ByTool(Tool::Statistics) => return statistics::run(&common.config, &after_verb(&matches.free)),
         Order::ByTool(Tool::Stats) => return stats::run(&common.config, &after_verb(&matches.free)),
         Order::ByTool(Tool::Password(ref given)) => Some(given.clone()),
         _ => None,
     };
-    let told = configured(&common.config).and_then(|settings| match given {
+    let told = stats::configured(&common.config).and_then(|settings| match given {
         Some(given) => Ok(control::render(&password::set(&settings.work_path, given), json)),
         None => tell(&settings, &parsed, &matches.free),
     });
@@ -89,14 +89,6 @@ fn after_verb(words: &[String]) -> Vec<String> {
         rest.remove(verb);
     }
     rest
-}
-
-fn configured(config: &Path) -> Result<Settings, String> {
-    let loaded = settings::load(config);
-    loaded.settings.ok_or_else(|| {
-        let first = loaded.complaints.first().map(ToString::to_string).unwrap_or_default();
-        format!("{first}\n`dmail check -i {}` says more", config.display())
-    })
 }
 
 fn tell(settings: &Settings, parsed: &Parsed, words: &[String]) -> Result<(bool, String), String> {

@@ -8,10 +8,12 @@
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `names.rs`   | what clients' hosts are called                                                     |
+//! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |
 //! | `launcher.rs` | whom to ask for what root alone may do                                            |
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
+//! | `robot.rs`   | programs that are given mail                                                       |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
 pub mod account;
@@ -25,6 +27,8 @@ pub mod launcher;
 pub mod names;
 pub mod noise;
 pub mod pop3;
+pub mod relay;
+pub mod robot;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +45,7 @@ use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
+use crate::rules;
 use crate::rules::flood::Flood;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
@@ -98,6 +103,8 @@ pub enum Outcome {
     Transit(Box<deliver::Done>),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
+    /// A program was given a message: what became of it.
+    Robot(rules::robot::Verdict),
     /// It is time to try once more.
     TryAgain,
     /// The maildrop was in use: by whom.
@@ -191,6 +198,27 @@ pub struct Access {
     pub crowded_out: u64,
 }
 
+/// How often sending was limited, by what limited it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Relaying {
+    /// Clients that `ban_ip` has.
+    pub banned_clients: u64,
+    /// Senders that `ban_mailfrom` has.
+    pub banned_senders: u64,
+    /// Recipients that `ban_rcptto` has.
+    pub banned_recipients: u64,
+    /// Senders that were not the login's own.
+    pub not_theirs: u64,
+    /// Recipients elsewhere, for whom nothing allowed it.
+    pub denied: u64,
+    /// Recipients elsewhere, for whom something did.
+    pub relayed: u64,
+    /// Messages beyond `fromip_max`.
+    pub over_messages: u64,
+    /// Recipients beyond `sends_per_hour` and `sends_per_day`, refused or held.
+    pub over_recipients: u64,
+}
+
 /// What has happened since the server started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -204,6 +232,8 @@ pub struct Counts {
     pub denied: u64,
     /// Access that was limited.
     pub access: Access,
+    /// Sending that was limited.
+    pub relaying: Relaying,
     /// Logins that could not be served just now.
     pub unavailable: u64,
     /// Messages sent whole.

@@ -69,6 +69,7 @@ pub fn judge(settings: &Settings, rights: &Rights<'_>) -> Vec<Complaint> {
     }
     judge.operators();
     judge.logins();
+    judge.robots();
     judge.complaints
 }
 
@@ -127,6 +128,21 @@ impl Judge<'_> {
             }
         };
         self.complain(Level::Error, "run_as", text);
+    }
+
+    /// Programs that are given mail.
+    fn robots(&mut self) {
+        if let Some(approved) = &self.settings.robot_path {
+            self.folder("robot_path", approved, Use::Read);
+        }
+        let Some(name) = &self.settings.robot_user else { return };
+        let text = match user::find(name) {
+            Ok(Some(user)) if user.uid != 0 => return,
+            Ok(Some(_)) => "robot_user: root runs no programs that are given mail: name another user".to_owned(),
+            Ok(None) => format!("robot_user: there is no user {name}"),
+            Err(error) => format!("robot_user: {name} cannot be looked up: {error}"),
+        };
+        self.complain(Level::Error, "robot_user", text);
     }
 
     fn may(&self, path: &Path, right: Right) -> io::Result<()> {

@@ -112,6 +112,8 @@ pub struct Settings {
     pub log_max_size: u64,
     /// Statistics files; `None` = there are none.
     pub stats_path: Option<PathBuf>,
+    /// Whether what becomes of messages is written down, a file a day.
+    pub oneline_stats: bool,
 
     /// How users prove who they are.
     pub authent_method: Method,
@@ -158,6 +160,36 @@ pub struct Settings {
     pub trusted_networks: AddressList,
     /// The longest wait of a guess; 0 = none.
     pub penalty_max_secs: u64,
+    /// Addresses that may relay.
+    pub forward_from_ip: AddressList,
+    /// Domains that anybody may send to.
+    pub relay_to: PatternList,
+    /// Users whose logins for POP3 open their address.
+    pub forward_user: PatternList,
+    /// For how long.
+    pub forward_user_minutes: u64,
+    /// Senders who may relay.
+    pub forward_from: PatternList,
+    /// Whether who has logged in sends as himself.
+    pub sender_must_match: bool,
+    /// Addresses that we do not take mail from.
+    pub ban_ip: AddressList,
+    /// And those of them that we do.
+    pub ban_ip_except: AddressList,
+    /// Senders that we do not take mail from.
+    pub ban_mailfrom: PatternList,
+    /// Recipients that we do not take mail for.
+    pub ban_rcptto: PatternList,
+    /// Most recipients of a user within an hour; 0 = no bound.
+    pub sends_per_hour: u32,
+    /// And within a day.
+    pub sends_per_day: u32,
+    /// What becomes of more.
+    pub sends_over: SendsOver,
+    /// Most messages of a prefix within an hour; 0 = no bound.
+    pub fromip_max: u32,
+    /// Where that does not hold.
+    pub fromip_nolimit: AddressList,
     /// Where bulletins are; `None` = there are none.
     pub bulletin_path: Option<PathBuf>,
     /// From whom they are.
@@ -189,6 +221,19 @@ pub struct Settings {
     pub max_connections: usize,
     /// Bad commands after which a session is closed.
     pub max_errors: u32,
+
+    /// Where programs lie that are given mail; `None` = anywhere.
+    pub robot_path: Option<PathBuf>,
+    /// As whom they run; `None` = as the server.
+    pub robot_user: Option<String>,
+    /// Whether users' own forward files may name them.
+    pub user_robots: bool,
+    /// Seconds they may take.
+    pub robot_secs: u64,
+    /// How many run at a time.
+    pub robot_number: usize,
+    /// Kilobytes of what they say that are kept.
+    pub robot_output: usize,
 }
 
 kind::choice! {
@@ -226,6 +271,16 @@ kind::choice! {
         Local = "local",
         /// Everybody.
         Always = "always",
+    }
+}
+
+kind::choice! {
+    /// What becomes of messages beyond `sends_per_hour` and `sends_per_day`.
+    SendsOver {
+        /// Their sender is told to try later.
+        Refuse = "refuse",
+        /// They are taken, and wait until an operator has looked at them.
+        Hold = "hold",
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
-use super::{LockMethod, LogLevel, PlainAuth, Settings};
+use super::{LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
 
@@ -154,6 +154,14 @@ pub static ROWS: &[Row] = &[
         example: "/var/lib/dmail/stats",
         why: "Directory for the statistics of sessions, a file a day, for billing; `tellpop stats` sums them up. Unset, or \
               written without a directory, there are none.",
+    }),
+    row!(oneline_stats {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "true: of each message what became of it is written to a file a day in log_path, dmDDMM.log: that it was \
+              accepted, and which of its recipients got it, were sent it, or will not have it. `tellpop statistics` sums the \
+              files up; see docs/dsmtp-statistics.md.",
     }),
     row!(drop_path {
         part: "The spool",
@@ -461,6 +469,119 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "Whether a bounce brings the whole message back, not its header alone.",
     }),
+    row!(forward_from_ip {
+        part: "Who may send what",
+        kind: Networks,
+        default: "127.0.0.0/8,::1",
+        repeatable: true,
+        takes_effect: NewConnections,
+        why: "Addresses that may send mail to anywhere through smtp_port without logging in: 192.168.0.0/16,!192.168.0.13. Setting \
+              it replaces the default, so name 127.0.0.1 again when programs of this machine send by that port. All others may \
+              send to users here alone, unless they log in on submission_port. See docs/dsmtp-relaying.md.",
+    }),
+    row!(relay_to {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "branch.example,*.branch.example",
+        why: "Domains of others that everybody may send to through this server, as their second mail exchanger. An entry with an \
+              @ is compared with the whole address, one without with its domain; *.branch.example is not branch.example itself.",
+    }),
+    row!(forward_user {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "ann,*@old.example",
+        why: "POP before SMTP, for programs too old to log in for sending: users who, by reading their mail, open smtp_port to \
+              their address for forward_user_minutes; * = all. Whoever shares that address may send too, so unset is best. A \
+              user of a virtual domain is compared as fred@abc.example.",
+    }),
+    row!(forward_user_minutes {
+        kind: number("MINUTES", 1, 10_080),
+        default: "30",
+        takes_effect: NewConnections,
+        why: "How long an address stays open to a user of forward_user after his last login for reading. A restart forgets all.",
+    }),
+    row!(forward_from {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "customer.example",
+        why: "Senders who may send to anywhere: domains, or whole addresses with an @. Anybody can say that he is one of them, so \
+              whoever finds out sends his junk through this server: use forward_from_ip or a login instead.",
+    }),
+    row!(sender_must_match {
+        kind: Flag,
+        default: "true",
+        takes_effect: NewConnections,
+        why: "Whether who has logged in may only send as himself: MAIL FROM must be an address of his own, at any name of his \
+              domain, with or without a detail behind recipient_delimiter, or be empty. The From: line of a message is not \
+              compared.",
+    }),
+    row!(ban_ip {
+        kind: Networks,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.0/24,198.51.100.7",
+        why: "Addresses that the ports for sending mail do not talk to, whoever is there: 554 5.7.1 in place of the greeting.",
+    }),
+    row!(ban_ip_except {
+        kind: Networks,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.25",
+        why: "Addresses that ban_ip does not mean, though it names them.",
+    }),
+    row!(ban_mailfrom {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "*@spam.example,bulk.example",
+        why: "Senders whose mail is refused: 550 5.7.1. An entry is compared with the whole address and with its domain; <> is the \
+              null sender, who sends bounces.",
+    }),
+    row!(ban_rcptto {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "nobody@example.com,*@closed.example",
+        why: "Recipients to whom nobody may send, compared as by ban_mailfrom: 550 5.7.1. A postmaster of ours is never one of \
+              them.",
+    }),
+    row!(sends_per_hour {
+        kind: number("RECIPIENTS", 0, 1_000_000),
+        default: "500",
+        takes_effect: NewConnections,
+        why: "Most recipients that a user who has logged in may send to within an hour, all his messages together; 0 = no bound. It \
+              is what a stolen password is worth.",
+    }),
+    row!(sends_per_day {
+        kind: number("RECIPIENTS", 0, 1_000_000),
+        default: "2000",
+        takes_effect: NewConnections,
+        why: "The same within 24 hours.",
+    }),
+    row!(sends_over {
+        kind: OneOf(SendsOver::NAMES),
+        default: "refuse",
+        takes_effect: NewConnections,
+        why: "What becomes of mail beyond these two: refuse = the sender is told to try later (452 4.7.1); hold = it is taken, waits in \
+              the queue until an operator releases it, and sysadmin gets one mail a day about that user.",
+    }),
+    row!(fromip_max {
+        kind: number("MESSAGES", 0, 1_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "Most messages within an hour from one address, or one network of prefix_bits_v6, without a login; 0 = no bound. More \
+              are told to try later: 450 4.7.1.",
+    }),
+    row!(fromip_nolimit {
+        kind: Networks,
+        default: "127.0.0.0/8,::1",
+        repeatable: true,
+        takes_effect: NewConnections,
+        why: "Addresses for which fromip_max does not hold, such as a large provider's. Setting it replaces the default.",
+    }),
     row!(bulletin_path {
         part: "Bulletins",
         kind: Folder,
@@ -562,6 +683,48 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "A session with that many bad commands is closed.",
     }),
+    row!(robot_path {
+        part: "Programs that are given mail",
+        kind: Folder,
+        takes_effect: Now,
+        example: "/usr/local/lib/dmail/robots",
+        why: "The only directory whose programs a destination that begins with | may run: then the last part of a program's name \
+              counts and no other, wherever it says the program lies. It must be root's. Put links there to what may be run, and \
+              never a shell, an interpreter or anything else that runs what its arguments say. Unset, dmail.conf and alias \
+              files may name any program, and it runs as run_as.",
+    }),
+    row!(robot_user {
+        kind: User,
+        takes_effect: Now,
+        example: "nobody",
+        why: "As whom programs run that dmail.conf and alias files name. Unset: run_as. Another user needs a robot_path. \
+              Never root.",
+    }),
+    row!(user_robots {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "Whether users' own forward files may name programs of robot_path, which then run as that user.",
+    }),
+    row!(robot_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "60",
+        takes_effect: Now,
+        why: "How long a program may take for a message. Then it is killed, with all it started, and given the message again \
+              later.",
+    }),
+    row!(robot_number {
+        kind: number("PROGRAMS", 1, 10),
+        default: "4",
+        takes_effect: Now,
+        why: "How many programs are given mail at a time; further messages wait.",
+    }),
+    row!(robot_output {
+        kind: number("KBYTES", 1, 64),
+        default: "4",
+        takes_effect: Now,
+        why: "How much of what a program says is kept: its first lines go into the bounce. The rest is read and forgotten.",
+    }),
 ];
 
 /// The row of `name`, in any case.
@@ -592,16 +755,41 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
-    note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(
         &[
-            "add_footer", "alias", "alias_fallthrough", "alias_file", "alias_file_domain", "allowdup", "archive_batch",
-            "ban_ip", "ban_ip_except", "ban_mailfrom", "ban_rcptto", "bomb_dec", "bomb_dir", "bomb_entries",
-            "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to", "bomb_max", "dns_host",
-            "dns_timeout", "drop_max", "filter_file", "forward", "forward_cc", "forward_from", "forward_from_ip",
-            "forward_user", "fromip_max", "fromip_nolimit", "hide_auth", "log_data", "mail_filter", "max_rcpts",
-            "msg_filter", "no_dotforward", "relay_to", "smtp_port", "smtps_port", "submission_port", "sysadmin",
+            "bomb_dec", "bomb_dir", "bomb_entries", "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to",
+            "bomb_max",
+        ],
+        "mail bombs are not looked for yet; fromip_max and max_rcpts bound what one sender can do",
+    ),
+    warn(
+        &["filter_file", "mail_filter", "msg_filter"],
+        "messages are not filtered yet: what these would keep out comes in",
+    ),
+    note(&["add_footer"], "no footer is added to messages yet: they are kept and sent as they came"),
+    note(&["archive_batch"], "mail is not archived yet, so at the end of a day there is nothing to move"),
+    note(
+        &["dns_host", "dns_timeout"],
+        "nothing is sent to other servers yet, so nothing is looked up for it; the system's own DNS servers will be the default",
+    ),
+    // What the parts of the SMTP server take out of here, a name a line, when they have rows of their own.
+    note(
+        &[
+            "alias",
+            "alias_fallthrough",
+            "alias_file",
+            "alias_file_domain",
+            "drop_max",
+            "forward",
+            "forward_cc",
+            "hide_auth",
+            "max_rcpts",
+            "no_dotforward",
+            "smtp_port",
+            "smtps_port",
+            "submission_port",
+            "sysadmin",
         ],
         "there is no SMTP server yet",
     ),
@@ -617,12 +805,20 @@ pub static LATER: &[Unused] = &[
 /// Known, and needed no more.
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
+    note(
+        &["allowdup"],
+        "several recipients of one message may always have the same drop: none of them is refused for it",
+    ),
     note(&["allow_dds"], "names with ../ in them are never users"),
     note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
     note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
     note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
     note(&["exit_files"], "the server is stopped with SIGTERM"),
     note(&["key"], "no licence key is needed"),
+    note(
+        &["log_data"],
+        "what messages say is never written to a log; `tellsmtp trace` follows one by its id or by an address",
+    ),
     note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
     note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
     note(&["use_drop"], "drop files stay the mbox files they are"),

@@ -165,6 +165,66 @@ fn access_is_open_by_default_and_its_lists_are_read() {
 }
 
 #[test]
+fn nobody_relays_by_default_but_this_machine_and_lists_may_have_several_lines() {
+    let settings = good("");
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    for home in ["127.0.0.1", "127.0.0.2", "::1"] {
+        assert!(settings.forward_from_ip.contains(address(home)) && settings.fromip_nolimit.contains(address(home)));
+    }
+    assert!(!settings.forward_from_ip.contains(address("192.0.2.1")));
+    assert!(settings.relay_to.is_empty() && settings.forward_user.is_empty() && settings.forward_from.is_empty());
+    assert!(settings.ban_ip.is_empty() && settings.ban_mailfrom.is_empty() && settings.ban_rcptto.is_empty());
+    assert!(settings.sender_must_match && settings.sends_over == SendsOver::Refuse);
+    assert_eq!((settings.sends_per_hour, settings.sends_per_day, settings.fromip_max), (500, 2_000, 0));
+    assert_eq!(settings.forward_user_minutes, 30);
+    let settings = good(
+        "ban_mailfrom *@a.example\n\nban_mailfrom b.example,<>\nforward_from_ip 10.0.0.0/8 # home\nforward_from_ip 127.0.0.1\n\
+         sends_over Hold\n",
+    );
+    assert_eq!(settings.sends_over, SendsOver::Hold);
+    assert!(!settings.forward_from_ip.contains(address("::1")), "the default is replaced");
+    let hit = settings.ban_mailfrom.decides(|entry| entry == "b.example").unwrap();
+    assert_eq!((hit.part, settings.place_of("ban_mailfrom", hit.part).line), (1, 7), "an entry has its line");
+    assert_eq!((rows::find("ban_mailfrom").unwrap().show)(&settings), ["*@a.example,b.example,<>"]);
+}
+
+#[test]
+fn what_opens_a_relay_or_means_nothing_is_said() {
+    for (line, says) in [
+        ("forward_from_ip *", ":5:1: warning: forward_from_ip lets half the world send to anywhere"),
+        ("forward_from_ip 10.0.0.0/8\nforward_from_ip 0.0.0.0/0", ":6:1: warning: forward_from_ip lets half the world"),
+        ("forward_from_ip 10.0.0.0/8", ":5:1: note: forward_from_ip has no 127.0.0.1"),
+        ("relay_to *", ":5:1: warning: relay_to lets everybody send to everywhere"),
+        ("relay_to *.com", ":5:1: warning: relay_to lets everybody send to everywhere"),
+        (
+            "forward_from partner.example",
+            ":5:1: warning: forward_from: whoever says that he is partner.example may send to anywhere, and anybody can say so",
+        ),
+        ("forward_user_minutes 20", ":5:1: warning: forward_user_minutes means nothing without a forward_user"),
+        ("ban_ip_except 192.0.2.1", ":5:1: warning: ban_ip_except means nothing without a ban_ip"),
+        ("sends_per_hour 0\nsends_per_day 0\nsends_over hold", ":7:1: warning: sends_over means nothing while"),
+        ("relay_to !a", ":5:10: error: relay_to: `!a` only excludes"),
+        ("ban_ip 10.0.0.0/33", ":5:8: error: ban_ip: `10.0.0.0/33` has more than 32 bits"),
+        ("sends_over drop", ":5:12: error: sends_over cannot be `drop`: it takes refuse, hold"),
+        (
+            "forward_user_minutes 0",
+            ":5:22: error: forward_user_minutes cannot be `0`: MINUTES is a number from 1 to 10080",
+        ),
+    ] {
+        let said = only(line);
+        assert!(said.starts_with(says), "{line}: {said}");
+    }
+    for line in [
+        "forward_from_ip 127.0.0.1,192.168.1.*",
+        "relay_to branch.example,*.branch.example",
+        "ban_ip 192.0.2.0/24\nban_ip_except 192.0.2.1",
+        "forward_user *\nforward_user_minutes 20",
+    ] {
+        assert_eq!(said(line), [""; 0], "{line}");
+    }
+}
+
+#[test]
 fn values_of_each_kind_are_read() {
     let settings = good(
         "  HOST_DOMAIN\tMail.Example.COM. # an alias\r\n\
@@ -575,7 +635,8 @@ fn the_sample_shows_every_row_and_can_be_read() {
     };
     let all: String = sample.lines().map(|line| on(line) + "\n").collect();
     let complaints = read(&all).complaints;
-    assert!(complaints.iter().all(|c| c.text.starts_with("no drop_root covers")), "{complaints:?}");
+    let known = |text: &str| text.starts_with("no drop_root covers") || text.starts_with("forward_from: whoever says");
+    assert!(complaints.iter().all(|c| known(&c.text)), "{complaints:?}");
     assert_eq!(read(&all).settings.unwrap().places.len(), ROWS.len());
 }
 
@@ -593,6 +654,25 @@ fn the_reference_as_json_has_every_row() {
     for (entry, row) in json.as_array().unwrap().iter().zip(ROWS) {
         assert_eq!(entry["name"], row.name);
         assert_eq!(entry["why"], row.why);
+    }
+}
+
+#[test]
+fn programs_for_other_users_need_a_directory_of_their_own() {
+    let complaints = |more: &str| {
+        let text = format!("host_domain x.test\nwork_path w\ndrop_path d\nauthent_process a\n{more}");
+        let loaded = parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes());
+        loaded.complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert!(complaints("user_robots true\n").contains("user_robots needs a robot_path"));
+    assert!(complaints("run_as dmail\nrobot_user robot\n").contains("robot_user needs a robot_path"));
+    for well in [
+        "user_robots true\nrobot_path r\n",
+        "run_as dmail\nrobot_user robot\nrobot_path r\n",
+        "robot_user robot\n",
+        "run_as dmail\nrobot_user dmail\n",
+    ] {
+        assert_eq!(complaints(well), "", "{well}");
     }
 }
 

@@ -1,7 +1,9 @@
 //! Users of the system: who they are, what their passwords are checked against, and how a process becomes one of them.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsString, c_char};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// The names and hashes of one user fit into this; the databases of name services may hold more, and are then refused.
 const RECORD_BYTES: usize = 64 * 1024;
@@ -126,6 +128,23 @@ pub fn find(name: &str) -> io::Result<Option<User>> {
     Ok(Some(User { name, uid: entry.uid, gid, groups }))
 }
 
+/// A user by number, with all groups, and the home; `None` when there is no such user. May wait for a name service.
+pub fn by_number(uid: u32) -> io::Result<Option<(User, PathBuf)>> {
+    let mut buffer = vec![0 as c_char; RECORD_BYTES];
+    // SAFETY: passwd is plain data, filled by the call; the buffer lives to the end of the block, the length is right.
+    let (result, entry) = unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut there = std::ptr::null_mut();
+        let result = libc::getpwuid_r(uid, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut there);
+        (result, (!there.is_null()).then(|| (text(entry.pw_name), text(entry.pw_dir))))
+    };
+    let Some((name, home)) = found(result, entry)? else { return Ok(None) };
+    let name = String::from_utf8(name).map_err(|_| io::Error::other("the user's name is not UTF-8"))?;
+    // A second user of that name with another number is not who was meant.
+    let user = find(&name)?.filter(|user| user.uid == uid);
+    Ok(user.map(|user| (user, PathBuf::from(OsString::from_vec(home)))))
+}
+
 impl User {
     /// This process becomes that user, for good, and gains nothing by any program it runs. Only for a process without
     /// threads: the kernel changes one thread, and what the library does about the others is a race with them.
@@ -169,6 +188,8 @@ mod tests {
         assert_eq!((root.name.as_str(), root.uid, root.gid), ("root", 0, 0));
         assert!(root.groups.contains(&0));
         assert_eq!(entry(b"root").unwrap().unwrap().uid, 0);
+        assert_eq!(by_number(0).unwrap(), Some((root, "/root".into())));
+        assert_eq!(by_number(u32::MAX - 7).unwrap(), None);
         for name in ["", "no such user", "nul\0inside", "root:x", "root\n"] {
             assert_eq!(find(name).unwrap(), None, "{name:?}");
             assert_eq!(entry(name.as_bytes()).unwrap(), None, "{name:?}");
