@@ -34,6 +34,7 @@ pub mod recent;
 pub mod relay;
 pub mod sending;
 pub mod robot;
+pub mod route;
 pub mod retry;
 pub mod stats;
 pub mod traffic;
