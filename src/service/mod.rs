@@ -29,6 +29,7 @@ pub mod noise;
 pub mod pop3;
 pub mod relay;
 pub mod robot;
+pub mod route;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};

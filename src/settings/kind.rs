@@ -6,13 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use super::words::{Manner, Trouble, Word, quote};
 use super::{Command, Group, Method, TlsFile};
 use crate::rules::domains::{Elsewhere, Line, Reach, is_prefix};
 use crate::rules::retry::{STEP_SECS, Schedule};
 use crate::text::nearest::nearest;
 use crate::text::number::{Fraction, decimal};
 use crate::text::pattern::{AddressList, PatternList};
+use crate::text::words::{Manner, Trouble, Word, quote};
 
 /// The word for a number that is never reached.
 pub const NEVER: &str = "never";

@@ -4,7 +4,6 @@
 //! |--------------|-----------------------------------------------------------------------------------------|
 //! | `rows`       | the table: one row a setting. To add a setting, add a row there and a field here        |
 //! | `kind`       | what a setting can hold: text of the file on one side, typed field on the other         |
-//! | `words`      | one line into words: blanks, quotes, comments                                           |
 //! | `parse`      | files into a [`Settings`], with a complaint for each thing that is wrong                |
 //! | `judge`      | does what the settings name exist, and can we use it                                    |
 //! | `reference`  | the manual, its JSON, and conf/dmail.conf, out of the rows                              |
@@ -22,7 +21,6 @@ pub mod kind;
 pub mod parse;
 pub mod reference;
 pub mod rows;
-pub mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -5,8 +5,8 @@
 use std::fmt;
 
 use super::kind::{Field, Kind, Value};
-use super::words::Trouble;
 use super::{LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
+use crate::text::words::Trouble;
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
 
