@@ -21,6 +21,18 @@ pub fn decode(word: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Bytes as xtext.
+pub fn encode(bytes: &[u8]) -> String {
+    let mut word = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte {
+            b'!'..=b'*' | b','..=b'<' | b'>'..=b'~' => word.push(char::from(byte)),
+            _ => word += &format!("+{byte:02X}"),
+        }
+    }
+    word
+}
+
 fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),

@@ -46,6 +46,11 @@ impl Reply {
         self.code < 400
     }
 
+    /// Its enhanced code and its text.
+    pub fn said(&self) -> String {
+        format!("{}.{}.{} {}", self.code / 100, self.subject, self.detail, self.text)
+    }
+
     /// Writes it as one line.
     pub fn write(&self, out: &mut Output) {
         let Reply { code, subject, detail, text } = self;

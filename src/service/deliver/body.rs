@@ -23,7 +23,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -225,21 +225,23 @@ impl Body {
         }
     }
 
-    /// What its sender was held for. What else may come with that ticket, when a job was lost, is `None`.
-    pub fn told(&mut self, progress: Option<Progress>) {
+    /// What its sender was held for.
+    pub fn told(&mut self, progress: Progress) {
         match progress {
-            Some(Progress::Room) => {}
-            Some(Progress::Wrote(Wrote { file: Ok(file), bytes, piece })) => {
+            Progress::Room => {}
+            Progress::Wrote(Wrote { file: Ok(file), bytes, piece }) => {
                 self.file = Some(file);
                 self.written += bytes;
                 drop(piece);
             }
-            Some(Progress::Wrote(Wrote { file: Err(fault), .. })) => self.fail(fault),
-            None => {
-                let lost = io::Error::other("a fault of ours ended the job");
-                self.fail(Fault::new("writing a message to", &self.rest.budget.dir.clone(), lost));
-            }
+            Progress::Wrote(Wrote { file: Err(fault), .. }) => self.fail(fault),
         }
+    }
+
+    /// The same, when something else came with that ticket: the job was lost.
+    pub fn lost(&mut self) {
+        let lost = io::Error::other("a fault of ours ended the job");
+        self.fail(Fault::new("writing a message to", &self.rest.budget.dir.clone(), lost));
     }
 
     fn fail(&mut self, fault: Fault) {
@@ -320,6 +322,28 @@ impl Text {
             Text::File(file, bytes) => delivery::Body::File(&**file, 0..*bytes),
             Text::Queued(text) => text.body(),
         }
+    }
+
+    /// Writes it into a file. In a job.
+    pub(super) fn write_to(&self, out: &mut File) -> io::Result<()> {
+        let (file, range) = match self {
+            Text::Memory(held) => return out.write_all(&held.bytes),
+            Text::File(file, bytes) => (&**file, 0..*bytes),
+            Text::Queued(text) => text.parts(),
+        };
+        let mut piece = vec![0; PIECE];
+        let mut at = range.start;
+        while at < range.end {
+            let most = piece.len().min((range.end - at) as usize);
+            match file.read_at(&mut piece[..most], at)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                some => {
+                    out.write_all(&piece[..some])?;
+                    at += some as u64;
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn bytes(&self) -> u64 {

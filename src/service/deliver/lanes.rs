@@ -47,6 +47,8 @@ pub(super) struct Letter {
     /// Who wants to hear of it.
     pub(super) key: Key,
     pub(super) message: Arc<Message>,
+    /// From whom, if not from the message's sender.
+    pub(super) sender: Option<Box<str>>,
     /// Whose drop it is, as an address.
     pub(super) recipient: Box<str>,
     pub(super) queued: Option<Queued>,
@@ -334,7 +336,8 @@ impl Letter {
     fn stored(&self) -> delivery::Letter<'_> {
         let Message { sender, received, posted_secs, text, .. } = &*self.message;
         let (recipient, posted_secs) = (self.recipient.as_bytes(), *posted_secs);
-        let envelope = Envelope { sender: sender.as_bytes(), recipient, received, posted_secs };
+        let sender = self.sender.as_ref().unwrap_or(sender).as_bytes();
+        let envelope = Envelope { sender, recipient, received, posted_secs };
         delivery::Letter { envelope, body: text.body(), queued: self.queued.clone() }
     }
 }

@@ -7,18 +7,19 @@
 //! | `runner.rs` | the entry of the loop that has all this done, and waits with what cannot be done now    |
 //! | `run.rs`    | one round of tries for a message of the queue                                           |
 //! | `table.rs`  | when which message of the queue is due                                                  |
+//! | `ways.rs`   | where a message goes, as the queue's files have it                                       |
 //! | `orders.rs` | what operators can have done with messages of the queue                                 |
 //!
 //! | a message is | what is done                                                            | it leaves by                               |
 //! |--------------|-------------------------------------------------------------------------|--------------------------------------------|
 //! | Coming       | its text is taken: [`Body`]                                             | [`Transit::dispatch`]; its sender is gone  |
-//! | Direct       | exactly one drop is to have it: a letter for that drop                  | in the drop: `Kept`; locked for long or failing: Filing; nobody knows: `Unknown` |
+//! | Direct       | exactly one drop is to have it, for its own sender: a letter for that drop | in the drop: `Kept`; locked for long or failing: Filing; nobody knows: `Unknown` |
 //! | Filing       | its queue file is written and synced                                    | Queued; it cannot be: `Refused`            |
 //! | Queued       | each recipient who is due is tried, and his state written to the file   | none is left: the file goes                |
 //!
 //! A message in Direct or Filing does not notice that its sender is gone: what was begun has its effect, and nobody hears of
 //! it. One in Queued is `Kept` when its first round of tries has ended, or [`ROUND`] after its file was synced; at once when it
-//! comes from Direct, where the only try there is has just failed.
+//! comes from Direct, where the only try there is has just failed, and when it is to be held.
 //!
 //! **The promise.** `Kept` is said when the text is in a drop or in a queue file, synced; `Refused` when nothing of it is, or
 //! ever will be; `Unknown`, whereupon the connection is closed without an answer, when that is not known. What goes to a drop on behalf of
@@ -39,6 +40,7 @@ mod orders;
 mod run;
 pub mod runner;
 mod table;
+mod ways;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -48,13 +50,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::route::Way;
 use super::{Outcome, Shared, account};
-use crate::mail::address::Address;
 use crate::net::turn::Ticket;
-use crate::protocol::helper::Account;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::{self, Reply};
-use crate::rules::domains::Name;
 use crate::settings::Settings;
 use crate::store::delivery::{Intents, recover};
 use crate::store::disk::{Disk, RealDisk};
@@ -78,7 +78,7 @@ const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// A message whose text is whole.
 pub struct Parcel {
-    /// Its id in the queue and in every log line: [`new_id`], drawn when the message began.
+    /// Its id in the queue and in every log line: [`Transit::new_id`], drawn when the message began.
     pub id: Box<str>,
     /// Who sent it.
     pub sender: Sender,
@@ -90,6 +90,8 @@ pub struct Parcel {
     pub came: Box<str>,
     /// When it came, in seconds since 1970.
     pub posted_secs: i64,
+    /// It waits until an operator releases it: why, for people.
+    pub hold: Option<Box<str>>,
     /// Its text.
     pub body: Body,
 }
@@ -99,16 +101,7 @@ pub struct To {
     /// As the client named it.
     pub recipient: Recipient,
     /// Where that leads; nowhere: it is thrown away.
-    pub destinations: Vec<Destination>,
-}
-
-/// A place where a message goes.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Destination {
-    /// A user's drop.
-    Mailbox(Name, Arc<Account>),
-    /// Another host.
-    Remote(Address),
+    pub ways: Vec<Way>,
 }
 
 /// What becomes of a parcel, for whoever waits for it.
@@ -183,12 +176,6 @@ struct Space {
     asked: bool,
 }
 
-/// An id for a message that begins: letters and digits that nobody can guess and that do not come twice.
-pub fn new_id() -> Box<str> {
-    let random = RealDisk::default().random();
-    (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
-}
-
 impl Transit {
     /// Opens what deliveries need, and puts in order what the last server left, before anything is served: what is torn
     /// leaves the drops, and the queue hears who has his message. Waits for the disk: at start. Refuses with a sentence.
@@ -220,6 +207,12 @@ impl Transit {
     /// An empty text, for a message that begins.
     pub fn body(&self) -> Body {
         Body::new(self.budget.clone())
+    }
+
+    /// An id for a message that begins: letters and digits that nobody can guess and that do not come twice.
+    pub fn new_id(&self) -> Box<str> {
+        let random = RealDisk::default().random();
+        (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
     }
 
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.

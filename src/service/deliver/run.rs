@@ -17,21 +17,30 @@
 //!
 //! What failed or expired with nobody to tell is dropped.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use super::body::Text;
-use super::lanes::{Fate, Key, Letter, Message, Stand};
+use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::orders::is_over;
 use super::runner::{Desk, Doing, Finished, spot};
-use super::{Destination, Dispatched, Stores};
+use super::{Dispatched, Stores, ways};
+use crate::mail::address::{self, Address};
+use crate::mail::envelope::Envelope as Stored;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
 use crate::protocol::helper::{Question, Verdict};
+use crate::protocol::smtp::params::Recipient as Named;
 use crate::rules::domains::Home;
 use crate::rules::retry;
+use crate::rules::robot::{self as robots, Facts, Why};
+use crate::rules::route::Program;
 use crate::service::Outcome;
+use crate::service::robot::{self, Robot};
+use crate::service::route::{Destination, Routing, Step, Way};
+use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::queue::{Change, Envelope, Kind, Miss, Queue, Recipient, Row, State, queued};
+use crate::store::queue::{Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, State, queued};
 use crate::text::printable::printable;
 
 /// Recipients in memory at a time, in a later round.
@@ -49,6 +58,12 @@ pub(super) struct Part {
     pub(super) tries: u32,
     /// Where he is, in the first round.
     pub(super) to: Option<Destination>,
+}
+
+impl Part {
+    fn sender<'a>(&'a self, envelope: &'a Envelope) -> &'a str {
+        ways::sender(&self.recipient, envelope)
+    }
 }
 
 /// See the page.
@@ -196,12 +211,14 @@ impl Desk<'_> {
     fn try_part(&mut self, at: usize, part: usize) {
         let Part { recipient, to, .. } = &mut self.runner.runs[at].parts[part];
         match (recipient.kind, to.take()) {
-            (Kind::Mailbox | Kind::Local, Some(Destination::Mailbox(name, account))) => {
+            (Kind::Mailbox, Some(Destination::Mailbox(name, account))) => {
                 let spot = spot(&name, &account, self.shared);
                 self.send(at, part, spot);
             }
-            (Kind::Mailbox | Kind::Local, _) => self.find(at, part),
-            (Kind::Remote | Kind::Program, _) => self.settle(at, part, Came::Elsewhere),
+            (Kind::Mailbox, _) => self.find(at, part),
+            (Kind::Local, _) => self.route(at, part),
+            (Kind::Program, _) => self.attend(at, part),
+            (Kind::Remote, _) => self.settle(at, part, Came::Elsewhere),
         }
     }
 
@@ -238,15 +255,17 @@ impl Desk<'_> {
         }
     }
 
-    fn send(&mut self, at: usize, part: usize, spot: Result<super::lanes::Spot, String>) {
+    fn send(&mut self, at: usize, part: usize, spot: Result<Spot, String>) {
         let run = &self.runner.runs[at];
         let Some((message, _)) = &run.known else { return };
         match spot {
             Ok(spot) => {
                 let Part { number, recipient, .. } = &run.parts[part];
+                let sender = recipient.with.first().filter(|sender| !sender.is_empty());
                 let letter = Letter {
                     key: Key::Queued { run: at, part },
                     message: message.clone(),
+                    sender: sender.map(|sender| sender.as_str().into()),
                     recipient: recipient.address.as_str().into(),
                     queued: Some(queued(&run.id, *number)),
                 };
@@ -259,6 +278,136 @@ impl Desk<'_> {
         }
     }
 
+    /// Asks where an address of ours leads now.
+    fn route(&mut self, at: usize, part: usize) {
+        let run = &self.runner.runs[at];
+        let text = &run.parts[part].recipient.address;
+        let Some(address) = address_of(text) else {
+            return self.settle(at, part, Came::Never("5.1.3 this is no address".to_owned()));
+        };
+        let octets = run.known.as_ref().map_or(0, |(message, _)| message.text.bytes());
+        let mut routing = Box::new(Routing::begin(&address, octets, false, self.shared));
+        let ticket = self.ticket_for_routing();
+        let step = routing.go_on(self.now, ticket, self.shared);
+        self.stepped(at, part, routing, ticket, step);
+    }
+
+    pub(super) fn routed(&mut self, at: usize, part: usize, mut routing: Box<Routing>, outcome: Outcome) {
+        let ticket = self.ticket_for_routing();
+        let step = routing.told(self.now, outcome, ticket, self.shared);
+        self.stepped(at, part, routing, ticket, step);
+    }
+
+    fn stepped(&mut self, at: usize, part: usize, routing: Box<Routing>, ticket: Ticket, step: Step) {
+        let ways = match step {
+            Step::Asked => return self.expect(ticket, Doing::Route(at, part, routing)),
+            Step::Settled(Ok(ways)) => ways,
+            Step::Settled(Err(reply)) => {
+                let why = reply.said();
+                return self.settle(at, part, if reply.code() >= 500 { Came::Never(why) } else { Came::Later(why) });
+            }
+        };
+        match &ways[..] {
+            // Thrown away.
+            [] => self.settle(at, part, Came::Delivered(Vec::new())),
+            [Way { to: Destination::Mailbox(name, account), sender: None }] => {
+                let spot = spot(name, account, self.shared);
+                self.send(at, part, spot);
+            }
+            _ => self.hand_on(at, part, &ways),
+        }
+    }
+
+    /// An address that leads to several, or to others, becomes a message of its own, made once, whatever happens meanwhile.
+    fn hand_on(&mut self, at: usize, part: usize, ways: &[Way]) {
+        let run = &self.runner.runs[at];
+        let Some((message, envelope)) = run.known.clone() else { return };
+        let Part { number, recipient, .. } = &run.parts[part];
+        let id = format!("{}r{number}", run.id);
+        let Some(path) = address_of(&recipient.address).filter(|_| id.len() <= ID_BYTES) else {
+            return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
+        };
+        let named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
+        let recipients: Vec<Recipient> =
+            ways.iter().map(|way| ways::recipient(way, &named, &self.shared.settings)).collect();
+        let sender = ways::sender(recipient, &envelope).to_owned();
+        let envelope = Envelope { sender, bounce_of: None, ..(*envelope).clone() };
+        let volume = self.shared.transit.stores.volume;
+        let doing = Doing::HandOn(at, part, id.clone());
+        let taken = self.job(doing, JobKind::Sync, volume, move |stores, _| {
+            Finished::Filed(stores.queue.create(&id, &envelope, &recipients, &message.text.body()))
+        });
+        if taken.is_err() {
+            self.settle(at, part, Came::Later("4.3.0 the disks are too busy".to_owned()));
+        }
+    }
+
+    pub(super) fn handed_on(&mut self, at: usize, part: usize, id: &str, result: Result<Made, Failed>) {
+        match result {
+            Ok(made) => {
+                if made == Made::New {
+                    self.shared.transit.counts.queued += 1;
+                    self.shared.transit.table.insert(id, Some(self.secs));
+                }
+                log::info!("delivery {}: goes on as {id}", self.runner.runs[at].id);
+                self.settle(at, part, Came::Delivered(Vec::new()));
+            }
+            Err(Failed::Refused(refused)) => {
+                log::error!("delivery {id}: {refused:?}");
+                self.settle(at, part, Came::Later("4.3.0 the queue cannot be written to".to_owned()));
+            }
+            Err(Failed::Unknown(fault)) => {
+                log::error!("delivery {id}: {fault}");
+                self.settle(at, part, Came::Later("4.3.0 the queue cannot be written to".to_owned()));
+            }
+        }
+    }
+
+    /// Gives it to a program.
+    fn attend(&mut self, at: usize, part: usize) {
+        let run = &self.runner.runs[at];
+        let Some((message, envelope)) = run.known.clone() else { return };
+        let recipient = &run.parts[part].recipient;
+        let Some(Program { words, user }) = ways::program(recipient) else {
+            return self.settle(at, part, Came::Never("5.3.5 this is no program".to_owned()));
+        };
+        let sender = ways::sender(recipient, &envelope).to_owned();
+        let head = Stored {
+            sender: sender.as_bytes(),
+            recipient: recipient.address.as_bytes(),
+            received: &message.received,
+            posted_secs: message.posted_secs,
+        };
+        let head = head.fields();
+        let (local, domain) = recipient.address.rsplit_once('@').unwrap_or((&recipient.address, ""));
+        let client = envelope.came.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(ip, _)| ip);
+        let facts = Facts {
+            sender,
+            recipient: recipient.address.clone(),
+            local: local.to_owned(),
+            extension: String::new(),
+            domain: domain.to_owned(),
+            queue_id: run.id.to_string(),
+            client_address: client.to_owned(),
+        };
+        let text = Box::new(move |file: &mut File| message.text.write_to(file));
+        let ticket = self.ticket(Doing::Robot(at, part));
+        if robot::start(Robot { words, user, facts, head, text }, ticket, self.shared).is_err() {
+            self.forget(ticket);
+            self.settle(at, part, Came::Later("4.3.0 too many programs are running".to_owned()));
+        }
+    }
+
+    pub(super) fn attended(&mut self, at: usize, part: usize, verdict: robots::Verdict) {
+        let sentence = |why: Why| [vec![format!("{} {}", why.status, why.text)], why.said].concat().join("; ");
+        let came = match verdict {
+            robots::Verdict::Taken => Came::Delivered(Vec::new()),
+            robots::Verdict::Later(why) => Came::Later(sentence(why)),
+            robots::Verdict::Never(why) => Came::Never(sentence(why)),
+        };
+        self.settle(at, part, came);
+    }
+
     /// What came of the try for one of its parts.
     pub(super) fn settle(&mut self, at: usize, part: usize, came: impl Into<Came>) {
         let now_secs = self.secs;
@@ -266,7 +415,7 @@ impl Desk<'_> {
         let Some((message, envelope)) = run.known.clone() else { return };
         let Part { number, recipient, tries, .. } = &run.parts[part];
         let (number, tries) = (*number, tries + 1);
-        let is_null = envelope.sender.is_empty();
+        let is_null = ways::sender(recipient, &envelope).is_empty();
         let settings = &self.shared.settings;
         let verdict = |tries| {
             let random = RealDisk::default().random();
@@ -330,12 +479,19 @@ impl Desk<'_> {
         let Some((_, envelope)) = run.known.clone() else { return };
         let (id, secs) = (run.id.clone(), self.secs);
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
-        run.parts.clear();
-        // All who are lost in one round are told of in one bounce, by the number of the first of them: nobody is lost twice.
-        let lost = changes.iter().filter(|change| change.to.stage().is_untold()).map(|change| change.number).min();
+        let parts = std::mem::take(&mut run.parts);
+        // Those of one sender who are lost in one round are told of in one bounce, by the number of the first of them: nobody is
+        // lost twice.
+        let sender = |number: u32| parts.iter().find(|part| part.number == number).map(|part| part.sender(&envelope));
+        let mut firsts: Vec<(Option<&str>, u32)> = Vec::new();
         for change in &mut changes {
-            if let (State::Failed { bounce, .. } | State::Expired { bounce, .. }, Some(lost)) = (&mut change.to, lost) {
-                *bounce = lost;
+            if let State::Failed { bounce, .. } | State::Expired { bounce, .. } = &mut change.to {
+                let sender = sender(change.number);
+                *bounce = match firsts.iter().find(|(known, _)| *known == sender) {
+                    Some((_, first)) => *first,
+                    None => change.number,
+                };
+                firsts.push((sender, *bounce));
             }
         }
         self.shared.transit.counts.syncs += 1;
@@ -424,6 +580,11 @@ enum Next {
     Soon,
     /// It has left the queue.
     Gone,
+}
+
+/// An address of the queue's.
+pub(super) fn address_of(text: &str) -> Option<Address> {
+    address::path(format!("<{text}>").as_bytes(), true).ok()?.0
 }
 
 /// What a round needs to know. In a job.

@@ -7,7 +7,7 @@
 //! | Flush             | a job that writes the end of a text                     | the message goes on               |
 //! | Carry             | a job that brings a batch of letters into a drop        | each letter's sender is told      |
 //! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
-//! | Read, Find, Note  | see `run.rs`                                            |                                   |
+//! | Read, Find, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
 //! | Obey              | a job that does what an operator wants                  | he is told, the table follows     |
 //! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
 //! | Tidy              | a job that empties the log of intents                   | nothing                           |
@@ -27,8 +27,8 @@ use slab::Slab;
 use super::body::{Body, Closed, Text};
 use super::lanes::{Carried, Ended, Fate, Key, Lanes, Letter, Message, Spot};
 use super::orders::Obeyed;
-use super::run::{Found, Part, Run, Wound};
-use super::{Destination, Dispatched, Parcel, Progress, SPACE_LIFE, Stores, answer_to};
+use super::run::{Came, Found, Part, Run, Wound};
+use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
 use crate::net::jobs::{Busy, Kind, Pulse};
 use crate::net::stream::Turn;
@@ -36,12 +36,12 @@ use crate::net::turn::{Id, Ticket};
 use crate::protocol::helper::{Account, Verdict};
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
+use crate::service::route::{Destination, Routing};
 use crate::service::{Outcome, Shared, account};
-use crate::settings::Settings;
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
-use crate::store::queue::{self, Envelope, Made, Miss, Recipient};
+use crate::store::queue::{self, Change, Envelope, Made, Miss, Recipient, State};
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
 
@@ -60,6 +60,10 @@ pub(super) enum Doing {
     File(usize),
     Read(usize),
     Find(usize, usize),
+    Route(usize, usize, Box<Routing>),
+    Robot(usize, usize),
+    /// The message that goes on in its place.
+    HandOn(usize, usize, String),
     Note(usize),
     Obey(Ticket, Box<str>),
     Look,
@@ -87,7 +91,8 @@ struct Pending {
     id: Box<str>,
     envelope: Arc<Envelope>,
     recipients: Vec<Recipient>,
-    to: Vec<Option<Destination>>,
+    to: Vec<Destination>,
+    hold: Option<Box<str>>,
     /// While its end is being written.
     body: Option<Body>,
     /// Once it is whole.
@@ -246,9 +251,23 @@ impl Desk<'_> {
 
     /// A ticket for what is asked elsewhere.
     pub(super) fn ticket(&mut self, doing: Doing) -> Ticket {
+        let ticket = self.ticket_for_routing();
+        self.expect(ticket, doing);
+        ticket
+    }
+
+    /// A ticket whose purpose is not known yet: see [`expect`](Desk::expect).
+    pub(super) fn ticket_for_routing(&mut self) -> Ticket {
         self.runner.serial = self.runner.serial.wrapping_add(1);
-        self.runner.doing.insert(self.runner.serial, doing);
         Ticket { id: self.id, serial: self.runner.serial }
+    }
+
+    pub(super) fn expect(&mut self, ticket: Ticket, doing: Doing) {
+        self.runner.doing.insert(ticket.serial, doing);
+    }
+
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        self.runner.doing.remove(&ticket.serial);
     }
 
     /// Has a job do something.
@@ -270,21 +289,13 @@ impl Desk<'_> {
     }
 
     fn told(&mut self, doing: Doing, outcome: Outcome) {
-        let finished = match outcome {
-            Outcome::Transit(done) => Some(done.0),
-            Outcome::Verdict(verdict) => {
-                if let Doing::Find(run, part) = doing {
-                    self.found(run, part, verdict);
-                }
-                return;
-            }
-            Outcome::Body(progress) => {
-                if let Doing::Flush(pending) = doing {
-                    self.flushed(pending, Some(progress));
-                }
-                return;
-            }
-            _ => None,
+        let (doing, finished) = match (doing, outcome) {
+            (Doing::Find(run, part), Outcome::Verdict(verdict)) => return self.found(run, part, verdict),
+            (Doing::Route(run, part, routing), outcome) => return self.routed(run, part, routing, outcome),
+            (Doing::Robot(run, part), Outcome::Robot(verdict)) => return self.attended(run, part, verdict),
+            (Doing::Flush(pending), Outcome::Body(progress)) => return self.flushed(pending, Some(progress)),
+            (doing, Outcome::Transit(done)) => (doing, Some(done.0)),
+            (doing, _) => (doing, None),
         };
         match (doing, finished) {
             (Doing::Load, Some(Finished::Loaded(result))) => self.loaded(result),
@@ -298,7 +309,14 @@ impl Desk<'_> {
             (Doing::Read(run), _) => self.read(run, Err(Miss::Fault(lost("reading the queue")))),
             (Doing::Note(run), Some(Finished::Noted(result))) => self.noted(run, result),
             (Doing::Note(run), _) => self.noted(run, Err(Miss::Fault(lost("writing the queue")))),
-            (Doing::Find(run, part), _) => self.found(run, part, Verdict::Unavailable),
+            (Doing::Find(run, part) | Doing::Route(run, part, _), _) => self.found(run, part, Verdict::Unavailable),
+            (Doing::Robot(run, part), _) => {
+                self.settle(run, part, Came::Later("4.3.0 the program was lost".to_owned()))
+            }
+            (Doing::HandOn(run, part, id), Some(Finished::Filed(result))) => self.handed_on(run, part, &id, result),
+            (Doing::HandOn(run, part, id), _) => {
+                self.handed_on(run, part, &id, Err(Failed::Unknown(lost("writing the queue"))));
+            }
             (Doing::Obey(ticket, id), Some(Finished::Obeyed(result))) => self.obeyed(ticket, &id, result),
             (Doing::Obey(ticket, _), _) => self.shared.post.push_back((ticket, Outcome::Lost)),
             (Doing::Look, Some(Finished::Looked(volume, is_short))) => self.looked(volume, is_short),
@@ -310,15 +328,15 @@ impl Desk<'_> {
     /// A message comes.
     fn begin(&mut self, ticket: Ticket, parcel: Parcel) {
         let settings = self.shared.settings.clone();
-        let Parcel { id, sender, recipients, received, came, posted_secs, body } = parcel;
+        let Parcel { id, sender, recipients, received, came, posted_secs, hold, body } = parcel;
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for named in recipients {
-            for destination in named.destinations {
-                let recipient = destination.recipient(&named.recipient, &settings);
+        for To { recipient: named, ways } in recipients {
+            for way in ways {
+                let recipient = ways::recipient(&way, &named, &settings);
                 // Who is reached in two ways gets one.
                 if seen.insert((recipient.kind, recipient.address.clone(), recipient.with.clone())) {
                     flat.push(recipient);
-                    to.push(Some(destination));
+                    to.push(way.to);
                 }
             }
         }
@@ -334,7 +352,8 @@ impl Desk<'_> {
             bounce_of: None,
         };
         let envelope = Arc::new(envelope);
-        let pending = Pending { ticket, id, envelope, recipients: flat, to, body: None, message: None, why: None };
+        let pending =
+            Pending { ticket, id, envelope, recipients: flat, to, hold, body: None, message: None, why: None };
         let pending = self.runner.pending.insert(pending);
         self.close(pending, body);
     }
@@ -359,7 +378,10 @@ impl Desk<'_> {
 
     fn flushed(&mut self, at: usize, progress: Option<Progress>) {
         if let Some(mut body) = self.runner.pending.get_mut(at).and_then(|pending| pending.body.take()) {
-            body.told(progress);
+            match progress {
+                Some(progress) => body.told(progress),
+                None => body.lost(),
+            }
             self.close(at, body);
         }
     }
@@ -375,14 +397,16 @@ impl Desk<'_> {
             text,
         });
         pending.message = Some(message.clone());
-        match &pending.to[..] {
+        match (&pending.to[..], &pending.hold) {
             // All its recipients threw it away.
-            [] => self.answer(at, Dispatched::Kept),
-            [Some(Destination::Mailbox(name, account))] => {
-                let recipient = pending.recipients[0].address.as_str().into();
+            ([], _) => self.answer(at, Dispatched::Kept),
+            ([Destination::Mailbox(name, account)], None) => {
+                let to = &pending.recipients[0];
+                let (sender, recipient) =
+                    (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
                 match spot(name, account, self.shared) {
                     Ok(spot) => {
-                        let letter = Letter { key: Key::Direct(at), message, recipient, queued: None };
+                        let letter = Letter { key: Key::Direct(at), message, sender, recipient, queued: None };
                         self.runner.lanes.add(self.now, spot, letter);
                     }
                     Err(why) => {
@@ -400,10 +424,14 @@ impl Desk<'_> {
     fn file(&mut self, at: usize) {
         let pending = &mut self.runner.pending[at];
         let Some(message) = pending.message.clone() else { return };
-        let (envelope, recipients) = (pending.envelope.clone(), pending.recipients.clone());
-        let volume = self.shared.transit.stores.volume;
+        let (envelope, recipients, hold) = (pending.envelope.clone(), pending.recipients.clone(), pending.hold.clone());
+        let (volume, secs) = (self.shared.transit.stores.volume, self.secs);
         let taken = self.job(Doing::File(at), Kind::Sync, volume, move |stores, _| {
-            Finished::Filed(stores.queue.create(&message.id, &envelope, &recipients, &message.text.body()))
+            let made = stores.queue.create(&message.id, &envelope, &recipients, &message.text.body());
+            Finished::Filed(match (made, hold) {
+                (Ok(Made::New), Some(why)) => hold_back(&stores.queue, &message.id, recipients.len(), &why, secs),
+                (made, _) => made,
+            })
         });
         if let Err(busy) = taken {
             log::error!("delivery {}: no room for a job: {busy:?}", self.runner.pending[at].id);
@@ -431,6 +459,12 @@ impl Desk<'_> {
     /// The queue has it, on disk.
     fn enqueue(&mut self, at: usize) {
         self.shared.transit.counts.queued += 1;
+        if let Some(why) = &self.runner.pending[at].hold {
+            let id = self.runner.pending[at].id.clone();
+            log::warn!("delivery {id}: held in the queue: {why}");
+            self.shared.transit.table.insert(&id, None);
+            return self.answer(at, Dispatched::Kept);
+        }
         if let Some(why) = self.runner.pending[at].why.take() {
             // Its one recipient has just been tried.
             let id = self.runner.pending[at].id.clone();
@@ -443,7 +477,7 @@ impl Desk<'_> {
         let Some(message) = pending.message else { return };
         self.note_kept(&message);
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
-        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to }).collect();
+        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
         let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
         self.runner.answers.push_back((self.now + super::ROUND, run, pending.ticket));
         self.try_parts(run);
@@ -649,34 +683,23 @@ impl Desk<'_> {
     }
 }
 
-impl Destination {
-    /// As the queue's file has it, for a recipient that the client named so.
-    fn recipient(&self, named: &crate::protocol::smtp::params::Recipient, settings: &Settings) -> Recipient {
-        let (kind, address) = match self {
-            Destination::Mailbox(name, _) => (queue::Kind::Mailbox, mailbox(name, settings)),
-            Destination::Remote(address) => (queue::Kind::Remote, address.to_string()),
-        };
-        Recipient {
-            kind,
-            address,
-            with: Vec::new(),
-            notify: named.notify,
-            orcpt: named.orcpt.as_deref().map(Into::into),
-        }
-    }
-}
-
-/// A user as an address.
-fn mailbox(name: &Name, settings: &Settings) -> String {
-    let shown = name.shown();
-    if shown.contains('@') { shown.to_owned() } else { format!("{shown}@{}", settings.main_domain()) }
-}
-
 /// Where a user's mail goes.
 pub(super) fn spot(name: &Name, account: &Account, shared: &Shared) -> Result<Spot, String> {
     let place = account::place(name, account, &shared.settings)?;
     let volume = shared.volume_of(&place.drop);
     Ok(Spot { place, uid: account.uid.as_deref().map(Into::into), volume })
+}
+
+/// Nobody tries a message that has just been filed.
+fn hold_back(queue: &queue::Queue, id: &str, recipients: usize, why: &str, secs: i64) -> Result<Made, Failed> {
+    let to = State::Held { why: why.to_owned() };
+    let changes: Vec<Change> = (1..).take(recipients).map(|number| Change { number, to: to.clone() }).collect();
+    match queue.note(id, secs, &changes) {
+        Ok(_) => Ok(Made::New),
+        // It is in the queue, not held, and nobody may be told that it is not there.
+        Err(Miss::Gone) => Err(Failed::Unknown(lost("holding"))),
+        Err(Miss::Damaged(fault) | Miss::Fault(fault)) => Err(Failed::Unknown(fault)),
+    }
 }
 
 /// What waits in the queue, and when each is due.

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::runner::Runner;
 use super::*;
-use crate::mail::address;
+use crate::mail::address::{self, Address};
 use crate::net::stream::{Flow, Readiness, Scratch, Turn};
 use crate::net::turn::{Entry, Id, Loop, Ticket};
 use crate::net::{Registry, Token};
 use crate::protocol::helper::Account;
 use crate::rules::domains::Home;
+use crate::service::route::Destination;
 use crate::service::{Outcome, Shared};
 use crate::sys::files::try_lock_ofd;
 
@@ -176,8 +177,8 @@ impl World {
             self.turn();
             if let Some(at) = self.got.iter().position(|(known, _)| *known == ticket) {
                 return match self.got.swap_remove(at).1 {
-                    Outcome::Body(progress) => body.told(Some(progress)),
-                    _ => body.told(None),
+                    Outcome::Body(progress) => body.told(progress),
+                    _ => body.lost(),
                 };
             }
             assert!(!self.shared.jobs.is_idle(), "a sender is held, and nothing moves");
@@ -192,13 +193,14 @@ impl World {
         self.parcel_of(body, recipients)
     }
 
-    fn to(&self, user: &str, destinations: Vec<Destination>) -> To {
+    fn to(&self, user: &str, to: Vec<Destination>) -> To {
+        let ways = to.into_iter().map(|to| Way { to, sender: None }).collect();
         let path = address_of(&format!("{user}@example.test"));
-        To { recipient: Recipient { path, notify: None, orcpt: None }, destinations }
+        To { recipient: Recipient { path, notify: None, orcpt: None }, ways }
     }
 
     fn parcel_of(&self, body: Body, recipients: Vec<To>) -> Parcel {
-        let id = new_id();
+        let id = self.shared.transit.new_id();
         let sender = Sender {
             path: Some(address_of("ann@sender.test")),
             size: None,
@@ -210,7 +212,7 @@ impl World {
         };
         let received = format!("Received: from x by y with ESMTP id {id}; Mon, 5 Jan 2026 11:00:00 +0000\n");
         let (received, came) = (received.into_bytes().into(), "ESMTP from x".into());
-        Parcel { id, sender, recipients, received, came, posted_secs: EPOCH, body }
+        Parcel { id, sender, recipients, received, came, posted_secs: EPOCH, hold: None, body }
     }
 
     /// Dispatches it.
