@@ -9,7 +9,7 @@ mod hostile;
 mod layout;
 mod locking;
 mod repair;
-mod sim;
+pub(super) mod sim;
 mod status;
 mod world;
 
