@@ -13,4 +13,5 @@ pub mod mbox;
 pub mod outgoing;
 pub mod received;
 pub mod status;
+pub mod submitted;
 pub mod undots;

@@ -37,7 +37,7 @@ use crate::net::stream::{Done, Flow, Host, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, UnixStream, watch};
-use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp};
+use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp, reply};
 use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::rules::places::Kind;
@@ -333,7 +333,11 @@ impl Conversation {
         let outcome = match outcome {
             Outcome::Body(progress) => {
                 service.room(progress);
-                self.stream.release();
+                match service.end_taken() {
+                    Some(Done::Later) => {}
+                    Some(done) => self.stream.answer(done),
+                    None => self.stream.release(),
+                }
                 return true;
             }
             outcome => outcome,
@@ -385,7 +389,11 @@ impl Conversation {
         let how = if *secured { "tls" } else { "plain" };
         let who = self.session.user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let from = self.session.from();
-        let parting = self.stream.machine().parting().map_or_else(String::new, |reply| format!("; {reply}"));
+        let parting = self.stream.machine().parting();
+        if parting.is_some_and(|why| [&reply::BARE_NEWLINE, &reply::NUL_IN_TEXT].contains(&why)) {
+            shared.counts.smtp.rejected += 1;
+        }
+        let parting = parting.map_or_else(String::new, |reply| format!("; {reply}"));
         let address = match peer {
             Peer::Host(address) => Some(*address),
             Peer::Program(_) => None,
