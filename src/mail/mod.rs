@@ -12,6 +12,7 @@ pub mod mailboxes;
 pub mod mbox;
 pub mod outgoing;
 pub mod received;
+pub mod respond;
 pub mod status;
 pub mod submitted;
 pub mod undots;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
-use super::{BareNewline, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
+use super::{BareNewline, HideAuth, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
 
@@ -139,6 +139,22 @@ pub static ROWS: &[Row] = &[
         default: "info",
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
+    }),
+    row!(submit_group {
+        kind: Group,
+        takes_effect: Restart,
+        example: "mailsubmit",
+        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
+              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
+              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
+              every user of this machine may send.",
+    }),
+    row!(pickup_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "30",
+        takes_effect: Now,
+        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
+              one while it runs.",
     }),
     row!(control_group {
         kind: Group,
@@ -721,10 +737,12 @@ pub static ROWS: &[Row] = &[
               In neither case does it end a message.",
     }),
     row!(hide_auth {
-        kind: Flag,
+        kind: OneOf(HideAuth::NAMES),
         default: "false",
         takes_effect: NewConnections,
-        why: "Whether AUTH goes unmentioned in the answer to EHLO. Who asks for it has it all the same.",
+        why: "Whether AUTH goes unmentioned in the answer to EHLO, because some programs insist on it once they have seen it. \
+              true: to all, and who asks for it has it all the same. recentpop: to who connects to submission_port from an address \
+              that forward_user has opened; he needs no login there.",
     }),
     row!(smtp_greeting_hold_secs {
         kind: number("SECONDS", 0, 30),
