@@ -454,7 +454,7 @@ mod tests {
         for (name, targets) in [
             ("POSTMASTER", "Root@main.example"),
             ("root", "ann@main.example, bob@x.example"),
-            ("sales", "|/bin/t -q a b"),
+            ("sales", "|/bin/t -q \"a b\""),
             ("ann lee", "ann@main.example"),
             ("null", "/dev/null"),
             ("staff", "ann@main.example, bob@far.example, carl@main.example, \\dora@main.example"),

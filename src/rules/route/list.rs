@@ -14,7 +14,7 @@
 //! command. What a user says himself ([`Voice::User`]) names no host by its number and not this one, for such an address
 //! leads around whatever guards the network.
 
-use crate::text::words::{Manner, words};
+use crate::text::words::{Manner, quote, words};
 
 /// Destinations that a user may have himself.
 pub const OWN_MOST: usize = 100;
@@ -64,7 +64,10 @@ impl std::fmt::Display for Target {
             Target::Address(whole) => write!(f, "{whole}"),
             Target::Exact(whole) => write!(f, "\\{whole}"),
             Target::Own => f.write_str("$user"),
-            Target::Program(words) => write!(f, "|{}", words.join(" ")),
+            Target::Program(words) => {
+                let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
+                write!(f, "|{}", words.join(" "))
+            }
             Target::Discard => f.write_str("/dev/null"),
             Target::Include(path) => write!(f, ":include:{path}"),
         }
@@ -167,7 +170,8 @@ impl Reader<'_> {
         Ok(Target::Address(whole))
     }
 
-    fn program(&self, command: &str) -> Result<Target, String> {
+    /// What stands behind a `|`.
+    pub fn program(&self, command: &str) -> Result<Target, String> {
         if self.voice == Voice::Included {
             return Err(format!("`|{}`: a file that is included names addresses, no programs", short(command)));
         }
@@ -292,8 +296,8 @@ pub(super) mod tests {
             ("$user,$USER", &["$user", "$user"]),
             ("\\bob, \\bob@x.example, \"\\bob\"", &["\\bob@d.example", "\\bob@x.example", "\\bob@d.example"]),
             ("|/bin/a b, c", &["|/bin/a b", "c@d.example"]),
-            ("\"|/bin/a 'b, c' d\"", &["|/bin/a b, c d"]),
-            ("\"|/bin/a \\\"b c\\\"\"", &["|/bin/a b c"]),
+            ("\"|/bin/a 'b, c' d\"", &["|/bin/a \"b, c\" d"]),
+            ("\"|/bin/a \\\"b c\\\"\"", &["|/bin/a \"b c\""]),
             ("/dev/null", &["/dev/null"]),
             (":blackhole:", &["/dev/null"]),
             (":include:/etc/list", &[":include:/etc/list"]),
@@ -358,7 +362,9 @@ pub(super) mod tests {
         fn nothing_panics_and_what_is_read_is_written_and_read_again(text in "[a-c@.,\"\\\\|/:$ <>\n'#é]{0,24}") {
             if let Ok(targets) = reader(Voice::Operator).list(&text) {
                 for target in targets {
-                    if let Target::Address(whole) = &target && grammar(&whole.to_string()).is_some() {
+                    if matches!(&target, Target::Program(_) | Target::Own | Target::Discard)
+                        || matches!(&target, Target::Address(whole) if grammar(&whole.to_string()).is_some())
+                    {
                         prop_assert_eq!(reader(Voice::Operator).list(&target.to_string()), Ok(vec![target]));
                     }
                 }
