@@ -41,6 +41,7 @@ use super::start::ports;
 use crate::net::{child, listen};
 use crate::protocol::launcher::{Answer, PACKET, Request, decode_request, encode_answer};
 use crate::rules::names::drop_below;
+use crate::service::Services;
 use crate::service::helpers::Helpers;
 use crate::service::launcher::{Launcher, digest};
 use crate::service::robot::{self, Plan};
@@ -203,7 +204,8 @@ impl Keeper {
         match request {
             Request::Reload { in_force } => self.reload(in_force).map(|number| (number.into(), Vec::new())),
             Request::Bind(address) => {
-                let opens = |held: &Held| ports(&held.settings, true).iter().any(|port| port.address == address);
+                let opens =
+                    |held: &Held| ports(&held.settings, Services::All, true).iter().any(|port| port.address == address);
                 if !self.held.iter().any(opens) {
                     return Err(rule(format!("{address}: the configuration opens no such port")));
                 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
-use super::{Command, LogLevel, Method, PlainAuth, QuotaReply, SendsOver, Settings, TlsFile};
+use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, QuotaReply, SendsOver, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::rules::relay;
 use crate::sys::access;
@@ -307,6 +307,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
         control_group: None,
+        submit_group: None,
+        pickup_secs: 0,
         log_max_size: 0,
         stats_path: None,
         oneline_stats: false,
@@ -362,6 +364,23 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         bind_address: Vec::new(),
         pop_port: 0,
         pops_port: 0,
+        smtp_port: 0,
+        submission_port: 0,
+        smtps_port: 0,
+        lmtp_port: 0,
+        smtp_max_size: 0,
+        max_rcpts: 0,
+        smtp_max_hops: 0,
+        smtp_header_lines: 0,
+        smtp_header_kbytes: 0,
+        smtp_line_bytes: 0,
+        bare_newline: BareNewline::Normalize,
+        hide_auth: HideAuth::Nobody,
+        smtp_greeting_hold_secs: 0,
+        smtp_greeting_secs: 0,
+        smtp_command_secs: 0,
+        smtp_data_secs: 0,
+        smtp_max_errors: 0,
         tls_cert: Vec::new(),
         tls_key: Vec::new(),
         plain_auth: PlainAuth::Local,
@@ -425,7 +444,14 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
     let mut complain = |level, name: &str, text: String| {
         complaints.push(Complaint { level, place: settings.place(name), text });
     };
-    let ports = [("pop_port", settings.pop_port), ("pops_port", settings.pops_port)];
+    let ports = [
+        ("pop_port", settings.pop_port),
+        ("pops_port", settings.pops_port),
+        ("smtp_port", settings.smtp_port),
+        ("submission_port", settings.submission_port),
+        ("smtps_port", settings.smtps_port),
+        ("lmtp_port", settings.lmtp_port),
+    ];
     for (index, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port && *port != 0) {
             complain(Level::Error, name, format!("{name} and {other} are both {port}: change one, or set one to 0"));
@@ -544,6 +570,11 @@ fn relaying(settings: &Settings, complaints: &mut Vec<Complaint>) {
         (settings.forward_user.is_empty(), "forward_user_minutes", "without a forward_user"),
         (settings.ban_ip.is_empty(), "ban_ip_except", "without a ban_ip"),
         (unbound, "sends_over", "while sends_per_hour and sends_per_day are 0"),
+        (
+            settings.hide_auth == HideAuth::RecentPop && settings.forward_user.is_empty(),
+            "hide_auth",
+            "as recentpop without a forward_user",
+        ),
     ] {
         if means_nothing && is_written(name) {
             say(Level::Warning, name, &format!("{name} means nothing {why}"));

@@ -113,6 +113,18 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!(settings.plain_auth, PlainAuth::Local);
     assert!(settings.plain_networks.is_empty());
     assert_eq!((settings.pop_port, settings.pops_port), (110, 995));
+    assert_eq!(
+        (settings.smtp_port, settings.submission_port, settings.smtps_port, settings.lmtp_port),
+        (25, 587, 465, 0)
+    );
+    assert_eq!((settings.smtp_max_size, settings.max_rcpts, settings.smtp_max_hops), (51_200, 1_000, 100));
+    assert_eq!(
+        (settings.smtp_header_lines, settings.smtp_header_kbytes, settings.smtp_line_bytes),
+        (10_000, 1_024, 65_536)
+    );
+    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, HideAuth::Nobody));
+    assert_eq!((settings.smtp_greeting_hold_secs, settings.smtp_greeting_secs), (0, 300));
+    assert_eq!((settings.smtp_command_secs, settings.smtp_data_secs, settings.smtp_max_errors), (300, 180, 20));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
     assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
     assert_eq!(settings.bin_pfull.to_string(), "0.5");
@@ -204,6 +216,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         ("forward_user_minutes 20", ":5:1: warning: forward_user_minutes means nothing without a forward_user"),
         ("ban_ip_except 192.0.2.1", ":5:1: warning: ban_ip_except means nothing without a ban_ip"),
         ("sends_per_hour 0\nsends_per_day 0\nsends_over hold", ":7:1: warning: sends_over means nothing while"),
+        ("hide_auth recentpop", ":5:1: warning: hide_auth means nothing as recentpop without a forward_user"),
         ("relay_to !a", ":5:10: error: relay_to: `!a` only excludes"),
         ("ban_ip 10.0.0.0/33", ":5:8: error: ban_ip: `10.0.0.0/33` has more than 32 bits"),
         ("sends_over drop", ":5:12: error: sends_over cannot be `drop`: it takes refuse, hold"),
@@ -219,7 +232,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         "forward_from_ip 127.0.0.1,192.168.1.*",
         "relay_to branch.example,*.branch.example",
         "ban_ip 192.0.2.0/24\nban_ip_except 192.0.2.1",
-        "forward_user *\nforward_user_minutes 20",
+        "forward_user *\nforward_user_minutes 20\nhide_auth RecentPop",
     ] {
         assert_eq!(said(line), [""; 0], "{line}");
     }
@@ -849,7 +862,8 @@ fn without_a_certificate_one_line_says_who_can_log_in() {
             ":5:1: warning: without a certificate everybody's password crosses the network in clear",
         ),
         ("plain_auth never\n", ":5:1: warning: without a certificate nobody can log in: set tls_cert and tls_key"),
-        ("pop_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsmtp_port 0\nsubmission_port 0\nsmtps_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsubmission_port 0\n", ":5:1: note: no port is open for POP3"),
     ] {
         let folder = world();
         folder.write("dmail.conf", "host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n");

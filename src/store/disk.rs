@@ -90,6 +90,15 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn carry(&self, from_dir: &Self::Dir, from: &Path, to_dir: &Self::Dir, to: &Path) -> io::Result<()>;
     /// The names in `dir`.
     fn names(&self, dir: &Self::Dir) -> io::Result<Vec<OsString>>;
+    /// The names in `dir`, one after the other, until `each` says that it wants no more: for directories that others fill.
+    fn each_name(&self, dir: &Self::Dir, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
+        for name in self.names(dir)? {
+            if !each(name) {
+                break;
+            }
+        }
+        Ok(())
+    }
     /// Adds a name within `dir`, over nothing.
     fn link(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
     /// Moves a name to another directory, over whatever had it there.
@@ -246,6 +255,15 @@ impl Disk for RealDisk {
     fn names(&self, dir: &File) -> io::Result<Vec<OsString>> {
         let entries = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
         entries.map(|entry| entry.map(|entry| entry.file_name())).collect()
+    }
+
+    fn each_name(&self, dir: &File, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
+            if !each(entry?.file_name()) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn link(&self, dir: &File, from: &Path, to: &Path) -> io::Result<()> {
