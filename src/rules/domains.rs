@@ -194,6 +194,14 @@ impl Domains {
         Home(self.by_address.iter().find(|(addresses, _)| addresses.contains(address)).map(|(_, index)| *index))
     }
 
+    /// The domain of a user, by its first name.
+    pub fn domain_of(&self, name: &Name) -> &str {
+        match name.home.0 {
+            Some(index) => &self.tenants[usize::from(index)].domain,
+            None => self.main.first().map_or("", String::as_str),
+        }
+    }
+
     /// Base directory of this domain's drop files.
     pub fn drops_of(&self, name: &Name) -> &Path {
         match name.home.0 {

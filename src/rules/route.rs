@@ -278,6 +278,11 @@ impl<A: Clone> Route<A> {
         }
     }
 
+    /// Whether it is a look at a mailbox that is owed.
+    pub fn is_at_mailbox(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.user.is_some())
+    }
+
     /// What has to be known next.
     pub fn next(&mut self, table: &Table, domains: &Domains) -> Want<A> {
         debug_assert!(self.asked.is_none(), "an answer is owed");
@@ -354,12 +359,12 @@ impl<A: Clone> Route<A> {
     }
 
     /// What it came to: where the mail goes, nowhere when it is thrown away; or why nobody can have it.
-    pub fn finish(self) -> Result<Vec<Way<A>>, Failure> {
-        let Route { mut ways, failures, discarded, overflown, .. } = self;
-        if overflown {
+    pub fn finish(&mut self) -> Result<Vec<Way<A>>, Failure> {
+        let (mut ways, failures) = (std::mem::take(&mut self.ways), std::mem::take(&mut self.failures));
+        if self.overflown {
             return Err(Failure::TooMany);
         }
-        if ways.is_empty() && !discarded {
+        if ways.is_empty() && !self.discarded {
             let first = failures.iter().find(|(_, failure)| failure.passes()).or(failures.first());
             return Err(first.map_or(Failure::Round, |(_, failure)| *failure));
         }
