@@ -27,13 +27,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::address::Address;
 use crate::net::jobs::Kind;
 use crate::net::turn::Ticket;
-use crate::protocol::helper::Account;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::Reply;
-use crate::rules::domains::Name;
+use crate::service::route::{Destination, Way};
 use crate::service::{Outcome, Shared, account};
 use crate::settings::Settings;
 use crate::store::delivery::{self, Envelope, Failed, Intents, Letter};
@@ -66,16 +64,7 @@ pub struct To {
     /// As the client named it.
     pub recipient: Recipient,
     /// Where that leads; nowhere: it is thrown away.
-    pub destinations: Vec<Destination>,
-}
-
-/// A place where a message goes.
-#[derive(Clone)]
-pub enum Destination {
-    /// A user's drop.
-    Mailbox(Name, Arc<Account>),
-    /// Another host.
-    Remote(Address),
+    pub ways: Vec<Way>,
 }
 
 /// What becomes of a parcel, for whoever waits for it.
@@ -137,8 +126,8 @@ fn carried(parcel: &Parcel, settings: &Settings, disk: &RealDisk) -> Dispatched 
         log::debug!("smtp {}: {why}", parcel.id);
         Dispatched::Refused(Reply::new(451, 3, 0, "Not possible just now; try again later"))
     };
-    let [To { recipient, destinations }] = &parcel.recipients[..] else { return refused("one recipient at a time") };
-    let [Destination::Mailbox(name, known)] = &destinations[..] else { return refused("one drop at a time") };
+    let [To { recipient, ways }] = &parcel.recipients[..] else { return refused("one recipient at a time") };
+    let [Way { to: Destination::Mailbox(name, known), .. }] = &ways[..] else { return refused("one drop at a time") };
     let mut place = match account::place(name, known, settings) {
         Ok(place) => place,
         Err(why) => return refused(&why),
