@@ -6,28 +6,25 @@
 //! | Coming  | its text too                                    | the last dot; trouble forgets it               |
 //! | Gone    | who it was, for the log                         | what delivery says: 250, a refusal, no answer  |
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Peer, Said, Service};
-use crate::mail::address::Place;
-use crate::mail::received::{From, Received, With};
+use crate::mail::received::{self, From, Received, With};
+use crate::mail::submitted::Submitted;
 use crate::mail::undots::Tally;
 use crate::net::stream::{Done, Flow};
-use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::Reply;
 use crate::protocol::smtp::{Answer, Face};
-use crate::rules::domains::{Home, Name};
 use crate::rules::relay::Gate;
 use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
-use crate::service::route::{Destination, Way};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
-use crate::service::{Shared, account};
+use crate::service::route::{Routing, Step};
+use crate::service::{Outcome, Shared};
 use crate::settings::Settings;
-use crate::text::printable::{printable, visible};
+use crate::text::printable::printable;
 
 /// A message under way.
 pub(super) struct Mail {
@@ -38,9 +35,13 @@ pub(super) struct Mail {
     /// Who is to have it, and where that leads; handed on with its text.
     recipients: Vec<To>,
     /// Who is being looked up.
-    asked: Option<Box<(Recipient, Option<Name>)>>,
+    asked: Option<Box<(Recipient, Option<Routing>)>>,
     /// Its text.
     body: Option<Body>,
+    /// What is done to a user's message as it passes.
+    submitted: Option<Box<Submitted>>,
+    /// Its text is whole but for the last of what a user's message lacked, which is being taken.
+    whole: Option<Box<Tally>>,
     /// With its recipients its sender is over his bound: it is kept until an operator has looked at it.
     over: Option<Over>,
     /// Its sender is held until there is room for text.
@@ -92,6 +93,8 @@ impl Service<'_> {
             recipients: Vec::new(),
             asked: None,
             body: None,
+            submitted: None,
+            whole: None,
             over: None,
             held: false,
             line: None,
@@ -144,7 +147,6 @@ impl Service<'_> {
     }
 
     pub(super) fn recipient(&mut self, now: Instant, recipient: Recipient) -> Said {
-        let settings = self.session.settings.clone();
         let sender = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref());
         let sender = sender.and_then(|sender| sender.path.clone());
         let passed = self.with_sender(|shared, settings, who| {
@@ -162,68 +164,52 @@ impl Service<'_> {
         if let Some(mail) = self.session.mail.as_deref_mut() {
             mail.over = mail.over.or(over);
         }
-        if !relay::is_ours(&settings, &recipient.path) {
-            let to = Destination::Remote(recipient.path.clone());
-            return self.goes_to(recipient, vec![Way { to, sender: None }]);
-        }
-        let login = match recipient.path.place {
-            Place::Here => recipient.path.local.to_string(),
-            Place::Domain(_) | Place::Literal(_) => recipient.path.to_string(),
-        };
-        let name = account::name(login.as_bytes(), Home::default(), &settings);
-        let user = name.as_ref().map(|name| name.asked.clone());
-        self.whom(recipient, name);
-        let Some(user) = user else { return self.unknown() };
-        let ticket = self.ticket();
-        match self.shared.helpers.last_mut() {
-            Some(helpers) => helpers.pool.submit(now, ticket, Question::Lookup { user }),
-            None => return Done::Now(Answer::Failed),
-        }
-        Done::Later
+        let octets = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref()?.size).unwrap_or(0);
+        let routing = Routing::begin(&recipient.path, octets, false, self.shared);
+        self.whom(recipient, Some(routing));
+        self.route(now, None)
     }
 
     /// It is this recipient that is being asked about.
-    fn whom(&mut self, recipient: Recipient, name: Option<Name>) {
+    fn whom(&mut self, recipient: Recipient, routing: Option<Routing>) {
         if let Some(mail) = self.session.mail.as_deref_mut() {
-            mail.asked = Some(Box::new((recipient, name)));
+            mail.asked = Some(Box::new((recipient, routing)));
         }
     }
 
-    fn nobody_is_asked(&mut self) -> Option<(Recipient, Option<Name>)> {
+    fn nobody_is_asked(&mut self) -> Option<(Recipient, Option<Routing>)> {
         self.session.mail.as_deref_mut()?.asked.take().map(|asked| *asked)
     }
 
-    fn unknown(&mut self) -> Said {
-        let said = self.refused(Reply::new(550, 1, 1, "No such user here"));
-        self.nobody_is_asked();
-        said
+    /// Whether a recipient is on its way to where it leads.
+    pub(super) fn is_routing(&self) -> bool {
+        let asked = self.session.mail.as_deref().and_then(|mail| mail.asked.as_deref());
+        asked.is_some_and(|(_, routing)| routing.is_some())
     }
 
-    /// It is known where a recipient's mail goes.
-    fn goes_to(&mut self, recipient: Recipient, ways: Vec<Way>) -> Said {
-        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
-        mail.recipients.push(To { recipient, ways });
-        Done::Now(Answer::Go)
-    }
-
-    /// An authenticator has spoken about a recipient.
-    pub(super) fn found(&mut self, verdict: Verdict) -> Said {
-        match verdict {
-            Verdict::Accepted(account) => {
-                let Some((recipient, Some(name))) = self.nobody_is_asked() else { return Done::Now(Answer::Failed) };
-                if let Err(why) = account::place(&name, &account, &self.session.settings) {
-                    if self.has_line(Event::Trouble) {
-                        log::error!("smtp {} {}: {}", self.id, printable(name.shown().as_bytes()), visible(&why));
-                    }
+    /// A recipient begins its way, or goes on by what was answered.
+    pub(super) fn route(&mut self, now: Instant, outcome: Option<Outcome>) -> Said {
+        let ticket = self.ticket();
+        let asked = self.session.mail.as_deref_mut().and_then(|mail| mail.asked.as_deref_mut());
+        let Some((_, Some(routing))) = asked else { return Done::Now(Answer::Failed) };
+        let step = match outcome {
+            Some(outcome) => routing.told(now, outcome, ticket, self.shared),
+            None => routing.go_on(now, ticket, self.shared),
+        };
+        match step {
+            Step::Asked => Done::Later,
+            Step::Settled(Ok(ways)) => {
+                let asked = self.nobody_is_asked();
+                let (Some(mail), Some((recipient, _))) = (self.session.mail.as_deref_mut(), asked) else {
                     return Done::Now(Answer::Failed);
-                }
-                let to = Destination::Mailbox(name, Arc::new(account));
-                self.goes_to(recipient, vec![Way { to, sender: None }])
+                };
+                mail.recipients.push(To { recipient, ways });
+                Done::Now(Answer::Go)
             }
-            Verdict::Refused => self.unknown(),
-            Verdict::Unavailable | Verdict::Verifier(..) => {
+            Step::Settled(Err(reply)) => {
+                let said = self.refused(reply);
                 self.nobody_is_asked();
-                Done::Now(Answer::Failed)
+                said
             }
         }
     }
@@ -231,13 +217,14 @@ impl Service<'_> {
     /// Its text comes next.
     pub(super) fn begin(&mut self) -> Said {
         let body = self.shared.transit.body();
-        match self.session.mail.as_deref_mut() {
-            Some(mail) => {
-                mail.body = Some(body);
-                Done::Now(Answer::Go)
-            }
-            None => Done::Now(Answer::Failed),
+        let host = self.session.settings.main_domain();
+        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
+        mail.body = Some(body);
+        if self.face == Face::Submission {
+            let date = received::date(seconds(SystemTime::now()));
+            mail.submitted = Some(Box::new(Submitted::new(&date, &format!("<{}@{host}>", mail.id))));
         }
+        Done::Now(Answer::Go)
     }
 
     /// Whether there is no room for text just now.
@@ -256,43 +243,101 @@ impl Service<'_> {
     /// Takes a piece of text.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Flow {
         let ticket = self.ticket();
-        let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return Flow::More };
-        let flow = body.take(bytes, ticket, self.shared);
+        let Some(Mail { body: Some(body), held, submitted, .. }) = self.session.mail.as_deref_mut() else {
+            return Flow::More;
+        };
+        let flow = match submitted {
+            None => body.take(bytes, ticket, self.shared),
+            Some(submitted) => {
+                let mut kept = Vec::with_capacity(bytes.len());
+                submitted.feed(bytes, &mut kept);
+                body.take(&kept, ticket, self.shared)
+            }
+        };
         *held = flow == Flow::Hold;
         flow
     }
 
+    /// Whether its sender is held until something is done with its text.
+    pub(super) fn is_held(&self) -> bool {
+        self.session.mail.as_deref().is_some_and(|mail| mail.held)
+    }
+
     /// What its sender was held for.
-    pub(super) fn room(&mut self, progress: Progress) {
+    pub(super) fn room(&mut self, progress: Option<Progress>) {
         let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return };
-        body.told(progress);
+        match progress {
+            Some(progress) => body.told(progress),
+            None => body.lost(),
+        }
         *held = false;
     }
 
-    /// The text is whole: it is delivery's now.
+    /// The text is whole, but perhaps for what a user's message lacked to its very end.
     pub(super) fn commit(&mut self, tally: Tally) -> Said {
         self.shared.counts.smtp.bare += tally.bare;
         self.shared.counts.smtp.nuls += tally.nuls;
+        self.session.committing = true;
+        let mut rest = Vec::new();
+        if let Some(submitted) = self.session.mail.as_deref_mut().and_then(|mail| mail.submitted.take()) {
+            submitted.finish(&mut rest);
+        }
+        if !rest.is_empty() && self.take(&rest) == Flow::Hold {
+            if let Some(mail) = self.session.mail.as_deref_mut() {
+                mail.whole = Some(Box::new(tally));
+            }
+            return Done::Later;
+        }
+        self.hand_over(tally)
+    }
+
+    /// What the end of a text was held for has been done: the text is whole.
+    pub(super) fn end_taken(&mut self) -> Option<Said> {
+        let tally = self.session.mail.as_deref_mut()?.whole.take()?;
+        Some(self.hand_over(*tally))
+    }
+
+    /// It is delivery's now.
+    fn hand_over(&mut self, tally: Tally) -> Said {
         let posted_secs = seconds(SystemTime::now());
         let Some(mail) = self.session.mail.as_deref() else { return Done::Now(Answer::Failed) };
-        let with = self.with(mail);
-        let received = self.received(mail, with, posted_secs);
-        let came = self.told_how(with);
+        let received = self.received(mail, posted_secs);
+        let came = self.came_by(mail).into();
+        let hold = mail.over.map(|over| format!("{} is used up", over.setting()).into());
         let ticket = self.ticket();
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
         let (Some(body), Some(sender)) = (mail.body.take(), mail.sender.take()) else {
             return Done::Now(Answer::Failed);
         };
         let recipients = std::mem::take(&mut mail.recipients);
-        let hold = mail.over.map(|over| format!("more recipients than {} allows", over.setting()).into());
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
-        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
-        self.session.committing = true;
+        let parcel =
+            Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
         self.shared.transit.dispatch(ticket, parcel);
         Done::Later
     }
 
+    fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {
+        let hello = self.session.hello.as_deref();
+        let from = match self.session.peer {
+            Peer::Host(address) => From::Client {
+                hello: hello.map_or("unknown", |hello| &hello.name),
+                name: self.session.host.as_deref(),
+                address,
+            },
+            Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
+        };
+        let with = self.with(mail);
+        let recipient = match &mail.recipients[..] {
+            [only] => Some(only.recipient.path.to_string()),
+            _ => None,
+        };
+        let by = self.session.settings.main_domain();
+        Received { from, by, with, id: &mail.id, recipient: recipient.as_deref(), posted_secs }.written().into()
+    }
+
+    /// By which protocol it comes.
     fn with(&self, mail: &Mail) -> With {
         With {
             lmtp: self.face == Face::Lmtp,
@@ -303,31 +348,10 @@ impl Service<'_> {
         }
     }
 
-    /// How a message came, for whoever looks at the queue.
-    fn told_how(&self, with: With) -> Box<str> {
-        let user = self.session.user.as_deref().map_or_else(String::new, |user| format!(" as {user}"));
-        match self.session.peer {
-            Peer::Host(address) => format!("{} from {}{user}", with.keyword(), address.to_canonical()).into(),
-            Peer::Program(uid) => format!("{} from a program of uid {uid}{user}", with.keyword()).into(),
-        }
-    }
-
-    fn received(&self, mail: &Mail, with: With, posted_secs: i64) -> Box<[u8]> {
-        let hello = self.session.hello.as_deref();
-        let from = match self.session.peer {
-            Peer::Host(address) => From::Client {
-                hello: hello.map_or("unknown", |hello| &hello.name),
-                name: self.session.host.as_deref(),
-                address,
-            },
-            Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
-        };
-        let recipient = match &mail.recipients[..] {
-            [only] => Some(only.recipient.path.to_string()),
-            _ => None,
-        };
-        let by = self.session.settings.main_domain();
-        Received { from, by, with, id: &mail.id, recipient: recipient.as_deref(), posted_secs }.written().into()
+    /// How it came, for people: `ESMTPSA from 192.0.2.1 (mx.example.org) as ann`.
+    fn came_by(&self, mail: &Mail) -> String {
+        let who = self.session.user.as_deref().map(|user| format!(" as {}", printable(user.as_bytes())));
+        format!("{} from {}{}", self.with(mail).keyword(), self.session.from(), who.unwrap_or_default())
     }
 
     /// It is known what became of a message.
