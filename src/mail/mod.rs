@@ -14,4 +14,5 @@ pub mod outgoing;
 pub mod received;
 pub mod respond;
 pub mod status;
+pub mod submitted;
 pub mod undots;

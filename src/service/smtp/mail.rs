@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Peer, Said, Service};
 use crate::mail::address::Place;
-use crate::mail::received::{From, Received, With};
+use crate::mail::received::{self, From, Received, With};
+use crate::mail::submitted::Submitted;
 use crate::mail::undots::Tally;
 use crate::net::stream::{Done, Flow};
 use crate::protocol::helper::{Question, Verdict};
@@ -40,6 +41,10 @@ pub(super) struct Mail {
     asked: Option<Box<(Recipient, Option<Name>)>>,
     /// Its text.
     body: Option<Body>,
+    /// What is done to a user's message as it passes.
+    submitted: Option<Box<Submitted>>,
+    /// Its text is whole but for the last of what a user's message lacked, which is being taken.
+    whole: Option<Box<Tally>>,
     /// With its recipients its sender is over his bound: it is kept until an operator has looked at it.
     over: Option<Over>,
     /// Its sender is held until there is room for text.
@@ -56,6 +61,11 @@ struct Line {
 }
 
 impl Mail {
+    /// Bytes of its text so far.
+    pub(super) fn octets(&self) -> u64 {
+        self.body.as_ref().map_or(0, Body::bytes)
+    }
+
     /// Bytes that it holds besides its text.
     pub(super) fn held(&self) -> usize {
         size_of::<Mail>() + self.id.len() + self.recipients.capacity() * size_of::<To>()
@@ -86,6 +96,8 @@ impl Service<'_> {
             recipients: Vec::new(),
             asked: None,
             body: None,
+            submitted: None,
+            whole: None,
             over: None,
             held: false,
             line: None,
@@ -224,13 +236,14 @@ impl Service<'_> {
     /// Its text comes next.
     pub(super) fn begin(&mut self) -> Said {
         let body = self.shared.transit.body();
-        match self.session.mail.as_deref_mut() {
-            Some(mail) => {
-                mail.body = Some(body);
-                Done::Now(Answer::Go)
-            }
-            None => Done::Now(Answer::Failed),
+        let host = self.session.settings.main_domain();
+        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
+        mail.body = Some(body);
+        if self.face == Face::Submission {
+            let date = received::date(seconds(SystemTime::now()));
+            mail.submitted = Some(Box::new(Submitted::new(&date, &format!("<{}@{host}>", mail.id))));
         }
+        Done::Now(Answer::Go)
     }
 
     /// Whether there is no room for text just now.
@@ -249,8 +262,17 @@ impl Service<'_> {
     /// Takes a piece of text.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Flow {
         let ticket = self.ticket();
-        let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return Flow::More };
-        let flow = body.take(bytes, ticket, self.shared);
+        let Some(Mail { body: Some(body), held, submitted, .. }) = self.session.mail.as_deref_mut() else {
+            return Flow::More;
+        };
+        let flow = match submitted {
+            None => body.take(bytes, ticket, self.shared),
+            Some(submitted) => {
+                let mut kept = Vec::with_capacity(bytes.len());
+                submitted.feed(bytes, &mut kept);
+                body.take(&kept, ticket, self.shared)
+            }
+        };
         *held = flow == Flow::Hold;
         flow
     }
@@ -262,10 +284,32 @@ impl Service<'_> {
         *held = false;
     }
 
-    /// The text is whole: it is delivery's now.
+    /// The text is whole, but perhaps for what a user's message lacked to its very end.
     pub(super) fn commit(&mut self, tally: Tally) -> Said {
         self.shared.counts.smtp.bare += tally.bare;
         self.shared.counts.smtp.nuls += tally.nuls;
+        self.session.committing = true;
+        let mut rest = Vec::new();
+        if let Some(submitted) = self.session.mail.as_deref_mut().and_then(|mail| mail.submitted.take()) {
+            submitted.finish(&mut rest);
+        }
+        if !rest.is_empty() && self.take(&rest) == Flow::Hold {
+            if let Some(mail) = self.session.mail.as_deref_mut() {
+                mail.whole = Some(Box::new(tally));
+            }
+            return Done::Later;
+        }
+        self.hand_over(tally)
+    }
+
+    /// What the end of a text was held for has been done: the text is whole.
+    pub(super) fn end_taken(&mut self) -> Option<Said> {
+        let tally = self.session.mail.as_deref_mut()?.whole.take()?;
+        Some(self.hand_over(*tally))
+    }
+
+    /// It is delivery's now.
+    fn hand_over(&mut self, tally: Tally) -> Said {
         let posted_secs = seconds(SystemTime::now());
         let Some(mail) = self.session.mail.as_deref() else { return Done::Now(Answer::Failed) };
         let received = self.received(mail, posted_secs);
@@ -279,7 +323,6 @@ impl Service<'_> {
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
         let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, posted_secs, is_ours, body };
-        self.session.committing = true;
         self.shared.transit.dispatch(ticket, parcel);
         Done::Later
     }

@@ -30,14 +30,14 @@ use super::control::Never;
 use super::deliver::Dispatched;
 use super::entering::Entering;
 use super::noise::Event;
-use super::{Outcome, Shared, relay};
+use super::{Channel, Outcome, Shared, relay};
 use crate::mail::undots::Bare;
 use crate::net::sock::Sock;
 use crate::net::stream::{Done, Flow, Host, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, UnixStream, watch};
-use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp};
+use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp, reply};
 use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::rules::places::Kind;
@@ -333,7 +333,11 @@ impl Conversation {
         let outcome = match outcome {
             Outcome::Body(progress) => {
                 service.room(progress);
-                self.stream.release();
+                match service.end_taken() {
+                    Some(Done::Later) => {}
+                    Some(done) => self.stream.answer(done),
+                    None => self.stream.release(),
+                }
                 return true;
             }
             outcome => outcome,
@@ -378,6 +382,21 @@ impl Conversation {
         self.stream.is_tls()
     }
 
+    /// What there is to say of it as a connection.
+    pub fn channel(&self, now: Instant) -> Channel {
+        let Session { began, user, mail, accepted, .. } = &self.session;
+        Channel {
+            service: "smtp",
+            peer: self.session.from(),
+            user: user.as_deref().map(|user| printable(user.as_bytes())),
+            state: self.stream.activity(),
+            tls: self.stream.is_tls(),
+            age: now.saturating_duration_since(*began),
+            messages: *accepted,
+            octets: mail.as_deref().map_or(0, Mail::octets),
+        }
+    }
+
     /// It is over: the line for the log.
     pub fn farewell(self, id: Id, now: Instant, shared: &mut Shared) {
         let Session { peer, began, accepted, refused, secured, .. } = &self.session;
@@ -385,7 +404,11 @@ impl Conversation {
         let how = if *secured { "tls" } else { "plain" };
         let who = self.session.user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let from = self.session.from();
-        let parting = self.stream.machine().parting().map_or_else(String::new, |reply| format!("; {reply}"));
+        let parting = self.stream.machine().parting();
+        if parting.is_some_and(|why| [&reply::BARE_NEWLINE, &reply::NUL_IN_TEXT].contains(&why)) {
+            shared.counts.smtp.rejected += 1;
+        }
+        let parting = parting.map_or_else(String::new, |reply| format!("; {reply}"));
         let address = match peer {
             Peer::Host(address) => Some(*address),
             Peer::Program(_) => None,
