@@ -22,9 +22,10 @@ use crate::protocol::smtp::{Answer, Face};
 use crate::rules::domains::{Home, Name};
 use crate::rules::relay::Gate;
 use crate::rules::sending::Over;
-use crate::service::deliver::{Body, Destination, Dispatched, Parcel, Progress, To};
+use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
+use crate::service::route::{Destination, Way};
 use crate::service::{Shared, account};
 use crate::settings::Settings;
 use crate::text::printable::{printable, visible};
@@ -169,8 +170,8 @@ impl Service<'_> {
             mail.over = mail.over.or(over);
         }
         if !relay::is_ours(&settings, &recipient.path) {
-            let destinations = vec![Destination::Remote(recipient.path.clone())];
-            return self.goes_to(recipient, destinations);
+            let to = Destination::Remote(recipient.path.clone());
+            return self.goes_to(recipient, to);
         }
         let login = match recipient.path.place {
             Place::Here => recipient.path.local.to_string(),
@@ -206,9 +207,9 @@ impl Service<'_> {
     }
 
     /// It is known where a recipient's mail goes.
-    fn goes_to(&mut self, recipient: Recipient, destinations: Vec<Destination>) -> Said {
+    fn goes_to(&mut self, recipient: Recipient, to: Destination) -> Said {
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
-        mail.recipients.push(To { recipient, destinations });
+        mail.recipients.push(To { recipient, ways: vec![Way { to, sender: None }] });
         Done::Now(Answer::Go)
     }
 
@@ -223,7 +224,7 @@ impl Service<'_> {
                     }
                     return Done::Now(Answer::Failed);
                 }
-                self.goes_to(recipient, vec![Destination::Mailbox(name, Arc::new(account))])
+                self.goes_to(recipient, Destination::Mailbox(name, Arc::new(account)))
             }
             Verdict::Refused => self.unknown(),
             Verdict::Unavailable | Verdict::Verifier(..) => {
@@ -277,10 +278,18 @@ impl Service<'_> {
         flow
     }
 
+    /// Whether its sender is held until something is done with its text.
+    pub(super) fn is_held(&self) -> bool {
+        self.session.mail.as_deref().is_some_and(|mail| mail.held)
+    }
+
     /// What its sender was held for.
-    pub(super) fn room(&mut self, progress: Progress) {
+    pub(super) fn room(&mut self, progress: Option<Progress>) {
         let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return };
-        body.told(progress);
+        match progress {
+            Some(progress) => body.told(progress),
+            None => body.lost(),
+        }
         *held = false;
     }
 
@@ -313,7 +322,8 @@ impl Service<'_> {
         let posted_secs = seconds(SystemTime::now());
         let Some(mail) = self.session.mail.as_deref() else { return Done::Now(Answer::Failed) };
         let received = self.received(mail, posted_secs);
-        let is_ours = self.session.user.is_some();
+        let came = self.came_by(mail).into();
+        let hold = mail.over.map(|over| format!("{} is used up", over.setting()).into());
         let ticket = self.ticket();
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
         let (Some(body), Some(sender)) = (mail.body.take(), mail.sender.take()) else {
@@ -322,7 +332,8 @@ impl Service<'_> {
         let recipients = std::mem::take(&mut mail.recipients);
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
-        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, posted_secs, is_ours, body };
+        let parcel =
+            Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
         self.shared.transit.dispatch(ticket, parcel);
         Done::Later
     }
@@ -337,19 +348,30 @@ impl Service<'_> {
             },
             Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
         };
-        let with = With {
-            lmtp: self.face == Face::Lmtp,
-            extended: hello.is_some_and(|hello| hello.extended),
-            tls: self.session.secured,
-            login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
-            utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),
-        };
+        let with = self.with(mail);
         let recipient = match &mail.recipients[..] {
             [only] => Some(only.recipient.path.to_string()),
             _ => None,
         };
         let by = self.session.settings.main_domain();
         Received { from, by, with, id: &mail.id, recipient: recipient.as_deref(), posted_secs }.written().into()
+    }
+
+    /// By which protocol it comes.
+    fn with(&self, mail: &Mail) -> With {
+        With {
+            lmtp: self.face == Face::Lmtp,
+            extended: self.session.hello.as_deref().is_some_and(|hello| hello.extended),
+            tls: self.session.secured,
+            login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
+            utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),
+        }
+    }
+
+    /// How it came, for people: `ESMTPSA from 192.0.2.1 (mx.example.org) as ann`.
+    fn came_by(&self, mail: &Mail) -> String {
+        let who = self.session.user.as_deref().map(|user| format!(" as {}", printable(user.as_bytes())));
+        format!("{} from {}{}", self.with(mail).keyword(), self.session.from(), who.unwrap_or_default())
     }
 
     /// It is known what became of a message.

@@ -330,18 +330,20 @@ impl Conversation {
         }
         let face = self.stream.machine().face();
         let mut service = Service { session: &mut self.session, shared, id: ticket.id, now, face };
-        let outcome = match outcome {
-            Outcome::Body(progress) => {
-                service.room(progress);
-                match service.end_taken() {
-                    Some(Done::Later) => {}
-                    Some(done) => self.stream.answer(done),
-                    None => self.stream.release(),
-                }
-                return true;
+        if service.is_held() {
+            // Anything else with that ticket says that a job was lost.
+            let progress = match outcome {
+                Outcome::Body(progress) => Some(progress),
+                _ => None,
+            };
+            service.room(progress);
+            match service.end_taken() {
+                Some(Done::Later) => {}
+                Some(done) => self.stream.answer(done),
+                None => self.stream.release(),
             }
-            outcome => outcome,
-        };
+            return true;
+        }
         if !self.stream.is_owed() {
             return false;
         }
