@@ -215,6 +215,11 @@ impl Transit {
         (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
     }
 
+    /// A text of ours, of a few lines.
+    pub fn body_of(&self, text: &[u8]) -> Body {
+        Body::of(self.budget.clone(), text)
+    }
+
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.
     pub fn dispatch(&mut self, ticket: Ticket, parcel: Parcel) {
         self.inbox.push_back((ticket, parcel));
