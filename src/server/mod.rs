@@ -424,7 +424,10 @@ impl Server {
                 Newborn::Smtp { mut stream, peer, face, tls } => {
                     let settings = self.shared.settings.clone();
                     if let Err(denied) = relay::client(&mut self.shared, &settings, peer.ip()) {
-                        log::debug!("smtp {}: {}", peer.ip(), denied.trail);
+                        let address = peer.ip().to_canonical();
+                        if self.shared.has_line(now, Event::Unwanted, Some(address)) {
+                            log::info!("smtp {address}: not served: {}", denied.trail);
+                        }
                         entry::turn_away(&mut stream, tls, &denied.reply);
                         self.shared.guard.leave(&settings, peer.ip());
                         self.shared.places.leave(smtp::kind(face));

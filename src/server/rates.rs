@@ -25,7 +25,7 @@ impl Rates {
         if self.0.len() >= KEPT {
             self.0.pop_front();
         }
-        // All at once: growing would take twice as much.
+        // As much as there will be, and not the next power of two.
         self.0.reserve_exact(KEPT - self.0.len());
         self.0.push_back((now, counts));
     }

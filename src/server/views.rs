@@ -458,6 +458,19 @@ fn limits(shared: &Shared, report: &mut Report) {
     let (names, pending) = shared.guard.names.len();
     report.add("access.names_known", names);
     report.add("access.names_pending", pending);
+    let relaying = shared.counts.relaying;
+    report.add("relaying.banned_clients", relaying.banned_clients);
+    report.add("relaying.banned_senders", relaying.banned_senders);
+    report.add("relaying.banned_recipients", relaying.banned_recipients);
+    report.add("relaying.not_theirs", relaying.not_theirs);
+    report.add("relaying.denied", relaying.denied);
+    report.add("relaying.relayed", relaying.relayed);
+    report.add("relaying.over_messages", relaying.over_messages);
+    report.add("relaying.over_recipients", relaying.over_recipients);
+    let (accounts, places) = shared.guard.sending.len();
+    report.add("relaying.accounts_remembered", accounts);
+    report.add("relaying.prefixes_remembered", places);
+    report.add("relaying.readers_remembered", shared.guard.popped.len());
 }
 
 #[cfg(test)]
