@@ -110,6 +110,7 @@ impl Server {
         report.add("logins.denied", counts.denied);
         report.add("logins.unavailable", counts.unavailable);
         relaying(&counts.relaying, report);
+        self.delivery(report);
         self.works(report);
         report.add("memory.resident_kb", resident_kb());
         report.table(
@@ -125,6 +126,25 @@ impl Server {
             ]),
         );
         report.table("volumes", VOLUMES, self.volume_lines());
+    }
+
+    /// Mail on its way to its drops.
+    fn delivery(&self, report: &mut Report) {
+        let transit = &self.shared.transit;
+        let counts = &transit.counts;
+        report.add("delivery.kept", counts.accepted);
+        report.add("delivery.refused", counts.refused);
+        report.add("delivery.unknown", counts.unknown);
+        report.add("delivery.delivered", counts.delivered);
+        report.add("delivery.deferred", counts.deferred);
+        report.add("delivery.failed", counts.failed);
+        report.add("delivery.dropped", counts.dropped);
+        report.add("delivery.bytes", counts.bytes);
+        report.add("delivery.syncs", counts.syncs);
+        report.add("delivery.bodies_kb", kb(transit.held()));
+        report.add("delivery.open_intents", transit.open_intents());
+        report.add("queue.waiting", transit.table().len());
+        report.add("queue.put_there", counts.queued);
     }
 
     /// Mail that comes in.
