@@ -222,3 +222,45 @@ def statistics(bench):
     same(site.tell("statistics", "-x").returncode, 2, "a wrong option")
     done = site.tell("statistics", "--folder", "/nowhere", "hour")
     check(done.returncode == 1 and b"/nowhere" in done.stderr, done.stderr)
+
+
+@test("tellsmtp: the queue is listed and shown; a change by filter counts first and needs the count, or --yes")
+def queue(bench):
+    site = served(bench, oneline_stats="true")
+    same(told(site, "queue"), {"messages": 0, "queue": []}, "an empty queue")
+    with client(site) as smtp:
+        for number in range(3):
+            smtp.sendmail(f"ann{number}@a.test", ["bob@there.example", "eve@there.example"], b"Subject: x\r\n\r\nx\r\n")
+        smtp.sendmail("one@a.test", ["ann@example.test"], b"Subject: x\r\n\r\nx\r\n")
+
+    def ids(*filters):
+        return [row["id"] for row in told(site, "queue", *filters)["queue"]]
+
+    # What is being tried is in no list until its try has ended.
+    wait_for("all wait", lambda: len(ids()) == 3)
+    first = ids("from=ann0@*")[0]
+    shown = told(site, "queue", "show", first.lower())
+    same((shown["id"], shown["from"], [row["address"] for row in shown["who"]]),
+         (first, "ann0@a.test", ["bob@there.example", "eve@there.example"]), "one message")
+    check(all(row["state"] == "deferred" and row["why"].startswith("4.4.0 ") for row in shown["who"]), shown)
+    same((ids("older=1d"), ids("to=x*"), len(ids("to=EVE@*", "state=deferred"))), ([], [], 3), "filters")
+    same(told(site, "queue", "hold", first)["recipients"], 2, "hold")
+    same(ids("state=held"), [first], "held")
+    same(told(site, "queue", "release", "state=held")["would_change"], 1, "release, counted")
+    same(ids("state=held"), [first], "and not done")
+    refused(site, "queue", "release", "state=held", "5", saying="none was changed")
+    same(told(site, "queue", "release", "state=held", "1")["changed"], 1, "release")
+    wait_for("all wait again", lambda: len(ids("state=deferred")) == 3)
+    same(told(site, "queue", "delete", "from=ann1@*,ann2@*", "--yes")["left_queue"], 2, "delete")
+    same(ids(), [first], "what is left")
+    refused(site, "queue", "show", "ABC", saying="no such message")
+    check(first in tell(site, "trace", "ann0@a.test").stdout.decode().split("in the queue:")[1], "trace asks the queue")
+    # Each message that was accepted, and each recipient's end, has its line.
+    day = next(name for name in os.listdir(site.work) if name.startswith("dm") and name.endswith(".log"))
+    wait_for("the lines", lambda: log(site, day).count("\n") == 5)
+    lines = log(site, day).splitlines()
+    check(all(LINE.fullmatch(line) for line in lines), lines)
+    same(sorted(line.split()[1] for line in lines), ["recv", "sent", "sent", "sent", "sent"], "classes")
+    done = site.tell("statistics", "-u", "-dall", "--json", "hour")
+    names = {name["name"]: name for name in json.loads(done.stdout)["names"]}
+    same(names["one@a.test"]["recv"]["messages"]["total"], 1, "what reached its drop")
