@@ -33,6 +33,8 @@ const TLS_BUDGET: usize = 3700;
 /// What rustls keeps for a connection: it does not say, so this is measured.
 const TLS_STATE: usize = 3300;
 
+/// A count whose growth is shown, and what it is called.
+type Rate = (&'static str, fn(&Counts) -> u64);
 /// The columns of rates.
 const RATES: &[&str] = &["what", "last_minute", "last_5_minutes", "since_start"];
 /// The columns of volumes.
@@ -212,10 +214,10 @@ impl Server {
         report.add("loop.late_answers", shared.counts.late);
     }
 
-    fn rate_lines(&self, of: &[(&str, fn(&Counts) -> u64)]) -> Vec<Vec<Value>> {
+    fn rate_lines(&self, of: &[Rate]) -> Vec<Vec<Value>> {
         let (now, counts) = (self.lp.now(), self.shared.counts);
         let [minute, five] = WINDOWS.map(|window| self.rates.before(now, window));
-        let line = |(what, of): &(&str, fn(&Counts) -> u64)| {
+        let line = |(what, of): &Rate| {
             let total = of(&counts);
             vec![(*what).into(), (total - of(&minute)).into(), (total - of(&five)).into(), total.into()]
         };
