@@ -58,7 +58,13 @@ impl Server {
                 Ok(message) => drop(message.relaying(self.lp.now(), &self.shared, &mut report)),
                 Err(why) => return Some(Err(vec![why])),
             },
-            Order::Queue(_) => return Some(Err(vec!["there is no queue yet".to_owned()])),
+            Order::Queue(ask) => {
+                if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
+                    conversation.begin_queue(ticket, ask, &mut self.shared);
+                    self.lp.wake(ticket.id);
+                }
+                return None;
+            }
             Order::Mem => return self.mem(ticket),
             Order::Users(pattern) => {
                 if let Err(why) = self.users(pattern.as_deref(), &mut report) {

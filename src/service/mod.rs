@@ -18,6 +18,7 @@
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `robot.rs`   | programs that are given mail                                                       |
 //! | `why.rs`     | which rules a message would meet, for operators                                        |
+//! | `waiting.rs` | orders about messages that wait in the queue                                           |
 //! | `traffic.rs` | what becomes of messages, for the statistics                                           |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
@@ -38,6 +39,7 @@ pub mod robot;
 pub mod route;
 pub mod smtp;
 pub mod traffic;
+pub mod waiting;
 pub mod why;
 
 use std::collections::{HashSet, VecDeque};
@@ -112,6 +114,8 @@ pub enum Outcome {
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
     Told(Told),
+    /// The messages of the queue that an order means.
+    Chosen(Vec<String>),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
     /// What a sender of text was held for.

@@ -240,6 +240,11 @@ impl Transit {
         QueueOf(self.stores.clone())
     }
 
+    /// The volume that the queue lies on.
+    pub fn volume(&self) -> u64 {
+        self.stores.volume
+    }
+
     /// Bytes of text in memory.
     pub fn held(&self) -> usize {
         self.budget.held()

@@ -35,6 +35,7 @@ use crate::rules::domains::Home;
 use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
+use crate::rules::traffic::Class;
 use crate::service::robot::{self, Robot};
 use crate::service::route::{Destination, Routing, Step, Way};
 use crate::service::{Outcome, account};
@@ -483,6 +484,16 @@ impl Desk<'_> {
                 later(next_secs, "4.3.0 it is not known whether it is in the mailbox".to_owned())
             }
         };
+        let class = match (&to, recipient.kind) {
+            (State::Delivered, Kind::Remote) => Some(Class::Transferred),
+            (State::Delivered, _) => Some(Class::Received),
+            (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
+            _ => None,
+        };
+        if let Some(class) = class {
+            let address = std::iter::once(recipient.address.as_str());
+            self.shared.note(class, &run.id, message.text.bytes(), &message.sender, address);
+        }
         run.changes.push(Change { number, to });
         run.out -= 1;
         if run.out == 0 {
