@@ -121,7 +121,7 @@ fn the_defaults_are_what_the_manual_says() {
         (settings.smtp_header_lines, settings.smtp_header_kbytes, settings.smtp_line_bytes),
         (10_000, 1_024, 65_536)
     );
-    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, false));
+    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, HideAuth::Nobody));
     assert_eq!((settings.smtp_greeting_hold_secs, settings.smtp_greeting_secs), (0, 300));
     assert_eq!((settings.smtp_command_secs, settings.smtp_data_secs, settings.smtp_max_errors), (300, 180, 20));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
@@ -215,6 +215,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         ("forward_user_minutes 20", ":5:1: warning: forward_user_minutes means nothing without a forward_user"),
         ("ban_ip_except 192.0.2.1", ":5:1: warning: ban_ip_except means nothing without a ban_ip"),
         ("sends_per_hour 0\nsends_per_day 0\nsends_over hold", ":7:1: warning: sends_over means nothing while"),
+        ("hide_auth recentpop", ":5:1: warning: hide_auth means nothing as recentpop without a forward_user"),
         ("relay_to !a", ":5:10: error: relay_to: `!a` only excludes"),
         ("ban_ip 10.0.0.0/33", ":5:8: error: ban_ip: `10.0.0.0/33` has more than 32 bits"),
         ("sends_over drop", ":5:12: error: sends_over cannot be `drop`: it takes refuse, hold"),
@@ -230,7 +231,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         "forward_from_ip 127.0.0.1,192.168.1.*",
         "relay_to branch.example,*.branch.example",
         "ban_ip 192.0.2.0/24\nban_ip_except 192.0.2.1",
-        "forward_user *\nforward_user_minutes 20",
+        "forward_user *\nforward_user_minutes 20\nhide_auth RecentPop",
     ] {
         assert_eq!(said(line), [""; 0], "{line}");
     }
@@ -877,4 +878,21 @@ fn placed(bytes: &[u8]) {
         assert!(complaint.place.line > 0 || complaint.text.contains("is missing"), "{complaint}");
         assert!(!complaint.to_string().chars().any(char::is_control), "{complaint:?}");
     }
+}
+
+#[test]
+fn whoever_only_sends_needs_two_lines_of_a_configuration_that_may_be_wrong_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dmail.conf");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        office(&path).map_err(|complaint| complaint.to_string())
+    };
+    let found =
+        read("pop_port x\nhost_domain Example.com\nhost_domain b.org\npop_prot 1\nwork_path work\ntls_cert a\n")
+            .unwrap();
+    assert_eq!((found.domain.as_str(), found.work_path), ("example.com", dir.path().join("work")));
+    assert!(read("host_domain example.com\n").unwrap_err().ends_with("error: it names no host_domain or no work_path"));
+    assert!(read("host_domain a b c\nwork_path work\n").unwrap_err().contains(":1:"));
+    assert!(office(&dir.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
 }

@@ -82,6 +82,15 @@ pub enum Body<'a, D: Disk = RealDisk> {
     File(&'a D::File, Range<u64>),
 }
 
+impl<D: Disk> Clone for Body<'_, D> {
+    fn clone(&self) -> Self {
+        match self {
+            Body::Memory(bytes) => Self::Memory(bytes),
+            Body::File(file, range) => Self::File(file, range.clone()),
+        }
+    }
+}
+
 /// One message for one drop.
 pub struct Letter<'a, D: Disk = RealDisk> {
     /// What is written above the text.
@@ -700,8 +709,21 @@ pub struct Recovered {
 /// Settles what was open when the last server ended, before anything is served. `like` says how drops are locked and
 /// where bins are; each intent knows its drop. Waits for the disk: only in a job, or at start.
 pub fn recover<D: Disk>(intents: &Intents<D>, like: &Place) -> Recovered {
+    let recovered = recover_where(intents, like, |_| true);
+    // Nothing depends on it.
+    drop(intents.tidy());
+    recovered
+}
+
+/// The same, at any time, for the appends that a message of this recipient of the queue is part of: for whoever
+/// [`holds`](Intents::holds) him back. An append that is under way counts as locked.
+pub fn recover_for<D: Disk>(intents: &Intents<D>, like: &Place, queued: &Queued) -> Recovered {
+    recover_where(intents, like, |intent| intent.concerns(queued))
+}
+
+fn recover_where<D: Disk>(intents: &Intents<D>, like: &Place, which: impl Fn(&Intent) -> bool) -> Recovered {
     let mut recovered = Recovered::default();
-    for (id, intent) in intents.open_ones() {
+    for (id, intent) in intents.open_ones().into_iter().filter(|(_, intent)| which(intent)) {
         let place = Place { drop: intent.drop.clone(), owner: None, ..like.clone() };
         match recover_one(intents, &place, id, &intent) {
             Ok(found) => {
@@ -715,8 +737,6 @@ pub fn recover<D: Disk>(intents: &Intents<D>, like: &Place) -> Recovered {
             Err(refused) => recovered.waiting.push((place.drop, refused)),
         }
     }
-    // Nothing depends on it.
-    drop(intents.tidy());
     recovered
 }
 
