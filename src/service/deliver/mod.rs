@@ -56,10 +56,10 @@ use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::{self, Reply};
 use crate::settings::Settings;
-use crate::store::delivery::{Intents, recover};
+use crate::store::delivery::Intents;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
-use crate::store::queue::{Miss, Queue};
+use crate::store::queue::Queue;
 use crate::text::fault::Fault;
 pub use body::{Body, Progress};
 use body::{Budget, Waiting};
@@ -296,22 +296,12 @@ impl std::ops::Deref for QueueOf {
 
 /// What the last server left.
 fn heal(intents: &Intents, queue: &Queue, settings: &Settings, disk: &RealDisk) {
-    let recovered = recover(intents, &account::place_of(PathBuf::new(), settings));
+    let recovered = queue.recover(intents, &account::place_of(PathBuf::new(), settings), disk.now() / 1_000_000_000);
     if recovered.settled > 0 {
         log::info!("{} deliveries that the last server had begun are settled", recovered.settled);
     }
-    for (drop, refused) in recovered.waiting {
-        log::warn!(
-            "{}: what the last server had begun to deliver is settled with the next delivery: {refused:?}",
-            drop.display()
-        );
-    }
-    for (id, queued) in recovered.delivered {
-        match queue.note_found(disk.now() / 1_000_000_000, &queued) {
-            Ok(()) | Err(Miss::Gone) => intents.close(id),
-            // It stays open: the next try for one of them finds it.
-            Err(Miss::Damaged(fault) | Miss::Fault(fault)) => log::error!("the queue: {fault}"),
-        }
+    for (path, refused) in recovered.waiting {
+        log::warn!("{}: a delivery that the last server had begun waits to be settled: {refused:?}", path.display());
     }
 }
 

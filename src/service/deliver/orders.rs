@@ -9,7 +9,7 @@
 //!
 //! A delivery that is under way comes to its end.
 
-use crate::store::queue::{Change, Miss, Queue, Stage, State, Tally};
+use crate::store::queue::{Change, Miss, Queue, Stage, State};
 use crate::text::printable::visible;
 
 /// Recipients whose states are read at a time.
@@ -59,11 +59,6 @@ impl Deed {
     }
 }
 
-/// Whether nothing is left to be done for any recipient.
-pub(super) fn is_over(tally: &Tally) -> bool {
-    Stage::ALL.iter().all(|stage| stage.is_final() || tally.by_stage[*stage as usize] == 0)
-}
-
 impl Order {
     /// Does it. In a job.
     pub(super) fn obey(&self, queue: &Queue, now_secs: i64) -> Result<Obeyed, String> {
@@ -86,7 +81,7 @@ impl Order {
                 tally = noted.tally;
             }
         }
-        let gone = is_over(&tally) && queue.remove(&self.id).map_err(sentence)?;
+        let gone = tally.is_ended() && queue.remove(&self.id).map_err(sentence)?;
         Ok(Obeyed { changed, next_secs: tally.next_secs, gone })
     }
 }

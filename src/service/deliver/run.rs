@@ -18,11 +18,11 @@
 //! What failed or expired with nobody to tell is dropped.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::body::Text;
 use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
-use super::orders::is_over;
 use super::runner::{Desk, Doing, Finished, spot};
 use super::{Dispatched, Stores, ways};
 use crate::mail::address::{self, Address};
@@ -35,19 +35,23 @@ use crate::rules::domains::Home;
 use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
-use crate::service::Outcome;
 use crate::service::robot::{self, Robot};
 use crate::service::route::{Destination, Routing, Step, Way};
+use crate::service::{Outcome, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::queue::{Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, State, queued};
+use crate::store::maildrop::Place;
+use crate::store::queue::{Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, State, Tally, queued};
 use crate::text::printable::printable;
 
 /// Recipients in memory at a time, in a later round.
 pub const PAGE: u32 = 64;
 
-/// How long one waits of whom it is not known whether he has it, once he would have expired.
-const DOUBT_SECS: i64 = 3600;
+/// How long one waits of whom it is not known whether he has it, where the schedule does not say.
+const DOUBT_SECS: i64 = 300;
+
+/// The least time between two rounds.
+const LEAST_SECS: i64 = 5;
 
 /// A recipient who is tried.
 pub(super) struct Part {
@@ -88,6 +92,8 @@ pub(super) struct Found {
     known: Option<(Message, Envelope)>,
     rows: Vec<Row>,
     next_secs: Option<i64>,
+    /// It has left the queue.
+    gone: bool,
     /// Those that its queue has now besides it.
     bounces: Vec<String>,
 }
@@ -133,6 +139,11 @@ impl Run {
     pub(super) fn id(&self) -> &str {
         &self.id
     }
+
+    #[cfg(test)]
+    pub(super) fn address_of(&self, part: usize) -> &str {
+        &self.parts[part].recipient.address
+    }
 }
 
 /// What came of one try for one recipient.
@@ -164,8 +175,10 @@ impl Desk<'_> {
     pub(super) fn read_page(&mut self, at: usize) {
         let run = &self.runner.runs[at];
         let (id, from, all, secs) = (run.id.clone(), run.next, run.known.is_none(), self.secs);
+        let like = account::place_of(PathBuf::new(), &self.shared.settings);
         let volume = self.shared.transit.stores.volume;
-        let work = move |stores: &Stores, _: &_| Finished::Read(read(stores, &id, from, all, secs).map(Box::new));
+        let work =
+            move |stores: &Stores, _: &_| Finished::Read(read(stores, &like, &id, from, all, secs).map(Box::new));
         if self.job(Doing::Read(at), JobKind::Read, volume, work).is_err() {
             self.over(at, Next::Soon);
         }
@@ -176,8 +189,11 @@ impl Desk<'_> {
             Ok(found) => *found,
             Err(miss) => return self.missed(at, miss),
         };
-        let Found { known, rows, next_secs, bounces } = found;
+        let Found { known, rows, next_secs, gone, bounces } = found;
         self.begin_bounces(&bounces);
+        if gone {
+            return self.over(at, Next::Gone);
+        }
         let run = &mut self.runner.runs[at];
         if let Some((message, envelope)) = known {
             run.known = Some((Arc::new(message), Arc::new(envelope)));
@@ -424,26 +440,27 @@ impl Desk<'_> {
         };
         let silent = is_null || recipient.notify.is_some_and(|notify| !notify.failure);
         let shown = format!("delivery {}: {}", run.id, printable(recipient.address.as_bytes()));
-        let counts = &mut self.shared.transit.counts;
+        let super::Counts { deferred, failed, dropped, delivered, .. } = &mut self.shared.transit.counts;
         let mut lost = |why: String, expired: bool| {
             if silent {
-                counts.dropped += 1;
+                *dropped += 1;
                 log::warn!("{shown}: dropped, nobody is told: {why}");
                 return State::Dropped { why };
             }
-            counts.failed += 1;
+            *failed += 1;
             log::warn!("{shown}: its sender is told: {why}");
             // A recipient is lost once: his number is one that no other bounce has.
             if expired { State::Expired { why, bounce: 0 } } else { State::Failed { why, bounce: 0 } }
         };
-        let later = |next_secs, why: String| {
+        let mut later = |next_secs, why: String| {
+            *deferred += 1;
             log::info!("{shown}: deferred: {why}");
             State::Deferred { next_secs, tries, why }
         };
         let to = match (came.into(), verdict(tries)) {
             (Came::Delivered(stands), _) => {
                 log::info!("{shown}: delivered ({} bytes)", message.text.bytes());
-                counts.delivered += 1;
+                *delivered += 1;
                 run.stands.extend(stands);
                 State::Delivered
             }
@@ -480,20 +497,12 @@ impl Desk<'_> {
         let (id, secs) = (run.id.clone(), self.secs);
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
         let parts = std::mem::take(&mut run.parts);
-        // Those of one sender who are lost in one round are told of in one bounce, by the number of the first of them: nobody is
-        // lost twice.
-        let sender = |number: u32| parts.iter().find(|part| part.number == number).map(|part| part.sender(&envelope));
-        let mut firsts: Vec<(Option<&str>, u32)> = Vec::new();
-        for change in &mut changes {
-            if let State::Failed { bounce, .. } | State::Expired { bounce, .. } = &mut change.to {
-                let sender = sender(change.number);
-                *bounce = match firsts.iter().find(|(known, _)| *known == sender) {
-                    Some((_, first)) => *first,
-                    None => change.number,
-                };
-                firsts.push((sender, *bounce));
-            }
-        }
+        // Those who are lost at once are told of in one bounce: by sender, where forward lines have changed it.
+        let sender =
+            |change: &Change| parts.iter().find(|part| part.number == change.number).map(|part| part.sender(&envelope));
+        changes.sort_by(|one, other| sender(one).cmp(&sender(other)));
+        let changes: Vec<Vec<Change>> =
+            changes.chunk_by(|one, other| sender(one) == sender(other)).map(<[Change]>::to_vec).collect();
         self.shared.transit.counts.syncs += 1;
         let volume = self.shared.transit.stores.volume;
         let work =
@@ -551,7 +560,8 @@ impl Desk<'_> {
         }
         match next {
             Next::Gone => {}
-            Next::At(next_secs) => self.leave(&run.id, next_secs),
+            // What is due already, and was not tried, waits for something.
+            Next::At(next_secs) => self.leave(&run.id, next_secs.map(|secs| secs.max(self.secs + LEAST_SECS))),
             Next::Soon => self.leave_for_now(&run.id),
         }
     }
@@ -588,22 +598,32 @@ pub(super) fn address_of(text: &str) -> Option<Address> {
 }
 
 /// What a round needs to know. In a job.
-fn read(stores: &Stores, id: &str, from: u32, all: bool, secs: i64) -> Result<Found, Miss> {
+fn read(stores: &Stores, like: &Place, id: &str, from: u32, all: bool, secs: i64) -> Result<Found, Miss> {
     let queue = &stores.queue;
-    let found = queue.read(id).and_then(|found| {
-        if all && found.envelope.bounce_of.is_some() {
-            queue.told(id, secs)?;
-        }
-        let bounces = if all { tell(queue, id, &found.envelope, secs)? } else { Vec::new() };
-        let rows = queue.page(id, from, PAGE)?;
-        let text = if all { Some(queue.text(id)?) } else { None };
-        Ok((found, bounces, rows, text))
-    });
-    let (found, bounces, rows, text) = found.inspect_err(|miss| set_aside(queue, id, miss))?;
-    if is_over(&found.tally) && queue.remove(id)? {
-        return Err(Miss::Gone);
+    let mut found = queue.read(id)?;
+    if all && found.envelope.bounce_of.is_some() {
+        queue.told(id, secs)?;
     }
-    let next_secs = found.tally.next_secs;
+    let bounces = if all { tell(queue, id, &found.envelope, secs)? } else { Vec::new() };
+    let mut rows = queue.page(id, from, PAGE)?;
+    let mut doubt = false;
+    // Who may have his message already by a try whose end is not known is not tried before that is.
+    for row in rows.iter_mut().filter(|row| stores.intents.holds(&queued(id, row.number))) {
+        match queue.settle(&stores.intents, like, id, row.number, secs) {
+            Ok(true) => {}
+            Ok(false) => row.state = State::Delivered,
+            Err(miss) => {
+                log::warn!("the queue: {id}: {miss:?}");
+                row.state = State::Held { why: String::new() };
+                doubt = true;
+            }
+        }
+    }
+    let text = if all { Some(queue.text(id)?) } else { None };
+    // By now some may have become delivered or bounced.
+    found.tally = queue.read(id)?.tally;
+    let gone = found.tally.is_ended() && queue.remove(id)?;
+    let next_secs = if doubt { Some(secs + DOUBT_SECS) } else { found.tally.next_secs };
     let known = text.map(|text| {
         let message = Message {
             id: id.into(),
@@ -614,7 +634,7 @@ fn read(stores: &Stores, id: &str, from: u32, all: bool, secs: i64) -> Result<Fo
         };
         (message, found.envelope)
     });
-    Ok(Found { known, rows, next_secs, bounces })
+    Ok(Found { known, rows, next_secs, gone, bounces })
 }
 
 fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
@@ -632,14 +652,17 @@ fn wind_up(
     id: &str,
     envelope: &Envelope,
     secs: i64,
-    changes: &[Change],
+    changes: &[Vec<Change>],
     stands: &[Arc<Stand>],
 ) -> Result<Wound, Miss> {
     let queue = &stores.queue;
-    let noted = queue.note(id, secs, changes).inspect_err(|miss| set_aside(queue, id, miss))?;
+    let mut tally = Tally::default();
+    for changes in changes {
+        tally = queue.note(id, secs, changes).inspect_err(|miss| set_aside(queue, id, miss))?.tally;
+    }
     for stand in stands {
         if !stand.found.is_empty()
-            && let Err(Miss::Damaged(fault) | Miss::Fault(fault)) = queue.note_found(secs, &stand.found)
+            && let Err(fault) = queue.note_found(secs, &stand.found)
         {
             // It stays open: the next try for one of them finds it again.
             log::error!("the queue: {fault}");
@@ -648,8 +671,10 @@ fn wind_up(
         stand.noted(&stores.intents);
     }
     let bounces = tell(queue, id, envelope, secs)?;
-    let tally = if bounces.is_empty() { noted.tally } else { queue.read(id)?.tally };
-    let gone = is_over(&tally) && queue.remove(id)?;
+    if !bounces.is_empty() || stands.iter().any(|stand| !stand.found.is_empty()) {
+        tally = queue.read(id)?.tally;
+    }
+    let gone = tally.is_ended() && queue.remove(id)?;
     Ok(Wound { next_secs: tally.next_secs, gone, bounces })
 }
 

@@ -159,6 +159,13 @@ impl Runner {
         Runner::with(now, Clock::Test(now, secs))
     }
 
+    /// Whom an authenticator is asked about.
+    #[cfg(test)]
+    pub(super) fn user_of(&self, doing: &Doing) -> String {
+        let Doing::Find(run, part) = doing else { return String::new() };
+        self.runs[*run].address_of(*part).to_owned()
+    }
+
     fn with(now: Instant, clock: Clock) -> Runner {
         Runner {
             clock,
@@ -706,7 +713,12 @@ fn hold_back(queue: &queue::Queue, id: &str, recipients: usize, why: &str, secs:
 fn list(queue: &queue::Queue) -> Result<Vec<(String, Option<i64>)>, Fault> {
     let mut messages = Vec::new();
     queue.each(&mut |found| match found {
+        // Whose sender is still to be told is due for that.
+        queue::Found::Message(message) if message.tally.untold() > 0 => messages.push((message.id, Some(0))),
         queue::Found::Message(message) => messages.push((message.id, message.tally.next_secs)),
+        queue::Found::Aside(path) => {
+            log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display())
+        }
         queue::Found::SetAside(path, fault) => log::error!("the queue: {fault}; it is {} now", path.display()),
         queue::Found::Unread(id, fault) => {
             log::error!("the queue: {fault}");

@@ -3,19 +3,20 @@
 
 mod bodies;
 mod direct;
+mod queued;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::runner::Runner;
+use super::runner::{Doing, Runner};
 use super::*;
 use crate::mail::address::{self, Address};
 use crate::net::stream::{Flow, Readiness, Scratch, Turn};
 use crate::net::turn::{Entry, Id, Loop, Ticket};
 use crate::net::{Registry, Token};
-use crate::protocol::helper::Account;
+use crate::protocol::helper::{Account, Verdict};
 use crate::rules::domains::Home;
 use crate::service::route::Destination;
 use crate::service::{Outcome, Shared};
@@ -56,9 +57,12 @@ struct World {
     /// A conversation.
     client: Id,
     serial: u32,
+    begun: Instant,
     now: Instant,
     /// What came to the conversation.
     got: Vec<(Ticket, Outcome)>,
+    /// Whom the authenticator knows; `None`: it does not answer.
+    users: Option<Vec<&'static str>>,
     dir: tempfile::TempDir,
 }
 
@@ -86,7 +90,19 @@ impl World {
         }
         let (office, client) = (lp.insert(Nobody).unwrap(), lp.insert(Nobody).unwrap());
         let runner = Runner::at(now, EPOCH);
-        World { lp, shared, runner, office, client, serial: 0, now, got: Vec::new(), dir }
+        World {
+            lp,
+            shared,
+            runner,
+            office,
+            client,
+            serial: 0,
+            begun: now,
+            now,
+            got: Vec::new(),
+            users: Some(vec!["bob", "eve", "kim"]),
+            dir,
+        }
     }
 
     /// The server is stopped, or killed, and another begins where it was.
@@ -115,9 +131,34 @@ impl World {
                 self.got.push((ticket, outcome));
             }
         }
+        self.tell_users();
         self.shared.call_senders();
         self.runner.turn(self.office, self.now, &mut self.shared);
         moved || !self.shared.post.is_empty()
+    }
+
+    /// What an authenticator is asked is answered.
+    fn tell_users(&mut self) {
+        let asked = self.runner.doing.iter().filter(|(_, doing)| matches!(doing, Doing::Find(..)));
+        for (serial, user) in asked.map(|(serial, doing)| (*serial, self.runner.user_of(doing))).collect::<Vec<_>>() {
+            let verdict = match &self.users {
+                Some(users) if users.iter().any(|known| user == format!("{known}@example.test")) => {
+                    let user = user.split('@').next().unwrap_or_default().into();
+                    Verdict::Accepted(Account { user, path: None, uid: None, info: Vec::new() })
+                }
+                Some(_) => Verdict::Refused,
+                None => Verdict::Unavailable,
+            };
+            self.shared.post.push_back((Ticket { id: self.office, serial }, Outcome::Verdict(verdict)));
+        }
+    }
+
+    /// The files of the queue.
+    fn queue(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.shared.settings.work_path.join("queue")).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     /// Until nothing moves any more.
