@@ -12,7 +12,8 @@
 //! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
 //! | Tidy              | a job that empties the log of intents                   | nothing                           |
 //!
-//! Tries on behalf of the queue begin when the queue has been looked through; dispatched messages do not wait for that. Should a
+//! Nothing is written into the queue, and nothing of it tried, before it has been looked through: what a killed server was writing
+//! goes then. Messages that need the queue wait for that, or are refused when it fails; others do not. Should a
 //! fault of ours end this entry, the server makes another, which loads the queue again: what was under way then had its
 //! effect or has it with the next try, and who waited for an answer gets none.
 
@@ -135,6 +136,8 @@ pub struct Runner {
     /// Those whose senders wait, the first first.
     pub(super) answers: VecDeque<(Instant, usize, Ticket)>,
     loading: Loading,
+    /// Messages that need the queue, before it has been looked through.
+    unfiled: Vec<usize>,
     tidy: Option<Instant>,
     due: Option<Instant>,
 }
@@ -177,6 +180,7 @@ impl Runner {
             lanes: Lanes::default(),
             answers: VecDeque::new(),
             loading: Loading::From(now),
+            unfiled: Vec::new(),
             tidy: None,
             due: None,
         }
@@ -306,7 +310,7 @@ impl Desk<'_> {
         };
         match (doing, finished) {
             (Doing::Load, Some(Finished::Loaded(result))) => self.loaded(result),
-            (Doing::Load, _) => self.runner.loading = Loading::From(self.now + SPACE_LIFE),
+            (Doing::Load, _) => self.loaded(Err(lost("reading the queue"))),
             (Doing::Flush(pending), _) => self.flushed(pending, None),
             (Doing::Carry(drop), Some(Finished::Carried(carried))) => self.carried(drop, Ended::Carried(carried)),
             (Doing::Carry(drop), _) => self.carried(drop, Ended::Lost),
@@ -429,6 +433,9 @@ impl Desk<'_> {
 
     /// Writes its queue file.
     fn file(&mut self, at: usize) {
+        if self.runner.loading != Loading::Done {
+            return self.runner.unfiled.push(at);
+        }
         let pending = &mut self.runner.pending[at];
         let Some(message) = pending.message.clone() else { return };
         let (envelope, recipients, hold) = (pending.envelope.clone(), pending.recipients.clone(), pending.hold.clone());
@@ -560,8 +567,8 @@ impl Desk<'_> {
         self.runner.loading = Loading::Asked;
         let volume = self.shared.transit.stores.volume;
         let work = |stores: &Stores, _: &Pulse| Finished::Loaded(list(&stores.queue));
-        if self.job(Doing::Load, Kind::Read, volume, work).is_err() {
-            self.runner.loading = Loading::From(self.now + SPACE_LIFE);
+        if let Err(busy) = self.job(Doing::Load, Kind::Read, volume, work) {
+            self.loaded(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy:?}")))));
         }
     }
 
@@ -579,10 +586,16 @@ impl Desk<'_> {
                     self.leave(&id, due);
                 }
                 self.runner.loading = Loading::Done;
+                for at in std::mem::take(&mut self.runner.unfiled) {
+                    self.file(at);
+                }
             }
             Err(fault) => {
                 log::error!("the queue cannot be looked through: {fault}");
                 self.runner.loading = Loading::From(self.now + SPACE_LIFE);
+                for at in std::mem::take(&mut self.runner.unfiled) {
+                    self.answer(at, Dispatched::Refused(answer_to(&fault)));
+                }
             }
         }
     }
