@@ -11,5 +11,7 @@ pub mod identity;
 pub mod mailboxes;
 pub mod mbox;
 pub mod outgoing;
+pub mod received;
+pub mod respond;
 pub mod status;
 pub mod undots;

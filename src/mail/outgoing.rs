@@ -65,7 +65,7 @@ pub struct Handed {
 }
 
 /// The fields of a message, in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Header {
     /// Each with its name, its continuation lines and its last LF.
     fields: Vec<Vec<u8>>,
@@ -239,8 +239,9 @@ fn body_of<'f>(field: &'f [u8], name: &str) -> Option<(usize, &'f [u8])> {
 }
 
 impl Header {
-    fn has(&self, name: &str) -> bool {
-        self.fields.iter().any(|field| body_of(field, name).is_some())
+    /// How many fields have this name.
+    pub fn count(&self, name: &str) -> usize {
+        self.fields.iter().filter(|field| body_of(field, name).is_some()).count()
     }
 
     /// Where the first field is that says the message is sent on by somebody (RFC 5322 §3.6.6).
@@ -290,14 +291,14 @@ impl Header {
         let Lacking { from, date, id, .. } = *lacking;
         if let Some(mut at) = self.resent() {
             for (name, value) in [("Resent-From", from), ("Resent-Date", date), ("Resent-Message-ID", id)] {
-                if !self.has(name) {
+                if self.count(name) == 0 {
                     self.fields.insert(at, format!("{name}: {value}\n").into_bytes());
                     at += 1;
                 }
             }
         }
         for (name, value) in [("From", from), ("Date", date), ("Message-ID", id)] {
-            if !self.has(name) {
+            if self.count(name) == 0 {
                 self.fields.push(format!("{name}: {value}\n").into_bytes());
             }
         }

@@ -6,6 +6,7 @@
 //! | `bulletins.rs` | which bulletins a user still has                                                 |
 //! | `access.rs`    | whether a client may log in, in the manual's order                               |
 //! | `limits.rs`    | how many connections and sessions at a time, how often a user may log in         |
+//! | `places.rs`    | which kind of connections gets the places there are                              |
 //! | `penalty.rs`   | how long a guess of a password waits                                             |
 //! | `domains.rs`   | which user of which domain a login means                                         |
 //! | `stats.rs`     | what a session comes to in the statistics                                        |
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod logs;
 pub mod names;
 pub mod penalty;
+pub mod places;
 pub mod popped;
 pub mod recent;
 pub mod relay;

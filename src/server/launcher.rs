@@ -41,6 +41,7 @@ use super::start::ports;
 use crate::net::{child, listen};
 use crate::protocol::launcher::{Answer, PACKET, Request, decode_request, encode_answer};
 use crate::rules::names::drop_below;
+use crate::service::Services;
 use crate::service::helpers::Helpers;
 use crate::service::launcher::{Launcher, digest};
 use crate::service::robot::{self, Plan};
@@ -203,7 +204,8 @@ impl Keeper {
         match request {
             Request::Reload { in_force } => self.reload(in_force).map(|number| (number.into(), Vec::new())),
             Request::Bind(address) => {
-                let opens = |held: &Held| ports(&held.settings, true).iter().any(|port| port.address == address);
+                let opens =
+                    |held: &Held| ports(&held.settings, Services::All, true).iter().any(|port| port.address == address);
                 if !self.held.iter().any(opens) {
                     return Err(rule(format!("{address}: the configuration opens no such port")));
                 }
@@ -306,7 +308,7 @@ impl Keeper {
         if Path::new(name).file_name() != Some(name) || name.as_bytes().starts_with(b".") {
             return Err(rule(format!("{}: not the name of a program", name.display())));
         }
-        trusted_folder(approved)?;
+        settings::trust_folder(approved).map_err(rule)?;
         let found = match (uid, &settings.robot_user) {
             (Some(uid), _) if settings.user_robots && uid >= settings.min_uid => user::by_number(uid),
             (Some(uid), _) => return Err(rule(format!("user {uid} may have no programs run"))),
@@ -399,23 +401,6 @@ impl Keeper {
             false => Err(rule("its lock is another one now")),
         }
     }
-}
-
-/// Refuses a directory where anybody but root could put a program, or put another directory in its place.
-fn trusted_folder(path: &Path) -> Result<(), Refusal> {
-    for folder in path.ancestors() {
-        let about = std::fs::symlink_metadata(folder).map_err(system)?;
-        if !about.is_dir()
-            || about.uid() != 0
-            || about.mode() & 0o022 != 0 && (folder == path || about.mode() & 0o1000 == 0)
-        {
-            return Err(rule(format!(
-                "robot_path: {} must be a directory of root's where nobody else may write",
-                folder.display()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// A file of that user, of the directory's group, with mode 0600 and those bytes in it, which gets its name when it is

@@ -3,6 +3,8 @@
 //! | file         | what it is                                                                         |
 //! |--------------|--------------------------------------------------------------------------------------|
 //! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
+//! | `entering.rs` | how a client gets in, whatever it speaks: rules, penalties, authenticators              |
+//! | `smtp/`      | one client that brings mail: who it is, its message, where that goes                |
 //! | `deliver/`   | messages between DATA and their drops, and those that wait in the queue              |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
@@ -14,12 +16,15 @@
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `robot.rs`   | programs that are given mail                                                       |
+//! | `why.rs`     | which rules a message would meet, for operators                                        |
+//! | `traffic.rs` | what becomes of messages, for the statistics                                           |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
 pub mod account;
 pub mod cache;
 pub mod control;
 pub mod deliver;
+pub mod entering;
 pub mod errand;
 pub mod guard;
 pub mod helpers;
@@ -30,8 +35,12 @@ pub mod pop3;
 pub mod relay;
 pub mod robot;
 pub mod route;
+pub mod smtp;
+pub mod traffic;
+pub mod why;
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -46,8 +55,11 @@ use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
+use crate::protocol::smtp::{self as smtp_protocol, Face};
 use crate::rules;
 use crate::rules::flood::Flood;
+use crate::rules::places::{self, Places};
+use crate::rules::traffic::Record;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
 use crate::store::disk::RealDisk;
@@ -104,6 +116,8 @@ pub enum Outcome {
     Transit(Box<deliver::Done>),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
+    /// What the user of a program on this host is called.
+    Caller(std::io::Result<Option<String>>),
     /// A program was given a message: what became of it.
     Robot(rules::robot::Verdict),
     /// It is time to try once more.
@@ -156,6 +170,63 @@ pub struct Port {
     pub address: SocketAddr,
     /// TLS from the first byte.
     pub tls: bool,
+    /// Which protocol.
+    pub speaks: Speaks,
+}
+
+/// What is spoken at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// POP3.
+    Pop3,
+    /// SMTP or LMTP.
+    Smtp(Face),
+}
+
+impl Port {
+    /// The setting that opens it.
+    pub fn setting(self) -> &'static str {
+        match (self.speaks, self.tls) {
+            (Speaks::Pop3, false) => "pop_port",
+            (Speaks::Pop3, true) => "pops_port",
+            (Speaks::Smtp(Face::Mx), _) => "smtp_port",
+            (Speaks::Smtp(Face::Submission), false) => "submission_port",
+            (Speaks::Smtp(Face::Submission), true) => "smtps_port",
+            (Speaks::Smtp(Face::Lmtp), _) => "lmtp_port",
+        }
+    }
+
+    /// Which kind of connections come there.
+    pub fn kind(self) -> places::Kind {
+        match self.speaks {
+            Speaks::Pop3 => places::Kind::Readers,
+            Speaks::Smtp(face) => smtp::kind(face),
+        }
+    }
+}
+
+/// What is spoken there, for people.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.speaks {
+            Speaks::Pop3 => "POP3",
+            Speaks::Smtp(Face::Mx) => "SMTP",
+            Speaks::Smtp(Face::Submission) => "submission",
+            Speaks::Smtp(Face::Lmtp) => "LMTP",
+        };
+        write!(f, "{name}{} on {}", if self.tls { " over TLS" } else { "" }, self.address)
+    }
+}
+
+/// Which of its services a server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Services {
+    /// All that there are.
+    All,
+    /// POP3 alone.
+    Pop3,
+    /// SMTP and LMTP alone.
+    Smtp,
 }
 
 /// What a file looked like: it has changed when this differs.
@@ -172,8 +243,63 @@ pub enum Newborn {
         /// TLS from the first byte.
         tls: bool,
     },
+    /// A client that brings mail.
+    Smtp {
+        /// Its socket.
+        stream: TcpStream,
+        /// Where it is.
+        peer: SocketAddr,
+        /// Which of its faces SMTP shows there.
+        face: Face,
+        /// TLS from the first byte.
+        tls: bool,
+    },
+    /// A program on this host that brings mail.
+    Program(UnixStream),
     /// Somebody with orders.
     Control(UnixStream),
+}
+
+/// A connection, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// What is spoken there.
+    pub service: &'static str,
+    /// Who is at the other end.
+    pub peer: String,
+    /// Who has logged in.
+    pub user: Option<String>,
+    /// What it is about.
+    pub state: &'static str,
+    /// Within TLS.
+    pub tls: bool,
+    /// How long it has been there.
+    pub age: Duration,
+    /// Messages that went through it.
+    pub messages: u32,
+    /// Octets of mail: of POP3 all that were sent, of SMTP those of the message that is coming.
+    pub octets: u64,
+}
+
+/// Mail that came in, and what did not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mails {
+    /// Connections accepted, those of programs on this host with them.
+    pub connections: u64,
+    /// Messages accepted.
+    pub accepted: u64,
+    /// Their recipients.
+    pub recipients: u64,
+    /// Their octets.
+    pub octets: u64,
+    /// Senders, recipients and messages refused.
+    pub refused: u64,
+    /// Lone CRs and LFs that became line ends.
+    pub bare: u64,
+    /// NULs that were left out.
+    pub nuls: u64,
+    /// Conversations that ended because of a lone CR or LF, or a NUL.
+    pub rejected: u64,
 }
 
 /// How often access was limited, by what limited it.
@@ -247,6 +373,8 @@ pub struct Counts {
     pub late: u64,
     /// Messages in a drop that another program changed under us, and other such ends of a session.
     pub changed: u64,
+    /// Mail that came in.
+    pub smtp: Mails,
 }
 
 /// What all conversations share.
@@ -255,6 +383,10 @@ pub struct Shared {
     pub settings: Arc<Settings>,
     /// What follows from it for POP3.
     pub pop3: Arc<Rules>,
+    /// What follows from it for SMTP.
+    pub smtp: Arc<smtp_protocol::Rules>,
+    /// Which services there are.
+    pub services: Services,
     /// Certificates.
     pub tls: Option<Tls>,
     /// The bulletins there are.
@@ -275,24 +407,26 @@ pub struct Shared {
     pub newborn: Vec<Newborn>,
     /// Limits and penalties.
     pub guard: guard::Guard,
-    /// All connections are taken, and somebody waits to be accepted.
-    pub crowded: bool,
+    /// All connections that this kind may have are taken, and somebody of it waits to be accepted.
+    pub crowded: Option<places::Kind>,
     /// Logins that found the maildrop in use, and which: who has it?
     pub contested: Vec<(PathBuf, Ticket)>,
     /// Volumes of drops whose bins have less than `min_space`: never more than there are volumes.
     pub short: HashSet<u64>,
     /// Messages on their way to drops.
     pub transit: deliver::Transit,
+    /// What has become of messages in this turn, to be recorded.
+    pub traffic: Vec<Record>,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
     pub counts: Counts,
     /// What clients make happen, as far as it has lines in the log.
     pub flood: Flood<noise::Event>,
-    /// Conversations that are open now.
-    pub open: usize,
-    /// Most that may be.
-    pub cap: usize,
+    /// Conversations that are open now, and most that may be.
+    pub places: Places,
+    /// Connections of programs on this host that bring mail.
+    pub programs: usize,
     /// The number of control_group, where it is set.
     pub control_gid: Option<u32>,
     /// Control connections that are open now.
@@ -438,15 +572,18 @@ impl Shared {
             volumes: Vec::new(),
             newborn: Vec::new(),
             guard: guard::Guard::new(lp.now()),
-            crowded: false,
+            crowded: None,
             contested: Vec::new(),
             short: HashSet::new(),
             transit: deliver::Transit::open(lp.now(), &settings, &RealDisk::default()).unwrap(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),
-            open: 0,
-            cap: 100,
+            places: Places::default(),
+            programs: 0,
+            traffic: Vec::new(),
+            services: Services::All,
+            smtp: Shared::smtp_rules(&settings),
             control_gid: None,
             controls: 0,
             stopping: false,

@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use complaint::{Complaint, Level, Place};
-pub use judge::{Rights, judge, trust};
-pub use parse::{Loaded, load, load_by};
+pub use judge::{Rights, judge, trust, trust_folder};
+pub use parse::{Loaded, Office, load, load_by, office};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
@@ -106,6 +106,10 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Whose members may watch and do daily work.
     pub control_group: Option<Group>,
+    /// Whose members may leave messages in the drop directory.
+    pub submit_group: Option<Group>,
+    /// Seconds between looks at that directory.
+    pub pickup_secs: u64,
     /// A log that grew to so many kilobytes is renamed; 0 = never.
     pub log_max_size: u64,
     /// Statistics files; `None` = there are none.
@@ -201,6 +205,40 @@ pub struct Settings {
     pub pop_port: u16,
     /// Port of POP3 within TLS; 0 = off.
     pub pops_port: u16,
+    /// Port of SMTP for other servers; 0 = off.
+    pub smtp_port: u16,
+    /// Port of SMTP for users; 0 = off.
+    pub submission_port: u16,
+    /// The same within TLS; 0 = off.
+    pub smtps_port: u16,
+    /// Port of LMTP; 0 = off.
+    pub lmtp_port: u16,
+    /// Kilobytes of a message; 0 = no bound.
+    pub smtp_max_size: u64,
+    /// Recipients of a message.
+    pub max_rcpts: u16,
+    /// `Received:` lines of a message.
+    pub smtp_max_hops: u64,
+    /// Lines of a header.
+    pub smtp_header_lines: u64,
+    /// Kilobytes of a header.
+    pub smtp_header_kbytes: u64,
+    /// Bytes of a line of a message.
+    pub smtp_line_bytes: u64,
+    /// What becomes of lone CRs and LFs.
+    pub bare_newline: BareNewline,
+    /// From whom it is hidden that there is AUTH.
+    pub hide_auth: HideAuth,
+    /// Seconds for which a greeting is held back; 0 = it is not.
+    pub smtp_greeting_hold_secs: u64,
+    /// Seconds to the first command.
+    pub smtp_greeting_secs: u64,
+    /// Seconds to each further one.
+    pub smtp_command_secs: u64,
+    /// Seconds of silence within a message.
+    pub smtp_data_secs: u64,
+    /// Refused commands after which an SMTP client is closed.
+    pub smtp_max_errors: u16,
     /// Certificates, as written. Use [`tls_pairs`](Settings::tls_pairs).
     pub tls_cert: Vec<TlsFile>,
     /// Their keys, as written.
@@ -269,6 +307,28 @@ kind::choice! {
         Local = "local",
         /// Everybody.
         Always = "always",
+    }
+}
+
+kind::choice! {
+    /// What becomes of a CR or LF that stands alone in a message.
+    BareNewline {
+        /// It is stored as a line end.
+        Normalize = "normalize",
+        /// The message is refused.
+        Reject = "reject",
+    }
+}
+
+kind::choice! {
+    /// From whom it is hidden that there is AUTH.
+    HideAuth {
+        /// Nobody.
+        Nobody = "false",
+        /// Everybody.
+        Everybody = "true",
+        /// Those who have read mail lately, and need none.
+        RecentPop = "recentpop",
     }
 }
 

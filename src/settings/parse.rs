@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
-use super::{Command, LogLevel, Method, PlainAuth, SendsOver, Settings, TlsFile};
+use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, SendsOver, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::rules::relay;
 use crate::sys::access;
@@ -58,6 +58,32 @@ pub fn load_text(path: &Path, text: &[u8]) -> Loaded {
     let mut reader = Reader::new(path, &files::open_to_read);
     reader.text(&Arc::from(path), text, 0);
     reader.settle(true)
+}
+
+/// What somebody needs to know who only hands something to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Office {
+    /// The main domain.
+    pub domain: String,
+    /// Where the server's work files are.
+    pub work_path: PathBuf,
+}
+
+/// Reads as much of `path` as says that, whatever else is wrong with it: a server that runs goes on with the configuration that
+/// it has, and mail shall come to it all the same. Refuses with the first complaint.
+pub fn office(path: &Path) -> Result<Office, Complaint> {
+    let mut reader = Reader::new(path, &files::open_to_read);
+    let place = Place { file: path.into(), line: 0, column: 0 };
+    reader.file(path, &place, 0);
+    let Settings { host_domain, work_path, .. } = reader.settings;
+    match host_domain.into_iter().next() {
+        Some(domain) if !work_path.as_os_str().is_empty() => Ok(Office { domain, work_path }),
+        _ => {
+            let text = "it names no host_domain or no work_path".to_owned();
+            let first = reader.complaints.into_iter().find(|complaint| complaint.level == Level::Error);
+            Err(first.unwrap_or(Complaint { level: Level::Error, place, text }))
+        }
+    }
 }
 
 struct Reader<'o> {
@@ -312,6 +338,8 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
         control_group: None,
+        submit_group: None,
+        pickup_secs: 0,
         log_max_size: 0,
         stats_path: None,
         oneline_stats: false,
@@ -355,6 +383,23 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         bind_address: Vec::new(),
         pop_port: 0,
         pops_port: 0,
+        smtp_port: 0,
+        submission_port: 0,
+        smtps_port: 0,
+        lmtp_port: 0,
+        smtp_max_size: 0,
+        max_rcpts: 0,
+        smtp_max_hops: 0,
+        smtp_header_lines: 0,
+        smtp_header_kbytes: 0,
+        smtp_line_bytes: 0,
+        bare_newline: BareNewline::Normalize,
+        hide_auth: HideAuth::Nobody,
+        smtp_greeting_hold_secs: 0,
+        smtp_greeting_secs: 0,
+        smtp_command_secs: 0,
+        smtp_data_secs: 0,
+        smtp_max_errors: 0,
         tls_cert: Vec::new(),
         tls_key: Vec::new(),
         plain_auth: PlainAuth::Local,
@@ -418,7 +463,14 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
     let mut complain = |level, name: &str, text: String| {
         complaints.push(Complaint { level, place: settings.place(name), text });
     };
-    let ports = [("pop_port", settings.pop_port), ("pops_port", settings.pops_port)];
+    let ports = [
+        ("pop_port", settings.pop_port),
+        ("pops_port", settings.pops_port),
+        ("smtp_port", settings.smtp_port),
+        ("submission_port", settings.submission_port),
+        ("smtps_port", settings.smtps_port),
+        ("lmtp_port", settings.lmtp_port),
+    ];
     for (index, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port && *port != 0) {
             complain(Level::Error, name, format!("{name} and {other} are both {port}: change one, or set one to 0"));
@@ -521,6 +573,11 @@ fn relaying(settings: &Settings, complaints: &mut Vec<Complaint>) {
         (settings.forward_user.is_empty(), "forward_user_minutes", "without a forward_user"),
         (settings.ban_ip.is_empty(), "ban_ip_except", "without a ban_ip"),
         (unbound, "sends_over", "while sends_per_hour and sends_per_day are 0"),
+        (
+            settings.hide_auth == HideAuth::RecentPop && settings.forward_user.is_empty(),
+            "hide_auth",
+            "as recentpop without a forward_user",
+        ),
     ] {
         if means_nothing && is_written(name) {
             say(Level::Warning, name, &format!("{name} means nothing {why}"));

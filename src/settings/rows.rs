@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::kind::{Field, Kind, Value};
-use super::{LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
+use super::{BareNewline, HideAuth, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
 use crate::text::words::Trouble;
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
@@ -139,6 +139,22 @@ pub static ROWS: &[Row] = &[
         default: "info",
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
+    }),
+    row!(submit_group {
+        kind: Group,
+        takes_effect: Restart,
+        example: "mailsubmit",
+        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
+              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
+              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
+              every user of this machine may send.",
+    }),
+    row!(pickup_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "30",
+        takes_effect: Now,
+        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
+              one while it runs.",
     }),
     row!(control_group {
         kind: Group,
@@ -624,6 +640,32 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
     }),
+    row!(smtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "25",
+        takes_effect: Now,
+        why: "The port for mail from other servers; 0 = off. Nobody logs in there. dpop opens none of the ports for mail that \
+              comes in.",
+    }),
+    row!(submission_port {
+        kind: number("PORT", 0, 65_535),
+        default: "587",
+        takes_effect: Now,
+        why: "The port for mail that users send, who log in first; 0 = off. TLS begins with STARTTLS.",
+    }),
+    row!(smtps_port {
+        kind: number("PORT", 0, 65_535),
+        default: "465",
+        takes_effect: Now,
+        why: "The port for mail that users send, within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(lmtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "0",
+        takes_effect: Now,
+        example: "24",
+        why: "The port for LMTP, for mail from a server in front of this one; 0 = off. Nobody but that server should reach it.",
+    }),
     row!(tls_cert {
         kind: Pem,
         repeatable: true,
@@ -682,6 +724,91 @@ pub static ROWS: &[Row] = &[
         default: "10",
         takes_effect: NewConnections,
         why: "A session with that many bad commands is closed.",
+    }),
+    row!(smtp_max_size {
+        part: "Mail that comes in",
+        kind: number("KBYTES", 0, 4_194_304),
+        default: "51200",
+        takes_effect: NewConnections,
+        why: "The largest message that is taken, as it is sent; 0 = no bound. A larger one is refused: 552 5.3.4.",
+    }),
+    row!(max_rcpts {
+        kind: number("RECIPIENTS", 1, 50_000),
+        default: "1000",
+        takes_effect: NewConnections,
+        why: "Most recipients of one message. For those beyond, the sender is told to send another copy: 452 4.5.3. RFC 5321 \
+              asks for at least 100.",
+    }),
+    row!(smtp_max_hops {
+        kind: number("HOPS", 10, 1_000),
+        default: "100",
+        takes_effect: NewConnections,
+        why: "A message that so many servers have passed on, one more than this, is going round in circles and is refused: 554 \
+              5.4.6.",
+    }),
+    row!(smtp_header_lines {
+        kind: number("LINES", 100, 1_000_000),
+        default: "10000",
+        takes_effect: NewConnections,
+        why: "Most lines of a message's header; with more it is refused: 552 5.6.0.",
+    }),
+    row!(smtp_header_kbytes {
+        kind: number("KBYTES", 16, 65_536),
+        default: "1024",
+        takes_effect: NewConnections,
+        why: "The largest header of a message; a larger one is refused: 552 5.6.0.",
+    }),
+    row!(smtp_line_bytes {
+        kind: number("BYTES", 998, 16_777_216),
+        default: "65536",
+        takes_effect: NewConnections,
+        why: "The longest line of a message; with a longer one it is refused: 550 5.6.0. RFC 5322 allows 998.",
+    }),
+    row!(bare_newline {
+        kind: OneOf(BareNewline::NAMES),
+        default: "normalize",
+        takes_effect: NewConnections,
+        why: "What becomes of a CR or LF that stands alone in a message: it is stored as a line end, or the message is refused. \
+              In neither case does it end a message.",
+    }),
+    row!(hide_auth {
+        kind: OneOf(HideAuth::NAMES),
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether AUTH goes unmentioned in the answer to EHLO, because some programs insist on it once they have seen it. \
+              true: to all, and who asks for it has it all the same. recentpop: to who connects to submission_port from an address \
+              that forward_user has opened; he needs no login there.",
+    }),
+    row!(smtp_greeting_hold_secs {
+        kind: number("SECONDS", 0, 30),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "How long a client on smtp_port waits for the greeting; who speaks before it is no mail server and is closed. 0 = \
+              not at all. Those in trusted_networks never wait.",
+    }),
+    row!(smtp_greeting_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long a client may wait with its first command.",
+    }),
+    row!(smtp_command_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long a client may wait with each further command. RFC 5321 asks for at least five minutes.",
+    }),
+    row!(smtp_data_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "180",
+        takes_effect: NewConnections,
+        why: "How long a client may be silent within a message.",
+    }),
+    row!(smtp_max_errors {
+        kind: number("COMMANDS", 1, 1_000),
+        default: "20",
+        takes_effect: NewConnections,
+        why: "An SMTP client with that many refused commands is closed; an accepted message makes up for them.",
     }),
     row!(robot_path {
         part: "Programs that are given mail",
@@ -783,15 +910,10 @@ pub static LATER: &[Unused] = &[
             "drop_max",
             "forward",
             "forward_cc",
-            "hide_auth",
-            "max_rcpts",
             "no_dotforward",
-            "smtp_port",
-            "smtps_port",
-            "submission_port",
             "sysadmin",
         ],
-        "there is no SMTP server yet",
+        "this part of the SMTP server is still to come",
     ),
     note(
         &[

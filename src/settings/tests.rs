@@ -112,6 +112,18 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!(settings.plain_auth, PlainAuth::Local);
     assert!(settings.plain_networks.is_empty());
     assert_eq!((settings.pop_port, settings.pops_port), (110, 995));
+    assert_eq!(
+        (settings.smtp_port, settings.submission_port, settings.smtps_port, settings.lmtp_port),
+        (25, 587, 465, 0)
+    );
+    assert_eq!((settings.smtp_max_size, settings.max_rcpts, settings.smtp_max_hops), (51_200, 1_000, 100));
+    assert_eq!(
+        (settings.smtp_header_lines, settings.smtp_header_kbytes, settings.smtp_line_bytes),
+        (10_000, 1_024, 65_536)
+    );
+    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, HideAuth::Nobody));
+    assert_eq!((settings.smtp_greeting_hold_secs, settings.smtp_greeting_secs), (0, 300));
+    assert_eq!((settings.smtp_command_secs, settings.smtp_data_secs, settings.smtp_max_errors), (300, 180, 20));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
     assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
     assert_eq!(settings.bin_pfull.to_string(), "0.5");
@@ -203,6 +215,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         ("forward_user_minutes 20", ":5:1: warning: forward_user_minutes means nothing without a forward_user"),
         ("ban_ip_except 192.0.2.1", ":5:1: warning: ban_ip_except means nothing without a ban_ip"),
         ("sends_per_hour 0\nsends_per_day 0\nsends_over hold", ":7:1: warning: sends_over means nothing while"),
+        ("hide_auth recentpop", ":5:1: warning: hide_auth means nothing as recentpop without a forward_user"),
         ("relay_to !a", ":5:10: error: relay_to: `!a` only excludes"),
         ("ban_ip 10.0.0.0/33", ":5:8: error: ban_ip: `10.0.0.0/33` has more than 32 bits"),
         ("sends_over drop", ":5:12: error: sends_over cannot be `drop`: it takes refuse, hold"),
@@ -218,7 +231,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         "forward_from_ip 127.0.0.1,192.168.1.*",
         "relay_to branch.example,*.branch.example",
         "ban_ip 192.0.2.0/24\nban_ip_except 192.0.2.1",
-        "forward_user *\nforward_user_minutes 20",
+        "forward_user *\nforward_user_minutes 20\nhide_auth RecentPop",
     ] {
         assert_eq!(said(line), [""; 0], "{line}");
     }
@@ -442,7 +455,7 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("#include a b", ":5:1: error: #include takes one file"),
         ("hide\u{7}version", ":5:5: error: a control character"),
         ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
-        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: there is no SMTP"),
+        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: this part"),
         ("allow_ip 1.2.3.*", ":5:1: warning: allow_ip is known but not used"),
         ("pop_prot 110", ":5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
         ("pop_port=110", ":5:1: warning: `pop_port=110` is not known and ignored: a blank parts name and value"),
@@ -677,6 +690,28 @@ fn programs_for_other_users_need_a_directory_of_their_own() {
 }
 
 #[test]
+fn programs_that_are_given_mail_have_a_user_and_a_place() {
+    let folder = world();
+    assert!(judged(&folder, "robot_user root\n").iter().any(|said| said.contains("name another user")));
+    assert!(
+        judged(&folder, "robot_user no-such-user\n").iter().any(|said| said.contains("there is no user no-such-user"))
+    );
+    assert!(
+        judged(&folder, "robot_path missing\n")
+            .iter()
+            .any(|said| said.contains("robot_path") && said.contains("missing"))
+    );
+    fs::create_dir(folder.path("robots")).unwrap();
+    let said = judged(&folder, "robot_user nobody\nrobot_path robots\n");
+    assert!(!said.iter().any(|said| said.contains("robot")), "{said:?}");
+    if crate::sys::access::is_root() {
+        folder.mode("robots", 0o777);
+        let said = judged(&folder, "run_as nobody\nrobot_path robots\n");
+        assert!(said.iter().any(|said| said.contains("must be a directory of root's")), "{said:?}");
+    }
+}
+
+#[test]
 fn settings_for_tests_are_the_defaults_below_a_directory() {
     let settings = Settings::for_tests(Path::new("/t"));
     assert_eq!(settings.drop_path, Path::new("/t/drop"));
@@ -792,7 +827,8 @@ fn without_a_certificate_one_line_says_who_can_log_in() {
             ":5:1: warning: without a certificate everybody's password crosses the network in clear",
         ),
         ("plain_auth never\n", ":5:1: warning: without a certificate nobody can log in: set tls_cert and tls_key"),
-        ("pop_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsmtp_port 0\nsubmission_port 0\nsmtps_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsubmission_port 0\n", ":5:1: note: no port is open for POP3"),
     ] {
         let folder = world();
         folder.write("dmail.conf", "host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n");
@@ -842,4 +878,21 @@ fn placed(bytes: &[u8]) {
         assert!(complaint.place.line > 0 || complaint.text.contains("is missing"), "{complaint}");
         assert!(!complaint.to_string().chars().any(char::is_control), "{complaint:?}");
     }
+}
+
+#[test]
+fn whoever_only_sends_needs_two_lines_of_a_configuration_that_may_be_wrong_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dmail.conf");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        office(&path).map_err(|complaint| complaint.to_string())
+    };
+    let found =
+        read("pop_port x\nhost_domain Example.com\nhost_domain b.org\npop_prot 1\nwork_path work\ntls_cert a\n")
+            .unwrap();
+    assert_eq!((found.domain.as_str(), found.work_path), ("example.com", dir.path().join("work")));
+    assert!(read("host_domain example.com\n").unwrap_err().ends_with("error: it names no host_domain or no work_path"));
+    assert!(read("host_domain a b c\nwork_path work\n").unwrap_err().contains(":1:"));
+    assert!(office(&dir.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
 }

@@ -85,6 +85,33 @@ pub fn entry(name: &[u8]) -> io::Result<Option<Entry>> {
     Ok(passwd(name)?.map(|(entry, _)| entry))
 }
 
+/// How a user is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// The name he logs in with.
+    pub name: Vec<u8>,
+    /// What passwd(5) has about him in words; the part up to the first comma is his name among people.
+    pub about: Vec<u8>,
+}
+
+/// Who has this number; `None` when nobody has. May wait for a name service.
+pub fn person(uid: u32) -> io::Result<Option<Person>> {
+    let mut buffer = vec![0 as c_char; RECORD_BYTES];
+    // SAFETY: passwd is plain data, filled by the call; the buffer lives to the end of the block, its length is right.
+    let (result, entry) = unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut there = std::ptr::null_mut();
+        let result = libc::getpwuid_r(uid, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut there);
+        (result, (!there.is_null()).then_some(entry))
+    };
+    found(result, entry.map(|entry| Person { name: text(entry.pw_name), about: text(entry.pw_gecos) }))
+}
+
+/// What the user with this number is called; `None` when nobody is. May wait for a name service.
+pub fn name_of(uid: u32) -> io::Result<Option<String>> {
+    Ok(person(uid)?.map(|person| String::from_utf8_lossy(&person.name).into_owned()))
+}
+
 /// What shadow(5) says of `name`. Mostly root alone may know.
 pub fn shadow(name: &[u8]) -> io::Result<Option<Shadow>> {
     let Ok(name) = CString::new(name) else { return Ok(None) };
@@ -188,6 +215,8 @@ mod tests {
         assert_eq!((root.name.as_str(), root.uid, root.gid), ("root", 0, 0));
         assert!(root.groups.contains(&0));
         assert_eq!(entry(b"root").unwrap().unwrap().uid, 0);
+        assert_eq!(person(0).unwrap().unwrap().name, b"root");
+        assert_eq!(person(u32::MAX - 7).unwrap(), None);
         assert_eq!(by_number(0).unwrap(), Some((root, "/root".into())));
         assert_eq!(by_number(u32::MAX - 7).unwrap(), None);
         for name in ["", "no such user", "nul\0inside", "root:x", "root\n"] {
