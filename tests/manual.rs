@@ -1,4 +1,4 @@
-//! docs/dpop-troubleshooting.md knows every reply and every line of the log: whoever adds one has to say there what it means.
+//! docs/dpop-troubleshooting.md, or docs/dsmtp-troubleshooting.md, knows every reply and every line of the log: whoever adds one has to say there what it means.
 //!
 //! Replies are looked for word by word. A line of the log is looked for by the longest piece of its format string that is
 //! fixed; one whose words come from elsewhere is a row of [`ELSEWHERE`], which says from where.
@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = "docs/dpop-troubleshooting.md";
+const SMTP_PAGE: &str = "docs/dsmtp-troubleshooting.md";
 /// A piece shorter than this says nothing: `pop3 `.
 const TELLING: usize = 7;
 
@@ -25,9 +26,10 @@ const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
         ],
     ),
     ("pop3 {} {} {}: {why}", &[("src/service/pop3/entering.rs", After("turned_away("))]),
+    ("smtp {} {}: {}", &[("src/service/account.rs", After("Err(format!("))]),
     ("pop3 {} {}: {}: {remark}", &[("src/store/desk.rs", Within("impl fmt::Display for Remark", "\n}\n"))]),
     (
-        "pop3: {}",
+        "{}: {}",
         &[
             ("src/service/noise.rs", Within("impl fmt::Display for Event", "\n}\n")),
             ("src/service/noise.rs", Within("fn sentence(", "\n}\n")),
@@ -51,10 +53,11 @@ const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
 /// Words that reach the operator in other ways: reasons inside a line, the log's own lines, why a server does not start.
 const BESIDES: &[(&str, Words)] = &[
     ("src/rules/access.rs", Within("pub fn reason(self)", "\n    }\n")),
-    ("src/service/pop3/entering.rs", Within("fn denied(", "\n    }\n")),
+    ("src/service/entering.rs", Within("fn denied(", "\n    }\n")),
     ("src/server/journal.rs", After("own(\"ERROR\", &format!(")),
     ("src/server/journal/log.rs", After("own(\"ERROR\", &format!(")),
     ("src/server/journal/log.rs", After("let text = format!(")),
+    ("src/server/journal/logs.rs", After("let text = format!(")),
     ("src/server/journal/stats.rs", After("let text = format!(")),
     ("src/server/start.rs", After("format!(")),
 ];
@@ -135,9 +138,9 @@ fn piece(format: &str) -> &str {
     longest.filter(|part| part.len() >= TELLING).unwrap_or_default()
 }
 
-/// The page in one line, so that a sample may be broken anywhere.
-fn page() -> String {
-    let text = fs::read_to_string(root().join(PAGE)).unwrap();
+/// A page in one line, so that a sample may be broken anywhere.
+fn page(name: &str) -> String {
+    let text = fs::read_to_string(root().join(name)).unwrap();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -155,7 +158,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn the_page_knows_every_reply() {
-    let page = page();
+    let page = page(PAGE);
     let text = source(&root().join("src/protocol/pop3/reply.rs"));
     let replies: Vec<String> =
         text.match_indices("\"-ERR ").filter_map(|(at, _)| Some(literal(&text[at..])?.0)).collect();
@@ -164,9 +167,36 @@ fn the_page_knows_every_reply() {
     assert!(missing.is_empty(), "{PAGE} does not say what these replies mean: {missing:#?}");
 }
 
+/// Replies of SMTP stand in a table as `NAME = 550 1 1 "text"`, or where they are said as `Reply::new(550, 1, 1, "text"`.
+#[test]
+fn the_page_of_smtp_knows_every_reply() {
+    let page = page(SMTP_PAGE);
+    let mut replies = Vec::new();
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    for file in files {
+        let text = source(&file);
+        let table = file.ends_with("protocol/smtp/reply.rs") || file.ends_with("rules/relay.rs");
+        let said = text.match_indices("Reply::new(").map(|(at, _)| (&text[at + "Reply::new(".len()..], ", "));
+        let rows = text.match_indices(" = ").filter(|_| table).map(|(at, _)| (&text[at + 3..], " "));
+        for (rest, between) in said.chain(rows) {
+            let mut parts = rest.trim_start().splitn(4, between);
+            let mut number = || parts.next()?.trim().parse::<u16>().ok();
+            let (Some(code), Some(subject), Some(detail)) = (number(), number(), number()) else { continue };
+            let Some((words, _)) = parts.next().and_then(first_literal) else { continue };
+            if code >= 400 {
+                replies.push(format!("{code} {}.{subject}.{detail} {words}", code / 100));
+            }
+        }
+    }
+    assert!(replies.len() > 40, "{} replies: is reply.rs still where they are?", replies.len());
+    let missing: Vec<&String> = replies.iter().filter(|reply| !page.contains(piece(reply))).collect();
+    assert!(missing.is_empty(), "{SMTP_PAGE} does not say what these replies mean: {missing:#?}");
+}
+
 #[test]
 fn the_page_knows_every_line_of_the_log() {
-    let page = page();
+    let page = page(PAGE) + &page(SMTP_PAGE);
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);
     let (mut lines, mut missing, mut wordless) = (0, Vec::new(), Vec::new());

@@ -38,6 +38,14 @@ fn account(user: usize) -> String {
     }
 }
 
+/// Where mail to him is sent.
+pub fn address(user: usize) -> String {
+    match user % DOMAINS {
+        0 => format!("test{user}@bench.test"),
+        domain => format!("test{user}@v{domain}.test"),
+    }
+}
+
 /// A server, its folder, its users in four domains with a small drop each.
 pub struct Bed {
     folder: TempDir,
@@ -46,6 +54,8 @@ pub struct Bed {
     pub plain: SocketAddr,
     /// Where it speaks POP3 within TLS.
     pub sealed: SocketAddr,
+    /// Where it takes mail.
+    pub smtp: SocketAddr,
 }
 
 /// What a process uses, in bytes.
@@ -110,21 +120,23 @@ impl Bed {
         let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).and_then(|params| params.self_signed(&key));
         fs::write(folder.path().join("cert.pem"), cert.expect("a certificate").pem()).expect("its file");
         fs::write(folder.path().join("key.pem"), key.serialize_pem()).expect("its file");
-        let (plain, sealed) = (free(), free());
+        let (plain, sealed, smtp) = (free(), free(), free());
         let config = folder.path().join("dmail.conf");
         let text = format!(
             "host_domain bench.test\ndrop_path spool\nwork_path work\nauthent_process \"{}\" nwauth -path users\n\
-             bind_address 127.0.0.1\npop_port {}\npops_port {}\ntls_cert cert.pem\ntls_key key.pem\n{}",
+             bind_address 127.0.0.1\npop_port {}\npops_port {}\nsmtp_port {}\nsubmission_port 0\nsmtps_port 0\n\
+             sysadmin test0@bench.test\nmax_rcpts 1000\ntls_cert cert.pem\ntls_key key.pem\n{}",
             program(),
             plain.port(),
             sealed.port(),
+            smtp.port(),
             (1..DOMAINS)
                 .map(|domain| format!("vdomain v{domain} /v{domain} v{domain}.test spool\n"))
                 .collect::<String>()
         );
         fs::write(&config, text).expect("its file");
         let server = dmail(&["serve", "-i"]).arg(&config).spawn();
-        let bed = Bed { folder, server: server.expect("the server can be started"), plain, sealed };
+        let bed = Bed { folder, server: server.expect("the server can be started"), plain, sealed, smtp };
         let begun = Instant::now();
         while let Err(error) = TcpStream::connect(plain) {
             assert!(begun.elapsed() < PATIENCE, "the server does not answer: {error}");
@@ -188,8 +200,22 @@ impl Bed {
 
     /// Bytes that the server has read so far, by calls of read(2) and its kin.
     pub fn bytes_read(&self) -> u64 {
+        self.io("rchar: ")
+    }
+
+    /// Bytes that the server has given to write(2) and its kin, sockets' too.
+    pub fn bytes_written(&self) -> u64 {
+        self.io("wchar: ")
+    }
+
+    /// Bytes that it has made the kernel write to a disk.
+    pub fn bytes_to_disk(&self) -> u64 {
+        self.io("write_bytes: ")
+    }
+
+    fn io(&self, name: &str) -> u64 {
         let io = fs::read_to_string(self.proc("io")).expect("the server runs");
-        let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        let line = io.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|count| count.parse().ok()).expect("a count")
     }
 

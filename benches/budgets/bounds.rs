@@ -15,6 +15,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// The word that makes this program [`null_server`].
 pub const NULL: &str = "--null-server";
+/// The word that makes this program [`keeping_server`].
+pub const KEEPING: &str = "--keeping-server";
 /// The word that makes this program [`bare_server`].
 pub const BARE: &str = "--bare-server";
 
@@ -34,6 +36,11 @@ impl Process {
     /// Sends a file for every RETR.
     pub fn bare(file: &Path) -> Process {
         Process::start(&[BARE, file.to_str().expect("a plain path")])
+    }
+
+    /// Appends every message to a file of its recipient's in this directory, and syncs it.
+    pub fn keeping(dir: &Path) -> Process {
+        Process::start(&[KEEPING, dir.to_str().expect("a plain path")])
     }
 
     fn start(words: &[&str]) -> Process {
@@ -143,6 +150,40 @@ fn bare_session(mut socket: &TcpStream, file: &File) -> io::Result<()> {
             }
             socket.write_all(b".\r\n")?;
         }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// Says yes to every line; after DATA reads a text to its dot, appends it to the file that is called like the last RCPT, and
+/// syncs that: a thread for each client.
+pub fn keeping_server(dir: &Path) {
+    for socket in listen().incoming().flatten() {
+        let dir = dir.to_owned();
+        std::thread::spawn(move || {
+            // A client that goes away ends its thread.
+            let _ = keeping_session(&socket, &dir);
+        });
+    }
+}
+
+fn keeping_session(mut socket: &TcpStream, dir: &Path) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    socket.write_all(b"220 \r\n")?;
+    let mut lines = BufReader::with_capacity(16 * 1024, socket.try_clone()?);
+    let (mut line, mut text, mut file) = (Vec::new(), Vec::new(), dir.join("nobody"));
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if line.starts_with(b"DATA") {
+            socket.write_all(b"354 \r\n")?;
+            text.clear();
+            while lines.read_until(b'\n', &mut text)? > 0 && !text.ends_with(b"\r\n.\r\n") {}
+            let mut file = File::options().append(true).create(true).open(&file)?;
+            file.write_all(&text)?;
+            file.sync_data()?;
+        } else if let Some(recipient) = line.strip_prefix(b"RCPT TO:<") {
+            file = dir.join(String::from_utf8_lossy(recipient).trim_end_matches(['>', '\r', '\n']));
+        }
+        socket.write_all(b"250 \r\n")?;
         line.clear();
     }
     Ok(())

@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::{Samples, bed};
 
 /// A server that is silent for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Polls a second, where they come at a steady pace.
 const STEADY: u32 = 200;
 

@@ -13,6 +13,7 @@
 //! | `main.rs`   | the rows, one function a group, and the table                   |
 //! | `bed.rs`    | a server with its folder, users and mail; what it uses           |
 //! | `client.rs` | POP3 clients: one that blocks, plain or TLS; many in one loop    |
+//! | `sender.rs` | SMTP clients: many in one loop; ones that stop in the midst of a message |
 //! | `bounds.rs` | the least a program could do for the same                        |
 //!
 //! The limits are those of the design, but for the two rows of `micro` and the 1.5 of QUIT ("the sync"), which it leaves
@@ -21,6 +22,7 @@
 mod bed;
 mod bounds;
 mod client;
+mod sender;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,6 +31,7 @@ use bed::{Bed, Memory};
 use client::{Client, Pace};
 use dmail::mail::dots::DotEncoder;
 use dmail::mail::mbox::Scanner;
+use sender::Sender;
 
 /// Rows that are measured together, by the name to ask for them.
 type Group = (&'static str, fn(&Plan, &mut Table));
@@ -41,6 +44,8 @@ const GROUPS: &[Group] = &[
     ("open", open_and_quit),
     ("retr", retrieve),
     ("p99", beside),
+    ("smtp", accept),
+    ("taking", taking),
 ];
 
 /// The clients of the original's claim.
@@ -81,6 +86,7 @@ fn main() {
             }
             // A bound that runs as a process of its own, started by us.
             bounds::NULL => return bounds::null_server(),
+            bounds::KEEPING => return bounds::keeping_server(words.next().expect("a directory").as_ref()),
             bounds::BARE => return bounds::bare_server(words.next().expect("a file to send").as_ref()),
             name => match GROUPS.iter().find(|(group, _)| *group == name) {
                 Some(group) => groups.push(group),
@@ -407,6 +413,97 @@ fn beside(plan: &Plan, table: &mut Table) {
     ));
 }
 
+/// Mail that is accepted: in its drop, on disk, before the answer.
+fn accept(plan: &Plan, table: &mut Table) {
+    let users = 1000;
+    let bed = plan.bed(users);
+    let dir = tempfile::Builder::new().prefix("dmail-bench-").tempdir_in(&plan.dir).expect("a folder");
+    let keeping = bounds::Process::keeping(dir.path());
+    let recipients: Vec<String> = (0..users).map(bed::address).collect();
+    let text = sender::message(2048);
+    let time = Duration::from_millis(if plan.quick { 1000 } else { 3000 });
+    // Every file is there, every user is known.
+    for address in [bed.smtp, keeping.address] {
+        sender::flat_out(address, 100, &recipients, &text, time);
+    }
+    for (clients, limit) in [(100, Some(0.5)), (5, None), (1, None)] {
+        let (mut ours, mut theirs) = (Samples::new(), Samples::new());
+        let (mut cost, mut written, mut disk) = (Samples::new(), Samples::new(), Samples::new());
+        for _ in 0..plan.rounds() {
+            theirs.push(sender::flat_out(keeping.address, clients, &recipients, &text, time).per_sec());
+            let before = (bed.cpu(), bed.bytes_written(), bed.bytes_to_disk());
+            let sent = sender::flat_out(bed.smtp, clients, &recipients, &text, time);
+            let each = |bytes: u64| bytes as f64 / sent.count as f64;
+            cost.push((bed.cpu() - before.0).as_secs_f64() * 1e6 / sent.count as f64);
+            written.push(each(bed.bytes_written() - before.1));
+            disk.push(each(bed.bytes_to_disk() - before.2));
+            ours.push(sent.per_sec());
+        }
+        let (ours, theirs) = (ours.median(), theirs.median());
+        let row = table.row(&format!("durable accepts of 2 KB, {clients} senders")).measured(format!("{ours:.0}/s"));
+        let row = row.bound(format!("{theirs:.0}/s"));
+        let of = "a thread a client that reads, appends, syncs";
+        match limit {
+            Some(limit) => row.more(ours / theirs, limit, of),
+            None => row.beside(ours / theirs, of),
+        }
+        table.note(format!(
+            "{:.0} us of the server's CPU a message; {:.0} B given to write(2), {:.0} B to the disk",
+            cost.median(),
+            written.median(),
+            disk.median()
+        ));
+    }
+    let many = &recipients[..plan.rounds().max(if plan.quick { 100 } else { 1000 })];
+    let (before, text) = (bed.settle(Duration::from_secs(11)).memory, sender::message(4 << 20));
+    let mut client = Sender::connect(bed.smtp);
+    client.begin(many);
+    let took = timed(|| client.end(&text));
+    let after = bed.settle(Duration::ZERO).memory;
+    table
+        .row(&format!("4 MB to {} recipients: memory", many.len()))
+        .measured(format!("{:.2} MB", mega(after.anonymous) - mega(before.anonymous)))
+        .bound("one body")
+        .less_than(mega(after.anonymous) - mega(before.anonymous), 4.5, "MB more than before");
+    table.note(format!("answered after {took:.2} s"));
+}
+
+/// Senders who are connected, and ones in the midst of a message.
+fn taking(plan: &Plan, table: &mut Table) {
+    let bed = plan.bed(4);
+    let recipient = [bed::address(0)];
+    let (few, many) = if plan.quick { (200, 600) } else { (1000, 3000) };
+    let mut senders = Vec::new();
+    let mut fill = |count: usize| {
+        while senders.len() < count {
+            senders.push(Sender::connect(bed.smtp));
+        }
+        bed.settle(Duration::from_millis(700)).memory
+    };
+    let (before, after) = (fill(few), fill(many));
+    let each = (after.anonymous as f64 - before.anonymous as f64) / (many - few) as f64;
+    table
+        .row("one more idle SMTP session")
+        .measured(format!("{each:.0} B"))
+        .bound("70 B: a slot")
+        .less_than(each, 300.0, "B");
+    senders.truncate(1000);
+    let text = sender::message(1 << 20);
+    let (half, rest) = text.split_at(text.len() / 2);
+    for sender in &mut senders {
+        sender.begin(&recipient);
+        sender.say(half);
+    }
+    let midst = bed.settle(Duration::from_secs(2)).memory;
+    table
+        .row(&format!("Pss, {} senders in mid-DATA of 1 MB", senders.len()))
+        .measured(format!("{:.2} MB", mega(midst.pss)))
+        .bound("-")
+        .less_than(mega(midst.pss), 16.0, "MB");
+    let took = timed(|| senders.iter_mut().for_each(|sender| sender.end(rest)));
+    table.note(format!("all were accepted {took:.1} s later"));
+}
+
 // ---- The table -----------------------------------------------------------------------------------
 
 /// Values of one kind, for their median. Seconds, where they are times.
@@ -492,6 +589,12 @@ impl Row {
     fn more(&mut self, ratio: f64, limit: f64, of: &str) {
         (self.ratio, self.limit) = (format!("{ratio:.2}"), format!(">= {limit}"));
         (self.of, self.holds) = (of.to_owned(), ratio >= limit);
+    }
+
+    /// Without a limit.
+    fn beside(&mut self, ratio: f64, of: &str) {
+        (self.ratio, self.limit) = (format!("{ratio:.2}"), "-".to_owned());
+        (self.of, self.holds) = (of.to_owned(), true);
     }
 
     /// A figure that has to stay below another, whatever the machine.

@@ -17,6 +17,7 @@ fn rules(bare_newline: Bare) -> Rules {
     Rules {
         host: "mx.example".into(),
         hide_version: false,
+        hide_auth: false,
         hold: Duration::ZERO,
         greeting: Duration::from_secs(300),
         command: Duration::from_secs(300),
@@ -80,7 +81,7 @@ fn answer(ask: Ask, envelope: &mut (bool, u32)) -> Answer {
 
 fn talk(face: Face, bare: Bare, data: &[u8]) {
     let now = Instant::now();
-    let link = Link { tls: false, can_tls: true, plain_ok: true, scram: true };
+    let link = Link { tls: false, can_tls: true, plain_ok: true, scram: true, known: false };
     let mut machine = Smtp::new(now, Arc::new(rules(bare)), face, link);
     let (mut input, mut out) = (Input::default(), Output::default());
     let mut envelope = (false, 0);

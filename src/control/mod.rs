@@ -63,8 +63,10 @@ pub enum Order {
 /// What tellpop does itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tool {
-    /// Sum up statistics files.
+    /// Sum up statistics files of sessions.
     Stats,
+    /// Sum up statistics files of messages.
+    Statistics,
     /// Put a message to all users on the board.
     Bulletin,
     /// Set the password of administrators.
@@ -254,6 +256,14 @@ pub static VERBS: &[Verb] = &[
         name: "shutdown",
         help: "stop: clients are told, what was begun is finished",
         parse: |args| none(args, Order::Shutdown),
+        ..USUAL
+    },
+    Verb {
+        name: "statistics",
+        arguments: "[-h] [OPTION ...] [TIME]",
+        help: "sum up the statistics of messages, by domain or user; needs no server",
+        rights: Rights::Read,
+        parse: |_| Ok(Order::ByTool(Tool::Statistics)),
         ..USUAL
     },
     Verb {

@@ -17,7 +17,7 @@ fn verbs_may_be_cut_short_while_they_stay_clear() {
     assert_eq!(parsed("STATU --json"), Ok((Order::Status, true)));
     assert_eq!(order("loglevel warn"), Order::LogLevel(LevelFilter::Warn));
     assert_eq!(order("log_ Debug"), Order::LogLevel(LevelFilter::Debug));
-    assert!(parsed("s").unwrap_err().contains("shutdown or stats or status"));
+    assert!(parsed("s").unwrap_err().contains("shutdown or statistics or stats or status"));
     assert!(parsed("lo x").unwrap_err().contains("log_level or lookup"));
     for wrong in ["", "frobnicate", "--json", "_"] {
         assert!(parsed(wrong).is_err(), "{wrong}");
@@ -44,6 +44,7 @@ fn examples() -> Vec<Example> {
         ("reload", "", Order::Reload, "now"),
         ("rename", "ann bob", Order::Rename(ann(), "bob".to_owned()), "ann"),
         ("shutdown", "", Order::Shutdown, "now"),
+        ("statistics", "-U hour", Order::ByTool(Tool::Statistics), ""),
         ("stats", "--sort bytes file", Order::ByTool(Tool::Stats), ""),
         ("status", "", Order::Status, "now"),
         ("undelete", "ann", Order::Undelete(ann()), "ann bob"),
@@ -60,7 +61,7 @@ fn every_verb_takes_what_its_row_says_and_nothing_else() {
     for (name, arguments, wanted, wrong) in examples {
         assert_eq!(parsed(&format!("{name} {arguments}")), Ok((wanted.clone(), false)), "{name}");
         assert_eq!(parsed(&format!("{name} --json {arguments}")), Ok((wanted, true)), "{name}");
-        if !matches!(name, "key" | "register" | "stats") {
+        if !matches!(name, "key" | "register" | "statistics" | "stats") {
             assert!(parsed(&format!("{name} {wrong}")).is_err(), "{name} {wrong}");
         }
     }
@@ -72,7 +73,20 @@ fn every_verb_takes_what_its_row_says_and_nothing_else() {
 
 #[test]
 fn who_may_use_which_verb() {
-    let group = ["help", "key", "kick", "lookup", "mem", "register", "stats", "status", "undelete", "users", "version"];
+    let group = [
+        "help",
+        "key",
+        "kick",
+        "lookup",
+        "mem",
+        "register",
+        "statistics",
+        "stats",
+        "status",
+        "undelete",
+        "users",
+        "version",
+    ];
     for verb in VERBS {
         assert!(Caller::Owner.may(verb.rights), "{}", verb.name);
         assert_eq!(Caller::Member.may(verb.rights), group.contains(&verb.name), "{}", verb.name);

@@ -3,10 +3,10 @@
 //! The file is the text. It may begin with `Subject:` and `From:` lines of its own, a blank line behind them. Whatever it holds,
 //! the message is one message: lines that would begin another are quoted, as other mbox programs do it.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+
+use super::encoded::{encoded, one_line, phrase};
 
 /// What is known of a bulletin besides its text.
 #[derive(Debug, Clone, Copy)]
@@ -94,36 +94,7 @@ fn sender(from: &str, domain: &str) -> String {
     if from.contains('@') {
         return one_line(from);
     }
-    let name = one_line(from);
-    if name.is_ascii() {
-        let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
-        return format!("\"{quoted}\" <postmaster@{domain}>");
-    }
-    format!("{} <postmaster@{domain}>", encoded(&name))
-}
-
-/// A text for a header field: as it is while it is ASCII, else in encoded words (RFC 2047), none longer than 75 characters.
-fn encoded(text: &str) -> String {
-    let text = one_line(text);
-    if text.is_ascii() {
-        return text;
-    }
-    let mut words: Vec<String> = Vec::new();
-    let mut part = String::new();
-    for c in text.chars() {
-        if part.len() + c.len_utf8() > 45 {
-            words.push(std::mem::take(&mut part));
-        }
-        part.push(c);
-    }
-    words.push(part);
-    let words: Vec<String> = words.iter().map(|word| format!("=?utf-8?B?{}?=", BASE64.encode(word))).collect();
-    words.join("\n ")
-}
-
-/// Without controls, which would end the field, and no longer than a line may be (RFC 5322 §2.1.1).
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect()
+    format!("{} <postmaster@{domain}>", phrase(from))
 }
 
 #[cfg(test)]

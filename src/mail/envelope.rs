@@ -61,10 +61,23 @@ impl Envelope<'_> {
         }
         head.push(b' ');
         head.extend_from_slice(asctime::written(self.posted_secs).as_bytes());
-        head.extend_from_slice(b"\nReturn-Path: <");
-        one_line(self.sender, &mut head);
+        head.push(b'\n');
+        self.fields_into(&mut head);
+        head
+    }
+
+    /// The same without the separator: what stands above the text for a program that is given the message.
+    pub fn fields(&self) -> Vec<u8> {
+        let mut fields = Vec::new();
+        self.fields_into(&mut fields);
+        fields
+    }
+
+    fn fields_into(&self, head: &mut Vec<u8>) {
+        head.extend_from_slice(b"Return-Path: <");
+        one_line(self.sender, head);
         head.extend_from_slice(b">\nDelivered-To: ");
-        one_line(self.recipient, &mut head);
+        one_line(self.recipient, head);
         head.push(b'\n');
         // Ours, but made with names that a client chose: a line of it that is not folded would be another field.
         for line in self.received.split(|&byte| byte == b'\n') {
@@ -75,11 +88,10 @@ impl Envelope<'_> {
                 if !folded {
                     head.push(b'\t');
                 }
-                one_line(line, &mut head);
+                one_line(line, head);
                 head.push(b'\n');
             }
         }
-        head
     }
 }
 
@@ -295,6 +307,7 @@ mod tests {
              Delivered-To: bob@example.com\nReceived: from mx (mx [192.0.2.1])\n\tby host with ESMTPS id 7K2F;\n\
              \tMon, 5 Jan 2026 11:00:00 +0000\n"
         );
+        assert_eq!(ENVELOPE.fields(), head.split_once('\n').unwrap().1.as_bytes());
         let null = String::from_utf8(Envelope { sender: b"", ..ENVELOPE }.head()).unwrap();
         assert!(null.starts_with("From MAILER-DAEMON Mon Jan  5 11:00:00 2026\nReturn-Path: <>\n"));
         let (long, hostile) = ([b'a'; 5000], b"\"x Mon Jan  5 1970\"\n\nFrom y\r\0@z");

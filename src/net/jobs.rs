@@ -6,7 +6,8 @@
 //! when needed and leave after [`LINGER`] without work, so an idle server has none.
 //!
 //! Names of hosts are looked up here too, by [`NAMES`] threads more: they wait for name servers that may hang, and neither
-//! take a thread from the disks nor keep a server from stopping.
+//! take a thread from the disks nor keep a server from stopping. So are programs that are given mail (robots): as many
+//! threads more as [`Pool::allow_robots`] says, at most [`ROBOTS`].
 //!
 //! A job owns what it works on and gives back a value; the loop collects values with [`Pool::collect`] after the waker
 //! has ended its poll. Effects belong to the files, answers to tickets: a value nobody waits for is still collected.
@@ -25,6 +26,10 @@ pub const THREADS: usize = 16;
 pub const NAMES: usize = 4;
 /// What lookups of names wait for, in place of a volume.
 pub const NAME_SERVERS: u64 = u64::MAX;
+/// Programs that may be given mail at a time, at most; each has a thread that waits for it.
+pub const ROBOTS: usize = PER_VOLUME;
+/// What they wait for, in place of a volume.
+pub const PROGRAMS: u64 = u64::MAX - 1;
 /// Jobs that may wait for one volume at a time. Fewer than may be of one kind, or a hung volume would take a whole kind of
 /// work from the others.
 pub const PER_VOLUME: usize = 10;
@@ -50,6 +55,15 @@ pub enum Kind {
     Bulk,
     /// Asks name servers about a host.
     Name,
+    /// Gives a program a message and waits for its end.
+    Robot,
+}
+
+impl Kind {
+    /// Works on files: the threads for that are its own, and a server that stops waits for it.
+    fn is_on_files(self) -> bool {
+        !matches!(self, Kind::Name | Kind::Robot)
+    }
 }
 
 /// Threads that may run this kind at a time.
@@ -59,6 +73,7 @@ pub const fn per_kind(kind: Kind) -> usize {
         Kind::Read => THREADS - 4,
         Kind::Bulk => 2,
         Kind::Name => NAMES,
+        Kind::Robot => ROBOTS,
     }
 }
 
@@ -70,6 +85,12 @@ impl Pulse {
     /// Still moving. Called every few megabytes by what runs long.
     pub fn beat(&self) {
         self.0.store(self.1.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// One that nobody looks at.
+    #[cfg(test)]
+    pub(crate) fn unseen() -> Pulse {
+        Pulse(Arc::new(AtomicU64::new(0)), Instant::now())
     }
 
     fn age(&self) -> Duration {
@@ -109,6 +130,8 @@ struct State<R> {
     threads: usize,
     idle: usize,
     serial: u64,
+    /// Robots that may run at a time. From 1 to [`ROBOTS`].
+    robots: usize,
     stopping: bool,
 }
 
@@ -180,6 +203,7 @@ impl<R: Lost + Send + 'static> Pool<R> {
                 threads: 0,
                 idle: 0,
                 serial: 0,
+                robots: 1,
                 stopping: false,
             }),
             work: Condvar::new(),
@@ -229,6 +253,11 @@ impl<R: Lost + Send + 'static> Pool<R> {
         Ok(())
     }
 
+    /// From now on so many robots may run at a time; at least one, and at most [`ROBOTS`].
+    pub fn allow_robots(&self, most: usize) {
+        lock(&self.0).robots = most.clamp(1, ROBOTS);
+    }
+
     /// What has been done since the last call, with who waits for it.
     pub fn collect(&self) -> Vec<(Option<Ticket>, R)> {
         std::mem::take(&mut lock(&self.0).done)
@@ -265,11 +294,12 @@ impl<R: Lost + Send + 'static> Pool<R> {
         volumes
     }
 
-    /// Nothing is queued and nothing runs, names apart: nobody needs those when a server stops.
+    /// Nothing is queued and nothing runs, names and robots apart: nobody needs those when a server stops, and a message
+    /// that a robot had is still in the queue.
     pub fn is_idle(&self) -> bool {
         let state = lock(&self.0);
-        let only_names = state.lanes.iter().all(|lane| lane.kind == Kind::Name);
-        only_names && state.running.iter().all(|job| job.kind == Kind::Name) && state.done.is_empty()
+        let nobody_waits = !state.lanes.iter().any(|lane| lane.kind.is_on_files());
+        nobody_waits && !state.running.iter().any(|job| job.kind.is_on_files()) && state.done.is_empty()
     }
 }
 
@@ -280,11 +310,13 @@ impl<R> Drop for Pool<R> {
     }
 }
 
-/// Threads there may be now: those for names only while there are names to look up.
+/// Threads there may be now: those for names and for robots only while there are such jobs.
 fn most_threads<R>(state: &State<R>) -> usize {
-    let running = state.running.iter().filter(|job| job.kind == Kind::Name).count();
-    let waiting = state.lanes.iter().filter(|lane| lane.kind == Kind::Name).map(|lane| lane.jobs.len()).sum::<usize>();
-    THREADS + (running + waiting).min(NAMES)
+    let jobs = |kind: Kind| {
+        let running = state.running.iter().filter(|job| job.kind == kind).count();
+        running + state.lanes.iter().filter(|lane| lane.kind == kind).map(|lane| lane.jobs.len()).sum::<usize>()
+    };
+    THREADS + jobs(Kind::Name).min(NAMES) + jobs(Kind::Robot).min(state.robots)
 }
 
 fn push<R>(state: &mut State<R>, kind: Kind, volume: u64, job: Job<R>) {
@@ -298,10 +330,11 @@ fn push<R>(state: &mut State<R>, kind: Kind, volume: u64, job: Job<R>) {
 /// The first job that came, of those that their bounds let run; and its kind and volume.
 fn next<R>(state: &mut State<R>) -> Option<(Kind, u64, Job<R>)> {
     let running = &state.running;
-    let on_files = running.iter().filter(|job| job.kind != Kind::Name).count();
+    let on_files = running.iter().filter(|job| job.kind.is_on_files()).count();
+    let most = |kind: Kind| if kind == Kind::Robot { state.robots } else { per_kind(kind) };
     let allowed = |lane: &Lane<R>| {
-        (lane.kind == Kind::Name || on_files < THREADS)
-            && running.iter().filter(|job| job.kind == lane.kind).count() < per_kind(lane.kind)
+        (!lane.kind.is_on_files() || on_files < THREADS)
+            && running.iter().filter(|job| job.kind == lane.kind).count() < most(lane.kind)
             && running.iter().filter(|job| job.volume == lane.volume).count() < PER_VOLUME
     };
     let first = |(_, lane): &(usize, &Lane<R>)| lane.jobs.front().map(|job| job.arrival);
@@ -518,6 +551,33 @@ mod tests {
         assert_eq!(collect(&mut poll, &pool, THREADS).len(), THREADS);
         drop(names);
         collect(&mut poll, &pool, 10);
+    }
+
+    #[test]
+    fn robots_run_so_many_at_a_time_beside_the_disks_and_stop_no_server() {
+        let (mut poll, pool) = pool();
+        let (begun, seen) = channel();
+        pool.allow_robots(3);
+        let robots: Vec<_> = (0..8).map(|value| gated(&pool, Kind::Robot, PROGRAMS, &begun, value)).collect();
+        for _ in 0..3 {
+            seen.recv().unwrap();
+        }
+        let load = pool.load();
+        assert_eq!((load.running, load.waiting), (3, 5));
+        assert!(pool.is_idle(), "nobody waits for robots");
+        let reads = per_kind(Kind::Read) as u32;
+        let files: Vec<_> = (0..reads).map(|value| gated(&pool, Kind::Read, value.into(), &begun, 100)).collect();
+        for _ in 0..reads {
+            seen.recv().unwrap();
+        }
+        assert!(!pool.is_idle());
+        drop(files);
+        assert_eq!(collect(&mut poll, &pool, reads as usize).len(), reads as usize);
+        drop(robots);
+        assert_eq!(collect(&mut poll, &pool, 8).len(), 8);
+        pool.allow_robots(0);
+        pool.submit(None, Kind::Robot, PROGRAMS, |_| 9).unwrap();
+        assert_eq!(collect(&mut poll, &pool, 1), [9], "one may always run");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |-------------|-------------------------------------------------------------------------|
 //! | `turn.rs`   | the loop's parts: slots, readiness, deadlines, the run queue             |
 //! | `stream.rs` | the one generic driver: runs any machine over any byte stream            |
+//! | `sock.rs`   | a stream over TCP or within this machine                                |
 //! | `wire.rs`   | plain or TLS under the driver                                            |
 //! | `tls.rs`    | certificates and keys, and what follows from them                        |
 //! | `listen.rs` | listening sockets                                                        |
@@ -16,6 +17,7 @@ pub mod child;
 pub mod jobs;
 pub mod listen;
 pub mod signal;
+pub mod sock;
 pub mod stream;
 pub mod tls;
 pub mod turn;

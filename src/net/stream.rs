@@ -296,6 +296,11 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         }
     }
 
+    /// Holds it until [`release`](Stream::release): nothing is read and no machine is called.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
     /// Ends a hold.
     pub fn release(&mut self) {
         self.held = false;

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::{self, DONE, FAILED, USAGE};
 use super::{nwauth, serve};
+use crate::service::Services;
 use crate::settings;
 use crate::text::fault::Fault;
 
@@ -27,7 +28,13 @@ Makes DIR (./demo) with a configuration, two users, a certificate and mail, serv
 and prints lines to paste. Once made, the folder is served as it stands. -m makes it and stops.";
 
 /// Ports tried first: easy to remember, no root needed.
-const PORTS: (u16, u16) = (11110, 11995);
+const PORTS: [(&str, u16); 5] = [
+    ("pop_port", 11110),
+    ("pops_port", 11995),
+    ("smtp_port", 11025),
+    ("submission_port", 11587),
+    ("smtps_port", 11465),
+];
 /// The password of both users.
 const PASSWORD: &str = "secret";
 
@@ -68,7 +75,7 @@ pub fn run(args: &[String]) -> u8 {
     // Whole paths, so that the lines can be pasted anywhere.
     let dir = dir.canonicalize().unwrap_or(dir);
     let config = dir.join("dmail.conf");
-    serve::serve(&config, |server| {
+    serve::serve(&config, Services::All, |server| {
         options::print(&format!("dmail: serving {}\n{}", server.serving(), lines(&dir, &config)));
     })
 }
@@ -87,7 +94,7 @@ fn furnish(dir: &Path) -> Result<(), String> {
         made.map_err(|why| format!("{users}: {why}"))?;
         write(&dir.join("spool").join(user), spool(user).as_bytes())?;
     }
-    let (pop, pops) = (free(PORTS.0), free(PORTS.1));
+    let ports: String = PORTS.iter().map(|(name, port)| format!("{name} {}\n", free(*port))).collect();
     let dmail = std::env::current_exe().map_err(|error| format!("our own executable: {error}"))?;
     let config = format!(
         "# Made by `dmail demo`. `dmail settings` explains every line that can stand here.\n\
@@ -97,8 +104,7 @@ fn furnish(dir: &Path) -> Result<(), String> {
          authent_method external\n\
          authent_process \"{}\" nwauth -path users\n\
          bind_address 127.0.0.1\n\
-         pop_port {pop}\n\
-         pops_port {pops}\n\
+         {ports}\
          tls_cert cert.pem\n\
          tls_key key.pem\n",
         dmail.display()
@@ -160,7 +166,8 @@ fn spool(user: &str) -> String {
 /// What to paste into another terminal.
 fn lines(dir: &Path, config: &Path) -> String {
     let Some(settings) = settings::load(config).settings else { return String::new() };
-    let (pop, pops) = (settings.pop_port, settings.pops_port);
+    let (pop, pops, smtp) = (settings.pop_port, settings.pops_port, settings.smtp_port);
+    let (submission, smtps) = (settings.submission_port, settings.smtps_port);
     let (cert, config) = (dir.join("cert.pem"), config.display());
     let (cert, drop) = (cert.display(), settings.drop_path.display());
     let dmail = std::env::current_exe().unwrap_or_else(|_| "dmail".into());
@@ -180,8 +187,17 @@ Try, in another terminal:
       (then: USER ann, PASS {PASSWORD}, LIST, QUIT)
   {dmail} tellpop -i {config} status
 
-Thunderbird: account ann@localhost; incoming server POP3, name localhost, port {pops}, connection
-security SSL/TLS, normal password, user name ann; and accept the certificate once.
+Send a letter, and fetch it:
+
+  printf 'From: you@example.org\\nTo: bob@localhost\\nSubject: Hello\\n\\nIt works.\\n' > letter
+  curl smtp://localhost:{smtp} --mail-from you@example.org --mail-rcpt bob@localhost --upload-file letter --crlf
+  curl -u bob:{PASSWORD} pop3://localhost:{pop}/4
+  curl -u ann:{PASSWORD} --cacert {cert} --ssl-reqd smtp://localhost:{submission} \
+      --mail-from ann@localhost --mail-rcpt bob@localhost --upload-file letter --crlf
+
+Thunderbird: account ann@localhost. Incoming server POP3, name localhost, port {pops}, connection security SSL/TLS,
+normal password, user name ann. Outgoing server localhost, port {smtps}, SSL/TLS, normal password, user name ann. Accept
+the certificate once for each.
 
 Ctrl-C ends it.
 "

@@ -7,8 +7,11 @@ pub mod man;
 pub mod nwauth;
 pub mod options;
 pub mod repair;
+pub mod respond;
+pub mod sendmail;
 pub mod serve;
 pub mod settings;
+pub mod statistics;
 pub mod stats;
 pub mod tell;
 pub mod unixauth;
@@ -30,7 +33,8 @@ struct Program {
 
 const PROGRAMS: &[Program] = &[
     Program { name: "serve", link: false, help: "serve what dmail.conf asks for", page: serve::page, run: serve::run },
-    Program { name: "dpop", link: true, help: "serve POP3 alone", page: serve::page, run: serve::run },
+    Program { name: "dpop", link: true, help: "serve POP3 alone", page: serve::page, run: serve::run_pop3 },
+    Program { name: "dsmtp", link: true, help: "serve SMTP alone", page: serve::page, run: serve::run_smtp },
     Program {
         name: "demo",
         link: false,
@@ -56,6 +60,21 @@ const PROGRAMS: &[Program] = &[
     },
     Program { name: "tellpop", link: true, help: "give orders to a running server", page: tell::page, run: tell::run },
     Program {
+        name: sendmail::NAME,
+        link: true,
+        help: "take a message from a program of this machine",
+        page: sendmail::page,
+        run: sendmail::run,
+    },
+    Program { name: "mailq", link: true, help: "list the queue", page: sendmail::mailq_page, run: sendmail::mailq },
+    Program {
+        name: "newaliases",
+        link: true,
+        help: "have alias files read again",
+        page: sendmail::newaliases_page,
+        run: sendmail::newaliases,
+    },
+    Program {
         name: "nwauth",
         link: true,
         help: "the stock authenticator: a file of users",
@@ -69,23 +88,48 @@ const PROGRAMS: &[Program] = &[
         page: unixauth::page,
         run: unixauth::run,
     },
+    Program {
+        name: "respond",
+        link: false,
+        help: "the stock auto-responder: a program that is given mail",
+        page: respond::page,
+        run: respond::run,
+    },
+    Program {
+        name: "drespond",
+        link: true,
+        help: "the same, by the name that the manual has",
+        page: respond::page,
+        run: respond::run,
+    },
 ];
 
 /// Runs the program that these arguments mean; gives its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let mut words = Vec::new();
-    for word in args {
-        match word.into_string() {
-            Ok(word) => words.push(word),
-            Err(word) => {
-                eprintln!("dmail: {}: not UTF-8", word.to_string_lossy());
-                return options::USAGE;
-            }
-        }
-    }
+    let mut foreign = None;
+    let words: Vec<String> = args
+        .into_iter()
+        .map(|word| {
+            word.into_string().unwrap_or_else(|word| {
+                let shown = word.to_string_lossy().into_owned();
+                foreign = Some(shown.clone());
+                shown
+            })
+        })
+        .collect();
     let called =
         words.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or("dmail");
-    if let Some(program) = PROGRAMS.iter().find(|program| program.link && program.name == called) {
+    let program = PROGRAMS.iter().find(|program| program.link && program.name == called);
+    // Mail shall come through, though somebody's name in Latin-1 shows question marks; in an address they are refused.
+    let is_sendmail = |name: &str| name == sendmail::NAME;
+    if let Some(word) = &foreign
+        && !is_sendmail(called)
+        && !words.get(1).is_some_and(|word| is_sendmail(word))
+    {
+        eprintln!("dmail: {word}: not UTF-8");
+        return options::USAGE;
+    }
+    if let Some(program) = program {
         return (program.run)(&words[1..]);
     }
     match words.get(1).map(String::as_str) {

@@ -1,4 +1,4 @@
-//! `dmail serve`, `dpop`: the server.
+//! `dmail serve`, `dpop`, `dsmtp`: the server.
 //!
 //! Started by root with a `run_as`, it becomes that user before anything else is opened, and a launcher keeps root.
 //!
@@ -10,13 +10,14 @@ use std::path::Path;
 
 use super::options::{self, DONE, FAILED, USAGE};
 use crate::server::{self, Server};
+use crate::service::Services;
 use crate::settings::{Level, Rights};
 use crate::sys::{access, process};
 
 const USAGE_TEXT: &str = "dmail serve [-i FILE]
 
 Serves what dmail.conf asks for, in the foreground, until SIGTERM or `tellpop shutdown`; SIGHUP or
-`tellpop reload` reads dmail.conf again. Called as dpop it serves POP3 alone.";
+`tellpop reload` reads dmail.conf again. Called as dpop it serves POP3 alone, as dsmtp SMTP and LMTP alone.";
 
 /// What `-h` prints.
 pub fn page() -> String {
@@ -25,6 +26,20 @@ pub fn page() -> String {
 
 /// Runs the program; gives its exit code.
 pub fn run(args: &[String]) -> u8 {
+    run_with(args, Services::All)
+}
+
+/// The same for `dpop`.
+pub fn run_pop3(args: &[String]) -> u8 {
+    run_with(args, Services::Pop3)
+}
+
+/// The same for `dsmtp`.
+pub fn run_smtp(args: &[String]) -> u8 {
+    run_with(args, Services::Smtp)
+}
+
+fn run_with(args: &[String], services: Services) -> u8 {
     let (common, matches) = match options::read(args, USAGE_TEXT, options::none) {
         Ok(read) => read,
         Err(code) => return code,
@@ -33,11 +48,11 @@ pub fn run(args: &[String]) -> u8 {
         eprintln!("dmail serve takes no `{word}`: name a configuration with -i FILE");
         return USAGE;
     }
-    serve(&common.config, |server| eprintln!("dmail: serving {}", server.serving()))
+    serve(&common.config, services, |server| eprintln!("dmail: serving {}", server.serving()))
 }
 
 /// Serves with this configuration; `ready` is called when the ports are open.
-pub fn serve(config: &Path, ready: impl FnOnce(&Server)) -> u8 {
+pub fn serve(config: &Path, services: Services, ready: impl FnOnce(&Server)) -> u8 {
     if let Err(error) = process::keep_descriptors() {
         eprintln!("dmail: descriptors that we were started with may reach the authenticator: {error}");
     }
@@ -55,10 +70,11 @@ pub fn serve(config: &Path, ready: impl FnOnce(&Server)) -> u8 {
     if access::is_root() && settings.run_as.is_none() {
         eprintln!("dmail: warning: serving as root: set run_as to a user of its own");
     }
-    let result = server::part(&settings).and_then(|launcher| Server::start(settings, launcher)).and_then(|server| {
-        ready(&server);
-        server.run()
-    });
+    let result =
+        server::part(&settings).and_then(|launcher| Server::start(settings, services, launcher)).and_then(|server| {
+            ready(&server);
+            server.run()
+        });
     match result {
         Ok(()) => DONE,
         Err(why) => {

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::options::{self, DONE, FAILED, USAGE};
 use crate::rules::stats::{Key, Sum, Tally, is_file_name, shown};
-use crate::settings;
+use crate::settings::{self, Settings};
 
 const USAGE_TEXT: &str = "tellpop stats [--sort KEY] [--top N] [--json] [FILE ...]
 
@@ -24,7 +24,7 @@ connection to the next on the average. A FILE may be a directory, for the files 
 input; without any it is the stats_path of the configuration.";
 
 /// Bytes read at a time. A line that does not fit is a bad one.
-const PIECE: usize = 256 * 1024;
+pub(super) const PIECE: usize = 256 * 1024;
 
 /// Runs the verb with what follows it on the command line; `config` is used to find stats_path. Gives the exit code.
 pub fn run(config: &Path, args: &[String]) -> u8 {
@@ -78,14 +78,19 @@ fn folder_of(config: &Path, named: &mut Vec<PathBuf>) -> Result<(), String> {
     if !named.is_empty() {
         return Ok(());
     }
-    let loaded = settings::load(config);
-    let Some(settings) = loaded.settings else {
-        let first = loaded.complaints.first().map(ToString::to_string).unwrap_or_default();
-        return Err(format!("{first}\n`dmail check -i {}` says more", config.display()));
-    };
+    let settings = configured(config)?;
     let unset = || format!("{}: stats_path is not set: set it, or name the files", config.display());
     named.push(settings.stats_path.ok_or_else(unset)?);
     Ok(())
+}
+
+/// What the configuration says. Refuses with its first complaint.
+pub(super) fn configured(config: &Path) -> Result<Settings, String> {
+    let loaded = settings::load(config);
+    loaded.settings.ok_or_else(|| {
+        let first = loaded.complaints.first().map(ToString::to_string).unwrap_or_default();
+        format!("{first}\n`dmail check -i {}` says more", config.display())
+    })
 }
 
 /// What was named, with the files of a directory in its place.
@@ -140,8 +145,38 @@ fn count(files: &[PathBuf]) -> Result<Counted, String> {
     Ok(Counted { tally, files: files.len(), complaint })
 }
 
+/// What counts lines.
+pub(super) trait Counter {
+    /// Counts the whole lines that `bytes` begin with; gives how many bytes they are.
+    fn feed(&mut self, bytes: &[u8]) -> usize;
+    /// A line that cannot be counted.
+    fn reject(&mut self);
+    /// Lines read, also bad ones.
+    fn read(&self) -> u64;
+    /// Which of them was the first bad one; the first line is 1.
+    fn first_bad(&self) -> Option<u64>;
+}
+
+impl Counter for Tally {
+    fn feed(&mut self, bytes: &[u8]) -> usize {
+        Tally::feed(self, bytes)
+    }
+
+    fn reject(&mut self) {
+        Tally::reject(self);
+    }
+
+    fn read(&self) -> u64 {
+        Tally::read(self)
+    }
+
+    fn first_bad(&self) -> Option<u64> {
+        Tally::first_bad(self)
+    }
+}
+
 /// Counts all that `source` gives.
-fn feed(tally: &mut Tally, source: &mut impl Read, buffer: &mut [u8]) -> io::Result<()> {
+pub(super) fn feed(tally: &mut impl Counter, source: &mut impl Read, buffer: &mut [u8]) -> io::Result<()> {
     let (mut held, mut skipping) = (0, false);
     loop {
         let got = match source.read(&mut buffer[held..]) {

@@ -5,16 +5,17 @@
 
 mod password;
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
-use super::{bulletin, stats};
+use super::{bulletin, statistics, stats};
 use crate::control::{self, Order, Parsed, Tool};
 use crate::protocol::control::{heading, line};
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 
 const USAGE_TEXT: &str = "tellpop [-i FILE] COMMAND [ARGUMENT ...] [--json]
 
@@ -53,11 +54,12 @@ pub fn run(args: &[String]) -> u8 {
     let json = parsed.json;
     let given = match parsed.order {
         Order::ByTool(Tool::Bulletin) => return bulletin::run(&common.config, json),
+        Order::ByTool(Tool::Statistics) => return statistics::run(&common.config, &after_verb(&matches.free)),
         Order::ByTool(Tool::Stats) => return stats::run(&common.config, &after_verb(&matches.free)),
         Order::ByTool(Tool::Password(ref given)) => Some(given.clone()),
         _ => None,
     };
-    let told = configured(&common.config).and_then(|settings| match given {
+    let told = stats::configured(&common.config).and_then(|settings| match given {
         Some(given) => Ok(control::render(&password::set(&settings.work_path, given), json)),
         None => tell(&settings, &parsed, &matches.free),
     });
@@ -91,40 +93,61 @@ fn after_verb(words: &[String]) -> Vec<String> {
     rest
 }
 
-fn configured(config: &Path) -> Result<Settings, String> {
-    let loaded = settings::load(config);
-    loaded.settings.ok_or_else(|| {
-        let first = loaded.complaints.first().map(ToString::to_string).unwrap_or_default();
-        format!("{first}\n`dmail check -i {}` says more", config.display())
-    })
+fn tell(settings: &Settings, parsed: &Parsed, words: &[String]) -> Result<(bool, String), String> {
+    let patience = if parsed.verb.slow { SLOW_PATIENCE } else { PATIENCE };
+    let words = words.iter().map(String::as_str);
+    ask(&settings.work_path, patience, words).map_err(|silence| silence.to_string())
 }
 
-fn tell(settings: &Settings, parsed: &Parsed, words: &[String]) -> Result<(bool, String), String> {
-    let path = settings.work_path.join(control::SOCKET);
-    let patience = if parsed.verb.slow { SLOW_PATIENCE } else { PATIENCE };
+/// Why there is no report.
+pub(super) enum Silence {
+    /// Nobody is at the socket.
+    Nobody(String),
+    /// We may not go there.
+    Forbidden(String),
+    /// Whatever else.
+    Other(String),
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Silence::Nobody(why) | Silence::Forbidden(why) | Silence::Other(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// Gives the server of this work_path an order: whether it was carried out, and the report.
+pub(super) fn ask<'w>(
+    work_path: &Path,
+    patience: Duration,
+    words: impl Iterator<Item = &'w str>,
+) -> Result<(bool, String), Silence> {
+    let path = work_path.join(control::SOCKET);
     let trouble = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("{}: no server is running with this configuration", path.display())
+            Silence::Nobody(format!("{}: no server is running with this configuration", path.display()))
         }
-        io::ErrorKind::PermissionDenied => format!("{}: {}", path.display(), control::STRANGER),
+        io::ErrorKind::PermissionDenied => Silence::Forbidden(format!("{}: {}", path.display(), control::STRANGER)),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            let secs = patience.as_secs();
-            format!("{}: the server has not answered for {secs} s; its log may say what it is doing", path.display())
+            let (path, secs) = (path.display(), patience.as_secs());
+            Silence::Other(format!(
+                "{path}: the server has not answered for {secs} s; its log may say what it is doing"
+            ))
         }
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            format!("{}: the server ended before it had answered", path.display())
+            Silence::Other(format!("{}: the server ended before it had answered", path.display()))
         }
-        _ => format!("{}: {error}", path.display()),
+        _ => Silence::Other(format!("{}: {error}", path.display())),
     };
     let socket = UnixStream::connect(&path).map_err(trouble)?;
     socket.set_read_timeout(Some(patience)).map_err(trouble)?;
-    (&socket).write_all(format!("{}\n", line(words.iter().map(String::as_str))).as_bytes()).map_err(trouble)?;
+    (&socket).write_all(format!("{}\n", line(words)).as_bytes()).map_err(trouble)?;
     let mut reply = BufReader::new(&socket);
     let mut first = Vec::new();
     if reply.by_ref().take(64).read_until(b'\n', &mut first).map_err(trouble)? == 0 {
         return Err(trouble(io::ErrorKind::UnexpectedEof.into()));
     }
-    let strange = || format!("{}: whoever answers there is not our server", path.display());
+    let strange = || Silence::Other(format!("{}: whoever answers there is not our server", path.display()));
     let (done, octets) = heading(&first).filter(|(_, octets)| *octets <= LONGEST).ok_or_else(strange)?;
     let mut text = vec![0; octets];
     reply.read_exact(&mut text).map_err(trouble)?;

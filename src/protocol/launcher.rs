@@ -9,6 +9,7 @@
 //! | `Open path uid`     | the drop lies below a drop_root and is that user's         | the file, to be read and written            |
 //! | `Lock path uid`     | nobody who lives has the dotlock of that drop              | the lock's file                             |
 //! | `Unlock path inode` | the dotlock is that file                                   | nothing                                     |
+//! | `Robot name args`   | the program is in robot_path, and may be that user's       | its output, a hold that tells its end       |
 //!
 //! A packet is a serial number, a letter for its kind, then fields in order: numbers in little-endian bytes, texts with
 //! their length before them. Nothing may be missing and nothing stand behind. Whatever does not read so is no request: it is
@@ -17,12 +18,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::rules::robot::FACT_BYTES;
+
 /// Longest packet, either way.
 pub const PACKET: usize = 8192;
 /// Longest path in a request; the system's own bound.
 pub const PATH_MOST: usize = 4096;
 /// Longest line in a dotlock.
 pub const LINE_MOST: usize = 512;
+/// Most words of a robot's command.
+pub const WORDS_MOST: usize = 64;
 /// Longest reason for a refusal; what is longer is cut.
 pub const REASON_MOST: usize = 4096;
 
@@ -67,6 +72,17 @@ pub enum Request {
         /// Which file the lock must be.
         inode: u64,
     },
+    /// Run a program that is given mail; its standard input comes along as a descriptor.
+    Robot {
+        /// Its name in robot_path.
+        name: Vec<u8>,
+        /// What it is given behind its name.
+        args: Vec<Vec<u8>>,
+        /// The user whose own forward file names it; `None`: robot_user.
+        uid: Option<u32>,
+        /// What it is told of the message: values of `rules::robot::Facts`.
+        facts: [Vec<u8>; 7],
+    },
 }
 
 /// What comes back.
@@ -95,6 +111,13 @@ pub fn encode_request(serial: u32, request: &Request) -> Vec<u8> {
         Request::Open { path, uid, create } => packet.kind(b'O').number(*uid).number(u32::from(*create)).text(path),
         Request::Lock { path, uid, line } => packet.kind(b'L').number(*uid).text(path).text(line),
         Request::Unlock { path, uid, inode } => packet.kind(b'U').number(*uid).bytes(&inode.to_le_bytes()).text(path),
+        Request::Robot { name, args, uid, facts } => {
+            // Nobody's number: -1 is no uid.
+            let packet = packet.kind(b'X').number(uid.unwrap_or(u32::MAX)).text(name);
+            let packet = facts.iter().fold(packet, |packet, fact| packet.text(fact));
+            let packet = packet.number(u32::try_from(args.len()).unwrap_or(u32::MAX));
+            args.iter().fold(packet, |packet, word| packet.text(word))
+        }
     };
     packet.0
 }
@@ -121,6 +144,17 @@ fn request(fields: &mut Fields<'_>) -> Option<Request> {
             Request::Bind(SocketAddr::new(ip, port))
         }
         b'F' => Request::Read(fields.path()?),
+        b'X' => {
+            let uid = Some(fields.number()?).filter(|uid| *uid != u32::MAX);
+            let name = fields.path()?;
+            let mut facts: [Vec<u8>; 7] = Default::default();
+            for fact in &mut facts {
+                *fact = fields.text(FACT_BYTES)?.to_vec();
+            }
+            let count = Some(fields.number()? as usize).filter(|count| *count <= WORDS_MOST)?;
+            let args = (0..count).map(|_| fields.text(PACKET).map(<[u8]>::to_vec)).collect::<Option<_>>()?;
+            Request::Robot { name, args, uid, facts }
+        }
         b'S' => Request::Start(fields.long()?),
         b'O' => {
             let uid = fields.number()?;
@@ -235,6 +269,12 @@ mod tests {
             (path(), any::<u32>(), any::<bool>()).prop_map(|(path, uid, create)| Request::Open { path, uid, create }),
             (path(), any::<u32>(), path()).prop_map(|(path, uid, line)| Request::Lock { path, uid, line }),
             (path(), any::<u32>(), any::<u64>()).prop_map(|(path, uid, inode)| Request::Unlock { path, uid, inode }),
+            (path(), prop::collection::vec(path(), 0..5), prop::option::of(0..u32::MAX), path()).prop_map(
+                |(name, args, uid, fact)| {
+                    let facts = std::array::from_fn(|index| fact[..fact.len().min(index * 10)].to_vec());
+                    Request::Robot { name, args, uid, facts }
+                }
+            ),
         ]
     }
 
@@ -258,7 +298,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_judged_and_nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in "[RBFSOLU+-]") {
+        fn any_bytes_are_judged_and_nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in "[RBFSOLUX+-]") {
             let _ = (decode_request(&bytes), decode_answer(&bytes));
             let mut packet = bytes;
             if packet.len() > 4 {

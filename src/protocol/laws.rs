@@ -187,6 +187,7 @@ pub(crate) fn smtp_rules() -> smtp::Rules {
     smtp::Rules {
         host: "mx.example".into(),
         hide_version: true,
+        hide_auth: false,
         hold: Duration::ZERO,
         greeting: Duration::from_secs(300),
         command: Duration::from_secs(300),
@@ -210,7 +211,8 @@ pub(crate) fn smtp(face: Face) -> Smtp {
     Smtp::new(Instant::now(), std::sync::Arc::new(smtp_rules()), face, SMTP_OPEN)
 }
 
-pub(crate) const SMTP_OPEN: smtp::Link = smtp::Link { tls: false, can_tls: true, plain_ok: true, scram: true };
+pub(crate) const SMTP_OPEN: smtp::Link =
+    smtp::Link { tls: false, can_tls: true, plain_ok: true, scram: true, known: false };
 
 const MX_SAMPLE: &[u8] = b"HELO a\r\nMAIL FROM:<a@b>\r\nRSET\r\nEHLO [1.2.3.4]\r\nAUTH PLAIN\r\nMAIL FROM:<a@b> SIZE=99 RET=HDRS\r\n\
     RCPT TO:<nobody@x>\r\nDATA\r\nRCPT TO:<ann@x> NOTIFY=DELAY\r\nRCPT TO:<slow@x>\r\nRCPT TO:<bob@x>\r\nDATA\r\nReceived: a\r\n\r\n\

@@ -174,6 +174,12 @@ impl Domains {
         !self.by_address.is_empty()
     }
 
+    /// Whether this is a domain of ours, main or virtual; letters in any case.
+    pub fn has(&self, domain: &str) -> bool {
+        let main = self.main.iter().any(|ours| ours.eq_ignore_ascii_case(domain));
+        main || self.by_domain.contains_key(&domain.to_ascii_lowercase())
+    }
+
     /// The domain of clients that connected to this address of ours and name no other.
     pub fn home_at(&self, address: IpAddr) -> Home {
         Home(self.by_address.iter().find(|(addresses, _)| addresses.contains(address)).map(|(_, index)| *index))

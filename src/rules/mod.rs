@@ -6,10 +6,18 @@
 //! | `bulletins.rs` | which bulletins a user still has                                                 |
 //! | `access.rs`    | whether a client may log in, in the manual's order                               |
 //! | `limits.rs`    | how many connections and sessions at a time, how often a user may log in         |
+//! | `places.rs`    | which kind of connections gets the places there are                              |
 //! | `penalty.rs`   | how long a guess of a password waits                                             |
 //! | `domains.rs`   | which user of which domain a login means                                         |
 //! | `stats.rs`     | what a session comes to in the statistics                                        |
+//! | `traffic.rs`   | what becomes of messages, in the statistics                                      |
+//! | `interner.rs`  | nothing: many names, a number for each, behind the statistics                     |
+//! | `logs.rs`      | which log a line belongs to                                                      |
 //! | `flood.rs`     | how many log lines strangers may cause                                           |
+//! | `relay.rs`     | who may send what to whom through us                                             |
+//! | `popped.rs`    | from which addresses users read mail lately                                      |
+//! | `sending.rs`   | how much an account, or an address, may send                                     |
+//! | `robot.rs`     | which program is given mail, what it is told, what its end means                  |
 //! | `retry.rs`     | when a message of the queue is tried again, and when given up                    |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
@@ -17,9 +25,17 @@ pub mod access;
 pub mod bulletins;
 pub mod domains;
 pub mod flood;
+mod interner;
 pub mod limits;
+pub mod logs;
 pub mod names;
 pub mod penalty;
+pub mod places;
+pub mod popped;
 pub mod recent;
+pub mod relay;
 pub mod retry;
+pub mod robot;
+pub mod sending;
 pub mod stats;
+pub mod traffic;

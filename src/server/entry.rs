@@ -1,5 +1,6 @@
 //! What has turns in this server: the list of what we serve is code.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Instant;
 
@@ -9,16 +10,21 @@ use crate::net::stream::{Readiness, Scratch, Turn};
 use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
-use crate::service::{Newborn, Port, Shared, control, helpers, pop3};
+use crate::protocol::smtp::reply as smtp_reply;
+use crate::service::{Newborn, Port, Shared, Speaks, control, helpers, pop3, smtp};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
-    /// A POP3 port.
+    /// A port.
     Port(Box<(Listener<TcpListener>, Port)>),
     /// The control socket.
     Orders(Box<Listener<UnixListener>>),
+    /// The socket of programs on this host that bring mail.
+    Programs(Box<Listener<UnixListener>>),
     /// A POP3 client.
     Pop3(Box<pop3::Conversation>),
+    /// A client that brings mail.
+    Smtp(Box<smtp::Conversation>),
     /// Somebody with orders.
     Control(Box<control::Conversation>),
     /// A copy of an authenticator.
@@ -33,7 +39,8 @@ impl turn::Entry for Entry {
     fn register(&mut self, registry: &Registry, token: &dyn Fn(usize) -> Token) -> io::Result<()> {
         match self {
             Entry::Port(port) => watch(registry, &mut port.0.socket, token(0)),
-            Entry::Orders(listener) => watch(registry, &mut listener.socket, token(0)),
+            Entry::Orders(listener) | Entry::Programs(listener) => watch(registry, &mut listener.socket, token(0)),
+            Entry::Smtp(conversation) => conversation.register(registry, token(0)),
             Entry::Pop3(conversation) => conversation.register(registry, token(0)),
             Entry::Control(conversation) => conversation.register(registry, token(0)),
             Entry::Helper(copy) => copy.register(registry, token),
@@ -45,7 +52,8 @@ impl turn::Entry for Entry {
         match self {
             // An error means that it is gone already.
             Entry::Port(port) => drop(registry.deregister(&mut port.0.socket)),
-            Entry::Orders(listener) => drop(registry.deregister(&mut listener.socket)),
+            Entry::Orders(listener) | Entry::Programs(listener) => drop(registry.deregister(&mut listener.socket)),
+            Entry::Smtp(conversation) => conversation.deregister(registry),
             Entry::Pop3(conversation) => conversation.deregister(registry),
             Entry::Control(conversation) => conversation.deregister(registry),
             Entry::Helper(copy) => copy.deregister(registry),
@@ -56,7 +64,8 @@ impl turn::Entry for Entry {
     fn mark(&mut self, lane: usize, ready: Readiness) {
         match self {
             Entry::Port(port) => port.0.mark(),
-            Entry::Orders(listener) => listener.mark(),
+            Entry::Orders(listener) | Entry::Programs(listener) => listener.mark(),
+            Entry::Smtp(conversation) => conversation.mark(ready),
             Entry::Pop3(conversation) => conversation.mark(ready),
             Entry::Control(conversation) => conversation.mark(ready),
             Entry::Helper(copy) => copy.mark(lane, ready),
@@ -71,6 +80,8 @@ impl turn::Entry for Entry {
                 accept(listener, *port, now, shared)
             }
             Entry::Orders(listener) => orders(listener, now, shared),
+            Entry::Programs(listener) => programs(listener, now, shared),
+            Entry::Smtp(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Helper(copy) => copy.turn(id, now, shared),
@@ -85,7 +96,8 @@ impl turn::Entry for Entry {
     fn deadline(&self) -> Option<Instant> {
         match self {
             Entry::Port(port) => port.0.deadline(),
-            Entry::Orders(listener) => listener.deadline(),
+            Entry::Orders(listener) | Entry::Programs(listener) => listener.deadline(),
+            Entry::Smtp(conversation) => conversation.deadline(),
             Entry::Pop3(conversation) => conversation.deadline(),
             Entry::Control(conversation) => conversation.deadline(),
             Entry::Helper(_) | Entry::Signals(..) => None,
@@ -95,7 +107,8 @@ impl turn::Entry for Entry {
     fn expire(&mut self, now: Instant) {
         match self {
             Entry::Port(port) => port.0.resume(),
-            Entry::Orders(listener) => listener.resume(),
+            Entry::Orders(listener) | Entry::Programs(listener) => listener.resume(),
+            Entry::Smtp(conversation) => conversation.expire(now),
             Entry::Pop3(conversation) => conversation.expire(now),
             Entry::Control(conversation) => conversation.expire(now),
             Entry::Helper(_) | Entry::Signals(..) => {}
@@ -106,6 +119,8 @@ impl turn::Entry for Entry {
         match self {
             Entry::Port(..) => "port",
             Entry::Orders(_) => "orders",
+            Entry::Programs(_) => "programs",
+            Entry::Smtp(_) => "smtp",
             Entry::Pop3(_) => "pop3",
             Entry::Control(_) => "control",
             Entry::Helper(_) => "helper",
@@ -119,9 +134,11 @@ fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared
         if !listener.can_accept() {
             return Turn::Idle;
         }
-        // At the cap the rest wait in the kernel's queue until somebody leaves, or has to.
-        if shared.open >= shared.cap || shared.stopping {
-            shared.crowded |= !shared.stopping && listener.is_waited_for();
+        // Without room the rest wait in the kernel's queue until somebody leaves, or has to.
+        if shared.stopping || !shared.places.has_room(port.kind()) {
+            if !shared.stopping && listener.is_waited_for() {
+                shared.crowded = Some(port.kind());
+            }
             listener.rest(now);
             return Turn::Idle;
         }
@@ -130,12 +147,22 @@ fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared
                 let settings = shared.settings.clone();
                 if !shared.guard.enter(&settings, peer.ip()) {
                     shared.counts.access.over_prefix += 1;
-                    turn_away(stream, port);
+                    let mut stream = stream;
+                    match port.speaks {
+                        Speaks::Pop3 => turn_away(&mut stream, port.tls, &Refusal::TooManyConnections.text()),
+                        Speaks::Smtp(_) => turn_away(&mut stream, port.tls, &smtp_reply::TOO_MANY_CONNECTIONS),
+                    }
                     continue;
                 }
-                shared.open += 1;
+                shared.places.enter(port.kind());
                 shared.counts.connections += 1;
-                shared.newborn.push(Newborn::Pop3 { stream, peer, tls: port.tls });
+                shared.newborn.push(match port.speaks {
+                    Speaks::Pop3 => Newborn::Pop3 { stream, peer, tls: port.tls },
+                    Speaks::Smtp(face) => {
+                        shared.counts.smtp.connections += 1;
+                        Newborn::Smtp { stream, peer, face, tls: port.tls }
+                    }
+                });
             }
             Accepted::Empty => return Turn::Idle,
             Accepted::Short => {
@@ -148,10 +175,10 @@ fn accept(listener: &mut Listener<TcpListener>, port: Port, now: Instant, shared
 }
 
 /// One line where it can be read, and the end.
-fn turn_away(mut stream: TcpStream, port: Port) {
-    if !port.tls {
+pub(super) fn turn_away(stream: &mut TcpStream, tls: bool, line: &dyn Display) {
+    if !tls {
         // A socket this new has room for a line; a peer that is gone already needs none.
-        let _ = stream.write_all(format!("{}\r\n", Refusal::TooManyConnections.text()).as_bytes());
+        let _ = stream.write_all(format!("{line}\r\n").as_bytes());
     }
 }
 
@@ -165,6 +192,24 @@ fn orders(listener: &mut Listener<UnixListener>, now: Instant, shared: &mut Shar
             Accepted::Stream(stream) => {
                 shared.controls += 1;
                 shared.newborn.push(Newborn::Control(stream));
+            }
+            Accepted::Empty | Accepted::Short => break,
+        }
+    }
+    Turn::Idle
+}
+
+fn programs(listener: &mut Listener<UnixListener>, now: Instant, shared: &mut Shared) -> Turn {
+    while listener.can_accept() {
+        if shared.programs >= smtp::MOST_PROGRAMS || shared.stopping {
+            listener.rest(now);
+            break;
+        }
+        match listener.accept(now) {
+            Accepted::Stream(stream) => {
+                shared.programs += 1;
+                shared.counts.smtp.connections += 1;
+                shared.newborn.push(Newborn::Program(stream));
             }
             Accepted::Empty | Accepted::Short => break,
         }

@@ -1,43 +1,46 @@
-//! The log and the statistics: files that are appended to by one thread of its own.
+//! The logs and the statistics: files that are appended to by one thread of its own.
 //!
-//! Whoever logs never waits: lines and sessions go into a queue of [`QUEUE`], and when that is full (the disk hangs) they
+//! Whoever logs never waits: lines, sessions and messages go into a queue of [`QUEUE`], and when that is full (the disk hangs) they
 //! are dropped and counted; the count is the next line that fits. One event is one line: whatever a line holds, it is made
 //! printable here.
 //!
 //! | file              | what it is                                                          |
 //! |-------------------|---------------------------------------------------------------------|
 //! | `journal/lines.rs` | a file of lines, in a directory held open                          |
-//! | `journal/log.rs`   | dpop.log: its size, the four old ones, lines that got lost         |
+//! | `journal/log.rs`   | a log: its size, the four old ones, lines that got lost            |
+//! | `journal/logs.rs`  | the logs there are: which line goes where                          |
 //! | `journal/stats.rs` | the statistics: a file a day                                       |
 
 mod lines;
 mod log;
+mod logs;
 mod stats;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use ::log::LevelFilter;
+use ::log::{LevelFilter, Metadata, Record as Said};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use self::log::Log;
+use self::logs::Logs;
 use self::stats::Stats;
+use crate::rules::logs::LogFile;
 use crate::rules::stats::Visit;
+use crate::rules::traffic::Record;
 use crate::service::pop3::Left;
 use crate::settings::{LogLevel, Settings};
 use crate::text::fault::Fault;
 use crate::text::printable::visible;
 
-/// Lines and sessions waiting to be written.
+/// Lines, sessions and messages waiting to be written.
 const QUEUE: usize = 4096;
 /// Bytes of lines that leave in one write when many wait.
 const BATCH: usize = 64 * 1024;
-/// Sessions that leave in one write.
+/// Sessions, or messages, that leave in one write.
 const VISITS: usize = 1024;
 /// Enough to write a line, and to read a time zone.
 const STACK: usize = 256 * 1024;
@@ -53,8 +56,9 @@ pub fn filter(level: LogLevel) -> LevelFilter {
 }
 
 enum Entry {
-    Line(Vec<u8>),
+    Line(LogFile, Vec<u8>),
     Visit(Visit),
+    Record(Record),
     Follow(Places),
     Flushed(SyncSender<()>),
 }
@@ -63,7 +67,9 @@ enum Entry {
 struct Places {
     log: PathBuf,
     limit: u64,
+    pop3_is_served: bool,
     stats: Option<PathBuf>,
+    traffic: bool,
 }
 
 impl Places {
@@ -71,9 +77,23 @@ impl Places {
         Places {
             log: settings.log_path.clone(),
             limit: settings.log_max_size.saturating_mul(1024),
+            pop3_is_served: serves_pop3(settings),
             stats: settings.stats_path.clone(),
+            traffic: settings.oneline_stats,
         }
     }
+}
+
+/// Whether POP3 has a port: then its log takes what no service says.
+fn serves_pop3(settings: &Settings) -> bool {
+    settings.pop_port != 0 || settings.pops_port != 0
+}
+
+/// What found no room in the queue.
+#[derive(Default)]
+struct Lost {
+    visits: AtomicU64,
+    records: AtomicU64,
 }
 
 /// Not a channel of [`QUEUE`] places: that would be a table of 136 KB, made at start and hardly ever used.
@@ -82,8 +102,7 @@ struct Queue {
     entries: Sender<Entry>,
     /// Entries that are in no file yet.
     waiting: Arc<AtomicUsize>,
-    /// Sessions there was no room for.
-    lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
 }
 
 impl Queue {
@@ -102,67 +121,80 @@ impl Queue {
 /// Where the log crate writes to.
 struct Writer {
     queue: Queue,
-    dropped: u64,
+    pop3_is_served: Arc<AtomicBool>,
+    dropped: AtomicU64,
 }
 
-impl Write for Writer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.dropped > 0 {
-            let line = own("ERROR", &format!("lines dropped here, for the log could not keep up: {}", self.dropped));
-            if self.queue.submit(Entry::Line(line.into_bytes())) {
-                self.dropped = 0;
+impl Writer {
+    fn write(&self, which: LogFile, line: String) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let said = own("ERROR", &format!("lines dropped here, for the log could not keep up: {dropped}"));
+            if !self.queue.submit(Entry::Line(which, said.into_bytes())) {
+                self.dropped.fetch_add(dropped, Ordering::Relaxed);
             }
         }
-        if !self.queue.submit(Entry::Line(bytes.to_vec())) {
-            self.dropped += 1;
+        if !self.queue.submit(Entry::Line(which, line.into_bytes())) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(bytes.len())
+    }
+}
+
+impl ::log::Log for Writer {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // The level in force is the log crate's own.
+        metadata.level() <= LevelFilter::Debug
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn log(&self, said: &Said<'_>) {
+        if self.enabled(said.metadata()) {
+            let which = LogFile::of(said.target(), self.pop3_is_served.load(Ordering::Relaxed));
+            self.write(which, own(said.level().as_str(), &said.args().to_string()));
+        }
     }
+
+    fn flush(&self) {}
 }
 
 /// The log and the statistics of a server.
 pub struct Journal {
     queue: Queue,
-    /// Whether there are statistics.
+    /// Whether sessions are recorded.
     counting: bool,
+    /// Whether messages are.
+    traffic: bool,
+    pop3_is_served: Arc<AtomicBool>,
 }
 
 impl Journal {
     /// Opens the log for appending and sends the program's log there. Once in the life of a process.
     pub fn open(settings: &Settings) -> Result<Journal, Fault> {
         let places = Places::of(settings);
-        let log = Log::open(&places.log, places.limit)?;
+        let logs = Logs::open(&places.log, places.limit, places.pop3_is_served)?;
         let (entries, received) = channel();
         let queue = Queue { entries, waiting: Arc::default(), lost: Arc::default() };
         // Not its sender: that would keep the channel open for ever.
-        let (waiting, lost, counting) = (queue.waiting.clone(), queue.lost.clone(), places.stats.is_some());
-        let mut scribe = Scribe { log, stats: places.stats.map(Stats::new), visits: Vec::new(), lines: Vec::new() };
+        let (waiting, lost) = (queue.waiting.clone(), queue.lost.clone());
+        let (counting, traffic) = (places.stats.is_some(), places.traffic);
+        let pop3_is_served = Arc::new(AtomicBool::new(places.pop3_is_served));
+        let mut scribe = Scribe::new(logs, places);
         let spawned = std::thread::Builder::new().name("log".into()).stack_size(STACK);
         spawned
             .spawn(move || scribe.run(&received, &waiting, &lost))
             .map_err(Fault::at("starting the thread that writes", &settings.log_path))?;
-        let writer = Writer { queue: queue.clone(), dropped: 0 };
-        let logger = env_logger::Builder::new()
-            .filter_level(LevelFilter::Debug)
-            .target(env_logger::Target::Pipe(Box::new(writer)))
-            .format(|out, record| {
-                let (time, level) = (out.timestamp_millis(), record.level());
-                writeln!(out, "{time} {level:<5} {}", visible(&record.args().to_string()))
-            })
-            .build();
+        let logger =
+            Writer { queue: queue.clone(), pop3_is_served: pop3_is_served.clone(), dropped: AtomicU64::new(0) };
         // A second server in one process (a test) keeps the first one's log.
         let _ = ::log::set_boxed_logger(Box::new(logger));
         ::log::set_max_level(filter(settings.log_level));
-        Ok(Journal { queue, counting })
+        Ok(Journal { queue, counting, traffic, pop3_is_served })
     }
 
     /// Goes on as these settings say; what was logged before is written to where it belonged.
     pub fn follow(&mut self, settings: &Settings) {
         self.counting = settings.stats_path.is_some();
+        self.traffic = settings.oneline_stats;
+        self.pop3_is_served.store(serves_pop3(settings), Ordering::Relaxed);
         ::log::set_max_level(filter(settings.log_level));
         // Without a place in the queue: it must not get lost.
         self.queue.waiting.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +210,14 @@ impl Journal {
         let Left { user, from, secs, bytes, messages } = left;
         let visit = Visit { start: end.saturating_sub(secs), end, user, from, bytes, messages };
         if !self.queue.submit(Entry::Visit(visit)) {
-            self.queue.lost.fetch_add(1, Ordering::Relaxed);
+            self.queue.lost.visits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Records what has just become of a message.
+    pub fn note(&self, record: Record) {
+        if self.traffic && !self.queue.submit(Entry::Record(record)) {
+            self.queue.lost.records.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -200,28 +239,46 @@ fn own(level: &str, text: &str) -> String {
 
 /// What the thread has.
 struct Scribe {
-    log: Log,
-    stats: Option<Stats>,
-    lines: Vec<u8>,
+    logs: Logs,
+    stats: Option<Stats<Visit>>,
+    traffic: Option<Stats<Record>>,
+    pop: Vec<u8>,
+    smtp: Vec<u8>,
     visits: Vec<Visit>,
+    records: Vec<Record>,
 }
 
 impl Scribe {
-    fn run(&mut self, entries: &Receiver<Entry>, waiting: &AtomicUsize, lost: &AtomicU64) {
+    fn new(logs: Logs, places: Places) -> Scribe {
+        Scribe {
+            logs,
+            stats: places.stats.map(Stats::new),
+            traffic: places.traffic.then(|| Stats::new(places.log)),
+            pop: Vec::new(),
+            smtp: Vec::new(),
+            visits: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, entries: &Receiver<Entry>, waiting: &AtomicUsize, lost: &Lost) {
         while let Ok(first) = entries.recv() {
             let (mut next, mut count, mut last) = (Some(first), 0, None);
             while let Some(entry) = next {
                 count += 1;
                 match entry {
-                    Entry::Line(line) => self.lines.extend_from_slice(&line),
+                    Entry::Line(LogFile::Pop, line) => self.pop.extend_from_slice(&line),
+                    Entry::Line(LogFile::Smtp, line) => self.smtp.extend_from_slice(&line),
                     Entry::Visit(visit) => self.visits.push(visit),
+                    Entry::Record(record) => self.records.push(record),
                     // What came before it is written first.
                     entry => last = Some(entry),
                 }
-                let room = self.lines.len() < BATCH && self.visits.len() < VISITS;
+                let lines = self.pop.len().max(self.smtp.len());
+                let room = lines < BATCH && self.visits.len().max(self.records.len()) < VISITS;
                 next = if room && last.is_none() { entries.try_recv().ok() } else { None };
             }
-            self.write(lost.swap(0, Ordering::Relaxed));
+            self.write(lost);
             waiting.fetch_sub(count, Ordering::Relaxed);
             match last {
                 Some(Entry::Follow(places)) => self.follow(places),
@@ -231,31 +288,45 @@ impl Scribe {
         }
     }
 
-    fn write(&mut self, lost: u64) {
+    fn write(&mut self, lost: &Lost) {
         // Without statistics there may be some that ended before these were switched off.
-        if let Some(stats) = &mut self.stats {
-            stats.lose(lost);
-            if !self.visits.is_empty() {
-                stats.write(&self.visits, &TimeZone::system(), &mut self.lines);
+        record(&mut self.stats, &mut self.visits, &lost.visits, &mut self.pop);
+        record(&mut self.traffic, &mut self.records, &lost.records, &mut self.smtp);
+        for (which, lines) in [(LogFile::Pop, &mut self.pop), (LogFile::Smtp, &mut self.smtp)] {
+            if !lines.is_empty() {
+                self.logs.write(which, lines);
             }
+            lines.clear();
+            lines.shrink_to(BATCH / 16);
         }
-        self.visits.clear();
-        self.visits.shrink_to(VISITS / 64);
-        if !self.lines.is_empty() {
-            self.log.write(&self.lines);
-        }
-        self.lines.clear();
-        self.lines.shrink_to(BATCH / 16);
     }
 
     fn follow(&mut self, places: Places) {
-        self.log.follow(&places.log, places.limit);
-        let old = self.stats.take();
-        self.stats = places.stats.map(|folder| match old {
-            Some(stats) => stats.moved_to(folder),
-            None => Stats::new(folder),
-        });
+        self.logs.follow(&places.log, places.limit, places.pop3_is_served);
+        follow(&mut self.stats, places.stats);
+        follow(&mut self.traffic, places.traffic.then_some(places.log));
     }
+}
+
+/// Writes these to the statistics, where there are any, and what there is to say of it into `log`.
+fn record<T: stats::Dated>(stats: &mut Option<Stats<T>>, things: &mut Vec<T>, lost: &AtomicU64, log: &mut Vec<u8>) {
+    let lost = lost.swap(0, Ordering::Relaxed);
+    if let Some(stats) = stats {
+        stats.lose(lost);
+        if !things.is_empty() {
+            stats.write(things, &TimeZone::system(), log);
+        }
+    }
+    things.clear();
+    things.shrink_to(VISITS / 64);
+}
+
+fn follow<T: stats::Dated>(stats: &mut Option<Stats<T>>, folder: Option<PathBuf>) {
+    let old = stats.take();
+    *stats = folder.map(|folder| match old {
+        Some(stats) => stats.moved_to(folder),
+        None => Stats::new(folder),
+    });
 }
 
 #[cfg(test)]
@@ -264,22 +335,29 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::rules::traffic::Class;
 
     /// A thread's work on these entries.
     fn work(folder: &Path, stats: Option<&Path>, entries: Vec<Entry>) -> (usize, Vec<String>) {
         let (sender, receiver) = channel();
-        let (waiting, lost) = (AtomicUsize::new(entries.len()), AtomicU64::new(3));
+        let waiting = AtomicUsize::new(entries.len());
+        let lost = Lost { visits: AtomicU64::new(3), records: AtomicU64::new(0) };
         entries.into_iter().for_each(|entry| sender.send(entry).unwrap());
         drop(sender);
-        let stats = stats.map(|folder| Stats::new(folder.to_owned()));
-        let mut scribe = Scribe { log: Log::open(folder, 0).unwrap(), stats, lines: Vec::new(), visits: Vec::new() };
+        let places = places(folder, stats);
+        let mut scribe = Scribe::new(Logs::open(folder, 0, true).unwrap(), places);
         scribe.run(&receiver, &waiting, &lost);
-        let log = fs::read_to_string(folder.join(log::NAME)).unwrap();
+        let log = fs::read_to_string(folder.join("dpop.log")).unwrap();
         (waiting.into_inner(), log.lines().map(str::to_owned).collect())
     }
 
+    fn places(log: &Path, stats: Option<&Path>) -> Places {
+        let stats = stats.map(Path::to_owned);
+        Places { log: log.to_owned(), limit: 0, pop3_is_served: true, traffic: stats.is_some(), stats }
+    }
+
     fn line(text: &str) -> Entry {
-        Entry::Line(format!("{text}\n").into_bytes())
+        Entry::Line(LogFile::Pop, format!("{text}\n").into_bytes())
     }
 
     fn visit(user: &str) -> Entry {
@@ -296,9 +374,7 @@ mod tests {
             path
         };
         let (one, two, counts) = (place("one"), place("two"), place("counts"));
-        let follow = |log: &Path, stats: Option<&Path>| {
-            Entry::Follow(Places { log: log.to_owned(), limit: 0, stats: stats.map(Path::to_owned) })
-        };
+        let follow = |log: &Path, stats: Option<&Path>| Entry::Follow(places(log, stats));
         let entries = vec![
             line("a"),
             visit("before"),
@@ -311,10 +387,29 @@ mod tests {
         ];
         let (waiting, log) = work(&one, None, entries);
         assert_eq!((waiting, log), (0, vec!["a".to_owned(), "c".to_owned()]));
-        assert_eq!(fs::read_to_string(two.join(log::NAME)).unwrap(), "b\n");
+        assert_eq!(fs::read_to_string(two.join("dpop.log")).unwrap(), "b\n");
         let files: Vec<_> = fs::read_dir(&counts).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 1);
         assert_eq!(fs::read_to_string(&files[0]).unwrap(), "1767268800 1767268801 ann 192.0.2.7 1 1\n");
+    }
+
+    fn message() -> Record {
+        let (id, from, to) = ("k3J9x0Qw2b".to_owned(), "ann@a.test".to_owned(), vec!["bob@b.test".to_owned()]);
+        Record { second: 1_767_268_801, class: Class::Sent, id, bytes: 5, from, to }
+    }
+
+    #[test]
+    fn each_line_is_in_the_log_of_its_service_and_messages_are_in_the_file_of_their_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let smtp = |text: &str| Entry::Line(LogFile::Smtp, format!("{text}\n").into_bytes());
+        let entries = vec![line("a"), smtp("b"), Entry::Record(message()), line("c"), smtp("d")];
+        let (_, pop) = work(folder.path(), Some(folder.path()), entries);
+        assert_eq!(pop, ["a", "c"]);
+        assert_eq!(fs::read_to_string(folder.path().join("dsmtp.log")).unwrap(), "b\nd\n");
+        let wanted = "1767268801 sent k3J9x0Qw2b 5 ann@a.test bob@b.test\n";
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let name = names.into_iter().find(|name| name.starts_with("dm")).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), wanted);
     }
 
     #[test]
@@ -328,17 +423,21 @@ mod tests {
     fn a_full_queue_drops_and_says_how_much() {
         let (entries, received) = channel();
         let queue = Queue { entries, waiting: Arc::default(), lost: Arc::default() };
-        let mut writer = Writer { queue: queue.clone(), dropped: 0 };
+        let served = Arc::new(AtomicBool::new(true));
+        let writer = Writer { queue: queue.clone(), pop3_is_served: served.clone(), dropped: AtomicU64::new(0) };
         for _ in 0..QUEUE + 10 {
-            writer.write_all(b"line\n").unwrap();
+            writer.write(LogFile::Pop, "line\n".into());
         }
-        let journal = Journal { queue: queue.clone(), counting: true };
+        let journal = Journal { queue: queue.clone(), counting: true, traffic: true, pop3_is_served: served };
         let left = Left { user: "ann".into(), from: String::new(), secs: 1, bytes: 1, messages: 1 };
         journal.record(left);
-        assert_eq!((received.try_iter().count(), writer.dropped, queue.lost.load(Ordering::Relaxed)), (QUEUE, 10, 1));
+        journal.note(message());
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        assert_eq!((received.try_iter().count(), of(&writer.dropped)), (QUEUE, 10));
+        assert_eq!((of(&queue.lost.visits), of(&queue.lost.records)), (1, 1));
         queue.waiting.store(0, Ordering::Relaxed);
-        writer.write_all(b"line\n").unwrap();
-        let Ok(Entry::Line(said)) = received.try_recv() else { panic!("nothing is said") };
+        writer.write(LogFile::Pop, "line\n".into());
+        let Ok(Entry::Line(_, said)) = received.try_recv() else { panic!("nothing is said") };
         assert!(
             String::from_utf8(said)
                 .unwrap()

@@ -1,5 +1,5 @@
 //! The launcher: a process that keeps root while the server gives it up. It reads no network, has no threads, and knows
-//! seven requests ([`protocol::launcher`](crate::protocol::launcher)).
+//! eight requests ([`protocol::launcher`](crate::protocol::launcher)).
 //!
 //! | it is   | from                                    | until                                                      |
 //! |---------|-----------------------------------------|------------------------------------------------------------|
@@ -19,8 +19,12 @@
 //!   that user's and of the directory's group.
 //! * A dotlock is `NAME.lock` beside such a drop, and belongs to `run_as`; what stands there is judged as everywhere
 //!   (`store::locks`). It is taken away only if it is the file that was named.
+//! * A program that is given mail lies in `robot_path`, a directory that is root's and nobody else's to write, all the way
+//!   down. It runs as `robot_user`, or with `user_robots` as the user the server names, of at least `min_uid`, never as root;
+//!   with the environment that the launcher makes, where the server has the values of a few fixed names. What its arguments are
+//!   and what it reads is the server's word: `service/robot.rs` says what follows from that.
 //!
-//! It never follows a link that a user could have made, never runs a word that the server gave it, never becomes anybody
+//! It never follows a link that a user could have made, never runs a program that root did not choose, never becomes anybody
 //! else itself, never waits for the server, and writes nothing but answers. A signal to end does nothing: it ends
 //! with the server, and not before, so that a server which is told to stop can stop in order. When it is killed all the
 //! same, the server goes on with what it was handed.
@@ -37,8 +41,10 @@ use super::start::ports;
 use crate::net::{child, listen};
 use crate::protocol::launcher::{Answer, PACKET, Request, decode_request, encode_answer};
 use crate::rules::names::drop_below;
+use crate::service::Services;
 use crate::service::helpers::Helpers;
 use crate::service::launcher::{Launcher, digest};
+use crate::service::robot::{self, Plan};
 use crate::settings::{self, Level, Method, Settings};
 use crate::store::maildrop::{lock_for_another, unlock_for_another};
 use crate::sys::below::open_dir_below;
@@ -79,6 +85,8 @@ struct Kept {
     eye: OwnedFd,
     /// The server's hold on it; `None` once that was let go.
     leash: Option<OwnedFd>,
+    /// The server is told how it ended, over the leash.
+    told: bool,
 }
 
 /// Why a request is not carried out: the system's number, or 0, and a sentence.
@@ -133,8 +141,8 @@ impl Keeper {
             }
             let (serial, done) = match channel::receive(channel, &mut packet) {
                 Ok((0, _)) => break,
-                Ok((bytes, _)) => match decode_request(&packet[..bytes]) {
-                    Ok((serial, request)) => (serial, self.carry_out(request)),
+                Ok((bytes, along)) => match decode_request(&packet[..bytes]) {
+                    Ok((serial, request)) => (serial, self.carry_out(request, along)),
                     Err(serial) => (serial, Err(rule("this is no request"))),
                 },
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => (0, Err(rule("this is no request"))),
@@ -176,16 +184,28 @@ impl Keeper {
             if loose {
                 child.leash = None;
             }
-            !ended || !process::reap(child.pid)
+            match process::reap_status(child.pid) {
+                Ok(None) => true,
+                Ok(Some(status)) => {
+                    if let Some(leash) = child.leash.as_ref().filter(|_| child.told) {
+                        // A server that does not take it knows the end by that of the leash.
+                        let _ = channel::send(leash, &status.to_le_bytes(), &[]);
+                    }
+                    false
+                }
+                // Nobody's child any more.
+                Err(_) => false,
+            }
         });
     }
 
-    fn carry_out(&mut self, request: Request) -> Result<Done, Refusal> {
+    fn carry_out(&mut self, request: Request, along: Vec<OwnedFd>) -> Result<Done, Refusal> {
         let one = |fd: OwnedFd| (0, vec![fd]);
         match request {
             Request::Reload { in_force } => self.reload(in_force).map(|number| (number.into(), Vec::new())),
             Request::Bind(address) => {
-                let opens = |held: &Held| ports(&held.settings, true).iter().any(|port| port.address == address);
+                let opens =
+                    |held: &Held| ports(&held.settings, Services::All, true).iter().any(|port| port.address == address);
                 if !self.held.iter().any(opens) {
                     return Err(rule(format!("{address}: the configuration opens no such port")));
                 }
@@ -198,6 +218,11 @@ impl Keeper {
             }
             Request::Lock { path, uid, line } => {
                 self.lock(Path::new(OsStr::from_bytes(&path)), uid, &line).map(|file| one(file.into()))
+            }
+            Request::Robot { name, args, uid, facts } => {
+                let message = <[OwnedFd; 1]>::try_from(along).map_err(|_| rule("a program is given one message"))?;
+                let [message] = message;
+                self.robot(OsStr::from_bytes(&name), &args, uid, &facts, message.into())
             }
             Request::Unlock { path, uid, inode } => {
                 self.unlock(Path::new(OsStr::from_bytes(&path)), uid, inode).map(|()| (0, Vec::new()))
@@ -260,8 +285,61 @@ impl Keeper {
             process::reap(pid);
             system(error)
         })?;
-        self.children.push(Kept { pid, eye, leash: Some(leash) });
+        self.children.push(Kept { pid, eye, leash: Some(leash), told: false });
         Ok((pid.into(), vec![stdin, stdout, stderr, its, hold]))
+    }
+
+    /// Runs a program that is given mail.
+    fn robot(
+        &mut self,
+        name: &OsStr,
+        args: &[Vec<u8>],
+        uid: Option<u32>,
+        facts: &[Vec<u8>; 7],
+        message: File,
+    ) -> Result<Done, Refusal> {
+        let Some(settings) = self.held.last().map(|held| &held.settings) else {
+            return Err(rule("there is no configuration"));
+        };
+        let Some(approved) = &settings.robot_path else {
+            return Err(rule("the configuration has no robot_path"));
+        };
+        // One name, so that nothing leaves the directory.
+        if Path::new(name).file_name() != Some(name) || name.as_bytes().starts_with(b".") {
+            return Err(rule(format!("{}: not the name of a program", name.display())));
+        }
+        trusted_folder(approved)?;
+        let found = match (uid, &settings.robot_user) {
+            (Some(uid), _) if settings.user_robots && uid >= settings.min_uid => user::by_number(uid),
+            (Some(uid), _) => return Err(rule(format!("user {uid} may have no programs run"))),
+            (None, Some(name)) => match user::find(name) {
+                Ok(Some(user)) => user::by_number(user.uid),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            },
+            (None, None) => return Err(rule("the configuration has no robot_user")),
+        };
+        let found = found.map_err(system)?;
+        let Some((user, home)) = found.filter(|(user, _)| user.uid != 0) else {
+            return Err(rule("there is no such user, or it is root"));
+        };
+        if self.children.len() >= CHILDREN {
+            return Err(system(process::exhausted()));
+        }
+        let (leash, hold) = channel::pair().map_err(system)?;
+        let args: Vec<OsString> = args.iter().map(|word| OsString::from(OsStr::from_bytes(word))).collect();
+        let path = approved.join(name);
+        let login = Some((user.name.as_str(), home.as_path()));
+        let plan = Plan { path: &path, args: &args, login, facts, user: Some(user.clone()) };
+        let (child, output) = robot::spawn(plan, message).map_err(system)?;
+        let pid = child.id();
+        let eye = process::watch(pid).map_err(|error| {
+            process::kill_session(pid);
+            process::reap(pid);
+            system(error)
+        })?;
+        self.children.push(Kept { pid, eye, leash: Some(leash), told: true });
+        Ok((pid.into(), vec![output.into(), hold]))
     }
 
     /// The folder of a drop, and its name in there, if some configuration lets that user have a drop there.
@@ -323,6 +401,23 @@ impl Keeper {
             false => Err(rule("its lock is another one now")),
         }
     }
+}
+
+/// Refuses a directory where anybody but root could put a program, or put another directory in its place.
+fn trusted_folder(path: &Path) -> Result<(), Refusal> {
+    for folder in path.ancestors() {
+        let about = std::fs::symlink_metadata(folder).map_err(system)?;
+        if !about.is_dir()
+            || about.uid() != 0
+            || about.mode() & 0o022 != 0 && (folder == path || about.mode() & 0o1000 == 0)
+        {
+            return Err(rule(format!(
+                "robot_path: {} must be a directory of root's where nobody else may write",
+                folder.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A file of that user, of the directory's group, with mode 0600 and those bytes in it, which gets its name when it is

@@ -41,12 +41,14 @@ use crate::net::watchdog::Watchdog;
 use crate::protocol::End;
 use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
+use crate::rules::places::{Kind as Crowd, Places};
 use crate::service::cache::Cache;
+use crate::service::deliver;
 use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
-use crate::service::{Counts, Holder, Newborn, Outcome, Shared, Stamp, control, opener, pop3};
+use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, smtp};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::sys::process;
@@ -60,6 +62,8 @@ pub use start::{judged, roles};
 
 /// The file that says a server has this work_path.
 pub const RUN_LOCK: &str = "dmail.run";
+/// The socket in work_path where programs on this host bring mail, as whoever runs them.
+pub const SUBMIT: &str = "submit.sock";
 /// How long conversations and jobs may take to end when we stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a start waits for what a killed server has left behind.
@@ -86,6 +90,8 @@ pub struct Server {
     signals: Id,
     journal: Journal,
     socket: PathBuf,
+    /// Where programs on this host bring mail, if they do.
+    submit: PathBuf,
     stamps: Vec<Stamp>,
     generation: u32,
     /// Configurations that took their place since the start.
@@ -110,7 +116,7 @@ pub struct Server {
 impl Server {
     /// Takes the work_path, binds every port, opens the log. Refuses with one sentence that names what is wrong, and what
     /// to do; then nothing has been changed.
-    pub fn start(settings: Settings, launcher: Option<Launcher>) -> Result<Server, String> {
+    pub fn start(settings: Settings, services: Services, launcher: Option<Launcher>) -> Result<Server, String> {
         process::private_umask();
         process::one_arena();
         let launcher = launcher.map(Arc::new);
@@ -121,11 +127,11 @@ impl Server {
         let lock = run_lock(&settings)?;
         let limit = process::raise_descriptor_limit().map_err(|error| format!("the descriptor limit: {error}"))?;
         let mut listeners = Vec::new();
-        for port in ports(&settings, tls.is_some()) {
+        for port in ports(&settings, services, tls.is_some()) {
             listeners.push((bind(port, launcher.as_deref())?, port));
         }
         if listeners.is_empty() {
-            return Err(no_port(&settings));
+            return Err(no_port(&settings, services));
         }
         let socket = settings.work_path.join(SOCKET);
         remove_stale(&socket)?;
@@ -134,15 +140,23 @@ impl Server {
         })?;
         let control_gid = control_gid(&settings)?;
         open_to(&socket, control_gid).inspect_err(|_| drop(remove_stale(&socket)))?;
+        let submit = settings.work_path.join(SUBMIT);
+        let programs = match services {
+            Services::All | Services::Smtp => Some(open_to_programs(&submit)?),
+            Services::Pop3 => None,
+        };
         let journal = Journal::open(&settings);
         let journal = journal.map_err(|fault| format!("{fault}; set log_path to a directory we can write to"))?;
         let trouble = |error: io::Error| format!("the event loop cannot be set up: {error}");
         let mut lp = Loop::new().map_err(trouble)?;
         let waker = lp.waker().map_err(trouble)?;
-        let cap = cap(&settings, limit);
+        let mut places = Places::default();
+        places.set(cap(&settings, limit), &kinds(&settings, services, tls.is_some()));
         let board = Board::read(&Shared::bulletin_source(&settings), None, true);
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
+            smtp: Shared::smtp_rules(&settings),
+            services,
             tls,
             board: Arc::new(Board::default()),
             helpers: vec![Helpers::new(0, &settings)],
@@ -153,14 +167,15 @@ impl Server {
             volumes: volumes(&settings),
             newborn: Vec::new(),
             guard: Guard::new(lp.now()),
-            crowded: false,
+            crowded: None,
             contested: Vec::new(),
             short: HashSet::new(),
+            transit: deliver::Transit::default(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),
-            open: 0,
-            cap,
+            places,
+            programs: 0,
             control_gid,
             controls: 0,
             stopping: false,
@@ -172,6 +187,9 @@ impl Server {
             ids.push(lp.insert(Entry::Port(Box::new((Listener::new(socket), port)))).map_err(trouble)?);
         }
         lp.insert(Entry::Orders(Box::new(Listener::new(orders)))).map_err(trouble)?;
+        if let Some(programs) = programs {
+            lp.insert(Entry::Programs(Box::new(Listener::new(programs)))).map_err(trouble)?;
+        }
         let signals = Signals::catch().map_err(trouble)?;
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let begun = lp.now();
@@ -184,6 +202,7 @@ impl Server {
             signals,
             journal,
             socket,
+            submit,
             stamps,
             generation: 0,
             reloads: 0,
@@ -209,10 +228,8 @@ impl Server {
     /// What is served where, in one line.
     pub fn serving(&self) -> String {
         let tls = self.shared.tls.is_some();
-        let ports = ports(&self.shared.settings, tls).into_iter();
-        let named: Vec<String> =
-            ports.map(|port| format!("POP3{} on {}", if port.tls { " over TLS" } else { "" }, port.address)).collect();
-        named.join(", ")
+        let ports = ports(&self.shared.settings, self.shared.services, tls);
+        ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 
     /// Serves until told to stop.
@@ -222,6 +239,7 @@ impl Server {
         log::info!("dmail stopped");
         // The next server removes what we could not.
         let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_file(&self.submit);
         self.journal.flush();
         Ok(())
     }
@@ -243,6 +261,7 @@ impl Server {
         self.take_signals();
         self.settle_newborn(now);
         self.settle_contested();
+        deliver::Transit::carry(&mut self.shared);
         self.lp.watch().enter("orders", None);
         self.carry_out_orders();
         self.lp.watch().enter("house", None);
@@ -259,6 +278,7 @@ impl Server {
         let shared = &mut self.shared;
         let delivered = self.lp.guard(ticket.id, |entry| match entry {
             Entry::Pop3(conversation) => conversation.deliver(now, ticket, outcome, shared),
+            Entry::Smtp(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
             _ => false,
         });
@@ -380,10 +400,12 @@ impl Server {
     /// Connections that were accepted become entries.
     fn settle_newborn(&mut self, now: Instant) {
         for newborn in std::mem::take(&mut self.shared.newborn) {
-            let address = match &newborn {
-                Newborn::Pop3 { peer, .. } => Some(peer.ip()),
-                Newborn::Control(_) => None,
+            let (address, kind) = match &newborn {
+                Newborn::Pop3 { peer, .. } => (Some(peer.ip()), Some(Crowd::Readers)),
+                Newborn::Smtp { peer, face, .. } => (Some(peer.ip()), Some(smtp::kind(*face))),
+                Newborn::Program(_) | Newborn::Control(_) => (None, None),
             };
+            let is_program = matches!(newborn, Newborn::Program(_));
             let entry = match newborn {
                 Newborn::Pop3 { stream, peer, tls } => {
                     let made = pop3::Conversation::new(now, stream, peer, tls, &self.shared);
@@ -394,6 +416,25 @@ impl Server {
                         }
                         Entry::Pop3(Box::new(conversation))
                     })
+                }
+                Newborn::Smtp { mut stream, peer, face, tls } => {
+                    let settings = self.shared.settings.clone();
+                    if let Err(denied) = relay::client(&mut self.shared, &settings, peer.ip()) {
+                        let address = peer.ip().to_canonical();
+                        if self.shared.has_line(now, Event::Unwanted, Some(address)) {
+                            log::info!("smtp {address}: not served: {}", denied.trail);
+                        }
+                        entry::turn_away(&mut stream, tls, &denied.reply);
+                        self.shared.guard.leave(&settings, peer.ip());
+                        self.shared.places.leave(smtp::kind(face));
+                        continue;
+                    }
+                    let made = smtp::Conversation::new(now, stream, peer, face, tls, &self.shared);
+                    made.map(|conversation| self.welcome(conversation))
+                }
+                Newborn::Program(stream) => {
+                    let made = smtp::Conversation::local(now, stream, &self.shared);
+                    made.map(|conversation| self.welcome(conversation))
                 }
                 Newborn::Control(stream) => {
                     let made = control::Conversation::new(now, stream, &self.shared);
@@ -406,17 +447,26 @@ impl Server {
                 (Ok(_), _) => {}
                 (Err(error), address) => {
                     log::warn!("a connection could not be taken: {error}");
-                    match address {
-                        Some(address) => {
+                    match (address, kind) {
+                        (Some(address), Some(kind)) => {
                             self.shared.guard.leave(settings, address);
-                            self.shared.open -= 1;
+                            self.shared.places.leave(kind);
                         }
-                        None => self.shared.controls -= 1,
+                        _ if is_program => self.shared.programs -= 1,
+                        _ => self.shared.controls -= 1,
                     }
                 }
             }
         }
-        self.most_open = self.most_open.max(self.shared.open);
+        self.most_open = self.most_open.max(self.shared.places.taken());
+    }
+
+    fn welcome(&self, mut conversation: smtp::Conversation) -> Entry {
+        // Accepted in the very turn in which the server was told to stop.
+        if self.shared.stopping {
+            conversation.end(End::Shutdown);
+        }
+        Entry::Smtp(Box::new(conversation))
     }
 
     /// Who found a maildrop in use is told whether the session that has it may be about to end.
@@ -439,33 +489,37 @@ impl Server {
         }
         let oldest = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
             Entry::Pop3(conversation) => conversation.partial_since().map(|since| (since, id)),
+            Entry::Smtp(conversation) => conversation.partial_since().map(|since| (since, id)),
             _ => None,
         });
-        if let Some((_, id)) = oldest.min()
-            && let Some(Entry::Pop3(conversation)) = self.lp.get_mut(id)
-        {
-            conversation.abort();
-            self.lp.wake(id);
+        let Some((_, id)) = oldest.min() else { return };
+        match self.lp.get_mut(id) {
+            Some(Entry::Pop3(conversation)) => conversation.abort(),
+            Some(Entry::Smtp(conversation)) => conversation.abort(),
+            _ => return,
         }
+        self.lp.wake(id);
     }
 
-    /// When all connections are taken and somebody waits, the oldest goes that had time to log in and did not.
+    /// When all connections are taken and somebody waits, the oldest goes that had time to log in, or to begin a message, and
+    /// did not; if its place is one that who waits may have.
     fn make_room(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.shared.crowded) || now < self.crowd_until {
-            return;
-        }
-        let losable = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
-            Entry::Pop3(conversation) => conversation.losable().map(|(asked, since)| (asked, since, id)),
-            _ => None,
+        let Some(kind) = self.shared.crowded.take().filter(|_| now >= self.crowd_until) else { return };
+        let places = &self.shared.places;
+        let losable = self.lp.iter_mut().filter_map(|(id, entry)| {
+            let (other, losable) = match entry {
+                Entry::Pop3(conversation) => (Crowd::Readers, conversation.losable()),
+                Entry::Smtp(conversation) => (conversation.kind()?, conversation.losable()),
+                _ => return None,
+            };
+            let (asked, since) = losable.filter(|_| places.makes_room(kind, other))?;
+            Some((asked, since, id))
         });
         let (old, young): (Vec<_>, Vec<_>) = losable.partition(|(_, since, _)| now >= *since + LOGIN_GRACE);
         match old.into_iter().min() {
             Some((_, _, id)) => {
-                if let Some(Entry::Pop3(conversation)) = self.lp.get_mut(id) {
-                    conversation.end(End::Overload);
-                    self.shared.counts.access.crowded_out += 1;
-                    self.lp.wake(id);
-                }
+                self.end(id, End::Overload);
+                self.shared.counts.access.crowded_out += 1;
             }
             // Until the first of these is old enough, or one that logs out or loses its peer makes room.
             None => {
@@ -485,11 +539,12 @@ impl Server {
             self.reported = longest.time;
         }
         // After a burst; with nothing going on it would find nothing.
-        if self.most_open > self.shared.open * 2 + 16 {
+        let open = self.shared.places.taken();
+        if self.most_open > open * 2 + 16 {
             self.lp.trim();
             process::trim_memory();
             process::unmap_idle_code();
-            self.most_open = self.shared.open;
+            self.most_open = open;
         }
         self.look_at_bulletins();
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
@@ -550,17 +605,29 @@ impl Server {
             match entry {
                 Entry::Pop3(mut conversation) => {
                     conversation.give_back(&mut self.shared);
-                    self.shared.open -= 1;
+                    self.shared.places.leave(Crowd::Readers);
                     left += 1;
                     if let Some(left) = conversation.farewell(id, now, &mut self.shared) {
                         self.journal.record(left);
                     }
                 }
+                Entry::Smtp(mut conversation) => {
+                    conversation.give_back(&mut self.shared);
+                    match conversation.kind() {
+                        Some(kind) => {
+                            self.shared.places.leave(kind);
+                            left += 1;
+                        }
+                        None => self.shared.programs -= 1,
+                    }
+                    conversation.farewell(id, now, &mut self.shared);
+                }
                 Entry::Control(_) => self.shared.controls -= 1,
                 _ => {}
             }
         }
-        if left > 0 && self.shared.open + left >= self.shared.cap {
+        // What is kept for one kind may have stopped another's port well below the bound.
+        if left > 0 && (self.shared.places.taken() + left) * 2 >= self.shared.places.most() {
             self.resume_ports();
         }
     }
@@ -591,6 +658,10 @@ impl Server {
                     conversation.end(End::Shutdown);
                     Some(id)
                 }
+                Entry::Smtp(conversation) => {
+                    conversation.end(End::Shutdown);
+                    Some(id)
+                }
                 Entry::Control(conversation) => {
                     conversation.end(End::Shutdown);
                     Some(id)
@@ -608,10 +679,11 @@ impl Server {
 
     fn is_over(&mut self, now: Instant) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
-        let quiet = self.shared.open == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle();
+        let clients = self.shared.places.taken() + self.shared.programs;
+        let quiet = clients == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle();
         if quiet || now >= stop_by {
             if !quiet {
-                log::warn!("stopping with {} sessions and {:?}", self.shared.open, self.shared.jobs.load());
+                log::warn!("stopping with {clients} sessions and {:?}", self.shared.jobs.load());
             }
             return true;
         }

@@ -117,13 +117,17 @@ impl Server {
     /// session with that id, whoever it is.
     fn kick(&mut self, whom: &str) -> Told {
         let name = errand::named(whom, &self.shared.settings).ok().map(|name| name.shown().to_owned());
-        let pop3 = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
-            Entry::Pop3(conversation) => Some((id, conversation)),
-            _ => None,
+        let clients = self.lp.iter_mut().filter_map(|(id, entry)| {
+            let is_of = |name: &str| match &*entry {
+                Entry::Pop3(conversation) => Some(conversation.is_of(name)),
+                Entry::Smtp(conversation) => Some(conversation.is_of(name)),
+                _ => None,
+            };
+            Some((id, is_of(name.as_deref().unwrap_or_default())?))
         });
         let (mut of_user, mut of_id) = (Vec::new(), None);
-        for (id, conversation) in pop3 {
-            if name.as_deref().is_some_and(|name| conversation.is_of(name)) {
+        for (id, is_his) in clients {
+            if name.is_some() && is_his {
                 of_user.push(id);
             } else if id.to_string() == whom {
                 of_id = Some(id);
@@ -146,11 +150,13 @@ impl Server {
         Ok(report)
     }
 
-    fn end(&mut self, id: Id, why: End) {
-        if let Some(Entry::Pop3(conversation)) = self.lp.get_mut(id) {
-            conversation.end(why);
-            self.lp.wake(id);
+    pub(super) fn end(&mut self, id: Id, why: End) {
+        match self.lp.get_mut(id) {
+            Some(Entry::Pop3(conversation)) => conversation.end(why),
+            Some(Entry::Smtp(conversation)) => conversation.end(why),
+            _ => return,
         }
+        self.lp.wake(id);
     }
 }
 

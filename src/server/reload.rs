@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::start::{
-    bind, cache_life, cache_limit, cap, control_gid, no_port, open_to, ports, stamps, tls_files, usable, volumes,
+    bind, cache_life, cache_limit, cap, control_gid, kinds, no_port, open_to, ports, stamps, tls_files, usable, volumes,
 };
 use super::{Server, orders};
 use crate::control::Report;
@@ -18,7 +18,7 @@ use crate::net::tls;
 use crate::net::turn::{Id, Ticket};
 use crate::service::helpers::Helpers;
 use crate::service::launcher::Launcher;
-use crate::service::{Configuration, Outcome, Port, Shared, Stamp, opener};
+use crate::service::{Configuration, Outcome, Port, Services, Shared, Stamp, opener};
 use crate::settings::{self, Rights, Settings};
 
 impl Server {
@@ -26,9 +26,10 @@ impl Server {
     pub(super) fn reload(&mut self, ticket: Option<Ticket>) {
         let file = self.shared.settings.file.clone();
         let launcher = self.shared.launcher.clone();
+        let services = self.shared.services;
         let open = self.open_ports().into_iter().map(|(_, port)| port).collect();
         let work = move |_: &jobs::Pulse| {
-            Outcome::Configuration(configuration(&file, launcher.as_deref(), open).map(Box::new))
+            Outcome::Configuration(configuration(&file, launcher.as_deref(), services, open).map(Box::new))
         };
         if let Err(busy) = self.shared.jobs.submit(ticket, Kind::Read, 0, work) {
             self.reloaded(ticket, Err(vec![format!("no room for the job: {busy:?}")]));
@@ -61,9 +62,10 @@ impl Server {
             new.log_path.clone_from(&old.work_path);
         }
         // What can fail comes first ...
-        let wanted = ports(&new, tls.is_some());
+        let services = self.shared.services;
+        let wanted = ports(&new, services, tls.is_some());
         if wanted.is_empty() {
-            return Err(vec![no_port(&new)]);
+            return Err(vec![no_port(&new, services)]);
         }
         let have = self.open_ports();
         let mut fresh = Vec::new();
@@ -101,11 +103,12 @@ impl Server {
         self.shared.tls = tls;
         self.shared.volumes = volumes;
         self.shared.pop3 = Shared::pop3_rules(&new);
+        self.shared.smtp = Shared::smtp_rules(&new);
         if self.shared.control_gid != control_gid {
             self.shared.control_gid = control_gid;
             self.share_socket();
         }
-        self.shared.cap = cap(&new, self.descriptors);
+        self.shared.places.set(cap(&new, self.descriptors), &kinds(&new, services, self.shared.tls.is_some()));
         self.journal.follow(&new);
         if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {
             self.replace_helpers(&new);
@@ -169,7 +172,12 @@ impl Server {
 
 /// Everything about a new configuration that may wait: files are read, and ports opened that are not `open`. The launcher
 /// reads first: it must know what it will be asked for.
-fn configuration(path: &Path, launcher: Option<&Launcher>, open: Vec<Port>) -> Result<Configuration, Vec<String>> {
+fn configuration(
+    path: &Path,
+    launcher: Option<&Launcher>,
+    services: Services,
+    open: Vec<Port>,
+) -> Result<Configuration, Vec<String>> {
     let launched = match launcher {
         Some(launcher) => launcher.reload().map_err(|error| vec![error.to_string()])?,
         None => 0,
@@ -181,7 +189,7 @@ fn configuration(path: &Path, launcher: Option<&Launcher>, open: Vec<Port>) -> R
     let control_gid = control_gid(&settings).map_err(|why| vec![why])?;
     let (stamps, volumes) = (stamps(&files, &read), volumes(&settings));
     let mut opened = Vec::new();
-    for port in ports(&settings, tls.is_some()).into_iter().filter(|port| !open.contains(port)) {
+    for port in ports(&settings, services, tls.is_some()).into_iter().filter(|port| !open.contains(port)) {
         opened.push((port, bind(port, launcher).map_err(|why| vec![why])?));
     }
     Ok(Configuration { settings, tls, control_gid, stamps, volumes, opened, launched })

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{LOCK_PATIENCE, PER_CONVERSATION, RESERVE, RUN_LOCK};
-use crate::net::{TcpListener, listen, tls};
+use crate::net::{TcpListener, UnixListener, listen, tls};
+use crate::protocol::smtp::Face;
+use crate::rules::places;
 use crate::service::launcher::Launcher;
-use crate::service::{Port, Stamp};
+use crate::service::{Port, Services, Speaks, Stamp};
 use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
 use crate::sys::access::{self, Right};
 use crate::sys::files::Opener;
@@ -58,7 +60,7 @@ pub fn roles(settings: &Settings) -> String {
             let pem = settings.tls_cert.iter().chain(&settings.tls_key).map(|file| &file.path);
             let unread = |path: &Path| access::granted(&user, path, Right::Read).is_err();
             let needs = [
-                (ports(settings, !settings.tls_cert.is_empty()).iter().any(low), "low ports"),
+                (ports(settings, Services::All, !settings.tls_cert.is_empty()).iter().any(low), "low ports"),
                 (settings.files.iter().any(|path| unread(path)), "this file"),
                 (pem.into_iter().any(|path| unread(path)), "certificates and keys"),
                 (true, "the drop files of other users"),
@@ -93,21 +95,43 @@ pub(super) fn stamps(files: &[tls::Files], open: &Opener<'_>) -> Vec<Stamp> {
     files.iter().flat_map(|files| [stamp(&files.cert), stamp(&files.key)]).collect()
 }
 
-pub(super) fn no_port(settings: &Settings) -> String {
-    format!("{}: no port to serve: set pop_port, or pops_port with tls_cert and tls_key", settings.file.display())
+pub(super) fn no_port(settings: &Settings, services: Services) -> String {
+    let remedy = match services {
+        Services::All | Services::Pop3 => "set pop_port, or pops_port with tls_cert and tls_key",
+        Services::Smtp => "set smtp_port or submission_port",
+    };
+    format!("{}: no port to serve: {remedy}", settings.file.display())
 }
 
 /// The ports that these settings ask for.
-pub(super) fn ports(settings: &Settings, tls: bool) -> Vec<Port> {
+pub(super) fn ports(settings: &Settings, services: Services, tls: bool) -> Vec<Port> {
+    let all = [
+        (settings.pop_port, false, Speaks::Pop3),
+        (settings.pops_port, true, Speaks::Pop3),
+        (settings.smtp_port, false, Speaks::Smtp(Face::Mx)),
+        (settings.submission_port, false, Speaks::Smtp(Face::Submission)),
+        (settings.smtps_port, true, Speaks::Smtp(Face::Submission)),
+        (settings.lmtp_port, false, Speaks::Smtp(Face::Lmtp)),
+    ];
     let mut ports = Vec::new();
     for &ip in &settings.bind_address {
-        for (number, implicit) in [(settings.pop_port, false), (settings.pops_port, true)] {
-            if number != 0 && (tls || !implicit) {
-                ports.push(Port { address: SocketAddr::new(ip, number), tls: implicit });
+        for (number, implicit, speaks) in all {
+            let served = match speaks {
+                Speaks::Pop3 => services != Services::Smtp,
+                Speaks::Smtp(_) => services != Services::Pop3,
+            };
+            if served && number != 0 && (tls || !implicit) {
+                ports.push(Port { address: SocketAddr::new(ip, number), tls: implicit, speaks });
             }
         }
     }
     ports
+}
+
+/// The kinds of connections that come to them.
+pub(super) fn kinds(settings: &Settings, services: Services, tls: bool) -> Vec<places::Kind> {
+    let ports = ports(settings, services, tls);
+    places::KINDS.into_iter().filter(|kind| ports.iter().any(|port| port.kind() == *kind)).collect()
 }
 
 pub(super) fn bind(port: Port, launcher: Option<&Launcher>) -> Result<TcpListener, String> {
@@ -118,7 +142,7 @@ pub(super) fn bind(port: Port, launcher: Option<&Launcher>) -> Result<TcpListene
         (bound, _) => bound,
     };
     bound.map_err(|error| {
-        let row = if port.tls { "pops_port" } else { "pop_port" };
+        let row = port.setting();
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => format!("another program has it: stop that, or set {row}"),
             io::ErrorKind::PermissionDenied => format!("ports below 1024 need root: start as root, or set {row}"),
@@ -188,6 +212,17 @@ pub(super) fn open_to(socket: &Path, control_gid: Option<u32>) -> Result<(), Str
         let remedy = "the user that the server runs as must be a member of it, since it started, or root: or take control_group out";
         format!("{}: cannot be given to control_group: {error}; {remedy}", socket.display())
     })
+}
+
+/// Listens where programs on this host bring mail. Everybody may: the system tells who it is.
+pub(super) fn open_to_programs(socket: &Path) -> Result<UnixListener, String> {
+    remove_stale(socket)?;
+    let listener = listen::unix(socket).map_err(|error| {
+        format!("{}: cannot listen here: {error}; work_path must be writable and short", socket.display())
+    })?;
+    let open = fs::set_permissions(socket, fs::Permissions::from_mode(0o666));
+    open.map_err(|error| format!("{}: cannot be opened to everybody: {error}", socket.display()))?;
+    Ok(listener)
 }
 
 /// Where drops lie, and the volume of each such place; the longest path first. A place within another one of the same volume

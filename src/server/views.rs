@@ -15,6 +15,7 @@ use crate::control::{Report, Told};
 use crate::net::jobs::{self, Kind};
 use crate::net::turn::Ticket;
 use crate::protocol::helper::QUEUE_LIMIT;
+use crate::rules::places::Kind as Crowd;
 use crate::service::Shared;
 use crate::service::pop3::Visitor;
 use crate::service::{Counts, Outcome};
@@ -64,9 +65,9 @@ impl Server {
         report.add("configuration", shared.settings.file.display().to_string());
         report.add("serving", self.serving());
         report.add("up_secs", up);
-        report.add("sessions.now", shared.open);
+        report.add("sessions.now", shared.places.taken());
         report.add("sessions.tls", sessions.tls);
-        report.add("sessions.most", shared.cap);
+        report.add("sessions.most", shared.places.most());
         report.add("sessions.accepted", counts.connections);
         report.add("sessions.short_of_descriptors", counts.short);
         report.add("logins.good", counts.logins);
@@ -77,6 +78,17 @@ impl Server {
         report.add("messages.octets", counts.octets);
         report.add("messages.deleted", counts.deleted);
         report.add("messages.changed_under_us", counts.changed);
+        report.add("smtp.servers_now", shared.places.taken_by(Crowd::Servers));
+        report.add("smtp.senders_now", shared.places.taken_by(Crowd::Senders));
+        report.add("smtp.programs_now", shared.programs);
+        report.add("smtp.connections", counts.smtp.connections);
+        report.add("smtp.accepted", counts.smtp.accepted);
+        report.add("smtp.recipients", counts.smtp.recipients);
+        report.add("smtp.octets", counts.smtp.octets);
+        report.add("smtp.refused", counts.smtp.refused);
+        report.add("smtp.lone_line_ends", counts.smtp.bare);
+        report.add("smtp.nuls", counts.smtp.nuls);
+        report.add("smtp.rejected", counts.smtp.rejected);
         if let Some(helpers) = shared.helpers.last() {
             let health = helpers.pool.health();
             report.add("authenticators.alive", health.alive);
@@ -128,6 +140,7 @@ impl Server {
             line("messages", |counts| counts.retrieved),
             line("octets", |counts| counts.octets),
             line("deleted", |counts| counts.deleted),
+            line("accepted", |counts| counts.smtp.accepted),
         ]
     }
 
@@ -157,6 +170,14 @@ impl Server {
                     sessions.tls_bytes += conversation.held();
                 }
                 Entry::Pop3(conversation) => {
+                    sessions.plain += 1;
+                    sessions.plain_bytes += conversation.held();
+                }
+                Entry::Smtp(conversation) if conversation.is_tls() => {
+                    sessions.tls += 1;
+                    sessions.tls_bytes += conversation.held();
+                }
+                Entry::Smtp(conversation) => {
                     sessions.plain += 1;
                     sessions.plain_bytes += conversation.held();
                 }
@@ -306,6 +327,19 @@ fn limits(shared: &Shared, report: &mut Report) {
     let (names, pending) = shared.guard.names.len();
     report.add("access.names_known", names);
     report.add("access.names_pending", pending);
+    let relaying = shared.counts.relaying;
+    report.add("relaying.banned_clients", relaying.banned_clients);
+    report.add("relaying.banned_senders", relaying.banned_senders);
+    report.add("relaying.banned_recipients", relaying.banned_recipients);
+    report.add("relaying.not_theirs", relaying.not_theirs);
+    report.add("relaying.denied", relaying.denied);
+    report.add("relaying.relayed", relaying.relayed);
+    report.add("relaying.over_messages", relaying.over_messages);
+    report.add("relaying.over_recipients", relaying.over_recipients);
+    let (accounts, places) = shared.guard.sending.len();
+    report.add("relaying.accounts_remembered", accounts);
+    report.add("relaying.prefixes_remembered", places);
+    report.add("relaying.readers_remembered", shared.guard.popped.len());
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::names::Names;
 use crate::rules::limits::{Logins, Prefix, Tally};
 use crate::rules::penalty::{Attempt, Penalties};
+use crate::rules::popped::Popped;
+use crate::rules::sending::Sending;
 use crate::settings::Settings;
 
 /// See the page.
@@ -23,6 +25,10 @@ pub struct Guard {
     pub logins: Logins,
     /// What places have guessed.
     pub penalties: Penalties,
+    /// Where users read mail lately who open their address by that.
+    pub popped: Popped,
+    /// What users and addresses have sent.
+    pub sending: Sending,
     /// What clients' hosts are called.
     pub names: Names,
     hash: RandomState,
@@ -36,6 +42,8 @@ impl Guard {
             users: Tally::default(),
             logins: Logins::new(now),
             penalties: Penalties::new(now),
+            popped: Popped::new(now),
+            sending: Sending::new(now),
             names: Names::default(),
             hash: RandomState::new(),
         }

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::robot::Running;
 use crate::net::child::{self, Program, Started};
 use crate::protocol::launcher::{Answer, PACKET, Request, decode_answer, encode_request};
 use crate::store::disk::Hand;
@@ -69,6 +70,10 @@ impl Launcher {
     }
 
     fn ask(&self, request: &Request) -> io::Result<(u64, Vec<OwnedFd>)> {
+        self.ask_with(request, &[])
+    }
+
+    fn ask_with(&self, request: &Request, along: &[BorrowedFd<'_>]) -> io::Result<(u64, Vec<OwnedFd>)> {
         let missing = || io::Error::other("the launcher is gone, and it takes its rights");
         let late = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "the launcher does not answer"),
@@ -81,7 +86,7 @@ impl Launcher {
         channel.1 = channel.1.wrapping_add(1);
         let serial = channel.1;
         let packet = encode_request(serial, request);
-        while let Err(error) = channel::send(&channel.0, &packet, &[]) {
+        while let Err(error) = channel::send(&channel.0, &packet, along) {
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
@@ -157,6 +162,14 @@ impl Launcher {
         }
         let (_, descriptors) = self.ask(&Request::Start(digest(program)))?;
         Started::handed(descriptors)
+    }
+}
+
+impl Launcher {
+    /// Runs a program that is given this message.
+    pub fn robot(&self, request: &Request, message: &File) -> io::Result<Running> {
+        let (_, descriptors) = self.ask_with(request, &[message.as_fd()])?;
+        Running::handed(descriptors)
     }
 }
 

@@ -3,19 +3,26 @@
 //! | file         | what it is                                                                         |
 //! |--------------|--------------------------------------------------------------------------------------|
 //! | `pop3/`      | one client's session: who it is, its maildrop, what it costs                         |
+//! | `entering.rs` | how a client gets in, whatever it speaks: rules, penalties, authenticators              |
+//! | `smtp/`      | one client that brings mail: who it is, its message, where that goes                |
+//! | `deliver/`   | messages between DATA and their drops, and those that wait in the queue              |
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `names.rs`   | what clients' hosts are called                                                     |
+//! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |
 //! | `launcher.rs` | whom to ask for what root alone may do                                            |
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
+//! | `robot.rs`   | programs that are given mail                                                       |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
 pub mod account;
 pub mod cache;
 pub mod control;
+pub mod deliver;
+pub mod entering;
 pub mod errand;
 pub mod guard;
 pub mod helpers;
@@ -23,8 +30,12 @@ pub mod launcher;
 pub mod names;
 pub mod noise;
 pub mod pop3;
+pub mod relay;
+pub mod robot;
+pub mod smtp;
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -39,7 +50,10 @@ use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
+use crate::protocol::smtp::{self as smtp_protocol, Face};
+use crate::rules;
 use crate::rules::flood::Flood;
+use crate::rules::places::{self, Places};
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
 use crate::store::disk::RealDisk;
@@ -90,6 +104,14 @@ pub enum Outcome {
     Told(Told),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
+    /// What a sender of text was held for.
+    Body(deliver::Progress),
+    /// What became of a message.
+    Dispatched(deliver::Dispatched),
+    /// What the user of a program on this host is called.
+    Caller(std::io::Result<Option<String>>),
+    /// A program was given a message: what became of it.
+    Robot(rules::robot::Verdict),
     /// It is time to try once more.
     TryAgain,
     /// The maildrop was in use: by whom.
@@ -140,6 +162,63 @@ pub struct Port {
     pub address: SocketAddr,
     /// TLS from the first byte.
     pub tls: bool,
+    /// Which protocol.
+    pub speaks: Speaks,
+}
+
+/// What is spoken at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// POP3.
+    Pop3,
+    /// SMTP or LMTP.
+    Smtp(Face),
+}
+
+impl Port {
+    /// The setting that opens it.
+    pub fn setting(self) -> &'static str {
+        match (self.speaks, self.tls) {
+            (Speaks::Pop3, false) => "pop_port",
+            (Speaks::Pop3, true) => "pops_port",
+            (Speaks::Smtp(Face::Mx), _) => "smtp_port",
+            (Speaks::Smtp(Face::Submission), false) => "submission_port",
+            (Speaks::Smtp(Face::Submission), true) => "smtps_port",
+            (Speaks::Smtp(Face::Lmtp), _) => "lmtp_port",
+        }
+    }
+
+    /// Which kind of connections come there.
+    pub fn kind(self) -> places::Kind {
+        match self.speaks {
+            Speaks::Pop3 => places::Kind::Readers,
+            Speaks::Smtp(face) => smtp::kind(face),
+        }
+    }
+}
+
+/// What is spoken there, for people.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.speaks {
+            Speaks::Pop3 => "POP3",
+            Speaks::Smtp(Face::Mx) => "SMTP",
+            Speaks::Smtp(Face::Submission) => "submission",
+            Speaks::Smtp(Face::Lmtp) => "LMTP",
+        };
+        write!(f, "{name}{} on {}", if self.tls { " over TLS" } else { "" }, self.address)
+    }
+}
+
+/// Which of its services a server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Services {
+    /// All that there are.
+    All,
+    /// POP3 alone.
+    Pop3,
+    /// SMTP and LMTP alone.
+    Smtp,
 }
 
 /// What a file looked like: it has changed when this differs.
@@ -156,8 +235,42 @@ pub enum Newborn {
         /// TLS from the first byte.
         tls: bool,
     },
+    /// A client that brings mail.
+    Smtp {
+        /// Its socket.
+        stream: TcpStream,
+        /// Where it is.
+        peer: SocketAddr,
+        /// Which of its faces SMTP shows there.
+        face: Face,
+        /// TLS from the first byte.
+        tls: bool,
+    },
+    /// A program on this host that brings mail.
+    Program(UnixStream),
     /// Somebody with orders.
     Control(UnixStream),
+}
+
+/// Mail that came in, and what did not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mails {
+    /// Connections accepted, those of programs on this host with them.
+    pub connections: u64,
+    /// Messages accepted.
+    pub accepted: u64,
+    /// Their recipients.
+    pub recipients: u64,
+    /// Their octets.
+    pub octets: u64,
+    /// Senders, recipients and messages refused.
+    pub refused: u64,
+    /// Lone CRs and LFs that became line ends.
+    pub bare: u64,
+    /// NULs that were left out.
+    pub nuls: u64,
+    /// Conversations that ended because of a lone CR or LF, or a NUL.
+    pub rejected: u64,
 }
 
 /// How often access was limited, by what limited it.
@@ -183,6 +296,27 @@ pub struct Access {
     pub crowded_out: u64,
 }
 
+/// How often sending was limited, by what limited it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Relaying {
+    /// Clients that `ban_ip` has.
+    pub banned_clients: u64,
+    /// Senders that `ban_mailfrom` has.
+    pub banned_senders: u64,
+    /// Recipients that `ban_rcptto` has.
+    pub banned_recipients: u64,
+    /// Senders that were not the login's own.
+    pub not_theirs: u64,
+    /// Recipients elsewhere, for whom nothing allowed it.
+    pub denied: u64,
+    /// Recipients elsewhere, for whom something did.
+    pub relayed: u64,
+    /// Messages beyond `fromip_max`.
+    pub over_messages: u64,
+    /// Recipients beyond `sends_per_hour` and `sends_per_day`, refused or held.
+    pub over_recipients: u64,
+}
+
 /// What has happened since the server started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -196,6 +330,8 @@ pub struct Counts {
     pub denied: u64,
     /// Access that was limited.
     pub access: Access,
+    /// Sending that was limited.
+    pub relaying: Relaying,
     /// Logins that could not be served just now.
     pub unavailable: u64,
     /// Messages sent whole.
@@ -208,6 +344,8 @@ pub struct Counts {
     pub late: u64,
     /// Messages in a drop that another program changed under us, and other such ends of a session.
     pub changed: u64,
+    /// Mail that came in.
+    pub smtp: Mails,
 }
 
 /// What all conversations share.
@@ -216,6 +354,10 @@ pub struct Shared {
     pub settings: Arc<Settings>,
     /// What follows from it for POP3.
     pub pop3: Arc<Rules>,
+    /// What follows from it for SMTP.
+    pub smtp: Arc<smtp_protocol::Rules>,
+    /// Which services there are.
+    pub services: Services,
     /// Certificates.
     pub tls: Option<Tls>,
     /// The bulletins there are.
@@ -236,22 +378,24 @@ pub struct Shared {
     pub newborn: Vec<Newborn>,
     /// Limits and penalties.
     pub guard: guard::Guard,
-    /// All connections are taken, and somebody waits to be accepted.
-    pub crowded: bool,
+    /// All connections that this kind may have are taken, and somebody of it waits to be accepted.
+    pub crowded: Option<places::Kind>,
     /// Logins that found the maildrop in use, and which: who has it?
     pub contested: Vec<(PathBuf, Ticket)>,
     /// Volumes of drops whose bins have less than `min_space`: never more than there are volumes.
     pub short: HashSet<u64>,
+    /// Messages on their way to drops.
+    pub transit: deliver::Transit,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
     pub counts: Counts,
     /// What clients make happen, as far as it has lines in the log.
     pub flood: Flood<noise::Event>,
-    /// Conversations that are open now.
-    pub open: usize,
-    /// Most that may be.
-    pub cap: usize,
+    /// Conversations that are open now, and most that may be.
+    pub places: Places,
+    /// Connections of programs on this host that bring mail.
+    pub programs: usize,
     /// The number of control_group, where it is set.
     pub control_gid: Option<u32>,
     /// Control connections that are open now.

@@ -23,6 +23,21 @@ pub enum Event {
     Trouble,
     /// There was no room for a job.
     Busy,
+    /// A sender, a recipient or a message was refused.
+    Unwanted,
+    /// A client that brought no mail has gone.
+    Idler,
+}
+
+impl Event {
+    /// In which service it happens. What happens in several belongs to no one's lines.
+    fn service(self) -> &'static str {
+        match self {
+            Event::Stranger => "pop3",
+            Event::Unwanted | Event::Idler => "smtp",
+            Event::Refused | Event::Undecided | Event::Trouble | Event::Busy => "clients",
+        }
+    }
 }
 
 impl fmt::Display for Event {
@@ -33,6 +48,8 @@ impl fmt::Display for Event {
             Event::Stranger => "sessions without a login",
             Event::Trouble => "troubles with maildrops",
             Event::Busy => "times without room for a job",
+            Event::Unwanted => "senders, recipients and messages refused",
+            Event::Idler => "SMTP sessions without mail",
         })
     }
 }
@@ -48,7 +65,7 @@ impl Shared {
     pub fn tell(&mut self, now: Instant) {
         let told = if self.stopping { self.flood.finish() } else { self.flood.expire(now) };
         for more in &told {
-            log::warn!("pop3: {}", sentence(more));
+            log::warn!("{}: {}", more.kind.service(), sentence(more));
         }
     }
 }

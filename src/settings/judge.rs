@@ -67,8 +67,9 @@ pub fn judge(settings: &Settings, rights: &Rights<'_>) -> Vec<Complaint> {
         judge.pem("tls_key", &key.path, "PRIVATE KEY-----");
         judge.secret(&key.path);
     }
-    judge.operators();
+    judge.groups();
     judge.logins();
+    judge.robots();
     judge.complaints
 }
 
@@ -127,6 +128,21 @@ impl Judge<'_> {
             }
         };
         self.complain(Level::Error, "run_as", text);
+    }
+
+    /// Programs that are given mail.
+    fn robots(&mut self) {
+        if let Some(approved) = &self.settings.robot_path {
+            self.folder("robot_path", approved, Use::Read);
+        }
+        let Some(name) = &self.settings.robot_user else { return };
+        let text = match user::find(name) {
+            Ok(Some(user)) if user.uid != 0 => return,
+            Ok(Some(_)) => "robot_user: root runs no programs that are given mail: name another user".to_owned(),
+            Ok(None) => format!("robot_user: there is no user {name}"),
+            Err(error) => format!("robot_user: {name} cannot be looked up: {error}"),
+        };
+        self.complain(Level::Error, "robot_user", text);
     }
 
     fn may(&self, path: &Path, right: Right) -> io::Result<()> {
@@ -268,37 +284,56 @@ impl Judge<'_> {
         }
     }
 
-    /// Members of control_group exist, and reach the socket.
-    fn operators(&mut self) {
-        let Some(Group(name)) = &self.settings.control_group else { return };
+    /// Groups that are given something in work_path exist, and their members reach it.
+    fn groups(&mut self) {
+        let settings = self.settings;
+        let given = [
+            ("control_group", &settings.control_group, "the socket"),
+            ("submit_group", &settings.submit_group, "the directory for messages"),
+        ];
+        for (row, group, what) in given {
+            if let Some(Group(name)) = group {
+                self.group(row, name, what);
+            }
+        }
+        let work = &settings.work_path;
+        if fs::metadata(work).is_ok_and(|about| about.mode() & 0o001 == 0) {
+            let text = format!(
+                "programs of other users cannot send with sendmail: they do not reach its socket in {0}: `chmod o+x {0}`",
+                work.display()
+            );
+            self.complain(Level::Note, "work_path", text);
+        }
+    }
+
+    fn group(&mut self, row: &'static str, name: &str, what: &str) {
         let gid = match group::gid_of(name) {
             Ok(Some(gid)) => gid,
             Ok(None) => {
-                let text =
-                    format!("control_group: there is no group {name}: make it (`groupadd {name}`) or name another");
-                return self.complain(Level::Error, "control_group", text);
+                let text = format!("{row}: there is no group {name}: make it (`groupadd {name}`) or name another");
+                return self.complain(Level::Error, row, text);
             }
             Err(error) => {
-                let text = format!("control_group: the group {name} cannot be looked up: {error}");
-                return self.complain(Level::Error, "control_group", text);
+                let text = format!("{row}: the group {name} cannot be looked up: {error}");
+                return self.complain(Level::Error, row, text);
             }
         };
         if let Some(user) = self.user.as_ref().filter(|user| !user.groups.contains(&gid)) {
             let text = format!(
-                "control_group: {0} cannot give the socket to {name}: make it a member (`usermod -aG {name} {0}`)",
+                "{row}: {0} cannot give {what} to {name}: make it a member (`usermod -aG {name} {0}`)",
                 user.name
             );
-            return self.complain(Level::Error, "control_group", text);
+            return self.complain(Level::Error, row, text);
         }
         let work = &self.settings.work_path;
         let Ok(about) = fs::metadata(work) else { return };
         let needed = if about.gid() == gid { 0o010 } else { 0o001 };
         if about.mode() & needed == 0 {
             let text = format!(
-                "control_group: members of {name} cannot reach the socket in {0}: `chgrp {name} {0}; chmod g+x {0}`",
+                "{row}: members of {name} cannot reach {what} in {0}: `chgrp {name} {0}; chmod g+x {0}`",
                 work.display()
             );
-            self.complain(Level::Warning, "control_group", text);
+            self.complain(Level::Warning, row, text);
         }
     }
 
@@ -306,9 +341,26 @@ impl Judge<'_> {
     fn logins(&mut self) {
         let settings = self.settings;
         let has_tls = !settings.tls_cert.is_empty();
+        let users = [settings.pop_port, settings.submission_port];
+        let users_in_tls = [settings.pops_port, settings.smtps_port];
+        let open = |ports: &[u16]| ports.iter().any(|port| *port != 0);
         if settings.pop_port == 0 && (settings.pops_port == 0 || !has_tls) {
             let text = "no port is open for POP3: set pop_port, or pops_port and a tls_cert".to_owned();
-            self.complain(Level::Warning, "pop_port", text);
+            let level = if open(&[settings.smtp_port, settings.submission_port, settings.lmtp_port]) {
+                Level::Note
+            } else {
+                Level::Warning
+            };
+            self.complain(level, "pop_port", text);
+        }
+        if settings.lmtp_port != 0 && settings.bind_address.iter().any(|address| !address.is_loopback()) {
+            let text =
+                "lmtp_port is open to other machines: let a firewall see to it that only the server in front of this \
+                        one reaches it"
+                    .to_owned();
+            self.complain(Level::Note, "lmtp_port", text);
+        }
+        if !(open(&users) || has_tls && open(&users_in_tls)) {
             return;
         }
         if has_tls {

@@ -493,8 +493,13 @@ macro_rules! list_field {
         impl Field for $type {
             fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
                 let (first, text) = value.list()?;
-                *self = <$type>::parse(&text).map_err(|why| Trouble::at(first.column, format!("{}: {why}", value.name)))?;
-                if self.is_empty() { Err(value.missing()) } else { Ok(()) }
+                let list = <$type>::parse(&text).map_err(|why| Trouble::at(first.column, format!("{}: {why}", value.name)))?;
+                if list.is_empty() {
+                    return Err(value.missing());
+                }
+                // Where it may be written several times, all lines are one list.
+                self.append(list);
+                Ok(())
             }
             fn show(&self) -> Vec<String> {
                 if self.is_empty() { Vec::new() } else { vec![self.to_string()] }

@@ -96,10 +96,16 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Whose members may watch and do daily work.
     pub control_group: Option<Group>,
+    /// Whose members may leave messages in the drop directory.
+    pub submit_group: Option<Group>,
+    /// Seconds between looks at that directory.
+    pub pickup_secs: u64,
     /// A log that grew to so many kilobytes is renamed; 0 = never.
     pub log_max_size: u64,
     /// Statistics files; `None` = there are none.
     pub stats_path: Option<PathBuf>,
+    /// Whether what becomes of messages is written down, a file a day.
+    pub oneline_stats: bool,
 
     /// How users prove who they are.
     pub authent_method: Method,
@@ -146,6 +152,36 @@ pub struct Settings {
     pub trusted_networks: AddressList,
     /// The longest wait of a guess; 0 = none.
     pub penalty_max_secs: u64,
+    /// Addresses that may relay.
+    pub forward_from_ip: AddressList,
+    /// Domains that anybody may send to.
+    pub relay_to: PatternList,
+    /// Users whose logins for POP3 open their address.
+    pub forward_user: PatternList,
+    /// For how long.
+    pub forward_user_minutes: u64,
+    /// Senders who may relay.
+    pub forward_from: PatternList,
+    /// Whether who has logged in sends as himself.
+    pub sender_must_match: bool,
+    /// Addresses that we do not take mail from.
+    pub ban_ip: AddressList,
+    /// And those of them that we do.
+    pub ban_ip_except: AddressList,
+    /// Senders that we do not take mail from.
+    pub ban_mailfrom: PatternList,
+    /// Recipients that we do not take mail for.
+    pub ban_rcptto: PatternList,
+    /// Most recipients of a user within an hour; 0 = no bound.
+    pub sends_per_hour: u32,
+    /// And within a day.
+    pub sends_per_day: u32,
+    /// What becomes of more.
+    pub sends_over: SendsOver,
+    /// Most messages of a prefix within an hour; 0 = no bound.
+    pub fromip_max: u32,
+    /// Where that does not hold.
+    pub fromip_nolimit: AddressList,
     /// Where bulletins are; `None` = there are none.
     pub bulletin_path: Option<PathBuf>,
     /// From whom they are.
@@ -159,6 +195,40 @@ pub struct Settings {
     pub pop_port: u16,
     /// Port of POP3 within TLS; 0 = off.
     pub pops_port: u16,
+    /// Port of SMTP for other servers; 0 = off.
+    pub smtp_port: u16,
+    /// Port of SMTP for users; 0 = off.
+    pub submission_port: u16,
+    /// The same within TLS; 0 = off.
+    pub smtps_port: u16,
+    /// Port of LMTP; 0 = off.
+    pub lmtp_port: u16,
+    /// Kilobytes of a message; 0 = no bound.
+    pub smtp_max_size: u64,
+    /// Recipients of a message.
+    pub max_rcpts: u16,
+    /// `Received:` lines of a message.
+    pub smtp_max_hops: u64,
+    /// Lines of a header.
+    pub smtp_header_lines: u64,
+    /// Kilobytes of a header.
+    pub smtp_header_kbytes: u64,
+    /// Bytes of a line of a message.
+    pub smtp_line_bytes: u64,
+    /// What becomes of lone CRs and LFs.
+    pub bare_newline: BareNewline,
+    /// From whom it is hidden that there is AUTH.
+    pub hide_auth: HideAuth,
+    /// Seconds for which a greeting is held back; 0 = it is not.
+    pub smtp_greeting_hold_secs: u64,
+    /// Seconds to the first command.
+    pub smtp_greeting_secs: u64,
+    /// Seconds to each further one.
+    pub smtp_command_secs: u64,
+    /// Seconds of silence within a message.
+    pub smtp_data_secs: u64,
+    /// Refused commands after which an SMTP client is closed.
+    pub smtp_max_errors: u16,
     /// Certificates, as written. Use [`tls_pairs`](Settings::tls_pairs).
     pub tls_cert: Vec<TlsFile>,
     /// Their keys, as written.
@@ -177,6 +247,19 @@ pub struct Settings {
     pub max_connections: usize,
     /// Bad commands after which a session is closed.
     pub max_errors: u32,
+
+    /// Where programs lie that are given mail; `None` = anywhere.
+    pub robot_path: Option<PathBuf>,
+    /// As whom they run; `None` = as the server.
+    pub robot_user: Option<String>,
+    /// Whether users' own forward files may name them.
+    pub user_robots: bool,
+    /// Seconds they may take.
+    pub robot_secs: u64,
+    /// How many run at a time.
+    pub robot_number: usize,
+    /// Kilobytes of what they say that are kept.
+    pub robot_output: usize,
 }
 
 kind::choice! {
@@ -214,6 +297,38 @@ kind::choice! {
         Local = "local",
         /// Everybody.
         Always = "always",
+    }
+}
+
+kind::choice! {
+    /// What becomes of a CR or LF that stands alone in a message.
+    BareNewline {
+        /// It is stored as a line end.
+        Normalize = "normalize",
+        /// The message is refused.
+        Reject = "reject",
+    }
+}
+
+kind::choice! {
+    /// From whom it is hidden that there is AUTH.
+    HideAuth {
+        /// Nobody.
+        Nobody = "false",
+        /// Everybody.
+        Everybody = "true",
+        /// Those who have read mail lately, and need none.
+        RecentPop = "recentpop",
+    }
+}
+
+kind::choice! {
+    /// What becomes of messages beyond `sends_per_hour` and `sends_per_day`.
+    SendsOver {
+        /// Their sender is told to try later.
+        Refuse = "refuse",
+        /// They are taken, and wait until an operator has looked at them.
+        Hold = "hold",
     }
 }
 

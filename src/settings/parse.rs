@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
 use super::words::{Manner, Trouble, Word, is_blank, words};
-use super::{Command, LogLevel, Method, PlainAuth, Settings, TlsFile};
+use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, SendsOver, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
+use crate::rules::relay;
 use crate::sys::access;
 use crate::sys::files::{self, Opener};
 use crate::text::nearest::nearest;
@@ -306,8 +307,11 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
         control_group: None,
+        submit_group: None,
+        pickup_secs: 0,
         log_max_size: 0,
         stats_path: None,
+        oneline_stats: false,
         authent_method: Method::External,
         authent_process: Command::default(),
         authent_number: 0,
@@ -330,9 +334,41 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         prefix_bits_v6: 0,
         trusted_networks: Default::default(),
         penalty_max_secs: 0,
+        forward_from_ip: Default::default(),
+        relay_to: Default::default(),
+        forward_user: Default::default(),
+        forward_user_minutes: 0,
+        forward_from: Default::default(),
+        sender_must_match: true,
+        ban_ip: Default::default(),
+        ban_ip_except: Default::default(),
+        ban_mailfrom: Default::default(),
+        ban_rcptto: Default::default(),
+        sends_per_hour: 0,
+        sends_per_day: 0,
+        sends_over: SendsOver::Refuse,
+        fromip_max: 0,
+        fromip_nolimit: Default::default(),
         bind_address: Vec::new(),
         pop_port: 0,
         pops_port: 0,
+        smtp_port: 0,
+        submission_port: 0,
+        smtps_port: 0,
+        lmtp_port: 0,
+        smtp_max_size: 0,
+        max_rcpts: 0,
+        smtp_max_hops: 0,
+        smtp_header_lines: 0,
+        smtp_header_kbytes: 0,
+        smtp_line_bytes: 0,
+        bare_newline: BareNewline::Normalize,
+        hide_auth: HideAuth::Nobody,
+        smtp_greeting_hold_secs: 0,
+        smtp_greeting_secs: 0,
+        smtp_command_secs: 0,
+        smtp_data_secs: 0,
+        smtp_max_errors: 0,
         tls_cert: Vec::new(),
         tls_key: Vec::new(),
         plain_auth: PlainAuth::Local,
@@ -342,6 +378,12 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         pop3_login_secs: 0,
         max_connections: 0,
         max_errors: 0,
+        robot_path: None,
+        robot_user: None,
+        user_robots: false,
+        robot_secs: 0,
+        robot_number: 0,
+        robot_output: 0,
     }
 }
 
@@ -390,7 +432,14 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
     let mut complain = |level, name: &str, text: String| {
         complaints.push(Complaint { level, place: settings.place(name), text });
     };
-    let ports = [("pop_port", settings.pop_port), ("pops_port", settings.pops_port)];
+    let ports = [
+        ("pop_port", settings.pop_port),
+        ("pops_port", settings.pops_port),
+        ("smtp_port", settings.smtp_port),
+        ("submission_port", settings.submission_port),
+        ("smtps_port", settings.smtps_port),
+        ("lmtp_port", settings.lmtp_port),
+    ];
     for (index, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port && *port != 0) {
             complain(Level::Error, name, format!("{name} and {other} are both {port}: change one, or set one to 0"));
@@ -443,8 +492,64 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
         let text = format!("plain_networks means nothing while plain_auth is {}", settings.plain_auth.name());
         complain(Level::Warning, "plain_networks", text);
     }
+    if settings.robot_path.is_none() {
+        let needs = |name: &str| format!("{name} needs a robot_path: the directory of the programs that may be run so");
+        if settings.user_robots {
+            complain(Level::Error, "user_robots", needs("user_robots"));
+        }
+        if settings.robot_user.is_some() && settings.run_as.is_some() && settings.robot_user != settings.run_as {
+            complain(Level::Error, "robot_user", needs("robot_user"));
+        }
+    }
     if !settings.user_ip_name.is_everything() && !settings.lookup_names {
         let text = "user_ip_name needs the names of hosts: add `lookup_names true`, or use user_ip_address".to_owned();
         complain(Level::Error, "user_ip_name", text);
+    }
+    relaying(settings, complaints);
+}
+
+/// What would make an open relay of this server, and what means nothing.
+fn relaying(settings: &Settings, complaints: &mut Vec<Complaint>) {
+    let mut say = |level, name: &str, text: &str| {
+        complaints.push(Complaint { level, place: settings.place(name), text: text.to_owned() });
+    };
+    let addresses = &settings.forward_from_ip;
+    if relay::is_for_strangers(addresses) {
+        let text = "forward_from_ip lets half the world send to anywhere: an open relay is found within a day; name your own \
+                    networks";
+        say(Level::Warning, "forward_from_ip", text);
+    } else if ![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].iter().any(|home| addresses.contains(*home)) {
+        let text =
+            "forward_from_ip has no 127.0.0.1: programs of this machine that send by smtp_port reach users here alone";
+        say(Level::Note, "forward_from_ip", text);
+    }
+    if relay::is_anywhere(&settings.relay_to) {
+        let text =
+            "relay_to lets everybody send to everywhere: an open relay is found within a day; name whole domains";
+        say(Level::Warning, "relay_to", text);
+    }
+    if !settings.forward_from.is_empty() {
+        let list = &settings.forward_from;
+        let text = format!(
+            "forward_from: whoever says that he is {list} may send to anywhere, and anybody can say so: use \
+             forward_from_ip or a login"
+        );
+        say(Level::Warning, "forward_from", &text);
+    }
+    let is_written = |name| settings.places.contains_key(name);
+    let unbound = settings.sends_per_hour == 0 && settings.sends_per_day == 0;
+    for (means_nothing, name, why) in [
+        (settings.forward_user.is_empty(), "forward_user_minutes", "without a forward_user"),
+        (settings.ban_ip.is_empty(), "ban_ip_except", "without a ban_ip"),
+        (unbound, "sends_over", "while sends_per_hour and sends_per_day are 0"),
+        (
+            settings.hide_auth == HideAuth::RecentPop && settings.forward_user.is_empty(),
+            "hide_auth",
+            "as recentpop without a forward_user",
+        ),
+    ] {
+        if means_nothing && is_written(name) {
+            say(Level::Warning, name, &format!("{name} means nothing {why}"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
-use super::{LockMethod, LogLevel, PlainAuth, Settings};
+use super::{BareNewline, HideAuth, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
 
@@ -140,6 +140,22 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
     }),
+    row!(submit_group {
+        kind: Group,
+        takes_effect: Restart,
+        example: "mailsubmit",
+        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
+              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
+              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
+              every user of this machine may send.",
+    }),
+    row!(pickup_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "30",
+        takes_effect: Now,
+        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
+              one while it runs.",
+    }),
     row!(control_group {
         kind: Group,
         takes_effect: Now,
@@ -154,6 +170,14 @@ pub static ROWS: &[Row] = &[
         example: "/var/lib/dmail/stats",
         why: "Directory for the statistics of sessions, a file a day, for billing; `tellpop stats` sums them up. Unset, or \
               written without a directory, there are none.",
+    }),
+    row!(oneline_stats {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "true: of each message what became of it is written to a file a day in log_path, dmDDMM.log: that it was \
+              accepted, and which of its recipients got it, were sent it, or will not have it. `tellpop statistics` sums the \
+              files up; see docs/dsmtp-statistics.md.",
     }),
     row!(drop_path {
         part: "The spool",
@@ -426,6 +450,119 @@ pub static ROWS: &[Row] = &[
         why: "The longest wait of a login from a prefix that guesses passwords: each new wrong one doubles it, time and good \
               logins bring it down, and a user who logged in well from there lately does not wait. 0 = nobody waits.",
     }),
+    row!(forward_from_ip {
+        part: "Who may send what",
+        kind: Networks,
+        default: "127.0.0.0/8,::1",
+        repeatable: true,
+        takes_effect: NewConnections,
+        why: "Addresses that may send mail to anywhere through smtp_port without logging in: 192.168.0.0/16,!192.168.0.13. Setting \
+              it replaces the default, so name 127.0.0.1 again when programs of this machine send by that port. All others may \
+              send to users here alone, unless they log in on submission_port. See docs/dsmtp-relaying.md.",
+    }),
+    row!(relay_to {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "branch.example,*.branch.example",
+        why: "Domains of others that everybody may send to through this server, as their second mail exchanger. An entry with an \
+              @ is compared with the whole address, one without with its domain; *.branch.example is not branch.example itself.",
+    }),
+    row!(forward_user {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "ann,*@old.example",
+        why: "POP before SMTP, for programs too old to log in for sending: users who, by reading their mail, open smtp_port to \
+              their address for forward_user_minutes; * = all. Whoever shares that address may send too, so unset is best. A \
+              user of a virtual domain is compared as fred@abc.example.",
+    }),
+    row!(forward_user_minutes {
+        kind: number("MINUTES", 1, 10_080),
+        default: "30",
+        takes_effect: NewConnections,
+        why: "How long an address stays open to a user of forward_user after his last login for reading. A restart forgets all.",
+    }),
+    row!(forward_from {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "customer.example",
+        why: "Senders who may send to anywhere: domains, or whole addresses with an @. Anybody can say that he is one of them, so \
+              whoever finds out sends his junk through this server: use forward_from_ip or a login instead.",
+    }),
+    row!(sender_must_match {
+        kind: Flag,
+        default: "true",
+        takes_effect: NewConnections,
+        why: "Whether who has logged in may only send as himself: MAIL FROM must be an address of his own, at any name of his \
+              domain, with or without a detail behind recipient_delimiter, or be empty. The From: line of a message is not \
+              compared.",
+    }),
+    row!(ban_ip {
+        kind: Networks,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.0/24,198.51.100.7",
+        why: "Addresses that the ports for sending mail do not talk to, whoever is there: 554 5.7.1 in place of the greeting.",
+    }),
+    row!(ban_ip_except {
+        kind: Networks,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.25",
+        why: "Addresses that ban_ip does not mean, though it names them.",
+    }),
+    row!(ban_mailfrom {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "*@spam.example,bulk.example",
+        why: "Senders whose mail is refused: 550 5.7.1. An entry is compared with the whole address and with its domain; <> is the \
+              null sender, who sends bounces.",
+    }),
+    row!(ban_rcptto {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "nobody@example.com,*@closed.example",
+        why: "Recipients to whom nobody may send, compared as by ban_mailfrom: 550 5.7.1. A postmaster of ours is never one of \
+              them.",
+    }),
+    row!(sends_per_hour {
+        kind: number("RECIPIENTS", 0, 1_000_000),
+        default: "500",
+        takes_effect: NewConnections,
+        why: "Most recipients that a user who has logged in may send to within an hour, all his messages together; 0 = no bound. It \
+              is what a stolen password is worth.",
+    }),
+    row!(sends_per_day {
+        kind: number("RECIPIENTS", 0, 1_000_000),
+        default: "2000",
+        takes_effect: NewConnections,
+        why: "The same within 24 hours.",
+    }),
+    row!(sends_over {
+        kind: OneOf(SendsOver::NAMES),
+        default: "refuse",
+        takes_effect: NewConnections,
+        why: "What becomes of mail beyond these two: refuse = the sender is told to try later (452 4.7.1); hold = it is taken, waits in \
+              the queue until an operator releases it, and sysadmin gets one mail a day about that user.",
+    }),
+    row!(fromip_max {
+        kind: number("MESSAGES", 0, 1_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "Most messages within an hour from one address, or one network of prefix_bits_v6, without a login; 0 = no bound. More \
+              are told to try later: 450 4.7.1.",
+    }),
+    row!(fromip_nolimit {
+        kind: Networks,
+        default: "127.0.0.0/8,::1",
+        repeatable: true,
+        takes_effect: NewConnections,
+        why: "Addresses for which fromip_max does not hold, such as a large provider's. Setting it replaces the default.",
+    }),
     row!(bulletin_path {
         part: "Bulletins",
         kind: Folder,
@@ -467,6 +604,32 @@ pub static ROWS: &[Row] = &[
         default: "995",
         takes_effect: Now,
         why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(smtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "25",
+        takes_effect: Now,
+        why: "The port for mail from other servers; 0 = off. Nobody logs in there. dpop opens none of the ports for mail that \
+              comes in.",
+    }),
+    row!(submission_port {
+        kind: number("PORT", 0, 65_535),
+        default: "587",
+        takes_effect: Now,
+        why: "The port for mail that users send, who log in first; 0 = off. TLS begins with STARTTLS.",
+    }),
+    row!(smtps_port {
+        kind: number("PORT", 0, 65_535),
+        default: "465",
+        takes_effect: Now,
+        why: "The port for mail that users send, within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(lmtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "0",
+        takes_effect: Now,
+        example: "24",
+        why: "The port for LMTP, for mail from a server in front of this one; 0 = off. Nobody but that server should reach it.",
     }),
     row!(tls_cert {
         kind: Pem,
@@ -527,6 +690,133 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "A session with that many bad commands is closed.",
     }),
+    row!(smtp_max_size {
+        part: "Mail that comes in",
+        kind: number("KBYTES", 0, 4_194_304),
+        default: "51200",
+        takes_effect: NewConnections,
+        why: "The largest message that is taken, as it is sent; 0 = no bound. A larger one is refused: 552 5.3.4.",
+    }),
+    row!(max_rcpts {
+        kind: number("RECIPIENTS", 1, 50_000),
+        default: "1000",
+        takes_effect: NewConnections,
+        why: "Most recipients of one message. For those beyond, the sender is told to send another copy: 452 4.5.3. RFC 5321 \
+              asks for at least 100.",
+    }),
+    row!(smtp_max_hops {
+        kind: number("HOPS", 10, 1_000),
+        default: "100",
+        takes_effect: NewConnections,
+        why: "A message that so many servers have passed on, one more than this, is going round in circles and is refused: 554 \
+              5.4.6.",
+    }),
+    row!(smtp_header_lines {
+        kind: number("LINES", 100, 1_000_000),
+        default: "10000",
+        takes_effect: NewConnections,
+        why: "Most lines of a message's header; with more it is refused: 552 5.6.0.",
+    }),
+    row!(smtp_header_kbytes {
+        kind: number("KBYTES", 16, 65_536),
+        default: "1024",
+        takes_effect: NewConnections,
+        why: "The largest header of a message; a larger one is refused: 552 5.6.0.",
+    }),
+    row!(smtp_line_bytes {
+        kind: number("BYTES", 998, 16_777_216),
+        default: "65536",
+        takes_effect: NewConnections,
+        why: "The longest line of a message; with a longer one it is refused: 550 5.6.0. RFC 5322 allows 998.",
+    }),
+    row!(bare_newline {
+        kind: OneOf(BareNewline::NAMES),
+        default: "normalize",
+        takes_effect: NewConnections,
+        why: "What becomes of a CR or LF that stands alone in a message: it is stored as a line end, or the message is refused. \
+              In neither case does it end a message.",
+    }),
+    row!(hide_auth {
+        kind: OneOf(HideAuth::NAMES),
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether AUTH goes unmentioned in the answer to EHLO, because some programs insist on it once they have seen it. \
+              true: to all, and who asks for it has it all the same. recentpop: to who connects to submission_port from an address \
+              that forward_user has opened; he needs no login there.",
+    }),
+    row!(smtp_greeting_hold_secs {
+        kind: number("SECONDS", 0, 30),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "How long a client on smtp_port waits for the greeting; who speaks before it is no mail server and is closed. 0 = \
+              not at all. Those in trusted_networks never wait.",
+    }),
+    row!(smtp_greeting_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long a client may wait with its first command.",
+    }),
+    row!(smtp_command_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long a client may wait with each further command. RFC 5321 asks for at least five minutes.",
+    }),
+    row!(smtp_data_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "180",
+        takes_effect: NewConnections,
+        why: "How long a client may be silent within a message.",
+    }),
+    row!(smtp_max_errors {
+        kind: number("COMMANDS", 1, 1_000),
+        default: "20",
+        takes_effect: NewConnections,
+        why: "An SMTP client with that many refused commands is closed; an accepted message makes up for them.",
+    }),
+    row!(robot_path {
+        part: "Programs that are given mail",
+        kind: Folder,
+        takes_effect: Now,
+        example: "/usr/local/lib/dmail/robots",
+        why: "The only directory whose programs a destination that begins with | may run: then the last part of a program's name \
+              counts and no other, wherever it says the program lies. It must be root's. Put links there to what may be run, and \
+              never a shell, an interpreter or anything else that runs what its arguments say. Unset, dmail.conf and alias \
+              files may name any program, and it runs as run_as.",
+    }),
+    row!(robot_user {
+        kind: User,
+        takes_effect: Now,
+        example: "nobody",
+        why: "As whom programs run that dmail.conf and alias files name. Unset: run_as. Another user needs a robot_path. \
+              Never root.",
+    }),
+    row!(user_robots {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "Whether users' own forward files may name programs of robot_path, which then run as that user.",
+    }),
+    row!(robot_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "60",
+        takes_effect: Now,
+        why: "How long a program may take for a message. Then it is killed, with all it started, and given the message again \
+              later.",
+    }),
+    row!(robot_number {
+        kind: number("PROGRAMS", 1, 10),
+        default: "4",
+        takes_effect: Now,
+        why: "How many programs are given mail at a time; further messages wait.",
+    }),
+    row!(robot_output {
+        kind: number("KBYTES", 1, 64),
+        default: "4",
+        takes_effect: Now,
+        why: "How much of what a program says is kept: its first lines go into the bounce. The rest is read and forgotten.",
+    }),
 ];
 
 /// The row of `name`, in any case.
@@ -557,18 +847,39 @@ const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
 pub static LATER: &[Unused] = &[
     warn(&["lock_id"], "do not let several machines serve one spool yet"),
     warn(&["allow_ip"], "what it meant is not known: user_ip_address says where users may log in from"),
-    note(&["oneline_stats"], "there are statistics of POP3 sessions only: see stats_path"),
     note(&["admin_port"], "there is no web administration yet"),
     note(
         &[
-            "add_footer", "alias", "alias_fallthrough", "alias_file", "alias_file_domain", "allowdup", "archive_batch",
-            "ban_ip", "ban_ip_except", "ban_mailfrom", "ban_rcptto", "bomb_dec", "bomb_dir", "bomb_entries",
-            "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to", "bomb_max", "bounce_body", "dns_host",
-            "dns_timeout", "drop_max", "filter_file", "forward", "forward_cc", "forward_from", "forward_from_ip",
-            "forward_user", "fromip_max", "fromip_nolimit", "hide_auth", "log_data", "mail_filter", "max_rcpts",
-            "msg_filter", "no_dotforward", "relay_to", "smtp_port", "smtps_port", "submission_port", "sysadmin",
+            "bomb_dec", "bomb_dir", "bomb_entries", "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to",
+            "bomb_max",
         ],
-        "there is no SMTP server yet",
+        "mail bombs are not looked for yet; fromip_max and max_rcpts bound what one sender can do",
+    ),
+    warn(
+        &["filter_file", "mail_filter", "msg_filter"],
+        "messages are not filtered yet: what these would keep out comes in",
+    ),
+    note(&["add_footer"], "no footer is added to messages yet: they are kept and sent as they came"),
+    note(&["archive_batch"], "mail is not archived yet, so at the end of a day there is nothing to move"),
+    note(
+        &["dns_host", "dns_timeout"],
+        "nothing is sent to other servers yet, so nothing is looked up for it; the system's own DNS servers will be the default",
+    ),
+    // What the parts of the SMTP server take out of here, a name a line, when they have rows of their own.
+    note(
+        &[
+            "alias",
+            "alias_fallthrough",
+            "alias_file",
+            "alias_file_domain",
+            "bounce_body",
+            "drop_max",
+            "forward",
+            "forward_cc",
+            "no_dotforward",
+            "sysadmin",
+        ],
+        "this part of the SMTP server is still to come",
     ),
     note(
         &[
@@ -582,12 +893,20 @@ pub static LATER: &[Unused] = &[
 /// Known, and needed no more.
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
+    note(
+        &["allowdup"],
+        "several recipients of one message may always have the same drop: none of them is refused for it",
+    ),
     note(&["allow_dds"], "names with ../ in them are never users"),
     note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
     note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
     note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
     note(&["exit_files"], "the server is stopped with SIGTERM"),
     note(&["key"], "no licence key is needed"),
+    note(
+        &["log_data"],
+        "what messages say is never written to a log; `tellsmtp trace` follows one by its id or by an address",
+    ),
     note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
     note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
     note(&["use_drop"], "drop files stay the mbox files they are"),

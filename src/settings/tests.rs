@@ -112,6 +112,18 @@ fn the_defaults_are_what_the_manual_says() {
     assert_eq!(settings.plain_auth, PlainAuth::Local);
     assert!(settings.plain_networks.is_empty());
     assert_eq!((settings.pop_port, settings.pops_port), (110, 995));
+    assert_eq!(
+        (settings.smtp_port, settings.submission_port, settings.smtps_port, settings.lmtp_port),
+        (25, 587, 465, 0)
+    );
+    assert_eq!((settings.smtp_max_size, settings.max_rcpts, settings.smtp_max_hops), (51_200, 1_000, 100));
+    assert_eq!(
+        (settings.smtp_header_lines, settings.smtp_header_kbytes, settings.smtp_line_bytes),
+        (10_000, 1_024, 65_536)
+    );
+    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, HideAuth::Nobody));
+    assert_eq!((settings.smtp_greeting_hold_secs, settings.smtp_greeting_secs), (0, 300));
+    assert_eq!((settings.smtp_command_secs, settings.smtp_data_secs, settings.smtp_max_errors), (300, 180, 20));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
     assert_eq!((settings.bin_path, settings.hash_spool), (None, 0));
     assert_eq!(settings.bin_pfull.to_string(), "0.5");
@@ -161,6 +173,67 @@ fn access_is_open_by_default_and_its_lists_are_read() {
     ] {
         let said = only(line);
         assert!(said.contains(says), "{line}: {said}");
+    }
+}
+
+#[test]
+fn nobody_relays_by_default_but_this_machine_and_lists_may_have_several_lines() {
+    let settings = good("");
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    for home in ["127.0.0.1", "127.0.0.2", "::1"] {
+        assert!(settings.forward_from_ip.contains(address(home)) && settings.fromip_nolimit.contains(address(home)));
+    }
+    assert!(!settings.forward_from_ip.contains(address("192.0.2.1")));
+    assert!(settings.relay_to.is_empty() && settings.forward_user.is_empty() && settings.forward_from.is_empty());
+    assert!(settings.ban_ip.is_empty() && settings.ban_mailfrom.is_empty() && settings.ban_rcptto.is_empty());
+    assert!(settings.sender_must_match && settings.sends_over == SendsOver::Refuse);
+    assert_eq!((settings.sends_per_hour, settings.sends_per_day, settings.fromip_max), (500, 2_000, 0));
+    assert_eq!(settings.forward_user_minutes, 30);
+    let settings = good(
+        "ban_mailfrom *@a.example\n\nban_mailfrom b.example,<>\nforward_from_ip 10.0.0.0/8 # home\nforward_from_ip 127.0.0.1\n\
+         sends_over Hold\n",
+    );
+    assert_eq!(settings.sends_over, SendsOver::Hold);
+    assert!(!settings.forward_from_ip.contains(address("::1")), "the default is replaced");
+    let hit = settings.ban_mailfrom.decides(|entry| entry == "b.example").unwrap();
+    assert_eq!((hit.part, settings.place_of("ban_mailfrom", hit.part).line), (1, 7), "an entry has its line");
+    assert_eq!((rows::find("ban_mailfrom").unwrap().show)(&settings), ["*@a.example,b.example,<>"]);
+}
+
+#[test]
+fn what_opens_a_relay_or_means_nothing_is_said() {
+    for (line, says) in [
+        ("forward_from_ip *", ":5:1: warning: forward_from_ip lets half the world send to anywhere"),
+        ("forward_from_ip 10.0.0.0/8\nforward_from_ip 0.0.0.0/0", ":6:1: warning: forward_from_ip lets half the world"),
+        ("forward_from_ip 10.0.0.0/8", ":5:1: note: forward_from_ip has no 127.0.0.1"),
+        ("relay_to *", ":5:1: warning: relay_to lets everybody send to everywhere"),
+        ("relay_to *.com", ":5:1: warning: relay_to lets everybody send to everywhere"),
+        (
+            "forward_from partner.example",
+            ":5:1: warning: forward_from: whoever says that he is partner.example may send to anywhere, and anybody can say so",
+        ),
+        ("forward_user_minutes 20", ":5:1: warning: forward_user_minutes means nothing without a forward_user"),
+        ("ban_ip_except 192.0.2.1", ":5:1: warning: ban_ip_except means nothing without a ban_ip"),
+        ("sends_per_hour 0\nsends_per_day 0\nsends_over hold", ":7:1: warning: sends_over means nothing while"),
+        ("hide_auth recentpop", ":5:1: warning: hide_auth means nothing as recentpop without a forward_user"),
+        ("relay_to !a", ":5:10: error: relay_to: `!a` only excludes"),
+        ("ban_ip 10.0.0.0/33", ":5:8: error: ban_ip: `10.0.0.0/33` has more than 32 bits"),
+        ("sends_over drop", ":5:12: error: sends_over cannot be `drop`: it takes refuse, hold"),
+        (
+            "forward_user_minutes 0",
+            ":5:22: error: forward_user_minutes cannot be `0`: MINUTES is a number from 1 to 10080",
+        ),
+    ] {
+        let said = only(line);
+        assert!(said.starts_with(says), "{line}: {said}");
+    }
+    for line in [
+        "forward_from_ip 127.0.0.1,192.168.1.*",
+        "relay_to branch.example,*.branch.example",
+        "ban_ip 192.0.2.0/24\nban_ip_except 192.0.2.1",
+        "forward_user *\nforward_user_minutes 20\nhide_auth RecentPop",
+    ] {
+        assert_eq!(said(line), [""; 0], "{line}");
     }
 }
 
@@ -382,7 +455,7 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("#include a b", ":5:1: error: #include takes one file"),
         ("hide\u{7}version", ":5:5: error: a control character"),
         ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
-        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: there is no SMTP"),
+        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: this part"),
         ("allow_ip 1.2.3.*", ":5:1: warning: allow_ip is known but not used"),
         ("pop_prot 110", ":5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
         ("pop_port=110", ":5:1: warning: `pop_port=110` is not known and ignored: a blank parts name and value"),
@@ -575,7 +648,8 @@ fn the_sample_shows_every_row_and_can_be_read() {
     };
     let all: String = sample.lines().map(|line| on(line) + "\n").collect();
     let complaints = read(&all).complaints;
-    assert!(complaints.iter().all(|c| c.text.starts_with("no drop_root covers")), "{complaints:?}");
+    let known = |text: &str| text.starts_with("no drop_root covers") || text.starts_with("forward_from: whoever says");
+    assert!(complaints.iter().all(|c| known(&c.text)), "{complaints:?}");
     assert_eq!(read(&all).settings.unwrap().places.len(), ROWS.len());
 }
 
@@ -593,6 +667,25 @@ fn the_reference_as_json_has_every_row() {
     for (entry, row) in json.as_array().unwrap().iter().zip(ROWS) {
         assert_eq!(entry["name"], row.name);
         assert_eq!(entry["why"], row.why);
+    }
+}
+
+#[test]
+fn programs_for_other_users_need_a_directory_of_their_own() {
+    let complaints = |more: &str| {
+        let text = format!("host_domain x.test\nwork_path w\ndrop_path d\nauthent_process a\n{more}");
+        let loaded = parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes());
+        loaded.complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert!(complaints("user_robots true\n").contains("user_robots needs a robot_path"));
+    assert!(complaints("run_as dmail\nrobot_user robot\n").contains("robot_user needs a robot_path"));
+    for well in [
+        "user_robots true\nrobot_path r\n",
+        "run_as dmail\nrobot_user robot\nrobot_path r\n",
+        "robot_user robot\n",
+        "run_as dmail\nrobot_user dmail\n",
+    ] {
+        assert_eq!(complaints(well), "", "{well}");
     }
 }
 
@@ -712,7 +805,8 @@ fn without_a_certificate_one_line_says_who_can_log_in() {
             ":5:1: warning: without a certificate everybody's password crosses the network in clear",
         ),
         ("plain_auth never\n", ":5:1: warning: without a certificate nobody can log in: set tls_cert and tls_key"),
-        ("pop_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsmtp_port 0\nsubmission_port 0\nsmtps_port 0\n", ":5:1: warning: no port is open for POP3"),
+        ("pop_port 0\nsubmission_port 0\n", ":5:1: note: no port is open for POP3"),
     ] {
         let folder = world();
         folder.write("dmail.conf", "host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n");

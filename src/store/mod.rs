@@ -11,6 +11,7 @@
 //! | `undelete`           | the dead that are still in the drop called back, by the operator          |
 //! | [`delivery`]         | a message made durable in a drop; not served yet                          |
 //! | [`queue`]            | messages that wait, with what became of each recipient                   |
+//! | [`pickup`]           | `incoming`: messages that programs leave while the server is down         |
 //! | [`intent`]           | `intents`: what is about to be delivered, for after a crash               |
 //! | `erase`              | a mailbox taken away for good                                             |
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
@@ -29,6 +30,7 @@ pub mod disk;
 pub mod intent;
 pub mod maildrop;
 pub mod path;
+pub mod pickup;
 pub mod queue;
 pub mod reader;
 pub mod repair;

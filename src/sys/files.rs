@@ -117,6 +117,19 @@ pub fn append_at(dir: &File, name: &Path) -> io::Result<File> {
     openat(dir.as_raw_fd(), name, libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | OURS, 0o640)
 }
 
+/// A new file without a name on the volume of `dir`: it goes with its last handle. Where the file system knows no such files
+/// it has the name `spare` in `dir` for a moment; what was killed in it leaves that behind.
+pub fn nameless_at(dir: &File, spare: &Path) -> io::Result<File> {
+    match openat(dir.as_raw_fd(), Path::new("."), libc::O_RDWR | libc::O_TMPFILE, 0o600) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
+            let file = open_at(dir, spare, How::CreateNew)?;
+            remove_at(dir, spare)?;
+            Ok(file)
+        }
+        opened => opened,
+    }
+}
+
 fn statx(fd: RawFd, name: &Path, flags: libc::c_int) -> io::Result<Stat> {
     let name = c_name(name)?;
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();

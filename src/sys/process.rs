@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::user::User;
 
+/// Descriptors that a program which is given mail may have: what systems give by default.
+pub const ROBOT_FILES: libc::rlim_t = 1024;
+
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 
 /// The child will lead a session of its own (setsid(2)), so that one signal reaches all it starts; leave no core file; and
@@ -23,6 +26,36 @@ pub fn new_session(command: &mut Command, user: Option<User>) {
     };
     // SAFETY: these are system calls, which are async-signal-safe and touch no memory shared with the parent.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// The same for a program that is given mail, which moreover ends when the thread that starts it does, makes files for its
+/// user alone, and may have [`ROBOT_FILES`] of them open; of ours it has descriptors 0 to 2.
+pub fn robot_session(command: &mut Command, user: Option<User>) {
+    new_session(command, user);
+    let parent = std::process::id();
+    let prepare = move || {
+        let files = libc::rlimit { rlim_cur: ROBOT_FILES, rlim_max: ROBOT_FILES };
+        // SAFETY: numbers, and a struct of ours. The signal comes last: becoming another user would have taken it back.
+        let done = unsafe {
+            libc::umask(0o077);
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) == 0
+                && libc::setrlimit(libc::RLIMIT_NOFILE, &files) == 0
+                && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
+        };
+        if !done {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: takes nothing. Who was orphaned before that call would never hear of it.
+        let orphaned = unsafe { libc::getppid() }.cast_unsigned() != parent;
+        if orphaned { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    };
+    // SAFETY: these are system calls, which are async-signal-safe and touch no memory shared with the parent.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// What the system says when there are too many processes.
+pub fn exhausted() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAGAIN)
 }
 
 /// Sends SIGKILL to a session that [`new_session`] made, leader and all.
@@ -233,6 +266,18 @@ pub fn reap(pid: u32) -> bool {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) != 0 }
 }
 
+/// How a child of ours has ended, as wait(2) tells it; then it is no zombie any more. `None`: not yet. Does not wait.
+pub fn reap_status(pid: u32) -> io::Result<Option<i32>> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut status = 0;
+    // SAFETY: numbers, and a place for one that outlives the call.
+    match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+        0 => Ok(None),
+        ended if ended == pid => Ok(Some(status)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -270,6 +315,25 @@ mod tests {
         assert_eq!(super::super::channel::wait(&[watched.as_fd()], None).unwrap(), [true]);
         assert!(reap(pid));
         assert!(kill_watched(&watched).is_err() && reap(pid), "there is nobody left");
+    }
+
+    #[test]
+    #[allow(clippy::zombie_processes)] // `reap_status` is what is tested
+    fn a_robot_ends_with_the_thread_that_started_it() {
+        let started = std::thread::spawn(|| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "umask; ulimit -n; ulimit -c; exec sleep 60"]).stdout(std::process::Stdio::piped());
+            robot_session(&mut command, None);
+            let mut child = command.spawn().unwrap();
+            let mut said = [0; 12];
+            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+            assert_eq!(&said, b"0077\n1024\n0\n");
+            (child.id(), watch(child.id()).unwrap())
+        });
+        let (pid, watched) = started.join().unwrap();
+        assert_eq!(super::super::channel::wait(&[watched.as_fd()], None).unwrap(), [true]);
+        assert_eq!(reap_status(pid).unwrap(), Some(libc::SIGKILL));
+        assert!(reap_status(pid).is_err(), "there is nobody left");
     }
 
     #[test]

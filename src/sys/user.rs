@@ -1,7 +1,9 @@
 //! Users of the system: who they are, what their passwords are checked against, and how a process becomes one of them.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsString, c_char};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// The names and hashes of one user fit into this; the databases of name services may hold more, and are then refused.
 const RECORD_BYTES: usize = 64 * 1024;
@@ -83,6 +85,33 @@ pub fn entry(name: &[u8]) -> io::Result<Option<Entry>> {
     Ok(passwd(name)?.map(|(entry, _)| entry))
 }
 
+/// How a user is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// The name he logs in with.
+    pub name: Vec<u8>,
+    /// What passwd(5) has about him in words; the part up to the first comma is his name among people.
+    pub about: Vec<u8>,
+}
+
+/// Who has this number; `None` when nobody has. May wait for a name service.
+pub fn person(uid: u32) -> io::Result<Option<Person>> {
+    let mut buffer = vec![0 as c_char; RECORD_BYTES];
+    // SAFETY: passwd is plain data, filled by the call; the buffer lives to the end of the block, its length is right.
+    let (result, entry) = unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut there = std::ptr::null_mut();
+        let result = libc::getpwuid_r(uid, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut there);
+        (result, (!there.is_null()).then_some(entry))
+    };
+    found(result, entry.map(|entry| Person { name: text(entry.pw_name), about: text(entry.pw_gecos) }))
+}
+
+/// What the user with this number is called; `None` when nobody is. May wait for a name service.
+pub fn name_of(uid: u32) -> io::Result<Option<String>> {
+    Ok(person(uid)?.map(|person| String::from_utf8_lossy(&person.name).into_owned()))
+}
+
 /// What shadow(5) says of `name`. Mostly root alone may know.
 pub fn shadow(name: &[u8]) -> io::Result<Option<Shadow>> {
     let Ok(name) = CString::new(name) else { return Ok(None) };
@@ -124,6 +153,23 @@ pub fn find(name: &str) -> io::Result<Option<User>> {
     }
     let name = name.into_string().map_err(|_| io::Error::other("the user's name is not UTF-8"))?;
     Ok(Some(User { name, uid: entry.uid, gid, groups }))
+}
+
+/// A user by number, with all groups, and the home; `None` when there is no such user. May wait for a name service.
+pub fn by_number(uid: u32) -> io::Result<Option<(User, PathBuf)>> {
+    let mut buffer = vec![0 as c_char; RECORD_BYTES];
+    // SAFETY: passwd is plain data, filled by the call; the buffer lives to the end of the block, the length is right.
+    let (result, entry) = unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut there = std::ptr::null_mut();
+        let result = libc::getpwuid_r(uid, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut there);
+        (result, (!there.is_null()).then(|| (text(entry.pw_name), text(entry.pw_dir))))
+    };
+    let Some((name, home)) = found(result, entry)? else { return Ok(None) };
+    let name = String::from_utf8(name).map_err(|_| io::Error::other("the user's name is not UTF-8"))?;
+    // A second user of that name with another number is not who was meant.
+    let user = find(&name)?.filter(|user| user.uid == uid);
+    Ok(user.map(|user| (user, PathBuf::from(OsString::from_vec(home)))))
 }
 
 impl User {
@@ -169,6 +215,10 @@ mod tests {
         assert_eq!((root.name.as_str(), root.uid, root.gid), ("root", 0, 0));
         assert!(root.groups.contains(&0));
         assert_eq!(entry(b"root").unwrap().unwrap().uid, 0);
+        assert_eq!(person(0).unwrap().unwrap().name, b"root");
+        assert_eq!(person(u32::MAX - 7).unwrap(), None);
+        assert_eq!(by_number(0).unwrap(), Some((root, "/root".into())));
+        assert_eq!(by_number(u32::MAX - 7).unwrap(), None);
         for name in ["", "no such user", "nul\0inside", "root:x", "root\n"] {
             assert_eq!(find(name).unwrap(), None, "{name:?}");
             assert_eq!(entry(name.as_bytes()).unwrap(), None, "{name:?}");

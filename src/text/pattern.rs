@@ -68,6 +68,35 @@ pub struct PatternList {
 struct Entry<T> {
     excludes: bool,
     what: T,
+    /// In which of the parts it stands that were put together; see `append`.
+    part: u16,
+}
+
+/// The entry that decides about something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit<'l> {
+    /// It leaves out what it matches.
+    pub excludes: bool,
+    /// In which of the parts that were put together it stands, from 0.
+    pub part: usize,
+    entry: Shown<'l>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown<'l> {
+    Pattern(&'l str),
+    Span(&'l Span),
+}
+
+/// The entry as it is written in a list.
+impl fmt::Display for Hit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = if self.excludes { "!" } else { "" };
+        match self.entry {
+            Shown::Pattern(pattern) => write!(f, "{not}{pattern}"),
+            Shown::Span(span) => write!(f, "{not}{span}"),
+        }
+    }
 }
 
 impl PatternList {
@@ -76,10 +105,21 @@ impl PatternList {
         Ok(PatternList { entries: entries(text, |entry| Ok(entry.to_owned()))? })
     }
 
+    /// Puts another list behind this one. Both are one list from then on.
+    pub fn append(&mut self, other: PatternList) {
+        append(&mut self.entries, other.entries);
+    }
+
+    /// The entry that decides, of those for which `covers` holds: one that excludes, else the first.
+    pub fn decides(&self, covers: impl Fn(&str) -> bool) -> Option<Hit<'_>> {
+        let entry = deciding(&self.entries, |pattern| covers(pattern))?;
+        Some(Hit { excludes: entry.excludes, part: entry.part.into(), entry: Shown::Pattern(&entry.what) })
+    }
+
     /// Whether some entry includes `text` and none excludes it. An empty list matches nothing.
     pub fn matches(&self, text: impl AsRef<[u8]>) -> bool {
         let text = text.as_ref();
-        listed(&self.entries, |pattern| matches(pattern, text))
+        self.decides(|pattern| matches(pattern, text)).is_some_and(|hit| !hit.excludes)
     }
 
     /// Whether there is no entry.
@@ -89,7 +129,7 @@ impl PatternList {
 
     /// Whether it is `*` alone: then nothing needs to be known to say that it matches.
     pub fn is_everything(&self) -> bool {
-        matches!(&self.entries[..], [Entry { excludes: false, what }] if what == "*")
+        matches!(&self.entries[..], [Entry { excludes: false, what, .. }] if what == "*")
     }
 }
 
@@ -121,10 +161,21 @@ impl AddressList {
         Ok(AddressList { entries: entries(text, span)? })
     }
 
+    /// Puts another list behind this one. Both are one list from then on.
+    pub fn append(&mut self, other: AddressList) {
+        append(&mut self.entries, other.entries);
+    }
+
     /// Whether some entry includes `address` and none excludes it. An empty list contains nothing.
     pub fn contains(&self, address: IpAddr) -> bool {
+        self.decides(address).is_some_and(|hit| !hit.excludes)
+    }
+
+    /// The entry that decides about `address`: one that excludes it, else the first that includes it.
+    pub fn decides(&self, address: IpAddr) -> Option<Hit<'_>> {
         let address = address.to_canonical();
-        listed(&self.entries, |span| span.covers(address))
+        let entry = deciding(&self.entries, |span| span.covers(address))?;
+        Some(Hit { excludes: entry.excludes, part: entry.part.into(), entry: Shown::Span(&entry.what) })
     }
 
     /// Whether there is no entry.
@@ -236,18 +287,24 @@ impl AsRef<[u8]> for Printed {
     }
 }
 
-fn listed<T>(entries: &[Entry<T>], covers: impl Fn(&T) -> bool) -> bool {
-    let mut included = false;
+/// The entry that excludes what `covers` speaks of, else the first that includes it.
+fn deciding<T>(entries: &[Entry<T>], covers: impl Fn(&T) -> bool) -> Option<&Entry<T>> {
+    let mut included = None;
     for entry in entries {
         // What was included already need not be looked for again; what excludes must be.
-        if (entry.excludes || !included) && covers(&entry.what) {
+        if (entry.excludes || included.is_none()) && covers(&entry.what) {
             if entry.excludes {
-                return false;
+                return Some(entry);
             }
-            included = true;
+            included = Some(entry);
         }
     }
     included
+}
+
+fn append<T>(entries: &mut Vec<Entry<T>>, more: Vec<Entry<T>>) {
+    let part = entries.last().map_or(0, |entry| entry.part.saturating_add(1));
+    entries.extend(more.into_iter().map(|entry| Entry { part, ..entry }));
 }
 
 fn entries<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<Entry<T>>, String> {
@@ -261,7 +318,7 @@ fn entries<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Ve
         if bare.is_empty() {
             return Err(format!("`{text}` has an empty entry between its commas"));
         }
-        entries.push(Entry { excludes, what: read(bare)? });
+        entries.push(Entry { excludes, what: read(bare)?, part: 0 });
     }
     if entries.iter().all(|entry| entry.excludes) {
         return Err(format!("`{text}` only excludes, so it matches nothing: write `*,{text}` for all but these"));

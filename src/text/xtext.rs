@@ -21,6 +21,18 @@ pub fn decode(word: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Bytes as one word.
+pub fn encode(bytes: &[u8]) -> String {
+    let mut word = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte {
+            b'!'..=b'*' | b','..=b'<' | b'>'..=b'~' => word.push(char::from(byte)),
+            _ => word += &format!("+{byte:02X}"),
+        }
+    }
+    word
+}
+
 fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -43,5 +55,13 @@ mod tests {
         for word in ["+", "+2", "+2b", "+G0", "a=b", "a b", "a\tb", "a\x7f", "\u{e9}", "+ 1"] {
             assert_eq!(decode(word.as_bytes()), None, "{word:?}");
         }
+    }
+
+    #[test]
+    fn what_is_encoded_is_one_word_that_is_decoded_again() {
+        let all: Vec<u8> = (0..=255).collect();
+        let word = encode(&all);
+        assert!(word.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'='));
+        assert_eq!(decode(word.as_bytes()).unwrap(), all);
     }
 }

@@ -1,5 +1,5 @@
 //! SMTP, the server's side (RFC 5321, 1870, 2034, 2920, 3207, 3461, 4954, 6152, 6531), and LMTP's (RFC 2033). No I/O: see
-//! [`Machine`]. Nothing serves it yet: this is the conversation alone, and the service that answers it is still to come.
+//! [`Machine`].
 //!
 //! | state     | what is taken                                              | leaves by                          |
 //! |-----------|------------------------------------------------------------|------------------------------------|
@@ -82,6 +82,8 @@ pub struct Rules {
     pub host: Box<str>,
     /// Keep name and version of the program to ourselves.
     pub hide_version: bool,
+    /// Do not offer AUTH; who asks for it has it all the same.
+    pub hide_auth: bool,
     /// How long the greeting is held back, to catch who does not wait for it; zero = not at all.
     pub hold: Duration,
     /// How long a client may wait with its first command.
@@ -127,6 +129,9 @@ pub struct Link {
     pub plain_ok: bool,
     /// SCRAM can be offered.
     pub scram: bool,
+    /// Nobody asks for AUTH: a program on this host, whose user the system has told; or a client whose address a login for reading
+    /// has opened.
+    pub known: bool,
 }
 
 /// What an SMTP conversation asks of its host. Each can be answered `Failed`: temporarily not.
@@ -271,6 +276,8 @@ pub struct Smtp {
     exchange: Option<Box<Exchange>>,
     taking: Option<Box<Taking>>,
     report: Option<Box<Report>>,
+    /// Why we ended it, where it was we.
+    parting: Option<&'static Reply>,
     deadline: Instant,
 }
 
@@ -286,7 +293,7 @@ impl Smtp {
             link,
             lines: Lines::default(),
             extended: false,
-            authenticated: false,
+            authenticated: link.known,
             utf8: false,
             denied: 0,
             errors: 0,
@@ -296,8 +303,19 @@ impl Smtp {
             exchange: None,
             taking: None,
             report: None,
+            parting: None,
             deadline,
         }
+    }
+
+    /// Which of its three it shows.
+    pub fn face(&self) -> Face {
+        self.face
+    }
+
+    /// With which words we ended the conversation, where that was not the client's wish and the words are ours.
+    pub fn parting(&self) -> Option<&'static Reply> {
+        self.parting
     }
 
     /// Whether something would be lost with it: a message under way, or a login. The others are to lose when something runs
@@ -339,8 +357,9 @@ impl Smtp {
         }
     }
 
-    fn last_words(&mut self, reply: &Reply, out: &mut Output) {
+    fn last_words(&mut self, reply: &'static Reply, out: &mut Output) {
         reply.write(out);
+        self.parting = Some(reply).filter(|reply| !reply.is_good());
         self.state = State::Over;
     }
 
@@ -626,7 +645,10 @@ impl Machine for Smtp {
                 self.greet(out);
             }
             (Asked::Hold, Answer::Spoke) => self.last_words(&reply::EARLY_TALK, out),
-            (Asked::Hold, Answer::Reply(reply)) => self.last_words(&reply, out),
+            (Asked::Hold, Answer::Reply(reply)) => {
+                reply.write(out);
+                self.state = State::Over;
+            }
             (Asked::Hold, _) => self.last_words(&reply::NO_SERVICE, out),
             (Asked::Tls, Answer::Go) => {
                 // RFC 3207 §4.2: everything said before TLS is forgotten.
@@ -635,7 +657,7 @@ impl Machine for Smtp {
                 self.forget();
                 self.stage = Stage::Fresh;
                 self.extended = false;
-                self.authenticated = false;
+                self.authenticated = self.link.known;
                 self.state = State::Command;
             }
             // The client has been told to begin: nothing said in clear would be understood.
@@ -657,12 +679,13 @@ impl Machine for Smtp {
             State::Over | State::Reporting | State::Asking(Asked::Commit) => return,
             _ => {}
         }
-        match why {
-            End::Silence => reply::SILENCE.write(out),
-            End::Replaced | End::Kicked => reply::ENDED.write(out),
-            End::Shutdown => reply::STOPPING.write(out),
-            End::Overload => reply::CROWDED.write(out),
-        }
+        let words = match why {
+            End::Silence => &reply::SILENCE,
+            End::Replaced | End::Kicked => &reply::ENDED,
+            End::Shutdown => &reply::STOPPING,
+            End::Overload => &reply::CROWDED,
+        };
+        self.last_words(words, out);
     }
 
     fn deadline(&self) -> Instant {

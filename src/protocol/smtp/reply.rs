@@ -4,7 +4,7 @@
 //! Without enhanced code are, as the RFCs want it, the greeting, the answer to EHLO, and what only says "go on" (3xx).
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::text::bytes::Output;
 
@@ -48,9 +48,15 @@ impl Reply {
 
     /// Writes it as one line.
     pub fn write(&self, out: &mut Output) {
-        let Reply { code, subject, detail, text } = self;
         // Writing into memory cannot fail.
-        let _ = write!(out, "{code} {}.{subject}.{detail} {text}\r\n", code / 100);
+        let _ = write!(out, "{self}\r\n");
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reply { code, subject, detail, text } = self;
+        write!(f, "{code} {}.{subject}.{detail} {text}", code / 100)
     }
 }
 
@@ -171,6 +177,8 @@ replies! {
 
     /// The deadline is over.
     SILENCE = 421 4 2 "Silent for too long; closing";
+    /// As many connections from there as there may be; said in place of the greeting.
+    TOO_MANY_CONNECTIONS = 421 7 0 "Too many connections from your network; try again later";
     /// All connections are taken.
     CROWDED = 421 3 2 "All connections are taken; try again later";
     /// The server stops.

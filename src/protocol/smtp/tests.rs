@@ -1,7 +1,7 @@
 //! Conversation scripts (`scripts/*.chat`, read as `protocol/tests/script.rs` says), and what they cannot say.
 //!
 //! A conversation begins with `= mx`, `= submission` or `= lmtp`; further words: `tls` (it is on), `plain` (AUTH in clear),
-//! `closed` (no TLS to be had), `scram`, `hold`, `strict` (lone line ends are refused), `version`, `errors N`, `idle N`.
+//! `closed` (no TLS to be had), `scram`, `known` (a program of this host), `quiet` (AUTH is hidden), `hold`, `strict` (lone line ends are refused), `version`, `errors N`, `idle N`.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ impl Actor for Smtp {
             "lmtp" => Face::Lmtp,
             other => panic!("{at}: no face {other}"),
         };
-        let mut link = Link { tls: false, can_tls: true, plain_ok: false, scram: false };
+        let mut link = Link { tls: false, can_tls: true, plain_ok: false, scram: false, known: false };
         let mut rules = smtp_rules();
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -31,6 +31,8 @@ impl Actor for Smtp {
                 "plain" => link.plain_ok = true,
                 "closed" => link.can_tls = false,
                 "scram" => link.scram = true,
+                "known" => link.known = true,
+                "quiet" => rules.hide_auth = true,
                 "hold" => rules.hold = Duration::from_secs(6),
                 "strict" => rules.bare_newline = Bare::Reject,
                 "version" => rules.hide_version = false,
@@ -90,7 +92,7 @@ impl Actor for Smtp {
 
 #[test]
 fn conversations_go_as_their_scripts_say() {
-    assert!(play_all::<Smtp>("src/protocol/smtp/scripts") >= 8);
+    assert!(play_all::<Smtp>("src/protocol/smtp/scripts") >= 10);
 }
 
 fn said(face: Face, talk: &str) -> Vec<String> {

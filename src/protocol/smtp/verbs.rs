@@ -140,7 +140,7 @@ impl Smtp {
             say!(out, "250-STARTTLS");
         }
         let mut mechanisms = Mechanism::ALL.into_iter().filter(|mechanism| self.may_use(*mechanism)).peekable();
-        if !self.authenticated && mechanisms.peek().is_some() {
+        if !self.authenticated && !self.rules.hide_auth && mechanisms.peek().is_some() {
             out.push(b"250-AUTH");
             for mechanism in mechanisms {
                 out.push(b" ");

@@ -1,6 +1,6 @@
-//! dpop.log, and the four before it.
+//! A log, `dpop.log` or `dsmtp.log`, and the four before it.
 //!
-//! A log that would grow beyond its limit is renamed, `dpop.log` to `dpop1.log` and so on up to `dpop4.log`, the oldest:
+//! One that would grow beyond its limit is renamed, `dpop.log` to `dpop1.log` and so on up to `dpop4.log`, the oldest:
 //! the one that was `dpop4.log` is gone. No log is longer than the limit but by one line that is longer than it itself.
 //! When the names cannot be moved on, the log goes on growing and the next try is a limit further.
 //!
@@ -12,15 +12,12 @@ use memchr::memrchr;
 
 use super::lines::Lines;
 use super::own;
+use crate::rules::logs::{LogFile, OLD};
 use crate::text::fault::Fault;
-
-/// The log's name.
-pub const NAME: &str = "dpop.log";
-/// How many old ones are kept.
-pub const OLD: usize = 4;
 
 /// The log.
 pub struct Log {
+    which: LogFile,
     lines: Lines,
     /// Bytes; 0 = no limit.
     limit: u64,
@@ -33,16 +30,16 @@ pub struct Log {
 
 impl Log {
     /// Opens the log in `folder`.
-    pub fn open(folder: &Path, limit: u64) -> Result<Log, Fault> {
-        let lines = Lines::open(folder, NAME)?;
-        Ok(Log { lines, limit, rename_at: limit, lost: 0, astray: false })
+    pub fn open(folder: &Path, which: LogFile, limit: u64) -> Result<Log, Fault> {
+        let lines = Lines::open(folder, &which.name())?;
+        Ok(Log { which, lines, limit, rename_at: limit, lost: 0, astray: false })
     }
 
     /// Goes on in `folder`, with another limit; opens it anew, for under the same name there may be another directory now.
     /// When it cannot be used, the log stays where it is and a line in it says why.
     pub fn follow(&mut self, folder: &Path, limit: u64) {
         (self.limit, self.rename_at) = (limit, limit);
-        match Log::open(folder, limit) {
+        match Log::open(folder, self.which, limit) {
             Ok(log) => *self = Log { lost: self.lost, ..log },
             Err(fault) => {
                 let text = format!("the log stays in {}: {fault}", self.lines.folder().display());
@@ -56,7 +53,8 @@ impl Log {
         let mut said = String::new();
         let look = self.lines.look();
         if let (Err(fault), false) = (&look, self.astray) {
-            said += &own("ERROR", &format!("this log is not {NAME} any more, and no new one can be made: {fault}"));
+            let name = self.which.name();
+            said += &own("ERROR", &format!("this log is not {name} any more, and no new one can be made: {fault}"));
         }
         self.astray = look.is_err();
         if self.lost > 0 {
@@ -104,17 +102,13 @@ impl Log {
 
     fn rotate(&mut self) -> Result<(), Fault> {
         for number in (1..OLD).rev() {
-            self.lines.rename(&old(number), &old(number + 1))?;
+            self.lines.rename(&self.which.old_name(number), &self.which.old_name(number + 1))?;
         }
-        self.lines.rename(NAME, &old(1))?;
+        self.lines.rename(&self.which.name(), &self.which.old_name(1))?;
         let opened = self.lines.look();
         self.astray = opened.is_err();
         opened
     }
-}
-
-fn old(number: usize) -> String {
-    format!("dpop{number}.log")
 }
 
 /// How many lines these are.
@@ -129,6 +123,12 @@ mod tests {
 
     use super::*;
 
+    const NAME: &str = "dpop.log";
+
+    fn old(number: usize) -> String {
+        LogFile::Pop.old_name(number)
+    }
+
     fn read(folder: &Path, name: &str) -> String {
         fs::read_to_string(folder.join(name)).unwrap_or_default()
     }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn four_old_logs_are_kept_and_no_line_is_cut_or_lost_between_them() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(folder.path(), 20).unwrap();
+        let mut log = Log::open(folder.path(), LogFile::Pop, 20).unwrap();
         let mut written = String::new();
         // One write spreads over several files.
         for batch in
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_renamed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(folder.path(), 0).unwrap();
+        let mut log = Log::open(folder.path(), LogFile::Pop, 0).unwrap();
         for _ in 0..1000 {
             log.write(b"line\n");
         }
@@ -181,7 +181,7 @@ mod tests {
         for number in 1..=OLD {
             symlink("other", folder.path().join(old(number))).unwrap();
         }
-        let mut log = Log::open(folder.path(), 10).unwrap();
+        let mut log = Log::open(folder.path(), LogFile::Pop, 10).unwrap();
         for _ in 0..OLD + 1 {
             log.write(b"a line\n");
         }
@@ -194,7 +194,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("dpop3.log"), "").unwrap();
         fs::create_dir(folder.path().join("dpop4.log")).unwrap();
-        let mut log = Log::open(folder.path(), 1000).unwrap();
+        let mut log = Log::open(folder.path(), LogFile::Pop, 1000).unwrap();
         for _ in 0..300 {
             log.write(b"a line\n");
         }
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_log_that_was_moved_away_is_made_again_and_a_link_in_its_place_is_told_once() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(folder.path(), 1000).unwrap();
+        let mut log = Log::open(folder.path(), LogFile::Pop, 1000).unwrap();
         log.write(b"one\n");
         fs::rename(folder.path().join(NAME), folder.path().join("moved")).unwrap();
         log.write(b"two\n");
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn lines_that_could_not_be_written_are_counted_and_told() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(folder.path(), 1000).unwrap();
+        let mut log = Log::open(folder.path(), LogFile::Pop, 1000).unwrap();
         log.lost = 7;
         log.write(b"one\n");
         log.write(b"two\n");
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_log_moves_to_where_the_configuration_says_or_stays_and_says_why() {
         let (folder, next) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut log = Log::open(folder.path(), 1000).unwrap();
+        let mut log = Log::open(folder.path(), LogFile::Pop, 1000).unwrap();
         log.follow(&folder.path().join("nowhere"), 1000);
         log.write(b"one\n");
         let text = read(folder.path(), NAME);

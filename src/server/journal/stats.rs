@@ -1,10 +1,16 @@
-//! The statistics files below stats_path: a line a session, in the file of the day on which it ended, local time.
+//! Files of statistics: a line, or a few, for each thing that is over, in the file of the day on which that was, local time.
 //!
-//! Whoever logged in has a line; who did not has no name and none. A file of the same name from last year, which is one
-//! that was not written for [`STALE_SECS`], is begun anew. The format is `rules/stats.rs`'s.
+//! | of       | files                    | where        | format              |
+//! |----------|--------------------------|--------------|---------------------|
+//! | sessions | dpopmmmdd.stats          | stats_path   | `rules/stats.rs`    |
+//! | messages | dmDDMM.log               | log_path     | `rules/traffic.rs`  |
 //!
-//! Sessions that cannot be recorded are counted: the first is an error in the log, and when it works again their number is.
+//! Who logged in has a line; who did not has no name and none. A file of the same name from last year, which is one that was
+//! not written for [`STALE_SECS`], is begun anew.
+//!
+//! What cannot be recorded is counted: the first is an error in the log, and when it works again their number is.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -12,46 +18,97 @@ use jiff::tz::TimeZone;
 
 use super::lines::Lines;
 use super::own;
-use crate::rules::stats::{STALE_SECS, Visit, file_name};
+use crate::rules::stats::{STALE_SECS, Visit};
+use crate::rules::traffic::Record;
+use crate::rules::{stats, traffic};
 use crate::text::fault::Fault;
 
+/// Something that has lines in the file of its day.
+pub trait Dated {
+    /// What it is, many of it.
+    const WHAT: &str;
+    /// The settings that say whether and where it is written.
+    const SETTINGS: &str;
+    /// The name of the file of a day; both begin at 1.
+    fn file_name(month: u8, day: u8) -> String;
+    /// When it was, in seconds since 1970.
+    fn second(&self) -> u64;
+    /// Appends its lines.
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+impl Dated for Visit {
+    const WHAT: &str = "sessions";
+    const SETTINGS: &str = "stats_path";
+
+    fn file_name(month: u8, day: u8) -> String {
+        stats::file_name(month, day)
+    }
+
+    fn second(&self) -> u64 {
+        self.end
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        Visit::write(self, out);
+    }
+}
+
+impl Dated for Record {
+    const WHAT: &str = "messages";
+    const SETTINGS: &str = "log_path and oneline_stats";
+
+    fn file_name(month: u8, day: u8) -> String {
+        traffic::file_name(month, day)
+    }
+
+    fn second(&self) -> u64 {
+        self.second
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        Record::write(self, out);
+    }
+}
+
 /// The files.
-pub struct Stats {
+pub struct Stats<T> {
     folder: PathBuf,
     /// The file of a day, by its name.
     today: Option<(String, Lines)>,
     lost: u64,
     failing: bool,
+    of: PhantomData<T>,
 }
 
-impl Stats {
+impl<T: Dated> Stats<T> {
     /// Files in `folder`; none is opened before there is something to write.
-    pub fn new(folder: PathBuf) -> Stats {
-        Stats { folder, today: None, lost: 0, failing: false }
+    pub fn new(folder: PathBuf) -> Stats<T> {
+        Stats { folder, today: None, lost: 0, failing: false, of: PhantomData }
     }
 
     /// The same, in `folder`: what was lost elsewhere is still told.
-    pub fn moved_to(self, folder: PathBuf) -> Stats {
+    pub fn moved_to(self, folder: PathBuf) -> Stats<T> {
         Stats { folder, today: None, ..self }
     }
 
     /// These, too, could not be recorded.
-    pub fn lose(&mut self, visits: u64) {
-        self.lost += visits;
+    pub fn lose(&mut self, things: u64) {
+        self.lost += things;
     }
 
-    /// Writes the lines of these sessions, and what there is to say to the operator into `log`.
-    pub fn write(&mut self, visits: &[Visit], zone: &TimeZone, log: &mut Vec<u8>) {
-        let mut rest = visits;
+    /// Writes their lines, and what there is to say to the operator into `log`.
+    pub fn write(&mut self, things: &[T], zone: &TimeZone, log: &mut Vec<u8>) {
+        let mut rest = things;
         while let [first, ..] = rest {
-            let name = name(first.end, zone);
-            let same = rest.iter().take_while(|visit| self::name(visit.end, zone) == name).count();
+            let name = name::<T>(first.second(), zone);
+            let same = rest.iter().take_while(|thing| self::name::<T>(thing.second(), zone) == name).count();
             let (these, others) = rest.split_at(same);
             rest = others;
             match self.append(&name, these) {
                 Ok(()) => {
                     if self.lost > 0 {
-                        let text = format!("sessions missing in the statistics: {}", self.lost);
+                        let text = format!("{} missing in the statistics: {}", T::WHAT, self.lost);
                         log.extend_from_slice(own("ERROR", &text).as_bytes());
                     }
                     (self.lost, self.failing) = (0, false);
@@ -59,7 +116,8 @@ impl Stats {
                 Err((lost, fault)) => {
                     self.lost += lost as u64;
                     if !self.failing {
-                        let text = format!("the statistics cannot be written: {fault}; see stats_path");
+                        let (what, settings) = (T::WHAT, T::SETTINGS);
+                        let text = format!("the statistics cannot be written, of {what}: {fault}; see {settings}");
                         log.extend_from_slice(own("ERROR", &text).as_bytes());
                     }
                     self.failing = true;
@@ -69,27 +127,29 @@ impl Stats {
     }
 
     /// The error is how many of them are not in the file, and why.
-    fn append(&mut self, name: &str, visits: &[Visit]) -> Result<(), (usize, Fault)> {
-        let all = |fault| (visits.len(), fault);
+    fn append(&mut self, name: &str, things: &[T]) -> Result<(), (usize, Fault)> {
+        let all = |fault| (things.len(), fault);
         if self.today.as_ref().is_none_or(|(today, _)| today != name) {
             let mut lines = Lines::open(&self.folder, name).map_err(all)?;
-            lines.begin_anew_if_older(visits[0].end as i64 - STALE_SECS).map_err(all)?;
+            lines.begin_anew_if_older(things[0].second() as i64 - STALE_SECS).map_err(all)?;
             self.today = Some((name.to_owned(), lines));
         }
         let Some((_, lines)) = &mut self.today else { unreachable!("it was opened above") };
         lines.look().map_err(all)?;
-        let mut text = Vec::new();
-        visits.iter().for_each(|visit| visit.write(&mut text));
-        let result = lines.append(&text);
-        result.map_err(|(whole, fault)| (super::log::count(&text[whole..]), fault))
+        let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(things.len()));
+        for thing in things {
+            thing.write(&mut text);
+            ends.push(text.len());
+        }
+        lines.append(&text).map_err(|(whole, fault)| (ends.iter().filter(|end| **end > whole).count(), fault))
     }
 }
 
-/// The name of the file for what ended at `end`.
-fn name(end: u64, zone: &TimeZone) -> String {
-    let end = i64::try_from(end).ok().and_then(|end| Timestamp::from_second(end).ok()).unwrap_or(Timestamp::MAX);
-    let date = zone.to_datetime(end).date();
-    file_name(date.month() as u8, date.day() as u8)
+/// The name of the file for what was at `second`.
+fn name<T: Dated>(second: u64, zone: &TimeZone) -> String {
+    let second = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
+    let date = zone.to_datetime(second.unwrap_or(Timestamp::MAX)).date();
+    T::file_name(date.month() as u8, date.day() as u8)
 }
 
 #[cfg(test)]
@@ -106,7 +166,7 @@ mod tests {
         Visit { start: end - 5, end, user: user.into(), from: "192.0.2.7".into(), bytes: 10, messages: 1 }
     }
 
-    fn wrote(stats: &mut Stats, visits: &[Visit], zone: &TimeZone) -> String {
+    fn wrote(stats: &mut Stats<Visit>, visits: &[Visit], zone: &TimeZone) -> String {
         let mut log = Vec::new();
         stats.write(visits, zone, &mut log);
         String::from_utf8(log).unwrap()
@@ -155,7 +215,8 @@ mod tests {
         let mut stats = Stats::new(place.clone());
         let said = wrote(&mut stats, &[visit(YEAR, "ann"), visit(YEAR + 86_400, "ann")], &TimeZone::UTC);
         assert!(
-            said.lines().count() == 1 && said.contains(" ERROR the statistics cannot be written: opening "),
+            said.lines().count() == 1
+                && said.contains(" ERROR the statistics cannot be written, of sessions: opening "),
             "{said}"
         );
         assert_eq!(wrote(&mut stats, &[visit(YEAR, "ann")], &TimeZone::UTC), "");
@@ -187,6 +248,7 @@ mod tests {
 
     #[test]
     fn a_clock_beyond_all_days_names_a_day() {
-        assert_eq!(name(u64::MAX, &TimeZone::UTC), "dpopdec30.stats");
+        assert_eq!(name::<Visit>(u64::MAX, &TimeZone::UTC), "dpopdec30.stats");
+        assert_eq!(name::<Record>(u64::MAX, &TimeZone::UTC), "dm3012.log");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::*;
+use crate::rules;
 use crate::settings::Settings;
 use crate::store::disk::Hand;
 
@@ -289,4 +290,84 @@ fn what_is_no_request_is_refused_and_does_no_harm() {
     assert!(matches!(world.launcher.raw(&[b'O'; PACKET + 1]), Some(Answer::Refused(0, _))));
     let ann = world.drop("spool/ann", ANN, 0o600);
     assert!(world.launcher.open(&ann, ANN, false).is_ok());
+}
+
+#[test]
+fn a_robot_is_run_from_the_approved_directory_as_whoever_the_configuration_lets_it_be() {
+    let robots = "robot_path robots\nrobot_user nobody\nuser_robots true\nrun_as daemon\n";
+    let Some(world) = World::new(robots) else { return };
+    let folder = world.path("robots");
+    fs::create_dir(&folder).unwrap();
+    let may = |mode: u32| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    may(0o755);
+    symlink("/bin/sh", folder.join("sh")).unwrap();
+    let nobody = user::find("nobody").unwrap().unwrap().uid;
+    let request = |name: &str, script: &str, uid: Option<u32>| Request::Robot {
+        name: name.into(),
+        args: vec![b"-c".to_vec(), script.as_bytes().to_vec()],
+        uid,
+        facts: std::array::from_fn(|index| vec![b'0' + index as u8]),
+    };
+    let message = || {
+        let path = world.path("message");
+        fs::write(&path, "hello\n").unwrap();
+        File::open(path).unwrap()
+    };
+    let ask = |request: &Request| world.launcher.robot(request, &message());
+    for uid in [None, Some(nobody)] {
+        let running = ask(&request("sh", "id -u; echo $SENDER$RECIPIENT$CLIENT_ADDRESS; cat; exit 7", uid)).unwrap();
+        let (end, said) = running.until_end();
+        assert_eq!((end, said), (rules::robot::End::Exited(7), format!("{nobody}\n016\nhello\n")));
+    }
+    // Let go, it ends.
+    let running = ask(&request("sh", "echo $$; exec sleep 600", None)).unwrap();
+    let pid = running.first_line().parse().unwrap();
+    let eye = process::watch(pid).unwrap();
+    drop(running);
+    assert_eq!(channel::wait(&[eye.as_fd()], None).unwrap(), [true]);
+
+    for (name, uid, why) in [
+        ("/bin/sh", None, "not the name"),
+        ("../robots/sh", None, "not the name"),
+        ("sh/", None, "not the name"),
+        ("..", None, "not the name"),
+        ("", None, "not the name"),
+        ("bash", None, "No such file"),
+        ("sh", Some(0), "may have no programs"),
+        ("sh", Some(499), "may have no programs"),
+        ("sh", Some(ANN), "no such user"),
+    ] {
+        let said = world.refused(name, ask(&request(name, "exit 0", uid)).map(|_| ()));
+        assert!(said.contains(why), "{name}: {said}");
+    }
+    let bare = world.launcher.request(&request("sh", "exit 0", None));
+    assert!(world.refused("no message", bare).contains("one message"));
+    may(0o775);
+    assert!(world.refused("a directory", ask(&request("sh", "", None)).map(|_| ())).contains("directory of root's"));
+    may(0o755);
+    chown(&folder, Some(ANN), None).unwrap();
+    assert!(world.refused("a directory", ask(&request("sh", "", None)).map(|_| ())).contains("directory of root's"));
+    fs::remove_file(folder.join("sh")).unwrap();
+    fs::remove_dir(&folder).unwrap();
+    fs::create_dir(world.path("elsewhere/robots")).unwrap();
+    symlink(world.path("elsewhere/robots"), &folder).unwrap();
+    assert!(world.refused("a link", ask(&request("sh", "", None)).map(|_| ())).contains("directory of root's"));
+}
+
+#[test]
+fn without_settings_for_them_no_robots_are_run() {
+    let Some(world) = World::new("") else { return };
+    for (more, why) in [("", "no robot_path"), ("robot_path spool\n", "no robot_user")] {
+        World::write(&world.folder, more);
+        world.launcher.adopt(world.launcher.reload().unwrap());
+        let facts = Default::default();
+        let request = Request::Robot { name: b"sh".to_vec(), args: Vec::new(), uid: None, facts };
+        let message = File::open("/dev/null").unwrap();
+        let said = world.refused("a robot", world.launcher.robot(&request, &message).map(|_| ()));
+        assert!(said.contains(why), "{said}");
+    }
+    let request =
+        Request::Robot { name: b"sh".to_vec(), args: Vec::new(), uid: Some(65_534), facts: Default::default() };
+    let said = world.refused("a user's", world.launcher.robot(&request, &File::open("/dev/null").unwrap()).map(|_| ()));
+    assert!(said.contains("may have no programs"), "{said}");
 }

@@ -33,6 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::entering::Entering;
 use super::noise::Event;
 use super::{Outcome, Shared};
 use crate::net::jobs::{Busy, Kind};
@@ -50,7 +51,6 @@ use crate::sys::socket::unanswered_probes;
 use crate::text::bytes::Output;
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
-use entering::Entering;
 use expiry::Fetched;
 use shown::Shown;
 

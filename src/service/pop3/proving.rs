@@ -1,34 +1,16 @@
 //! The way in for those who do not send their password: APOP and SCRAM.
-//!
-//! Nothing of it is remembered: the cache is asked by a password, and here is none. What an authenticator says to `scram` is
-//! kept apart until the proof was good; until then it is not even known whether there is such a user.
 
 use std::time::Instant;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::rand::{SecureRandom, SystemRandom};
-
-use super::entering::Claim;
 use super::{Said, Service};
-use crate::net::stream::Done;
-use crate::protocol::pop3::{Answer, Apop};
-use crate::protocol::sasl::scram::Verifier;
-
-/// Random bytes of a nonce or a stamp: none is met twice, and none can be guessed.
-const RANDOM: usize = 18;
+use crate::protocol::pop3::Apop;
+use crate::service::entering::{Claim, random};
 
 /// What a greeting offers APOP with. A client should refuse one that is not a message id (RFC 1939 §7): somebody in between
 /// could have chosen it so that MD5 gives the password away.
 pub(super) fn stamp(host: &str) -> Option<Box<str>> {
     let random: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(format!("<{random}@{host}>").into())
-}
-
-fn random() -> Option<[u8; RANDOM]> {
-    let mut bytes = [0; RANDOM];
-    SystemRandom::new().fill(&mut bytes).ok()?;
-    Some(bytes)
 }
 
 impl Service<'_> {
@@ -39,26 +21,12 @@ impl Service<'_> {
     pub(super) fn verifier(&mut self, now: Instant, user: &[u8]) -> Said {
         self.enter(now, user, Claim::Scram)
     }
-
-    pub(super) fn challenge(&mut self, verifier: Verifier) -> Said {
-        match random() {
-            Some(random) => Done::Now(Answer::Verifier(Box::new((verifier, BASE64.encode(random).into_bytes())))),
-            None => {
-                log::error!("pop3 {}: the system gives no random numbers", self.id);
-                self.unavailable()
-            }
-        }
-    }
-
-    pub(super) fn proof(&mut self, now: Instant, good: bool) -> Said {
-        let unproved = self.session.entering.as_deref_mut().and_then(|entering| entering.unproved.take());
-        self.settle(now, unproved.filter(|_| good))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::entering::RANDOM;
 
     #[test]
     fn a_stamp_is_a_message_id_that_is_never_met_twice() {

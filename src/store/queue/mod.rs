@@ -287,8 +287,9 @@ impl<D: Disk> Queue<D> {
             if let Some(what) = self.judge(&name) {
                 found(what);
             }
+            true
         };
-        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
+        self.disk.each_name(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
     }
 
     /// What one name is; `None`: nothing any more.

@@ -662,10 +662,9 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn names(&self, dir: &SimDirHandle, each: &mut dyn FnMut(OsString)) -> io::Result<()> {
-        let names: Vec<OsString> = self.call("names")?.dirs[&dir.0].names.keys().cloned().collect();
-        names.into_iter().for_each(each);
-        Ok(())
+    fn names(&self, dir: &SimDirHandle) -> io::Result<Vec<OsString>> {
+        let world = self.call("names")?;
+        Ok(world.dirs[&dir.0].names.keys().cloned().collect())
     }
 
     fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {

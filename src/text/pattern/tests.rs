@@ -182,3 +182,26 @@ fn two_lists_of_ranges_meet_at_a_corner_or_not_at_all() {
     assert!(list("10.0.0.0/8,10.1.*,2001:db8:*").is_ranges());
     assert!(!list("10.*.1.1").is_ranges());
 }
+
+#[test]
+fn the_entry_that_decides_is_told_with_the_part_it_stands_in() {
+    let mut list = PatternList::parse("a*,b*").unwrap();
+    list.append(PatternList::parse("abc*,!abd,*").unwrap());
+    list.append(PatternList::parse("zz,!b?").unwrap());
+    for (text, entry, part) in
+        [("abc", "a*", 0), ("b", "b*", 0), ("abd", "!abd", 1), ("bx", "!b?", 2), ("zz", "*", 1), ("", "*", 1)]
+    {
+        let hit = list.decides(|pattern| matches(pattern, text)).unwrap();
+        assert_eq!((hit.to_string().as_str(), hit.part), (entry, part), "{text}");
+        assert_eq!(list.matches(text), !hit.excludes, "{text}");
+    }
+    let mut list = AddressList::default();
+    list.append(AddressList::parse("10.0.0.0/8").unwrap());
+    list.append(AddressList::parse("10.1.*, 2001:db8::/32, !10.1.2.3").unwrap());
+    let told = |address: &str| list.decides(address.parse().unwrap()).map(|hit| (hit.to_string(), hit.part));
+    assert_eq!(told("10.1.0.1"), Some(("10.0.0.0/8".into(), 0)));
+    assert_eq!(told("::ffff:10.1.2.3"), Some(("!10.1.2.3".into(), 1)));
+    assert_eq!(told("2001:db8::1"), Some(("2001:db8::/32".into(), 1)));
+    assert_eq!(told("192.0.2.1"), None);
+    assert_eq!(list.to_string(), "10.0.0.0/8,10.1.0.0/16,2001:db8::/32,!10.1.2.3");
+}

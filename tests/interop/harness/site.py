@@ -42,7 +42,7 @@ class Site:
     """`users` are told to nwauth; `helper` is another authenticator's command line; `settings` are further lines of
     dmail.conf, a list standing for a setting that is repeated."""
 
-    def __init__(self, bench, users=None, helper=None, tls=True, settings=None, name="site"):
+    def __init__(self, bench, users=None, helper=None, tls=True, settings=None, name="site", mail=False):
         self.bench, self.tls, self.extra = bench, tls, dict(settings or {})
         self.folder = bench.path(name)
         self.spool = os.path.join(self.folder, "drop")
@@ -52,6 +52,9 @@ class Site:
         self.users = {"ann": "secret", "bob": "geheim"} if users is None else users
         self.helper = helper
         self.process = self.port = self.tls_port = None
+        # With `mail` it serves SMTP and LMTP too.
+        self.mail = mail
+        self.smtp_port = self.submission_port = self.smtps_port = self.lmtp_port = None
         self.starts = 0
         for folder, mode in ((self.folder, 0o755), (self.spool, 0o755), (self.work, 0o700)):
             os.makedirs(folder)
@@ -100,6 +103,10 @@ class Site:
             "bind_address": "127.0.0.1",
             "pop_port": self.port or 0,
             "pops_port": self.tls_port if self.tls and self.tls_port else 0,
+            "smtp_port": self.smtp_port or 0,
+            "submission_port": self.submission_port or 0,
+            "smtps_port": self.smtps_port if self.tls and self.smtps_port else 0,
+            "lmtp_port": self.lmtp_port or 0,
             "log_level": "debug",
         }
         if self.tls:
@@ -130,6 +137,8 @@ class Site:
         for attempt in range(40 if patient else 5):
             if self.port is None or attempt and not patient:
                 self.port, self.tls_port = free_ports(2)
+                if self.mail:
+                    self.smtp_port, self.submission_port, self.smtps_port, self.lmtp_port = free_ports(4)
             if attempt and patient:
                 time.sleep(0.05)
             self.launch(wrap)

@@ -1,0 +1,365 @@
+//! A message from MAIL to the answer after its dot.
+//!
+//! | step    | what is there                                   | it leaves by                                   |
+//! |---------|-------------------------------------------------|------------------------------------------------|
+//! | Begun   | a sender, an id; recipients with where they lead | DATA; RSET, EHLO, the end forget it           |
+//! | Coming  | its text too                                    | the last dot; trouble forgets it               |
+//! | Gone    | who it was, for the log                         | what delivery says: 250, a refusal, no answer  |
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Peer, Said, Service};
+use crate::mail::address::Place;
+use crate::mail::received::{From, Received, With};
+use crate::mail::undots::Tally;
+use crate::net::stream::{Done, Flow};
+use crate::protocol::helper::{Question, Verdict};
+use crate::protocol::smtp::params::{Recipient, Sender};
+use crate::protocol::smtp::reply::Reply;
+use crate::protocol::smtp::{Answer, Face};
+use crate::rules::domains::{Home, Name};
+use crate::rules::relay::Gate;
+use crate::rules::sending::Over;
+use crate::service::deliver::{Body, Destination, Dispatched, Parcel, Progress, To};
+use crate::service::noise::Event;
+use crate::service::relay::{self, Denied, Who};
+use crate::service::{Shared, account};
+use crate::settings::Settings;
+use crate::text::printable::{printable, visible};
+
+/// A message under way.
+pub(super) struct Mail {
+    /// Its id in the queue and in every line of the log.
+    id: Box<str>,
+    /// Who sends it; handed on with its text.
+    sender: Option<Box<Sender>>,
+    /// Who is to have it, and where that leads; handed on with its text.
+    recipients: Vec<To>,
+    /// Who is being looked up.
+    asked: Option<Box<(Recipient, Option<Name>)>>,
+    /// Its text.
+    body: Option<Body>,
+    /// With its recipients its sender is over his bound: it is kept until an operator has looked at it.
+    over: Option<Over>,
+    /// Its sender is held until there is room for text.
+    held: bool,
+    /// What the log says of it when it is known what became of it.
+    line: Option<Box<Line>>,
+}
+
+/// What the log says of a message that was handed on.
+struct Line {
+    from: String,
+    recipients: usize,
+    tally: Tally,
+}
+
+impl Mail {
+    /// Bytes that it holds besides its text.
+    pub(super) fn held(&self) -> usize {
+        size_of::<Mail>() + self.id.len() + self.recipients.capacity() * size_of::<To>()
+    }
+}
+
+impl Service<'_> {
+    /// Sender, recipients and text are gone.
+    pub(super) fn forget(&mut self) {
+        self.session.mail = None;
+        self.session.committing = false;
+    }
+
+    pub(super) fn sender(&mut self, now: Instant, sender: Sender) -> Said {
+        if self.shared.transit.is_short() {
+            return self.refused(Reply::new(452, 3, 1, "There is not enough room on our disks; try again later"));
+        }
+        let path = sender.path.as_ref();
+        if let Err(denied) =
+            self.with_sender(|shared, settings, who| relay::sender(now, shared, settings, who, path, |_, _| false))
+        {
+            return self.denied(*denied);
+        }
+        let id = self.shared.transit.new_id();
+        self.session.mail = Some(Box::new(Mail {
+            id,
+            sender: Some(Box::new(sender)),
+            recipients: Vec::new(),
+            asked: None,
+            body: None,
+            over: None,
+            held: false,
+            line: None,
+        }));
+        Done::Now(Answer::Go)
+    }
+
+    /// Asks a rule about who sends.
+    fn with_sender<T>(&mut self, work: impl FnOnce(&mut Shared, &Settings, &Who<'_>) -> T) -> T {
+        let settings = self.session.settings.clone();
+        let gate = match (self.session.peer, self.face) {
+            (Peer::Program(_), _) => Gate::Program,
+            (_, Face::Mx) => Gate::Mx,
+            (_, Face::Submission) => Gate::Submission,
+            (_, Face::Lmtp) => Gate::Lmtp,
+        };
+        let (address, login) = match self.session.peer {
+            Peer::Host(address) => (Some(address), self.session.user.as_deref()),
+            Peer::Program(_) => (None, None),
+        };
+        work(self.shared, &settings, &Who { gate, address, login })
+    }
+
+    /// A rule says no.
+    fn denied(&mut self, denied: Denied) -> Said {
+        self.turned_down(denied.reply, Some(denied.trail))
+    }
+
+    /// Somebody or something is refused: counted, and said in the log.
+    fn refused(&mut self, why: Reply) -> Said {
+        self.turned_down(why, None)
+    }
+
+    fn turned_down(&mut self, why: Reply, trail: Option<String>) -> Said {
+        self.session.refused = self.session.refused.saturating_add(1);
+        self.shared.counts.smtp.refused += 1;
+        if self.has_line(Event::Unwanted) {
+            let from = self.session.from();
+            let mail = self.session.mail.as_deref();
+            let id = mail.map_or("-", |mail| &mail.id);
+            let whom = mail.and_then(|mail| mail.asked.as_deref());
+            let whom =
+                whom.map_or_else(String::new, |(to, _)| format!(" to {}", printable(to.path.to_string().as_bytes())));
+            log::info!("smtp {} {id} {from}: mail refused{whom}: {why}", self.id);
+            if let Some(trail) = trail {
+                log::debug!("smtp {} {id} {from}: {trail}", self.id);
+            }
+        }
+        Done::Now(Answer::Reply(Box::new(why)))
+    }
+
+    pub(super) fn recipient(&mut self, now: Instant, recipient: Recipient) -> Said {
+        let settings = self.session.settings.clone();
+        let sender = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref());
+        let sender = sender.and_then(|sender| sender.path.clone());
+        let passed = self.with_sender(|shared, settings, who| {
+            relay::recipient(now, shared, settings, who, sender.as_ref(), &recipient.path)
+        });
+        let over = match passed {
+            Ok(passed) => passed.held_for,
+            Err(denied) => {
+                self.whom(recipient, None);
+                let said = self.denied(*denied);
+                self.nobody_is_asked();
+                return said;
+            }
+        };
+        if let Some(mail) = self.session.mail.as_deref_mut() {
+            mail.over = mail.over.or(over);
+        }
+        if !relay::is_ours(&settings, &recipient.path) {
+            let destinations = vec![Destination::Remote(recipient.path.clone())];
+            return self.goes_to(recipient, destinations);
+        }
+        let login = match recipient.path.place {
+            Place::Here => recipient.path.local.to_string(),
+            Place::Domain(_) | Place::Literal(_) => recipient.path.to_string(),
+        };
+        let name = account::name(login.as_bytes(), Home::default(), &settings);
+        let user = name.as_ref().map(|name| name.asked.clone());
+        self.whom(recipient, name);
+        let Some(user) = user else { return self.unknown() };
+        let ticket = self.ticket();
+        match self.shared.helpers.last_mut() {
+            Some(helpers) => helpers.pool.submit(now, ticket, Question::Lookup { user }),
+            None => return Done::Now(Answer::Failed),
+        }
+        Done::Later
+    }
+
+    /// It is this recipient that is being asked about.
+    fn whom(&mut self, recipient: Recipient, name: Option<Name>) {
+        if let Some(mail) = self.session.mail.as_deref_mut() {
+            mail.asked = Some(Box::new((recipient, name)));
+        }
+    }
+
+    fn nobody_is_asked(&mut self) -> Option<(Recipient, Option<Name>)> {
+        self.session.mail.as_deref_mut()?.asked.take().map(|asked| *asked)
+    }
+
+    fn unknown(&mut self) -> Said {
+        let said = self.refused(Reply::new(550, 1, 1, "No such user here"));
+        self.nobody_is_asked();
+        said
+    }
+
+    /// It is known where a recipient's mail goes.
+    fn goes_to(&mut self, recipient: Recipient, destinations: Vec<Destination>) -> Said {
+        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
+        mail.recipients.push(To { recipient, destinations });
+        Done::Now(Answer::Go)
+    }
+
+    /// An authenticator has spoken about a recipient.
+    pub(super) fn found(&mut self, verdict: Verdict) -> Said {
+        match verdict {
+            Verdict::Accepted(account) => {
+                let Some((recipient, Some(name))) = self.nobody_is_asked() else { return Done::Now(Answer::Failed) };
+                if let Err(why) = account::place(&name, &account, &self.session.settings) {
+                    if self.has_line(Event::Trouble) {
+                        log::error!("smtp {} {}: {}", self.id, printable(name.shown().as_bytes()), visible(&why));
+                    }
+                    return Done::Now(Answer::Failed);
+                }
+                self.goes_to(recipient, vec![Destination::Mailbox(name, Arc::new(account))])
+            }
+            Verdict::Refused => self.unknown(),
+            Verdict::Unavailable | Verdict::Verifier(..) => {
+                self.nobody_is_asked();
+                Done::Now(Answer::Failed)
+            }
+        }
+    }
+
+    /// Its text comes next.
+    pub(super) fn begin(&mut self) -> Said {
+        let body = self.shared.transit.body();
+        match self.session.mail.as_deref_mut() {
+            Some(mail) => {
+                mail.body = Some(body);
+                Done::Now(Answer::Go)
+            }
+            None => Done::Now(Answer::Failed),
+        }
+    }
+
+    /// Whether there is no room for text just now.
+    pub(super) fn must_wait(&mut self) -> Flow {
+        match self.session.mail.as_deref() {
+            Some(mail) if mail.body.is_some() && !mail.held => {}
+            _ => return Flow::More,
+        }
+        let ticket = self.ticket();
+        let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return Flow::More };
+        let flow = body.wait(ticket, self.shared);
+        *held = flow == Flow::Hold;
+        flow
+    }
+
+    /// Takes a piece of text.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Flow {
+        let ticket = self.ticket();
+        let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return Flow::More };
+        let flow = body.take(bytes, ticket, self.shared);
+        *held = flow == Flow::Hold;
+        flow
+    }
+
+    /// What its sender was held for.
+    pub(super) fn room(&mut self, progress: Progress) {
+        let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return };
+        body.told(progress);
+        *held = false;
+    }
+
+    /// The text is whole: it is delivery's now.
+    pub(super) fn commit(&mut self, tally: Tally) -> Said {
+        self.shared.counts.smtp.bare += tally.bare;
+        self.shared.counts.smtp.nuls += tally.nuls;
+        let posted_secs = seconds(SystemTime::now());
+        let Some(mail) = self.session.mail.as_deref() else { return Done::Now(Answer::Failed) };
+        let received = self.received(mail, posted_secs);
+        let is_ours = self.session.user.is_some();
+        let ticket = self.ticket();
+        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
+        let (Some(body), Some(sender)) = (mail.body.take(), mail.sender.take()) else {
+            return Done::Now(Answer::Failed);
+        };
+        let recipients = std::mem::take(&mut mail.recipients);
+        let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
+        mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
+        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, posted_secs, is_ours, body };
+        self.session.committing = true;
+        self.shared.transit.dispatch(ticket, parcel);
+        Done::Later
+    }
+
+    fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {
+        let hello = self.session.hello.as_deref();
+        let from = match self.session.peer {
+            Peer::Host(address) => From::Client {
+                hello: hello.map_or("unknown", |hello| &hello.name),
+                name: self.session.host.as_deref(),
+                address,
+            },
+            Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
+        };
+        let with = With {
+            lmtp: self.face == Face::Lmtp,
+            extended: hello.is_some_and(|hello| hello.extended),
+            tls: self.session.secured,
+            login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
+            utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),
+        };
+        let recipient = match &mail.recipients[..] {
+            [only] => Some(only.recipient.path.to_string()),
+            _ => None,
+        };
+        let by = self.session.settings.main_domain();
+        Received { from, by, with, id: &mail.id, recipient: recipient.as_deref(), posted_secs }.written().into()
+    }
+
+    /// It is known what became of a message.
+    pub(super) fn dispatched(&mut self, dispatched: Dispatched) -> Said {
+        let mail = self.session.mail.take();
+        self.session.committing = false;
+        let Some(Mail { id, line: Some(line), .. }) = mail.map(|mail| *mail) else { return Done::Now(Answer::Failed) };
+        match dispatched {
+            Dispatched::Kept => {
+                self.session.accepted = self.session.accepted.saturating_add(1);
+                let counts = &mut self.shared.counts.smtp;
+                counts.accepted += 1;
+                counts.recipients += line.recipients as u64;
+                counts.octets += line.tally.octets();
+                self.log_accepted(&id, &line);
+                let kept = Reply::new(250, 0, 0, format!("Accepted as {id}"));
+                match self.face {
+                    Face::Lmtp => Done::Now(Answer::Each(vec![kept; line.recipients])),
+                    Face::Mx | Face::Submission => Done::Now(Answer::Reply(Box::new(kept))),
+                }
+            }
+            Dispatched::Refused(why) => {
+                self.session.refused = self.session.refused.saturating_add(1);
+                self.shared.counts.smtp.refused += 1;
+                if self.has_line(Event::Unwanted) {
+                    log::info!("smtp {} {id} {}: message refused: {why}", self.id, self.session.from());
+                }
+                Done::Now(Answer::Reply(Box::new(why)))
+            }
+            // The connection ends, and is not asked: see `Conversation::deliver`.
+            Dispatched::Unknown => Done::Now(Answer::Failed),
+        }
+    }
+
+    /// The line of an accepted message.
+    fn log_accepted(&self, id: &str, line: &Line) {
+        let Line { from, recipients, tally } = line;
+        let who = self.session.user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
+        let how = if self.session.secured { "tls" } else { "plain" };
+        let odd = match (tally.bare, tally.nuls) {
+            (0, 0) => String::new(),
+            (bare, nuls) => format!("; {bare} lone line ends, {nuls} NULs"),
+        };
+        log::info!(
+            "smtp {} {id} {who} {} {how}: accepted from <{}> for {recipients} recipients, {} octets{odd}",
+            self.id,
+            self.session.from(),
+            printable(from.as_bytes()),
+            tally.octets(),
+        );
+    }
+}
+
+fn seconds(now: SystemTime) -> i64 {
+    now.duration_since(UNIX_EPOCH).map_or(0, |since: Duration| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
