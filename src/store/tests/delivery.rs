@@ -353,6 +353,27 @@ fn where_our_rights_end_a_drop_is_made_by_the_hand_and_is_its_owners() {
     assert_eq!(world.hand.as_ref().unwrap()[0], "open");
 }
 
+#[test]
+fn what_was_delivered_for_the_queue_by_the_hand_is_found_where_the_drops_owner_is_known() {
+    let disk = SimDisk::new(1, &["/spool", "/work"]);
+    disk.world().hand = Some(Vec::new());
+    let place = Place { owner: Some(1000), ..place() };
+    let head = received(1);
+    deliver(&intents(&disk), &place, &[letter(b"a: b\n\nhello\n", &head, Some(queued(1)))]).unwrap();
+    disk.world().kill();
+    let disk = disk.again();
+    let log = intents(&disk);
+    // At start nobody knows whose it is.
+    let recovered = recover(&log, &Place::new("/", "/work"));
+    assert!(recovered.delivered.is_empty() && recovered.waiting.len() == 1, "{recovered:?}");
+    assert!(log.holds(&queued(1)) && !log.holds(&queued(2)));
+    assert!(recover_for(&log, &place, &queued(2)).delivered.is_empty());
+    let recovered = recover_for(&log, &place, &queued(1));
+    assert_eq!(recovered.delivered.len(), 1, "{recovered:?}");
+    log.close(recovered.delivered[0].0);
+    assert!(!log.holds(&queued(1)));
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Accident {
     None,
