@@ -29,6 +29,7 @@ const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
     (
         "smtp {}: {}",
         &[
+            ("src/service/account.rs", After("Err(format!(")),
             ("src/store/forward.rs", After("=> Err(")),
             ("src/store/forward.rs", After("Found::Ignored(")),
             ("src/store/forward.rs", After("Found::Ignored(format!(")),
@@ -36,7 +37,6 @@ const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
             ("src/rules/route.rs", After("self.remark(format!(")),
         ],
     ),
-    ("smtp {} {}: {}", &[("src/service/account.rs", After("Err(format!("))]),
     ("pop3 {} {}: {}: {remark}", &[("src/store/desk.rs", Within("impl fmt::Display for Remark", "\n}\n"))]),
     (
         "{}: {}",
