@@ -50,7 +50,7 @@ use crate::mail::encoded::phrase;
 use crate::mail::mailboxes::{Mailbox, mailboxes};
 use crate::mail::outgoing::{Handed, Intake, Lacking, TooBig};
 use crate::server::SUBMIT;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Office};
 use crate::store::pickup;
 use crate::sys::{process, user};
 use crate::text::printable::{printable, visible};
@@ -143,12 +143,12 @@ fn program(mode: Mode, args: &[String], page: fn() -> String) -> u8 {
             return USAGE;
         }
     };
-    let done = configured(&options.config).and_then(|settings| match options.mode {
-        Mode::Send => send(&options, &settings, &mut io::stdin().lock()),
-        Mode::Smtp => speak(&settings.work_path.join(SUBMIT)),
-        Mode::List => order(&settings, &["tellsmtp", "queue"]),
-        Mode::Retry => order(&settings, &["tellsmtp", "queue", "retry", "--yes"]),
-        Mode::Aliases => aliases(&settings),
+    let done = office(&options.config).and_then(|office| match options.mode {
+        Mode::Send => send(&options, &office, &mut io::stdin().lock()),
+        Mode::Smtp => speak(&office.work_path.join(SUBMIT)),
+        Mode::List => order(&office, &["tellsmtp", "queue"]),
+        Mode::Retry => order(&office, &["tellsmtp", "queue", "retry", "--yes"]),
+        Mode::Aliases => aliases(&options.config, &office),
     });
     match done {
         Ok(()) => OK,
@@ -161,22 +161,13 @@ fn program(mode: Mode, args: &[String], page: fn() -> String) -> u8 {
     }
 }
 
-fn configured(config: &Path) -> Result<Settings, Trouble> {
-    let loaded = settings::load(config);
-    loaded.settings.ok_or_else(|| {
-        let first = loaded.complaints.first().map(ToString::to_string).unwrap_or_default();
-        (
-            CONFIG,
-            format!(
-                "{first}\nwhoever sends mail must be able to read it; `dmail check -i {}` says more",
-                config.display()
-            ),
-        )
-    })
+fn office(config: &Path) -> Result<Office, Trouble> {
+    settings::office(config)
+        .map_err(|complaint| (CONFIG, format!("{complaint}\nevery user who sends mail must be able to read this file")))
 }
 
-fn send(options: &Options, settings: &Settings, input: &mut dyn Read) -> Result<(), Trouble> {
-    let domain = settings.main_domain();
+fn send(options: &Options, office: &Office, input: &mut dyn Read) -> Result<(), Trouble> {
+    let domain = office.domain.as_str();
     let mut recipients = Vec::new();
     // Before the message is read: who calls with nonsense is told at once.
     for named in &options.recipients {
@@ -210,12 +201,12 @@ fn send(options: &Options, settings: &Settings, input: &mut dyn Read) -> Result<
     let date = now.strftime("%a, %d %b %Y %H:%M:%S %z").to_string();
     handed.header.complete(&Lacking { from: &me.from, date: &date, id: &id, domain });
     let mut letter = letter(options, &me.sender, recipients, handed, text);
-    let outcome = client::submit(&settings.work_path.join(SUBMIT), &mut letter, &mut |who, line| {
+    let outcome = client::submit(&office.work_path.join(SUBMIT), &mut letter, &mut |who, line| {
         if options.verbose {
             print(&format!("{who} {line}\n"));
         }
     });
-    conclude(settings, &mut letter, outcome)
+    conclude(office, &mut letter, outcome)
 }
 
 /// Who calls.
@@ -312,7 +303,7 @@ fn letter(options: &Options, sender: &str, mut paths: Vec<String>, handed: Hande
 }
 
 /// What the server did not do is done in the other way, or told.
-fn conclude(settings: &Settings, letter: &mut Letter, outcome: client::Outcome) -> Result<(), Trouble> {
+fn conclude(office: &Office, letter: &mut Letter, outcome: client::Outcome) -> Result<(), Trouble> {
     let mut lines = Vec::new();
     let mut code = OK;
     for (recipient, said) in &outcome.refused {
@@ -323,7 +314,7 @@ fn conclude(settings: &Settings, letter: &mut Letter, outcome: client::Outcome) 
         let rcpts: Vec<&str> = some.iter().map(|recipient| recipient.rcpt.as_str()).collect();
         let head = letter.handed.header.bytes();
         let text = &mut letter.text;
-        let left = pickup::leave(&settings.work_path, &letter.mail, &rcpts, &mut |out| {
+        let left = pickup::leave(&office.work_path, &letter.mail, &rcpts, &mut |out| {
             out(&head)?;
             text.each(out)
         });
@@ -339,7 +330,7 @@ fn conclude(settings: &Settings, letter: &mut Letter, outcome: client::Outcome) 
     }
     if outcome.heard && !outcome.left.is_empty() {
         // Somebody who comes and says nothing: the server looks what lies there.
-        let _ = client::connect(&settings.work_path.join(SUBMIT));
+        let _ = client::connect(&office.work_path.join(SUBMIT));
     }
     if code == OK { Ok(()) } else { Err((code, lines.join("\n"))) }
 }
@@ -377,8 +368,8 @@ fn random() -> Result<String, Trouble> {
 }
 
 /// Gives the running server an order, and prints what it says.
-fn order(settings: &Settings, words: &[&str]) -> Result<(), Trouble> {
-    match tell::ask(&settings.work_path, ORDER_PATIENCE, words.iter().copied()) {
+fn order(office: &Office, words: &[&str]) -> Result<(), Trouble> {
+    match tell::ask(&office.work_path, ORDER_PATIENCE, words.iter().copied()) {
         Ok((true, text)) => {
             print(&text);
             Ok(())
@@ -390,12 +381,12 @@ fn order(settings: &Settings, words: &[&str]) -> Result<(), Trouble> {
 }
 
 /// Alias files are judged with all the rest of the configuration; a server that runs reads them again.
-fn aliases(settings: &Settings) -> Result<(), Trouble> {
-    let (text, failed) = check::report(&settings.file);
+fn aliases(config: &Path, office: &Office) -> Result<(), Trouble> {
+    let (text, failed) = check::report(config);
     if failed != OK {
         return Err((DATA, text));
     }
-    match tell::ask(&settings.work_path, ORDER_PATIENCE, ["reload"].into_iter()) {
+    match tell::ask(&office.work_path, ORDER_PATIENCE, ["reload"].into_iter()) {
         Ok((true, text)) => {
             print(&text);
             Ok(())

@@ -17,6 +17,8 @@
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `robot.rs`   | programs that are given mail                                                       |
+//! | `why.rs`     | which rules a message would meet, for operators                                        |
+//! | `traffic.rs` | what becomes of messages, for the statistics                                           |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
 pub mod account;
@@ -35,6 +37,8 @@ pub mod relay;
 pub mod robot;
 pub mod route;
 pub mod smtp;
+pub mod traffic;
+pub mod why;
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -57,6 +61,7 @@ use crate::rules;
 use crate::rules::flood::Flood;
 use crate::rules::places::{self, Places};
 use crate::rules::route::Table;
+use crate::rules::traffic::Record;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
 use crate::store::disk::RealDisk;
@@ -111,6 +116,8 @@ pub enum Outcome {
     InUse(Box<errand::Errand>, String),
     /// What a sender of text was held for.
     Body(deliver::Progress),
+    /// What came of a job for messages on their way.
+    Transit(Box<deliver::Done>),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
     /// What the user of a program on this host is called.
@@ -259,6 +266,27 @@ pub enum Newborn {
     Control(UnixStream),
 }
 
+/// A connection, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// What is spoken there.
+    pub service: &'static str,
+    /// Who is at the other end.
+    pub peer: String,
+    /// Who has logged in.
+    pub user: Option<String>,
+    /// What it is about.
+    pub state: &'static str,
+    /// Within TLS.
+    pub tls: bool,
+    /// How long it has been there.
+    pub age: Duration,
+    /// Messages that went through it.
+    pub messages: u32,
+    /// Octets of mail: of POP3 all that were sent, of SMTP those of the message that is coming.
+    pub octets: u64,
+}
+
 /// Mail that came in, and what did not.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Mails {
@@ -395,6 +423,8 @@ pub struct Shared {
     pub short: HashSet<u64>,
     /// Messages on their way to drops.
     pub transit: deliver::Transit,
+    /// What has become of messages in this turn, to be recorded.
+    pub traffic: Vec<Record>,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.
@@ -483,7 +513,7 @@ impl Shared {
 
     /// When something shared is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).min()
+        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(self.transit.deadline()).min()
     }
 
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
@@ -527,5 +557,46 @@ impl Shared {
         };
         // No room now: the next session that quits tries again.
         let _ = self.jobs.submit(None, Kind::Bulk, volume, work);
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// What conversations below `dir` share, with settings of tests; its jobs wake this loop.
+    pub fn for_tests<E: crate::net::turn::Entry>(dir: &Path, lp: &crate::net::turn::Loop<E>) -> Shared {
+        let settings = Settings::for_tests(dir);
+        for path in [&settings.work_path, &settings.drop_path] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        Shared {
+            pop3: Shared::pop3_rules(&settings),
+            tls: None,
+            board: Arc::default(),
+            helpers: vec![helpers::Helpers::new(0, &settings)],
+            cache: cache::Cache::new(16, Duration::from_secs(3600)),
+            launcher: None,
+            jobs: jobs::Pool::new(lp.waker().unwrap()),
+            post: VecDeque::new(),
+            volumes: Vec::new(),
+            newborn: Vec::new(),
+            guard: guard::Guard::new(lp.now()),
+            crowded: None,
+            contested: Vec::new(),
+            short: HashSet::new(),
+            transit: deliver::Transit::open(lp.now(), &settings, &RealDisk::default()).unwrap(),
+            orders: VecDeque::new(),
+            counts: Counts::default(),
+            flood: Flood::new(),
+            places: Places::default(),
+            programs: 0,
+            traffic: Vec::new(),
+            services: Services::All,
+            smtp: Shared::smtp_rules(&settings),
+            control_gid: None,
+            controls: 0,
+            stopping: false,
+            started: SystemTime::UNIX_EPOCH,
+            settings: Arc::new(settings),
+        }
     }
 }

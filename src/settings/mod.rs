@@ -32,12 +32,13 @@ use std::sync::Arc;
 
 pub use addresses::{AliasFile, CatchAll, ForwardLine, addressee};
 pub use complaint::{Complaint, Level, Place};
-pub use judge::{Rights, judge, trust};
-pub use parse::{Loaded, load, load_by};
+pub use judge::{Rights, judge, trust, trust_folder};
+pub use parse::{Loaded, Office, load, load_by, office};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
+use crate::rules::retry::Schedule;
 use crate::rules::route::Addressee;
 use crate::text::number::Fraction;
 use crate::text::pattern::{AddressList, PatternList};
@@ -89,6 +90,17 @@ pub struct Settings {
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.
     pub min_uid: u32,
+
+    /// Kilobytes of memory for the texts of messages on their way.
+    pub body_memory: u64,
+    /// Megabytes below which no new mail is taken; 0 = not watched.
+    pub delivery_min_space: u64,
+    /// When the queue tries again.
+    pub retry_schedule: Schedule,
+    /// Seconds that a message may wait there.
+    pub queue_life: u64,
+    /// Whether bounces bring the whole message back.
+    pub bounce_body: bool,
 
     /// Work files.
     pub work_path: PathBuf,

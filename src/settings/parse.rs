@@ -60,6 +60,32 @@ pub fn load_text(path: &Path, text: &[u8]) -> Loaded {
     reader.settle(true)
 }
 
+/// What somebody needs to know who only hands something to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Office {
+    /// The main domain.
+    pub domain: String,
+    /// Where the server's work files are.
+    pub work_path: PathBuf,
+}
+
+/// Reads as much of `path` as says that, whatever else is wrong with it: a server that runs goes on with the configuration that
+/// it has, and mail shall come to it all the same. Refuses with the first complaint.
+pub fn office(path: &Path) -> Result<Office, Complaint> {
+    let mut reader = Reader::new(path, &files::open_to_read);
+    let place = Place { file: path.into(), line: 0, column: 0 };
+    reader.file(path, &place, 0);
+    let Settings { host_domain, work_path, .. } = reader.settings;
+    match host_domain.into_iter().next() {
+        Some(domain) if !work_path.as_os_str().is_empty() => Ok(Office { domain, work_path }),
+        _ => {
+            let text = "it names no host_domain or no work_path".to_owned();
+            let first = reader.complaints.into_iter().find(|complaint| complaint.level == Level::Error);
+            Err(first.unwrap_or(Complaint { level: Level::Error, place, text }))
+        }
+    }
+}
+
 struct Reader<'o> {
     open: &'o Opener<'o>,
     settings: Settings,
@@ -303,6 +329,11 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         hash_bindir: false,
         min_space: 0,
         min_uid: 0,
+        body_memory: 0,
+        delivery_min_space: 0,
+        retry_schedule: Default::default(),
+        queue_life: 0,
+        bounce_body: false,
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,

@@ -747,6 +747,28 @@ fn programs_for_other_users_need_a_directory_of_their_own() {
 }
 
 #[test]
+fn programs_that_are_given_mail_have_a_user_and_a_place() {
+    let folder = world();
+    assert!(judged(&folder, "robot_user root\n").iter().any(|said| said.contains("name another user")));
+    assert!(
+        judged(&folder, "robot_user no-such-user\n").iter().any(|said| said.contains("there is no user no-such-user"))
+    );
+    assert!(
+        judged(&folder, "robot_path missing\n")
+            .iter()
+            .any(|said| said.contains("robot_path") && said.contains("missing"))
+    );
+    fs::create_dir(folder.path("robots")).unwrap();
+    let said = judged(&folder, "robot_user nobody\nrobot_path robots\n");
+    assert!(!said.iter().any(|said| said.contains("robot")), "{said:?}");
+    if crate::sys::access::is_root() {
+        folder.mode("robots", 0o777);
+        let said = judged(&folder, "run_as nobody\nrobot_path robots\n");
+        assert!(said.iter().any(|said| said.contains("must be a directory of root's")), "{said:?}");
+    }
+}
+
+#[test]
 fn settings_for_tests_are_the_defaults_below_a_directory() {
     let settings = Settings::for_tests(Path::new("/t"));
     assert_eq!(settings.drop_path, Path::new("/t/drop"));
@@ -914,4 +936,21 @@ fn placed(bytes: &[u8]) {
         assert!(complaint.place.line > 0 || complaint.text.contains("is missing"), "{complaint}");
         assert!(!complaint.to_string().chars().any(char::is_control), "{complaint:?}");
     }
+}
+
+#[test]
+fn whoever_only_sends_needs_two_lines_of_a_configuration_that_may_be_wrong_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dmail.conf");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        office(&path).map_err(|complaint| complaint.to_string())
+    };
+    let found =
+        read("pop_port x\nhost_domain Example.com\nhost_domain b.org\npop_prot 1\nwork_path work\ntls_cert a\n")
+            .unwrap();
+    assert_eq!((found.domain.as_str(), found.work_path), ("example.com", dir.path().join("work")));
+    assert!(read("host_domain example.com\n").unwrap_err().ends_with("error: it names no host_domain or no work_path"));
+    assert!(read("host_domain a b c\nwork_path work\n").unwrap_err().contains(":1:"));
+    assert!(office(&dir.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
 }

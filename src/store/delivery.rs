@@ -9,7 +9,8 @@
 //! | 4 drop synced; its directory too when it was empty         | all of it                                | that stays                     |
 //! | 5 the intent closed; with recipients of the queue only when the queue has noted them | the same       | says that they are delivered   |
 //!
-//! [`deliver`] answers `Ok` behind step 4. Jobs for different drops run side by side and share the syncs of step 2.
+//! A letter on behalf of the queue whose recipient has it already, by an intent that is still open, is not appended again:
+//! [`Delivered::found`]. [`deliver`] answers `Ok` behind step 4. Jobs for different drops run side by side and share the syncs of step 2.
 //!
 //! **Recovery.** Under the drop's locks, at start for every open intent ([`recover`]), and whenever a drop is appended to,
 //! scanned or compacted. Of each message, at its recorded place in the same inode:
@@ -82,6 +83,15 @@ pub enum Body<'a, D: Disk = RealDisk> {
     File(&'a D::File, Range<u64>),
 }
 
+impl<D: Disk> Clone for Body<'_, D> {
+    fn clone(&self) -> Self {
+        match self {
+            Body::Memory(bytes) => Self::Memory(bytes),
+            Body::File(file, range) => Self::File(file, range.clone()),
+        }
+    }
+}
+
 /// One message for one drop.
 pub struct Letter<'a, D: Disk = RealDisk> {
     /// What is written above the text.
@@ -108,6 +118,9 @@ pub struct Delivered {
     pub outcomes: Vec<Outcome>,
     /// Recipients of the queue were among them: when their files say so, on disk, give this to [`Intents::close`].
     pub intent: Option<IntentId>,
+    /// Earlier appends by which some of the batch have their message already, so that nothing was appended for them: all
+    /// recipients of the queue who are in these, to be noted and closed in the same way.
+    pub found: Vec<(IntentId, Vec<Queued>)>,
 }
 
 /// Why nothing of a batch counts as delivered.
@@ -186,8 +199,13 @@ fn attempt<D: Disk>(
         return Ok(None);
     }
     complete_copy(desk, &drop, &mut locks)?;
+    let mut found = Vec::new();
     for (id, intent) in intents.of(&desk.spot.drop) {
-        own(intents, desk, &drop, id, &intent, &mut locks)?;
+        let known = own(intents, desk, &drop, id, &intent, &mut locks)?;
+        let queued = queued_of(&intent, &known);
+        if batch.iter().any(|letter| letter.queued.as_ref().is_some_and(|mine| queued.contains(mine))) {
+            found.push((id, queued));
+        }
     }
     let seen = disk.stat(&drop).map_err(desk.fault("looking at"))?;
     let pad = missing(desk, &drop, seen.size)?;
@@ -196,6 +214,11 @@ fn attempt<D: Disk>(
     let mut parts = Vec::with_capacity(batch.len());
     let mut good = Vec::with_capacity(batch.len());
     for letter in batch {
+        let has_it = |mine: &Queued| found.iter().any(|(_, queued)| queued.contains(mine));
+        if letter.queued.as_ref().is_some_and(has_it) {
+            outcomes.push(Outcome::Delivered);
+            continue;
+        }
         match measure(disk, letter, seed) {
             Ok(part) => {
                 parts.push(part);
@@ -206,7 +229,7 @@ fn attempt<D: Disk>(
         }
     }
     if good.is_empty() {
-        return Ok(Some(Delivered { outcomes, intent: None }));
+        return Ok(Some(Delivered { outcomes, intent: None, found }));
     }
     let intent = Intent {
         drop: desk.spot.drop.clone().into(),
@@ -228,7 +251,7 @@ fn attempt<D: Disk>(
     } else {
         intents.close(id);
     }
-    Ok(Some(Delivered { outcomes, intent: is_queued.then_some(id) }))
+    Ok(Some(Delivered { outcomes, intent: is_queued.then_some(id), found }))
 }
 
 /// A compaction that was interrupted knows the drop without what we append.
@@ -654,6 +677,11 @@ fn own<'d, D: Disk>(
     Ok(end(intents, id, intent, known))
 }
 
+/// The recipients of the queue among these messages of an append.
+fn queued_of(intent: &Intent, known: &[u32]) -> Vec<Queued> {
+    known.iter().filter_map(|index| intent.parts[*index as usize].queued.clone()).collect()
+}
+
 /// Closes a judged intent, unless recipients of the queue have their message by it. Those, by index.
 fn end<D: Disk>(intents: &Intents<D>, id: IntentId, intent: &Intent, mut known: Vec<u32>) -> Vec<u32> {
     known.retain(|index| intent.parts.get(*index as usize).is_some_and(|part| part.queued.is_some()));
@@ -700,14 +728,26 @@ pub struct Recovered {
 /// Settles what was open when the last server ended, before anything is served. `like` says how drops are locked and
 /// where bins are; each intent knows its drop. Waits for the disk: only in a job, or at start.
 pub fn recover<D: Disk>(intents: &Intents<D>, like: &Place) -> Recovered {
+    let recovered = recover_where(intents, like, |_| true);
+    // Nothing depends on it.
+    drop(intents.tidy());
+    recovered
+}
+
+/// The same, at any time, for the appends that a message of this recipient of the queue is part of: for whoever
+/// [`holds`](Intents::holds) him back. An append that is under way counts as locked.
+pub fn recover_for<D: Disk>(intents: &Intents<D>, like: &Place, queued: &Queued) -> Recovered {
+    recover_where(intents, like, |intent| intent.concerns(queued))
+}
+
+fn recover_where<D: Disk>(intents: &Intents<D>, like: &Place, which: impl Fn(&Intent) -> bool) -> Recovered {
     let mut recovered = Recovered::default();
-    for (id, intent) in intents.open_ones() {
+    for (id, intent) in intents.open_ones().into_iter().filter(|(_, intent)| which(intent)) {
         let place = Place { drop: intent.drop.clone(), owner: None, ..like.clone() };
         match recover_one(intents, &place, id, &intent) {
             Ok(found) => {
                 recovered.settled += 1;
-                let queued: Vec<Queued> =
-                    found.iter().filter_map(|index| intent.parts[*index as usize].queued.clone()).collect();
+                let queued = queued_of(&intent, &found);
                 if !queued.is_empty() {
                     recovered.delivered.push((id, queued));
                 }
@@ -715,8 +755,6 @@ pub fn recover<D: Disk>(intents: &Intents<D>, like: &Place) -> Recovered {
             Err(refused) => recovered.waiting.push((place.drop, refused)),
         }
     }
-    // Nothing depends on it.
-    drop(intents.tidy());
     recovered
 }
 

@@ -88,17 +88,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn rename(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
     /// Renames from one directory to another of the same volume, over nothing: `AlreadyExists` when something has the name.
     fn carry(&self, from_dir: &Self::Dir, from: &Path, to_dir: &Self::Dir, to: &Path) -> io::Result<()>;
-    /// The names in `dir`.
-    fn names(&self, dir: &Self::Dir) -> io::Result<Vec<OsString>>;
-    /// The names in `dir`, one after the other, until `each` says that it wants no more: for directories that others fill.
-    fn each_name(&self, dir: &Self::Dir, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
-        for name in self.names(dir)? {
-            if !each(name) {
-                break;
-            }
-        }
-        Ok(())
-    }
+    /// Says each name in `dir` until `each` wants no more; one that comes or goes meanwhile perhaps.
+    fn names(&self, dir: &Self::Dir, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()>;
     /// Adds a name within `dir`, over nothing.
     fn link(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
     /// Moves a name to another directory, over whatever had it there.
@@ -252,12 +243,7 @@ impl Disk for RealDisk {
         files::carry_at(from_dir, from, to_dir, to)
     }
 
-    fn names(&self, dir: &File) -> io::Result<Vec<OsString>> {
-        let entries = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
-        entries.map(|entry| entry.map(|entry| entry.file_name())).collect()
-    }
-
-    fn each_name(&self, dir: &File, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
+    fn names(&self, dir: &File, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
             if !each(entry?.file_name()) {
                 break;

@@ -10,7 +10,7 @@
 //!
 //! Erasing again completes what was interrupted. Each step is on disk before the next begins.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 
 use super::desk::{Bin, Desk, Place, Refused, there};
@@ -53,11 +53,18 @@ fn attempt<D: Disk>(desk: &Desk<D>) -> Result<Option<Erased>, Refused> {
     for ending in [".idx", ".copy", ".copy.new", ".bin.new", MARK] {
         desk.remove_own(ending)?;
     }
-    for name in desk.disk.names(&desk.bins).map_err(Fault::at("listing the directory of", &desk.own_path(".bin")))? {
+    let mut aside = Vec::new();
+    let mut each = |name: OsString| {
         if is_set_aside(desk, &name) {
-            let removed = there(desk.disk.remove(&desk.bins, name.as_ref()));
-            removed.map_err(Fault::at("removing", &desk.own_path(".bin").with_file_name(&name)))?;
+            aside.push(name);
         }
+        true
+    };
+    let listed = desk.disk.names(&desk.bins, &mut each);
+    listed.map_err(Fault::at("listing the directory of", &desk.own_path(".bin")))?;
+    for name in aside {
+        let removed = there(desk.disk.remove(&desk.bins, name.as_ref()));
+        removed.map_err(Fault::at("removing", &desk.own_path(".bin").with_file_name(&name)))?;
     }
     desk.sync_bins()?;
     desk.remove_own(".bin")?;

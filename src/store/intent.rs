@@ -98,6 +98,11 @@ pub(super) struct Intent {
 }
 
 impl Intent {
+    /// Whether it has a message of this recipient's.
+    pub(super) fn concerns(&self, queued: &Queued) -> bool {
+        self.parts.iter().any(|part| part.queued.as_ref() == Some(queued))
+    }
+
     /// Where the append ends.
     pub(super) fn end(&self) -> u64 {
         self.parts.iter().fold(self.start + u64::from(self.pad), |end, part| end.saturating_add(part.bytes))
@@ -368,6 +373,12 @@ impl<D: Disk> Intents<D> {
         let state = self.state();
         let ours = state.open.iter().filter(|(_, intent)| intent.drop == drop);
         ours.map(|(&id, intent)| (IntentId(id), intent.clone())).collect()
+    }
+
+    /// Whether an append is open that this recipient's message is part of: it may be in the drop, and is not to be delivered again
+    /// before that is known.
+    pub fn holds(&self, queued: &Queued) -> bool {
+        self.state().open.values().any(|intent| intent.concerns(queued))
     }
 
     /// How many appends are open: under way, or waiting for the queue or for recovery.

@@ -385,13 +385,20 @@ fn judge<D: Disk>(door: &Door<'_, D>) -> Standing<D> {
 pub(super) fn left_behind<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Fault> {
     let parent = desk.spot.drop.parent().unwrap_or(Path::new("/"));
     let start = desk.own(".lock.");
-    let names = desk.disk.names(&desk.dir).map_err(Fault::at("reading", parent))?;
     let away = |name: &&[u8]| name.len() == 16 && name.iter().all(u8::is_ascii_hexdigit);
-    let ours = |name: &OsString| {
+    let is_ours = |name: &OsString| {
         let rest = name.as_encoded_bytes().strip_prefix(start.as_os_str().as_encoded_bytes());
         rest.is_some_and(|rest| rest == b"new" || away(&rest))
     };
-    Ok(names.into_iter().filter(ours).map(|name| parent.join(name)).collect())
+    let mut found = Vec::new();
+    let mut each = |name: OsString| {
+        if is_ours(&name) {
+            found.push(parent.join(name));
+        }
+        true
+    };
+    desk.disk.names(&desk.dir, &mut each).map_err(Fault::at("reading", parent))?;
+    Ok(found)
 }
 
 /// Removes those that are in nobody's use, and says which. Refused while one of us is about to take the lock.

@@ -221,7 +221,7 @@ impl<D: Disk> Incoming<D> {
     pub fn names(&self) -> Result<Vec<String>, Fault> {
         let mut found = Vec::new();
         let mut stale = Vec::new();
-        let each = self.disk.each_name(&self.dir, &mut |name| {
+        let each = self.disk.names(&self.dir, &mut |name| {
             match name.to_str() {
                 Some(name) if is_name(name) => found.push(name.to_owned()),
                 Some(name) if name.strip_suffix(".tmp").is_some_and(is_name) && stale.len() < BATCH => {
@@ -245,7 +245,7 @@ impl<D: Disk> Incoming<D> {
     pub fn settle(&self, queue: &Queue<D>) -> Result<usize, Fault> {
         let mut settled = Vec::new();
         let mut trouble = None;
-        let each = self.disk.each_name(&self.dir, &mut |name| {
+        let each = self.disk.names(&self.dir, &mut |name| {
             let Some(name) = name.to_str().filter(|name| is_name(name)) else { return true };
             match queue.read(name) {
                 Ok(_) => settled.push(name.to_owned()),
@@ -255,14 +255,13 @@ impl<D: Disk> Incoming<D> {
             trouble.is_none()
         });
         each.map_err(Fault::at("listing", &self.path))?;
-        match trouble {
-            Some(fault) => return Err(fault),
-            None if settled.is_empty() => return Ok(0),
-            None => {}
+        if let Some(fault) = trouble {
+            return Err(fault);
         }
         for name in &settled {
             self.disk.remove(&self.dir, Path::new(name)).map_err(Fault::at("removing", &self.path.join(name)))?;
         }
+        // Also when there is nothing to remove: the last server may have ended between its removal and the sync of that.
         self.disk.sync_dir(&self.dir).map_err(Fault::at("syncing", &self.path))?;
         Ok(settled.len())
     }
@@ -369,7 +368,7 @@ impl<D: Disk> Incoming<D> {
         self.disk.make_dirs(&bad).map_err(Fault::at("making", &bad))?;
         let dir = self.disk.open_dir(&bad).map_err(Fault::at("opening", &bad))?;
         let mut kept = 0;
-        let count = self.disk.each_name(&dir, &mut |_| {
+        let count = self.disk.names(&dir, &mut |_| {
             kept += 1;
             kept < BAD_KEPT
         });

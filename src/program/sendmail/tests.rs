@@ -9,15 +9,15 @@ use super::*;
 
 struct Site {
     folder: tempfile::TempDir,
-    settings: Settings,
+    office: Office,
 }
 
 impl Site {
     fn new() -> Site {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("work")).unwrap();
-        let settings = Settings::for_tests(folder.path());
-        Site { folder, settings }
+        let office = Office { domain: "example.test".to_owned(), work_path: folder.path().join("work") };
+        Site { folder, office }
     }
 
     /// With a drop directory.
@@ -40,7 +40,7 @@ impl Site {
     /// A server for one conversation: it greets, then expects a line that begins like the first of each pair and says the
     /// second; `.` expects a text and its dot. It gives all it heard.
     fn serve(&self, script: &[(&'static str, &'static str)]) -> JoinHandle<String> {
-        let listener = UnixListener::bind(self.settings.work_path.join(SUBMIT)).unwrap();
+        let listener = UnixListener::bind(self.office.work_path.join(SUBMIT)).unwrap();
         let script = [&[("", "220 here ESMTP")], script].concat();
         thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
@@ -74,7 +74,7 @@ impl Site {
     fn send(&self, args: &[&str], message: &str) -> Result<(), Trouble> {
         let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
         let options = options::parse(Mode::Send, &args).unwrap();
-        send(&options, &self.settings, &mut message.as_bytes())
+        send(&options, &self.office, &mut message.as_bytes())
     }
 }
 
@@ -258,7 +258,7 @@ fn refusals_are_told_apart_by_their_codes() {
 fn whoever_answers_strangely_is_not_believed() {
     for said in ["hello", "999 x", "22", "2200 x", "220_x", "\u{0}"] {
         let site = Site::with_incoming();
-        let listener = UnixListener::bind(site.settings.work_path.join(SUBMIT)).unwrap();
+        let listener = UnixListener::bind(site.office.work_path.join(SUBMIT)).unwrap();
         let server = thread::spawn(move || {
             let (mut stream, _): (UnixStream, _) = listener.accept().unwrap();
             stream.write_all(format!("{said}\r\n").as_bytes()).unwrap();

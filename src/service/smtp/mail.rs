@@ -53,6 +53,11 @@ struct Line {
 }
 
 impl Mail {
+    /// Bytes of its text so far.
+    pub(super) fn octets(&self) -> u64 {
+        self.body.as_ref().map_or(0, Body::bytes)
+    }
+
     /// Bytes that it holds besides its text.
     pub(super) fn held(&self) -> usize {
         size_of::<Mail>() + self.id.len() + self.recipients.capacity() * size_of::<To>()
@@ -249,23 +254,45 @@ impl Service<'_> {
         self.shared.counts.smtp.nuls += tally.nuls;
         let posted_secs = seconds(SystemTime::now());
         let Some(mail) = self.session.mail.as_deref() else { return Done::Now(Answer::Failed) };
-        let received = self.received(mail, posted_secs);
-        let is_ours = self.session.user.is_some();
+        let with = self.with(mail);
+        let received = self.received(mail, with, posted_secs);
+        let came = self.told_how(with);
         let ticket = self.ticket();
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
         let (Some(body), Some(sender)) = (mail.body.take(), mail.sender.take()) else {
             return Done::Now(Answer::Failed);
         };
         let recipients = std::mem::take(&mut mail.recipients);
+        let hold = mail.over.map(|over| format!("more recipients than {} allows", over.setting()).into());
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
-        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, posted_secs, is_ours, body };
+        let parcel =
+            Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
         self.session.committing = true;
         self.shared.transit.dispatch(ticket, parcel);
         Done::Later
     }
 
-    fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {
+    fn with(&self, mail: &Mail) -> With {
+        With {
+            lmtp: self.face == Face::Lmtp,
+            extended: self.session.hello.as_deref().is_some_and(|hello| hello.extended),
+            tls: self.session.secured,
+            login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
+            utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),
+        }
+    }
+
+    /// How a message came, for whoever looks at the queue.
+    fn told_how(&self, with: With) -> Box<str> {
+        let user = self.session.user.as_deref().map_or_else(String::new, |user| format!(" as {user}"));
+        match self.session.peer {
+            Peer::Host(address) => format!("{} from {}{user}", with.keyword(), address.to_canonical()).into(),
+            Peer::Program(uid) => format!("{} from a program of uid {uid}{user}", with.keyword()).into(),
+        }
+    }
+
+    fn received(&self, mail: &Mail, with: With, posted_secs: i64) -> Box<[u8]> {
         let hello = self.session.hello.as_deref();
         let from = match self.session.peer {
             Peer::Host(address) => From::Client {
@@ -274,13 +301,6 @@ impl Service<'_> {
                 address,
             },
             Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
-        };
-        let with = With {
-            lmtp: self.face == Face::Lmtp,
-            extended: hello.is_some_and(|hello| hello.extended),
-            tls: self.session.secured,
-            login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
-            utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),
         };
         let recipient = match &mail.recipients[..] {
             [only] => Some(only.recipient.path.to_string()),

@@ -30,7 +30,7 @@ use super::control::Never;
 use super::deliver::Dispatched;
 use super::entering::Entering;
 use super::noise::Event;
-use super::{Outcome, Shared, relay};
+use super::{Channel, Outcome, Shared, relay};
 use crate::mail::undots::Bare;
 use crate::net::sock::Sock;
 use crate::net::stream::{Done, Flow, Host, Readiness, Scratch, Stream, Turn};
@@ -376,6 +376,21 @@ impl Conversation {
     /// Whether it is within TLS.
     pub fn is_tls(&self) -> bool {
         self.stream.is_tls()
+    }
+
+    /// What there is to say of it as a connection.
+    pub fn channel(&self, now: Instant) -> Channel {
+        let Session { began, user, mail, accepted, .. } = &self.session;
+        Channel {
+            service: "smtp",
+            peer: self.session.from(),
+            user: user.as_deref().map(|user| printable(user.as_bytes())),
+            state: self.stream.activity(),
+            tls: self.stream.is_tls(),
+            age: now.saturating_duration_since(*began),
+            messages: *accepted,
+            octets: mail.as_deref().map_or(0, Mail::octets),
+        }
     }
 
     /// It is over: the line for the log.

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::store::tests::sim::SimDisk;
 
 const TERMS: Terms = Terms { size: 10_000_000, hops: 3 };
 const MAIL: &str = "FROM:<ann@x.org> BODY=8BITMIME RET=HDRS ENVID=id";
@@ -180,4 +181,152 @@ fn what_is_set_aside_is_kept_for_the_operator_up_to_a_number() {
         assert!(!site.path(&name).exists() && aside.is_none_or(|path| fs::read(path).unwrap() == b"bad"));
     }
     assert_eq!(fs::read_dir(site.folder.path().join(BAD)).unwrap().count(), BAD_KEPT);
+}
+
+fn about(slip: &Slip) -> About {
+    let received = format!("Received: from localhost (uid {})\n\tby h with local id {}; today\n", slip.uid, slip.name);
+    About { received: received.into_bytes(), came: "left".to_owned(), kinds: vec![Kind::Local; slip.recipients.len()] }
+}
+
+#[test]
+fn what_is_taken_is_in_the_queue_as_a_message_of_strangers_would_be() {
+    let site = Site::new();
+    let queue = Queue::open(site.folder.path()).unwrap();
+    for (text, stored) in [
+        ("A: b\n\nhello\n".to_owned(), "A: b\n\nhello\n".to_owned()),
+        ("A: b\r\n\r\nhel\rlo\0\r\n.\r\nend".to_owned(), "A: b\n\nhel\nlo\n.\nend\n".to_owned()),
+        ("no header\n".to_owned(), "\nno header\n".to_owned()),
+        (format!("A: b\n\n{}", "long\r\n".repeat(50_000)), format!("A: b\n\n{}", "long\n".repeat(50_000))),
+    ] {
+        let name = site.leave(&text);
+        let taken = site.incoming.take(&name, &TERMS, &queue, &about).unwrap();
+        let octets = stored.len() as u64 + stored.matches('\n').count() as u64;
+        let uid = fs::metadata(site.folder.path()).unwrap().uid();
+        let wanted =
+            Taken { id: name.clone(), uid, sender: "ann@x.org".to_owned(), recipients: 2, octets, again: false };
+        assert_eq!(taken, wanted);
+        let message = queue.read(&name).unwrap();
+        assert_eq!((message.text_bytes, message.recipients), (stored.len() as u64, 2));
+        assert!(message.envelope.eight_bit && message.envelope.envid.as_deref() == Some("id"));
+        let received = String::from_utf8(message.envelope.received).unwrap();
+        assert!(received.contains(&format!("(uid {uid})\n\tby h with local id {name}")), "{received}");
+        assert_eq!(queue.beginning(&name, 1 << 20).unwrap(), stored.into_bytes());
+        assert!(site.incoming.names().unwrap().is_empty() && !site.folder.path().join(COPY).exists());
+    }
+}
+
+#[test]
+fn what_goes_round_or_is_too_big_is_not_taken_and_leaves_nothing_in_the_queue() {
+    let site = Site::new();
+    let queue = Queue::open(site.folder.path()).unwrap();
+    let long = format!("A: b\n\n{}", "x\n".repeat(100_000));
+    for (text, terms, why) in [
+        ("Received: x\n".repeat(4), TERMS, "it is going round in circles: too many Received fields"),
+        (long.clone(), Terms { size: 300_000, ..TERMS }, "it is too big: 300008 octets"),
+        (format!("A: {}", "x".repeat(HEADER_LIMIT)), TERMS, "its header is too big"),
+    ] {
+        let name = site.leave(&text);
+        match site.incoming.take(&name, &terms, &queue, &about) {
+            Err(Bad::Strange(said)) => assert_eq!(said, why),
+            other => panic!("{why}: {other:?}"),
+        }
+        assert!(matches!(queue.read(&name), Err(queue::Miss::Gone)));
+        assert!(!site.folder.path().join(COPY).exists());
+    }
+    let name = site.leave(&long);
+    assert!(site.incoming.take(&name, &Terms { size: 300_008, ..TERMS }, &queue, &about).is_ok());
+}
+
+/// A machine that may end at any moment. What was delivered is counted outside of it.
+struct Machine {
+    disk: SimDisk,
+    delivered: Vec<String>,
+}
+
+impl Machine {
+    fn new(seed: u64, text: &str) -> Machine {
+        let disk = SimDisk::new(seed, &["/work", "/work/incoming"]);
+        let bytes = format!("DMAIL 1\nMAIL FROM:<ann@x>\nRCPT TO:<bob@y>\nDATA\n{text}");
+        disk.world().put(&Path::new("/work/incoming").join(name_of(7)), bytes.as_bytes(), true);
+        Machine { disk, delivered: Vec::new() }
+    }
+
+    fn open(&self) -> (Incoming<SimDisk>, Queue<SimDisk>) {
+        let work = Path::new("/work");
+        (Incoming::open_on(&self.disk, work).unwrap(), Queue::open_on(&self.disk, work).unwrap())
+    }
+
+    /// What the queue has is delivered and leaves it.
+    fn deliver(&mut self, queue: &Queue<SimDisk>, id: &str) {
+        self.delivered.push(id.to_owned());
+        queue.note(id, 1, &[queue::Change { number: 1, to: queue::State::Delivered }]).unwrap();
+        assert!(queue.remove(id).unwrap());
+    }
+
+    /// A server starts and does all there is to do.
+    fn run(&mut self) {
+        let (incoming, queue) = self.open();
+        incoming.settle(&queue).unwrap();
+        let mut waiting = Vec::new();
+        queue
+            .each(&mut |found| match found {
+                queue::Found::Message(message) => waiting.push(message.id),
+                other => panic!("{other:?}"),
+            })
+            .unwrap();
+        for id in waiting {
+            self.deliver(&queue, &id);
+        }
+        for name in incoming.names().unwrap() {
+            let taken = incoming.take(&name, &TERMS, &queue, &about).unwrap();
+            self.deliver(&queue, &taken.id);
+        }
+        assert!(incoming.names().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn whenever_the_server_ends_a_message_is_delivered_once() {
+    let large = "x\n".repeat(MEMORY);
+    for text in ["A: b\n\nhello\n", large.as_str()] {
+        let (mut stops, mut between) = (0, 0);
+        for at in 1.. {
+            let mut whole = false;
+            for seed in 0..12 {
+                let mut machine = Machine::new(seed, text);
+                let (incoming, queue) = machine.open();
+                {
+                    let mut world = machine.disk.world();
+                    world.stop_at = Some(world.calls + at);
+                }
+                let taken = incoming.take(&name_of(7), &TERMS, &queue, &about);
+                machine.disk.world().stop_at = None;
+                whole = taken.is_ok();
+                if whole {
+                    machine.deliver(&queue, &name_of(7));
+                }
+                drop((incoming, queue));
+                if seed % 3 == 0 {
+                    machine.disk.world().kill();
+                } else {
+                    machine.disk.world().cut_power();
+                }
+                machine.disk = machine.disk.again();
+                let names = |dir: &str| machine.disk.world().names(Path::new(dir));
+                between +=
+                    usize::from(names("/work/queue").contains(&name_of(7)) && !names("/work/incoming").is_empty());
+                machine.run();
+                assert_eq!(machine.delivered.len(), 1, "stopped at call {at}, seed {seed}: {:?}", machine.delivered);
+                machine.disk.world().cut_power();
+                machine.disk = machine.disk.again();
+                machine.run();
+                assert_eq!(machine.delivered.len(), 1, "and once more after a restart: call {at}, seed {seed}");
+            }
+            stops += 1;
+            if whole {
+                break;
+            }
+        }
+        assert!(stops > 8 && between > 0, "{stops} stops, {between} between the two steps");
+    }
 }

@@ -1,18 +1,106 @@
 //! The queue: messages that could not be brought to all their recipients at once, each in one readable file in
-//! `work_path/queue`.
+//! `work_path/queue`, named by its id.
+//!
+//! ```text
+//! DMail-Queue: 1                                    the envelope: see `head`
+//! Id: 7K2F9QXB3M
+//! ...
+//! To: 1 local bob@example.com notify=failure
+//! To: 2 remote kim@example.net
+//!
+//! Received: from ... with ESMTPS id 7K2F9QXB3M ...  our Received field, and the text as it came
+//! Subject: tea
+//!
+//! At five.
+//!
+//! States of 7K2F9QXB3M:                             one line a change, appended: see `state`
+//! State: 1 deferred at=1767610812 next=1767610822 tries=1 why=... sum=...
+//! State: 1 delivered at=1767610823 sum=...
+//! ```
+//!
+//! **Why the states stand behind the text, and in the same file.** What is appended never touches the bytes of the message; the
+//! envelope says how long the text is, so nothing in a text can be taken for a state; a message has one name, so that making and
+//! removing it is one name's matter, and its states are on disk after one sync of a file that is there. A file of states beside
+//! it would cost every message that is tried a second name, made, synced and removed, and a crash between the two removals
+//! would leave states without a message, or a message that nobody remembers to have delivered.
+//!
+//! **Making.** The file is written as `ID.new`, synced, given its name over nothing, and the directory is synced: makers that
+//! come while one sync of the directory runs share the next one. The text's end is marked, so that a file which is not whole is
+//! seen to be damaged, whoever shortened it. If the name cannot be synced it is taken away again; if that cannot be synced it is
+//! not known what a power cut leaves: [`Failed::Unknown`].
+//!
+//! **Changing.** A line with a checksum, appended and synced before anything depends on it. Lines that do not check are passed
+//! over: a power cut leaves NULs and halves. The next line begins on a new one. Nothing is ever cut off or moved. All states that
+//! are there are written once more, byte for byte where they stand, before a sync counts for them: an earlier sync of theirs may
+//! have failed, in this process or in one before it, and a second one says nothing about the same pages.
+//!
+//! | what a crash leaves                          | what start does                                                       |
+//! |----------------------------------------------|-----------------------------------------------------------------------|
+//! | `ID.new`                                     | removes it: nobody was answered                                       |
+//! | a message whose maker did not answer         | keeps it: it is whole, and appears once                               |
+//! | a last line torn, or lost                    | what it said has not happened; the intent log knows of deliveries     |
+//! | all recipients final                         | removes it                                                            |
+//! | some are to be told of and are not           | the bounce is made (again), which has the same id: [`Made::Already`]  |
+//! | a file that is none of ours, or damaged      | reports it; what has a message's name becomes `ID.damaged`            |
+//!
+//! **Never twice.** A delivery on behalf of the queue names id and recipient in its intent ([`queued`]). When it has succeeded
+//! the recipient is noted as delivered, and only when that is on disk the intent is closed. Whatever comes between, a crash, a
+//! failed sync of the drop or of this, leaves the intent open: [`Queue::recover`] at start and [`Queue::settle`] before each
+//! try look into the drop, note what is found whole there, and close it. Who failed or expired is written
+//! down first, with the number of the bounce that will tell of it; then the bounce is made, with the id that follows from that number; then
+//! [`Queue::told`] notes it, before the bounce is tried.
+//!
+//! Modes are 0600 and 0700; nothing is opened through a link, or that is not a file of ours. What a hand wrote into a file is
+//! read like what a stranger sent. The lines of states that one message can have are bounded by [`STATES_BYTES`]. One file system
+//! directory holds them all; names are only looked for at start.
+//!
+//! What it does not do: say when something is due or what failed for good, deliver, write bounces. The intent log's lock keeps a
+//! second server out.
 
+mod file;
 mod head;
 mod state;
+#[cfg(test)]
+mod tests;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-pub use head::{Envelope, Kind, LINE_BYTES, RECEIVED_BYTES, RECIPIENTS_MAX, Recipient};
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use head::{Envelope, ID_BYTES, Kind, LINE_BYTES, RECEIVED_BYTES, RECIPIENTS_MAX, Recipient, is_id};
 pub use state::{Stage, State, WHY_BYTES};
 
-use super::delivery::{Body, Failed, Queued};
-use super::desk::Refused;
-use super::disk::{Disk, RealDisk};
+use super::delivery::{self, Body, Failed, Intents, Queued, Recovered};
+use super::desk::{Place, Refused, refuse, there};
+use super::disk::{Disk, How, Reach, RealDisk};
 use crate::text::fault::Fault;
+use crate::text::number::decimal;
+use file::{Opened, Slot, Unread};
+
+/// Its directory in work_path.
+const NAME: &str = "queue";
+/// What a message is written as before it is one: `ID.new`.
+const NEW: &str = ".new";
+/// What one that is damaged is called: `ID.damaged`, and more if that is taken.
+const DAMAGED: &str = ".damaged";
+/// Bytes are copied in pieces of about this size.
+const PIECE_BYTES: usize = 256 * 1024;
+/// A message whose states have come to this is not written into any more because somebody has to wait again: that he is due,
+/// and when, is then forgotten by a restart, and he is tried sooner.
+pub const STATES_BYTES: u64 = 1024 * 1024;
+/// Runs of recipients in one line.
+const RUNS_MAX: usize = 500;
+/// Messages are changed by one at a time of so many kinds.
+const LOCKS: usize = 64;
+/// So many that are done with are remembered as such until they are removed.
+const ENDED_MAX: usize = 1024;
 
 /// The queue of this server, shared by its jobs. Every call waits for the disk: only in a job. Only whoever has the intent log
 /// open may have it.
@@ -20,6 +108,22 @@ pub struct Queue<D: Disk = RealDisk> {
     disk: D,
     path: PathBuf,
     dir: D::Dir,
+    /// Whoever changes a message holds one of them, by its id.
+    locks: [Mutex<()>; LOCKS],
+    names: Mutex<Names>,
+    /// A sync of the directory has ended.
+    synced: Condvar,
+    /// Messages all of whose recipients are final, on disk, by a sync of this process.
+    ended: Mutex<HashSet<String>>,
+}
+
+/// How many names were given and taken, and how many of those are on disk or will never be known to be.
+#[derive(Default)]
+struct Names {
+    written: u64,
+    durable: u64,
+    lost: u64,
+    syncing: bool,
 }
 
 /// Whether a message is new in the queue.
@@ -89,8 +193,9 @@ pub struct Change {
 /// What came of changes.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Noted {
-    /// These are not as the caller believed: their stage may not become what was said, and nothing was written about them.
-    pub refused: Vec<(u32, Stage)>,
+    /// These are not as the caller believed: their stage may not become what was said, or was said already, and nothing was
+    /// written about them; `None`: there is no such recipient.
+    pub refused: Vec<(u32, Option<Stage>)>,
     /// How all recipients stand now.
     pub tally: Tally,
 }
@@ -102,16 +207,35 @@ pub enum Found {
     Message(Box<Message>),
     /// A damaged file: it has this name now.
     SetAside(PathBuf, Fault),
+    /// One that was set aside before, and waits for somebody to look at it.
+    Aside(PathBuf),
     /// It could not be read now; it stays where it is.
     Unread(String, Fault),
     /// Something that is none of ours.
     Strange(PathBuf),
 }
 
+impl Tally {
+    /// How many recipients stand at `stage`.
+    pub fn at(&self, stage: Stage) -> u32 {
+        self.by_stage[stage as usize]
+    }
+
+    /// Whether there is nothing left to do for any of them.
+    pub fn is_ended(&self) -> bool {
+        Stage::ALL.iter().all(|&stage| stage.is_final() || self.at(stage) == 0)
+    }
+
+    /// How many senders' notes are due: recipients who failed or expired, and nobody was told.
+    pub fn untold(&self) -> u32 {
+        self.at(Stage::Failed) + self.at(Stage::Expired)
+    }
+}
+
 /// A message's text, to be read for delivery. The Received field is not in it: see [`Envelope::received`].
 pub struct Text<D: Disk = RealDisk> {
     file: D::File,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
 }
 
 impl<D: Disk> Text<D> {
@@ -121,7 +245,7 @@ impl<D: Disk> Text<D> {
     }
 
     /// The file, and where in it the text stands.
-    pub fn parts(&self) -> (&D::File, std::ops::Range<u64>) {
+    pub fn parts(&self) -> (&D::File, Range<u64>) {
         (&self.file, self.range.clone())
     }
 }
@@ -136,17 +260,68 @@ impl Queue {
 impl<D: Disk> Queue<D> {
     /// [`open`](Queue::open) on a disk of the caller's.
     pub fn open_on(disk: &D, work_path: &Path) -> Result<Queue<D>, Refused> {
-        let path = work_path.join("queue");
+        let path = work_path.join(NAME);
         disk.make_dirs(&path).map_err(Fault::at("making", &path))?;
+        let parent = disk.open_dir(work_path).map_err(Fault::at("opening", work_path))?;
+        disk.sync_dir(&parent).map_err(Fault::at("syncing", work_path))?;
         let dir = disk.open_dir(&path).map_err(Fault::at("opening", &path))?;
-        Ok(Queue { disk: disk.clone(), path, dir })
+        let seen = disk.stat_dir(&dir).map_err(Fault::at("looking at", &path))?;
+        if seen.uid != disk.uid() || seen.mode & 0o022 != 0 {
+            return Err(refuse("opening", &path, "not a directory that only we may write to"));
+        }
+        Ok(Queue {
+            disk: disk.clone(),
+            path,
+            dir,
+            locks: std::array::from_fn(|_| Mutex::default()),
+            names: Mutex::default(),
+            synced: Condvar::new(),
+            ended: Mutex::default(),
+        })
     }
 
-    /// What lies there, one after the other: for start. Temporary files of a server that was killed are taken away, damaged
-    /// ones set aside, messages that were done with removed.
+    /// What lies there, one after the other: for start, before anything else is done with the queue. Temporary files of a server
+    /// that was killed are taken away, damaged ones set aside, messages that were done with removed.
     pub fn each(&self, found: &mut dyn FnMut(Found)) -> Result<(), Fault> {
-        let _ = found;
-        Err(self.fault())
+        let mut each = |name: OsString| {
+            if let Some(what) = self.judge(&name) {
+                found(what);
+            }
+            true
+        };
+        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
+    }
+
+    /// What one name is; `None`: nothing any more.
+    fn judge(&self, name: &OsStr) -> Option<Found> {
+        let bytes = name.as_bytes();
+        if bytes.strip_suffix(NEW.as_bytes()).is_some_and(is_id) {
+            // That it stays does no harm.
+            drop(self.disk.remove(&self.dir, Path::new(name)));
+            return None;
+        }
+        let path = self.path.join(name);
+        if bytes
+            .split(|&byte| byte == b'.')
+            .next()
+            .is_some_and(|id| is_id(id) && bytes[id.len()..].starts_with(DAMAGED.as_bytes()))
+        {
+            return Some(Found::Aside(path));
+        }
+        let Some(id) = name.to_str().filter(|_| is_id(bytes)) else { return Some(Found::Strange(path)) };
+        match self.read(id) {
+            Ok(message) if message.tally.is_ended() => match self.remove(id) {
+                Ok(_) | Err(Miss::Gone) => None,
+                Err(Miss::Damaged(fault) | Miss::Fault(fault)) => Some(Found::Unread(id.to_owned(), fault)),
+            },
+            Ok(message) => Some(Found::Message(Box::new(message))),
+            Err(Miss::Gone) => None,
+            Err(Miss::Fault(fault)) => Some(Found::Unread(id.to_owned(), fault)),
+            Err(Miss::Damaged(fault)) => match self.set_aside(id) {
+                Ok(path) => Some(Found::SetAside(path, fault)),
+                Err(_) => Some(Found::Unread(id.to_owned(), fault)),
+            },
+        }
     }
 
     /// A message with all its recipients waiting. It is on disk when this returns `Ok`, and will never appear when
@@ -158,63 +333,481 @@ impl<D: Disk> Queue<D> {
         recipients: &[Recipient],
         text: &Body<'_, D>,
     ) -> Result<Made, Failed> {
-        let _ = (id, envelope, recipients, text);
-        Err(self.fault().into())
+        let path = self.path.join(id);
+        let unfit = |why: &str| Fault::new("making", &path, io::Error::new(io::ErrorKind::InvalidInput, why));
+        if !is_id(id.as_bytes()) {
+            return Err(unfit("not a message's id").into());
+        }
+        if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX as usize {
+            return Err(unfit(&format!("{} recipients are not from 1 to {RECIPIENTS_MAX}", recipients.len())).into());
+        }
+        if envelope.received.len() > RECEIVED_BYTES {
+            return Err(unfit("its Received field is too long").into());
+        }
+        let made = {
+            let _lock = self.lock(id);
+            self.write(id, envelope, recipients, text)?
+        };
+        match self.sync_names() {
+            Ok(()) => Ok(made),
+            Err(fault) if made == Made::Already => Err(fault.into()),
+            Err(fault) => Err(self.take_back(id, fault)),
+        }
+    }
+
+    /// Makes the file and gives it its name.
+    fn write(
+        &self,
+        id: &str,
+        envelope: &Envelope,
+        recipients: &[Recipient],
+        text: &Body<'_, D>,
+    ) -> Result<Made, Fault> {
+        let (disk, new) = (&self.disk, PathBuf::from(format!("{id}{NEW}")));
+        let path = self.path.join(&new);
+        let open = || disk.open(&self.dir, &new, How::CreateNew);
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Of one of us who could not take it away.
+                there(disk.remove(&self.dir, &new)).map_err(Fault::at("removing", &path))?;
+                open()
+            }
+            opened => opened,
+        };
+        let file = file.map_err(Fault::at("making", &path))?;
+        let written = self.fill(&path, &file, id, envelope, recipients, text);
+        let named = written.and_then(|()| {
+            disk.sync(&file).map_err(Fault::at("syncing", &path))?;
+            match disk.carry(&self.dir, &new, &self.dir, Path::new(id)) {
+                Ok(()) => Ok(Made::New),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Already),
+                Err(error) => Err(Fault::new("renaming", &path, error)),
+            }
+        });
+        if !matches!(named, Ok(Made::New)) {
+            // If that fails the next start does it: nobody takes it for a message.
+            drop(disk.remove(&self.dir, &new));
+        }
+        named
+    }
+
+    /// All bytes of a message.
+    fn fill(
+        &self,
+        path: &Path,
+        file: &D::File,
+        id: &str,
+        envelope: &Envelope,
+        recipients: &[Recipient],
+        text: &Body<'_, D>,
+    ) -> Result<(), Fault> {
+        let text_bytes = match text {
+            Body::Memory(bytes) => bytes.len() as u64,
+            Body::File(_, range) => range.end.saturating_sub(range.start),
+        };
+        let state = RefCell::new((Vec::new(), 0));
+        let flush = |least: usize| {
+            let (waiting, at) = &mut *state.borrow_mut();
+            if waiting.len() > least {
+                self.disk.write(file, waiting, *at).map_err(Fault::at("writing", path))?;
+                *at += waiting.len() as u64;
+                waiting.clear();
+            }
+            Ok(())
+        };
+        let put = |bytes: &[u8]| {
+            state.borrow_mut().0.extend_from_slice(bytes);
+            flush(PIECE_BYTES)
+        };
+        let line = |bytes: &[u8]| {
+            if bytes.split(|&byte| byte == b'\n').any(|line| line.len() > LINE_BYTES) {
+                let error = io::Error::new(io::ErrorKind::InvalidInput, "a line of its envelope is too long");
+                return Err(Fault::new("making", path, error));
+            }
+            put(bytes)
+        };
+        line(&head::encode(id, envelope, text_bytes, recipients.len()))?;
+        for (number, recipient) in (1..).zip(recipients) {
+            line(&head::encode_recipient(number, recipient))?;
+        }
+        put(b"\n")?;
+        put(&envelope.received)?;
+        match text {
+            Body::Memory(bytes) => put(bytes)?,
+            Body::File(body, range) => {
+                let mut at = range.start;
+                let mut piece = vec![0; text_bytes.min(PIECE_BYTES as u64) as usize];
+                while at < range.end {
+                    let most = piece.len().min((range.end - at) as usize);
+                    let read = match self.disk.read(body, &mut piece[..most], at, Reach::Wait) {
+                        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                        read => read,
+                    };
+                    let read = read.map_err(Fault::at("reading a message's file for", path))?;
+                    put(&piece[..read])?;
+                    at += read as u64;
+                }
+            }
+        }
+        put(&file::mark(id))?;
+        flush(0)
+    }
+
+    /// A name that may not be on disk, because of `fault`, is taken away again.
+    fn take_back(&self, id: &str, fault: Fault) -> Failed {
+        let _lock = self.lock(id);
+        let removed =
+            there(self.disk.remove(&self.dir, Path::new(id))).map_err(Fault::at("removing", &self.path.join(id)));
+        match removed.and_then(|_| self.sync_names()) {
+            Ok(()) => fault.into(),
+            Err(_) => Failed::Unknown(fault),
+        }
+    }
+
+    /// Returns when the names that the caller gave or took are on disk, by a sync of ours or of another's.
+    fn sync_names(&self) -> Result<(), Fault> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.written += 1;
+        let mine = names.written;
+        loop {
+            // First, for later syncs say nothing about this one.
+            if names.lost >= mine {
+                let error = io::Error::other("the sync it waited for failed");
+                return Err(Fault::new("syncing", &self.path, error));
+            }
+            if names.durable >= mine {
+                return Ok(());
+            }
+            if names.syncing {
+                names = self.synced.wait(names).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let through = names.written;
+            names.syncing = true;
+            drop(names);
+            let synced = self.disk.sync_dir(&self.dir);
+            names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.syncing = false;
+            self.synced.notify_all();
+            match synced {
+                Ok(()) => names.durable = through,
+                Err(error) => {
+                    names.lost = names.written;
+                    return Err(Fault::new("syncing", &self.path, error));
+                }
+            }
+        }
     }
 
     /// A message, without its recipients and its text.
     pub fn read(&self, id: &str) -> Result<Message, Miss> {
-        let _ = id;
-        Err(Miss::Fault(self.fault()))
+        let opened = self.opened(id, How::Read)?;
+        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let text = opened.text();
+        Ok(Message {
+            id: id.to_owned(),
+            text_bytes: text.end - text.start,
+            recipients: opened.facts.recipients,
+            tally: file::tally(&slots),
+            envelope: opened.facts.envelope,
+        })
     }
 
-    /// At most `limit` recipients and their states, from number `from` on; no more: there are none.
+    /// At most `limit` recipients and their states, from number `from` on; none: there are no more.
     pub fn page(&self, id: &str, from: u32, limit: u32) -> Result<Vec<Row>, Miss> {
-        let _ = (id, from, limit);
-        Err(Miss::Fault(self.fault()))
+        self.opened(id, How::Read)?.rows(from, limit).map_err(|unread| self.miss(id, unread))
     }
 
     /// Its text.
     pub fn text(&self, id: &str) -> Result<Text<D>, Miss> {
-        let _ = id;
-        Err(Miss::Fault(self.fault()))
+        let opened = self.opened(id, How::Read)?;
+        Ok(Text { range: opened.text(), file: opened.file })
     }
 
-    /// Writes down what became of some recipients; it is on disk when this returns. `at_secs`: the time it is.
+    /// How its text begins, our Received field aside: at most `limit` bytes.
+    pub fn beginning(&self, id: &str, limit: usize) -> Result<Vec<u8>, Miss> {
+        let opened = self.opened(id, How::Read)?;
+        let range = opened.text();
+        let mut bytes = vec![0; (range.end - range.start).min(limit as u64) as usize];
+        let read = file::read(&self.disk, &opened.file, &mut bytes, range.start);
+        bytes.truncate(read.map_err(|error| self.miss(id, error.into()))?);
+        Ok(bytes)
+    }
+
+    /// Writes down what became of some recipients; it is on disk when this returns `Ok`, also where it was known. `at_secs`: the
+    /// time it is. Recipients who come to have failed or expired in one call are told of by one bounce.
     pub fn note(&self, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
-        let _ = (id, at_secs, changes);
-        Err(Miss::Fault(self.fault()))
+        let _lock = self.lock(id);
+        let opened = self.opened(id, How::Write)?;
+        self.note_in(&opened, id, at_secs, changes)
     }
 
-    /// Those whom the intent log found to have their messages have become delivered: for start, behind
-    /// [`recover`](super::delivery::recover). Then the intent may be closed.
-    pub fn note_found(&self, at_secs: i64, queued: &[Queued]) -> Result<(), Miss> {
-        let _ = (at_secs, queued);
-        Err(Miss::Fault(self.fault()))
+    fn note_in(&self, opened: &Opened<D>, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
+        let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let slot_of = |slots: &[Slot], number: u32| slots.get((number as usize).wrapping_sub(1)).copied();
+        let mut noted = Noted::default();
+        let fails = |change: &&Change| {
+            let slot = slot_of(&slots, change.number);
+            change.to.stage().is_untold() && slot.is_some_and(|slot| slot.stage.may_become(change.to.stage()))
+        };
+        let first = changes.iter().filter(fails).map(|change| change.number).min().unwrap_or(0);
+        // What is said of many is said once.
+        let mut said: Vec<(State, Vec<(u32, u32)>)> = Vec::new();
+        let (mut known, mut touched) = (false, HashSet::new());
+        for change in changes {
+            let mut to = change.to.clone();
+            if let State::Failed { bounce, .. } | State::Expired { bounce, .. } = &mut to {
+                *bounce = first;
+            }
+            let Some(slot) = slot_of(&slots, change.number) else {
+                noted.refused.push((change.number, None));
+                continue;
+            };
+            if !touched.insert(change.number) || !slot.stage.may_become(to.stage()) {
+                if slot.stage == to.stage() {
+                    known = true;
+                } else {
+                    noted.refused.push((change.number, Some(slot.stage)));
+                }
+                continue;
+            }
+            slots[change.number as usize - 1] = Slot::of(&to);
+            if to.stage() == Stage::Deferred && opened.states.end - opened.states.start >= STATES_BYTES {
+                continue;
+            }
+            let group = match said.iter().position(|(state, _)| *state == to) {
+                Some(at) => at,
+                None => {
+                    said.push((to, Vec::new()));
+                    said.len() - 1
+                }
+            };
+            match said[group].1.last_mut() {
+                Some((_, last)) if *last + 1 == change.number => *last = change.number,
+                _ => said[group].1.push((change.number, change.number)),
+            }
+        }
+        let mut lines = Vec::new();
+        for (state, who) in &said {
+            for who in who.chunks(RUNS_MAX) {
+                lines.extend(state::encode(id, who, at_secs, state));
+            }
+        }
+        if !lines.is_empty() && !ended {
+            lines.insert(0, b'\n');
+        }
+        if !lines.is_empty() || known {
+            self.append(opened, id, &lines).map_err(Miss::Fault)?;
+        }
+        noted.tally = file::tally(&slots);
+        if noted.tally.is_ended() {
+            let mut ended = self.ended();
+            if ended.len() < ENDED_MAX {
+                ended.insert(id.to_owned());
+            }
+        }
+        Ok(noted)
+    }
+
+    /// Puts lines behind the states that are there, and all of them on disk.
+    fn append(&self, opened: &Opened<D>, id: &str, lines: &[u8]) -> Result<(), Fault> {
+        let (disk, path) = (&self.disk, self.path.join(id));
+        let mut at = opened.states.start;
+        let mut piece = Vec::new();
+        while at < opened.states.end {
+            piece.resize((opened.states.end - at).min(PIECE_BYTES as u64) as usize, 0);
+            let read = file::read(disk, &opened.file, &mut piece, at).map_err(Fault::at("reading", &path))?;
+            if read < piece.len() {
+                return Err(Fault::new("reading", &path, io::ErrorKind::UnexpectedEof.into()));
+            }
+            disk.write(&opened.file, &piece, at).map_err(Fault::at("writing", &path))?;
+            at += piece.len() as u64;
+        }
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let (offset, some) = disk.append(&opened.file, rest).map_err(Fault::at("writing", &path))?;
+            if offset != at {
+                let error = io::Error::other("another program writes to it");
+                return Err(Fault::new("writing", &path, error));
+            }
+            at += some as u64;
+            rest = &rest[some..];
+        }
+        disk.sync(&opened.file).map_err(Fault::at("syncing", &path))
+    }
+
+    /// For start, before [`each`](Queue::each) and before anything is served: settles the appends that were open when the last
+    /// server ended, see [`delivery::recover`], and notes who was found to have his message, before their intents are closed. What
+    /// cannot be noted now stays open and is in `waiting`.
+    pub fn recover(&self, intents: &Intents<D>, like: &Place, at_secs: i64) -> Recovered {
+        self.note_recovered(intents, at_secs, delivery::recover(intents, like))
+    }
+
+    /// Whether this recipient may be tried now. If an earlier try left its message in doubt, that is settled first: then it may
+    /// turn out to be delivered, and is noted so. A fault: it is still in doubt, and is not to be tried yet.
+    pub fn settle(
+        &self,
+        intents: &Intents<D>,
+        like: &Place,
+        id: &str,
+        number: u32,
+        at_secs: i64,
+    ) -> Result<bool, Miss> {
+        let queued = queued(id, number);
+        if intents.holds(&queued) {
+            let recovered = self.note_recovered(intents, at_secs, delivery::recover_for(intents, like, &queued));
+            if intents.holds(&queued) {
+                let doubt = match recovered.waiting.into_iter().next() {
+                    Some((_, Refused::Fault(fault) | Refused::Unsafe(fault))) => fault,
+                    Some((path, Refused::Locked | Refused::InUse)) => {
+                        Fault::new("locking", &path, io::ErrorKind::WouldBlock.into())
+                    }
+                    None => Fault::new("settling", &self.path.join(id), io::ErrorKind::WouldBlock.into()),
+                };
+                return Err(Miss::Fault(doubt));
+            }
+        }
+        let opened = self.opened(id, How::Read)?;
+        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        Ok(slots.get((number as usize).wrapping_sub(1)).is_some_and(|slot| slot.stage.is_open()))
+    }
+
+    fn note_recovered(&self, intents: &Intents<D>, at_secs: i64, mut recovered: Recovered) -> Recovered {
+        let found = std::mem::take(&mut recovered.delivered);
+        for (intent, queued) in found {
+            match self.note_found(at_secs, &queued) {
+                Ok(()) => {
+                    intents.close(intent);
+                    recovered.delivered.push((intent, queued));
+                }
+                Err(fault) => recovered.waiting.push((fault.path.clone(), fault.into())),
+            }
+        }
+        recovered
+    }
+
+    /// Those whom the intent log found to have their message have become delivered, on disk; then the intent may be closed. A
+    /// message that has left the queue has nobody waiting.
+    pub fn note_found(&self, at_secs: i64, found: &[Queued]) -> Result<(), Fault> {
+        let mut rest: Vec<&Queued> = found.iter().collect();
+        while let Some(first) = rest.first() {
+            let id = first.id.clone();
+            let (these, others): (Vec<&Queued>, Vec<&Queued>) = rest.into_iter().partition(|queued| queued.id == id);
+            rest = others;
+            let number = |queued: &&Queued| u32::try_from(decimal(queued.recipient.as_bytes())?).ok();
+            let changes: Vec<Change> =
+                these.iter().filter_map(number).map(|number| Change { number, to: State::Delivered }).collect();
+            match self.note(&id, at_secs, &changes) {
+                Ok(_) | Err(Miss::Gone) => {}
+                // The operator has it, and nobody else.
+                Err(Miss::Damaged(_)) => {}
+                Err(Miss::Fault(fault)) => return Err(fault),
+            }
+        }
+        Ok(())
     }
 
     /// The recipients of its origin that this bounce tells of have become bounced, on disk. To be called before the bounce is
-    /// tried for the first time, also after a restart: then nobody is told twice.
+    /// tried for the first time, also after a restart: then nobody is told twice. For what is no bounce, or one whose origin has left
+    /// the queue, it is nothing.
     pub fn told(&self, bounce: &str, at_secs: i64) -> Result<(), Miss> {
-        let _ = (bounce, at_secs);
-        Err(Miss::Fault(self.fault()))
+        let Some((origin, number)) = self.opened(bounce, How::Read)?.facts.envelope.bounce_of else { return Ok(()) };
+        let _lock = self.lock(&origin);
+        let opened = match self.opened(&origin, How::Write) {
+            Ok(opened) => opened,
+            Err(Miss::Gone | Miss::Damaged(_)) => return Ok(()),
+            Err(fault) => return Err(fault),
+        };
+        let (slots, _) = opened.slots().map_err(|error| self.miss(&origin, error.into()))?;
+        let is_told = |slot: &Slot| slot.stage.is_untold() && slot.bounce == number;
+        let told = (1..).zip(&slots).filter(|(_, slot)| is_told(slot));
+        let changes: Vec<Change> = told.map(|(number, _)| Change { number, to: State::Bounced }).collect();
+        self.note_in(&opened, &origin, at_secs, &changes).map(drop)
     }
 
-    /// Takes a message out of the queue whose recipients are all final; says whether they are.
+    /// Takes a message out of the queue if all its recipients are final, and says whether they are.
     pub fn remove(&self, id: &str) -> Result<bool, Miss> {
-        let _ = id;
-        Err(Miss::Fault(self.fault()))
+        let _lock = self.lock(id);
+        let opened = self.opened(id, How::Write)?;
+        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        if !file::tally(&slots).is_ended() {
+            return Ok(false);
+        }
+        if !self.ended().remove(id) {
+            // A power cut may bring the name back, and must bring the states with it.
+            self.append(&opened, id, &[]).map_err(Miss::Fault)?;
+        }
+        let removed = there(self.disk.remove(&self.dir, Path::new(id)));
+        removed.map_err(|error| self.miss(id, error.into()))?;
+        Ok(true)
     }
 
     /// Gives a file a name under which nobody tries it, for the operator to find: that name.
     pub fn set_aside(&self, id: &str) -> Result<PathBuf, Miss> {
-        let _ = id;
-        Err(Miss::Fault(self.fault()))
+        let _lock = self.lock(id);
+        let path = self.path.join(id);
+        if !is_id(id.as_bytes()) {
+            return Err(Miss::Gone);
+        }
+        let mut aside = PathBuf::from(format!("{id}{DAMAGED}"));
+        loop {
+            match self.disk.carry(&self.dir, Path::new(id), &self.dir, &aside) {
+                Ok(()) => break,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    aside = PathBuf::from(format!("{id}{DAMAGED}-{:016x}", self.disk.random()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Miss::Gone),
+                Err(error) => return Err(Miss::Fault(Fault::new("setting aside", &path, error))),
+            }
+        }
+        self.sync_names().map_err(Miss::Fault)?;
+        Ok(self.path.join(aside))
     }
 
-    fn fault(&self) -> Fault {
-        let _ = (&self.disk, &self.dir);
-        Fault::new("opening", &self.path, std::io::ErrorKind::Unsupported.into())
+    fn opened(&self, id: &str, how: How) -> Result<Opened<D>, Miss> {
+        let path = self.path.join(id);
+        if !is_id(id.as_bytes()) {
+            return Err(Miss::Gone);
+        }
+        let damaged = |why: &'static str| self.miss(id, Unread::Damaged(why));
+        let file = match self.disk.open(&self.dir, Path::new(id), how) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Miss::Gone),
+            Err(error) => {
+                // Links, directories and sockets refuse to be opened, each in its own words.
+                return Err(match self.disk.look(&self.dir, Path::new(id)) {
+                    Ok(seen) if !seen.is_file() => damaged("it is not a regular file"),
+                    _ => Miss::Fault(Fault::new("opening", &path, error)),
+                });
+            }
+        };
+        let seen = self.disk.stat(&file).map_err(|error| self.miss(id, error.into()))?;
+        if !seen.is_file() {
+            return Err(damaged("it is not a regular file"));
+        }
+        if seen.uid != self.disk.uid() {
+            return Err(damaged("it belongs to another user"));
+        }
+        Opened::new(&self.disk, file, id, seen.size).map_err(|unread| self.miss(id, unread))
+    }
+
+    fn miss(&self, id: &str, unread: Unread) -> Miss {
+        let path = self.path.join(id);
+        match unread {
+            Unread::Damaged(why) => {
+                Miss::Damaged(Fault::new("reading", &path, io::Error::new(io::ErrorKind::InvalidData, why)))
+            }
+            Unread::Error(error) => Miss::Fault(Fault::new("reading", &path, error)),
+        }
+    }
+
+    fn lock(&self, id: &str) -> MutexGuard<'_, ()> {
+        let lock = &self.locks[(xxh3_64(id.as_bytes()) % LOCKS as u64) as usize];
+        lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | failed    | it never can be delivered; its sender is not told yet         | bounced                                        |
 //! | expired   | it waited too long; its sender is not told yet                | bounced                                        |
 //! | delivered | it is where it belongs, on disk                               |                                                |
-//! | bounced   | its sender has been told: the bounce is in the queue, or more | waiting nothing                                |
+//! | bounced   | its sender has been told: the bounce is in the queue          |                                                |
 //! | dropped   | it cannot be delivered, and nobody wants to hear of it        |                                                |
 //! | deleted   | by the operator; nobody is told                               |                                                |
 //!

@@ -8,8 +8,9 @@ mod expiry;
 mod hostile;
 mod layout;
 mod locking;
+mod queue;
 mod repair;
-mod sim;
+pub(super) mod sim;
 mod status;
 mod world;
 

@@ -17,6 +17,9 @@ const SECTOR: usize = 512;
 /// Another program, asked before every call whether it wants to do something now.
 pub type Actor = Box<dyn FnMut(&mut World, &str) + Send>;
 
+/// Passed before every call, by its name, with the disk left to others: may wait for them.
+pub type Gate = Arc<dyn Fn(&str) + Send + Sync>;
+
 #[derive(Clone, Default)]
 pub struct SimFile {
     pub data: Vec<u8>,
@@ -126,6 +129,7 @@ pub struct World {
     /// Writes and cuts done.
     pub writes: u64,
     pub actor: Option<Actor>,
+    pub gate: Option<Gate>,
     pub trace: Vec<String>,
 }
 
@@ -366,6 +370,7 @@ impl SimDisk {
             syncs: 0,
             writes: 0,
             actor: None,
+            gate: None,
             trace: Vec::new(),
         };
         for dir in dirs {
@@ -388,6 +393,10 @@ impl SimDisk {
 
     /// One call: lets the others act, stops, fails, or goes ahead.
     fn call(&self, what: &str) -> io::Result<MutexGuard<'_, World>> {
+        let gate = self.world().gate.clone();
+        if let Some(gate) = gate {
+            gate(what);
+        }
         let mut world = self.world();
         if world.stopped || self.epoch != world.epoch {
             return Err(io::Error::other("this process has ended"));
@@ -653,9 +662,11 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn names(&self, dir: &SimDirHandle) -> io::Result<Vec<OsString>> {
-        let world = self.call("names")?;
-        Ok(world.dirs[&dir.0].names.keys().cloned().collect())
+    fn names(&self, dir: &SimDirHandle, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
+        let names: Vec<OsString> = self.call("names")?.dirs[&dir.0].names.keys().cloned().collect();
+        // The first that is wanted no more ends it.
+        let _ = names.into_iter().all(each);
+        Ok(())
     }
 
     fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {

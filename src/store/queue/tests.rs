@@ -1,0 +1,636 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::smtp::params::{Notify, Ret};
+use crate::store::tests::sim::SimDisk;
+
+const NOW: i64 = 1_767_610_800;
+
+fn envelope() -> Envelope {
+    Envelope {
+        sender: "ann b@example.org".to_owned(),
+        received_secs: NOW,
+        came: "ESMTPSA from mx.example.org [192.0.2.1]".to_owned(),
+        received: b"Received: from mx\n\tby host with ESMTPS id 7K2F; Mon, 5 Jan 2026 11:00:00 +0000\n".to_vec(),
+        ..Envelope::default()
+    }
+}
+
+fn recipient(address: &str) -> Recipient {
+    Recipient { kind: Kind::Local, address: address.to_owned(), with: Vec::new(), notify: None, orcpt: None }
+}
+
+fn recipients(count: usize) -> Vec<Recipient> {
+    (1..=count).map(|k| recipient(&format!("u{k}@example.com"))).collect()
+}
+
+fn deferred(next_secs: i64) -> State {
+    State::Deferred { next_secs, tries: 1, why: "4.2.0 mailbox is locked".to_owned() }
+}
+
+fn change(number: u32, to: State) -> Change {
+    Change { number, to }
+}
+
+fn sim(seed: u64) -> (SimDisk, Queue<SimDisk>) {
+    let disk = SimDisk::new(seed, &["/work"]);
+    let queue = Queue::open_on(&disk, Path::new("/work")).unwrap();
+    (disk, queue)
+}
+
+fn again(disk: &SimDisk) -> Queue<SimDisk> {
+    Queue::open_on(&disk.again(), Path::new("/work")).unwrap()
+}
+
+fn make(queue: &Queue<SimDisk>, id: &str, count: usize) {
+    queue.create(id, &envelope(), &recipients(count), &Body::Memory(b"Subject: tea\n\nAt five.\n")).unwrap();
+}
+
+fn file(id: &str) -> PathBuf {
+    Path::new("/work/queue").join(id)
+}
+
+/// All that is found at start, in short.
+fn found(queue: &Queue<impl Disk>) -> BTreeMap<String, Option<Message>> {
+    let mut seen = BTreeMap::new();
+    let mut each = |found: Found| {
+        let (name, message) = match found {
+            Found::Message(message) => (message.id.clone(), Some(*message)),
+            Found::SetAside(path, _) => (format!("set aside {}", path.display()), None),
+            Found::Aside(path) => (format!("aside {}", path.display()), None),
+            Found::Unread(id, fault) => (format!("unread {id}: {fault}"), None),
+            Found::Strange(path) => (format!("strange {}", path.display()), None),
+        };
+        seen.insert(name, message);
+    };
+    queue.each(&mut each).unwrap();
+    seen
+}
+
+fn stage(queue: &Queue<impl Disk>, id: &str, number: u32) -> Stage {
+    queue.page(id, number, 1).unwrap()[0].state.stage()
+}
+
+#[test]
+fn a_message_is_one_readable_file_and_comes_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(folder.path()).unwrap();
+    let notify = Some(Notify { success: false, failure: true, delay: true });
+    let envelope = Envelope {
+        ret: Some(Ret::Headers),
+        envid: Some("QQ+31".to_owned()),
+        eight_bit: true,
+        utf8: true,
+        bounce_of: Some(("3F00D4U".to_owned(), 2)),
+        ..envelope()
+    };
+    let to = [
+        Recipient { notify, orcpt: Some("rfc822;bob@example.com".to_owned()), ..recipient("bob@example.com") },
+        Recipient {
+            kind: Kind::Program,
+            with: ["kim", "/usr/bin/a b", ""].map(str::to_owned).to_vec(),
+            notify: Some(Notify::default()),
+            ..recipient("\"k\n\u{fc}m%\"@example.com")
+        },
+    ];
+    assert_eq!(queue.create("7K2F", &envelope, &to, &Body::Memory(b"Subject: tea\n\nAt five.")).unwrap(), Made::New);
+    let why = "4.2.0 mailbox is locked\n".to_owned();
+    queue.note("7K2F", NOW + 12, &[change(1, State::Deferred { next_secs: NOW + 22, tries: 1, why })]).unwrap();
+    let path = folder.path().join("queue/7K2F");
+    let text = fs::read_to_string(&path).unwrap();
+    let (shown, sum) = text.rsplit_once(" sum=").unwrap();
+    assert_eq!(
+        shown,
+        "DMail-Queue: 1\nId: 7K2F\nAt: 1767610800 Mon Jan  5 11:00:00 2026\nSender: ann%20b@example.org\n\
+         Came: ESMTPSA%20from%20mx.example.org%20[192.0.2.1]\nRet: headers\nEnvid: QQ+31\nBody: 8bit\nUtf8: yes\n\
+         Bounce-Of: 3F00D4U 2\nReceived-Bytes: 79\nText-Bytes: 22\nRecipients: 2\n\
+         To: 1 local bob@example.com notify=failure,delay orcpt=rfc822;bob@example.com\n\
+         To: 2 program \"k%0A\u{fc}m%25\"@example.com notify=never with=kim with=/usr/bin/a%20b with=\n\n\
+         Received: from mx\n\tby host with ESMTPS id 7K2F; Mon, 5 Jan 2026 11:00:00 +0000\n\
+         Subject: tea\n\nAt five.\nStates of 7K2F:\n\
+         State: 1 deferred at=1767610812 next=1767610822 tries=1 why=4.2.0%20mailbox%20is%20locked%0A"
+    );
+    assert_eq!(sum.len(), 17);
+    let message = queue.read("7K2F").unwrap();
+    assert_eq!((message.envelope, message.text_bytes, message.recipients), (envelope, 22, 2));
+    assert_eq!(message.tally.at(Stage::Deferred) + message.tally.at(Stage::Waiting), 2);
+    assert_eq!(message.tally.next_secs, Some(0));
+    let rows = queue.page("7K2F", 1, 10).unwrap();
+    assert_eq!(rows.iter().map(|row| row.recipient.clone()).collect::<Vec<_>>(), to);
+    assert_eq!((rows[0].state.why(), &rows[1].state), ("4.2.0 mailbox is locked\n", &State::Waiting));
+    assert_eq!(queue.beginning("7K2F", 100).unwrap(), b"Subject: tea\n\nAt five.");
+    assert_eq!(queue.beginning("7K2F", 7).unwrap(), b"Subject");
+    let text = queue.text("7K2F").unwrap();
+    assert_eq!(queue.create("7K2G", &Envelope::default(), &to, &text.body()).unwrap(), Made::New);
+    assert_eq!(queue.beginning("7K2G", 100).unwrap(), b"Subject: tea\n\nAt five.");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+}
+
+/// The page's table.
+const TABLE: [(Stage, &[Stage]); 9] = {
+    use Stage::*;
+    [
+        (Waiting, &[Deferred, Held, Delivered, Failed, Expired, Dropped, Deleted]),
+        (Deferred, &[Waiting, Deferred, Held, Delivered, Failed, Expired, Dropped, Deleted]),
+        (Held, &[Waiting, Delivered, Deleted]),
+        (Failed, &[Bounced]),
+        (Expired, &[Bounced]),
+        (Delivered, &[]),
+        (Bounced, &[]),
+        (Dropped, &[]),
+        (Deleted, &[]),
+    ]
+};
+
+fn state_of(stage: Stage) -> State {
+    let why = "because".to_owned();
+    match stage {
+        Stage::Waiting => State::Waiting,
+        Stage::Deferred => deferred(NOW + 60),
+        Stage::Held => State::Held { why },
+        Stage::Failed => State::Failed { why, bounce: 1 },
+        Stage::Expired => State::Expired { why, bounce: 1 },
+        Stage::Delivered => State::Delivered,
+        Stage::Bounced => State::Bounced,
+        Stage::Dropped => State::Dropped { why },
+        Stage::Deleted => State::Deleted,
+    }
+}
+
+/// A way from waiting to there.
+fn way(stage: Stage) -> Vec<Stage> {
+    match stage {
+        Stage::Waiting => vec![Stage::Deferred, Stage::Waiting],
+        Stage::Bounced => vec![Stage::Failed, Stage::Bounced],
+        other => vec![other],
+    }
+}
+
+#[test]
+fn a_recipient_becomes_what_the_table_says_and_nothing_else() {
+    let page = include_str!("state.rs");
+    for (from, nexts) in TABLE {
+        let row = page.lines().find(|line| line.starts_with(&format!("//! | {:<9} |", from.word()))).unwrap();
+        let words: Vec<&str> = row.split('|').nth(3).unwrap().split_whitespace().collect();
+        assert_eq!(words, nexts.iter().map(|next| next.word()).collect::<Vec<_>>(), "the page's row of {from:?}");
+        assert_eq!(from.is_final(), nexts.is_empty());
+        for to in Stage::ALL {
+            assert_eq!(from.may_become(to), nexts.contains(&to), "{from:?} to {to:?}");
+            let (disk, queue) = sim(1);
+            make(&queue, "A1", 1);
+            for step in way(from) {
+                assert_eq!(queue.note("A1", NOW, &[change(1, state_of(step))]).unwrap().refused, [], "{step:?}");
+            }
+            let before = disk.world().bytes(&file("A1"));
+            let noted = queue.note("A1", NOW, &[change(1, state_of(to))]).unwrap();
+            let is_known = from == to;
+            let is_taken = nexts.contains(&to);
+            assert_eq!(noted.refused.is_empty(), is_taken || is_known, "{from:?} to {to:?}");
+            assert_eq!(disk.world().bytes(&file("A1")) == before, !is_taken, "{from:?} to {to:?}");
+            let stands = if is_taken { to } else { from };
+            assert_eq!(stage(&queue, "A1", 1), stands);
+            assert_eq!((noted.tally.at(stands), noted.tally.is_ended()), (1, stands.is_final()));
+            assert_eq!(queue.read("A1").unwrap().tally, noted.tally);
+        }
+    }
+}
+
+#[test]
+fn changes_of_many_recipients_are_one_sync_and_few_lines() {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 1000);
+    let syncs = disk.world().syncs;
+    let size = disk.world().bytes(&file("A1")).len();
+    let all: Vec<Change> = (1..=1000).map(|k| change(k, deferred(NOW + i64::from(k % 2)))).collect();
+    let noted = queue.note("A1", NOW, &all).unwrap();
+    assert_eq!(disk.world().syncs, syncs + 1);
+    assert_eq!((noted.tally.at(Stage::Deferred), noted.tally.next_secs), (1000, Some(NOW)));
+    let lines = String::from_utf8(disk.world().bytes(&file("A1"))[size..].to_vec()).unwrap();
+    assert_eq!(lines.lines().count(), 2);
+    let all: Vec<Change> = (1..=1000).map(|k| change(k, deferred(NOW + 9))).collect();
+    queue.note("A1", NOW, &all).unwrap();
+    let text = String::from_utf8(disk.world().bytes(&file("A1"))).unwrap();
+    assert!(text.lines().last().unwrap().starts_with("State: 1-1000 deferred at="), "{text}");
+    let mut rows = Vec::new();
+    while let page = queue.page("A1", rows.len() as u32 + 1, 300).unwrap()
+        && !page.is_empty()
+    {
+        rows.extend(page);
+    }
+    assert_eq!(rows.len(), 1000);
+    for (k, row) in (1..).zip(&rows) {
+        assert_eq!((row.number, &row.state), (k, &deferred(NOW + 9)));
+        assert_eq!(row.recipient.address, format!("u{k}@example.com"));
+    }
+    // Every other one fails: no line is longer than a line may be.
+    let all: Vec<Change> = (1..=1000).step_by(2).chain([1, 7, 1001, 0]).map(|k| change(k, State::Delivered)).collect();
+    let noted = queue.note("A1", NOW, &all).unwrap();
+    assert_eq!(noted.refused, [(1001, None), (0, None)]);
+    assert_eq!((noted.tally.at(Stage::Delivered), queue.read("A1").unwrap().tally), (500, noted.tally));
+}
+
+#[test]
+fn deferrals_are_not_written_for_ever() {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 2);
+    let why = "%".repeat(WHY_BYTES + 100);
+    let (mut size, mut k) = (0, 0);
+    while size < STATES_BYTES as usize + 2000 && k < 800 {
+        k += 1;
+        let to = State::Deferred { next_secs: NOW + k, tries: 1, why: why.clone() };
+        let noted = queue.note("A1", NOW, &[change(1, to)]).unwrap();
+        assert_eq!(noted.tally.at(Stage::Deferred), 1, "who calls hears of it all the same");
+        size = disk.world().bytes(&file("A1")).len();
+    }
+    assert_eq!(k, 800, "its states are {size} bytes long");
+    let kept = queue.page("A1", 1, 1).unwrap().remove(0).state;
+    assert_eq!(kept.why().len(), WHY_BYTES);
+    queue.note("A1", NOW, &[change(1, State::Delivered), change(2, State::Held { why })]).unwrap();
+    assert_eq!((stage(&queue, "A1", 1), stage(&queue, "A1", 2)), (Stage::Delivered, Stage::Held));
+}
+
+#[test]
+fn those_who_fail_together_have_one_bounce_and_it_is_told_of_once() {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 6);
+    let failed = |bounce| State::Failed { why: "5.1.1 no such user".to_owned(), bounce };
+    let expired = |bounce| State::Expired { why: "4.2.0 locked".to_owned(), bounce };
+    let noted = queue.note("A1", NOW, &[change(5, failed(99)), change(3, expired(0)), change(4, State::Delivered)]);
+    assert_eq!(noted.unwrap().tally.untold(), 2);
+    // One who had failed before does not lend his number to another bounce.
+    queue.note("A1", NOW, &[change(3, failed(0)), change(6, failed(0)), change(5, failed(0))]).unwrap();
+    let states: Vec<State> = queue.page("A1", 1, 9).unwrap().into_iter().map(|row| row.state).collect();
+    assert_eq!(states[2..], [expired(3), State::Delivered, failed(3), failed(6)]);
+    let bounce = Envelope { bounce_of: Some(("A1".to_owned(), 3)), ..Envelope::default() };
+    for made in [Made::New, Made::Already] {
+        let text = if made == Made::New { &b"one"[..] } else { b"two" };
+        assert_eq!(queue.create("A1b3", &bounce, &recipients(1), &Body::Memory(text)).unwrap(), made);
+    }
+    assert_eq!(queue.beginning("A1b3", 9).unwrap(), b"one");
+    assert!(!disk.world().names(Path::new("/work/queue")).contains(&"A1b3.new".to_owned()));
+    for _ in 0..2 {
+        queue.told("A1b3", NOW).unwrap();
+        let stages: Vec<Stage> = queue.page("A1", 3, 9).unwrap().iter().map(|row| row.state.stage()).collect();
+        assert_eq!(stages, [Stage::Bounced, Stage::Delivered, Stage::Bounced, Stage::Failed]);
+    }
+    queue.told("A1", NOW).unwrap();
+    disk.world().take_away(&file("A1"));
+    queue.told("A1b3", NOW).unwrap();
+    assert!(matches!(queue.told("A1b6", NOW), Err(Miss::Gone)));
+}
+
+#[test]
+fn a_message_leaves_when_all_its_recipients_are_final_and_not_before() {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 2);
+    queue.note("A1", NOW, &[change(1, State::Delivered)]).unwrap();
+    assert!(!queue.remove("A1").unwrap());
+    queue.note("A1", NOW, &[change(2, State::Deleted)]).unwrap();
+    let syncs = disk.world().syncs;
+    assert!(queue.remove("A1").unwrap());
+    assert_eq!(disk.world().syncs, syncs, "what it came to was on disk already");
+    assert!(matches!(queue.remove("A1"), Err(Miss::Gone)));
+    assert!(matches!(queue.note("A1", NOW, &[]), Err(Miss::Gone)));
+    assert!(disk.world().names(Path::new("/work/queue")).is_empty());
+    let gone = [queued("A1", 1), queued("../A1", 1)];
+    queue.note_found(NOW, &gone).unwrap();
+}
+
+#[test]
+fn what_cannot_be_a_message_is_refused_and_leaves_nothing() {
+    let (disk, queue) = sim(1);
+    let body = Body::Memory(b"x");
+    let long = recipient(&"x".repeat(LINE_BYTES));
+    let fat = Envelope { received: vec![b'x'; RECEIVED_BYTES + 1], ..envelope() };
+    let short = {
+        disk.world().put(Path::new("/work/body"), b"0123456789", true);
+        let dir = disk.open_dir(Path::new("/work")).unwrap();
+        disk.open(&dir, Path::new("body"), How::Read).unwrap()
+    };
+    for (id, envelope, recipients, body) in [
+        ("", envelope(), recipients(1), &body),
+        ("a/b", envelope(), recipients(1), &body),
+        ("A1", envelope(), Vec::new(), &body),
+        ("A1", envelope(), recipients(RECIPIENTS_MAX as usize + 1), &body),
+        ("A1", envelope(), vec![long], &body),
+        ("A1", fat, recipients(1), &body),
+        ("A1", envelope(), recipients(1), &Body::File(&short, 3..11)),
+    ] {
+        let failed = queue.create(id, &envelope, &recipients, body);
+        assert!(matches!(failed, Err(Failed::Refused(_))), "{failed:?}");
+        assert!(disk.world().names(Path::new("/work/queue")).is_empty());
+    }
+    queue.create("A1", &envelope(), &recipients(1), &Body::File(&short, 3..7)).unwrap();
+    assert_eq!(queue.beginning("A1", 9).unwrap(), b"3456");
+}
+
+#[test]
+fn makers_that_come_while_the_directory_is_synced_share_the_next_sync() {
+    const MAKERS: u64 = 6;
+    let (disk, queue) = sim(1);
+    let queue = Arc::new(queue);
+    let syncs = Arc::new(AtomicU64::new(0));
+    let (seen, waits) = (Arc::clone(&syncs), Arc::clone(&queue));
+    disk.world().gate = Some(Arc::new(move |what: &str| {
+        if what == "sync_dir" && seen.fetch_add(1, Ordering::SeqCst) == 0 {
+            // The first sync lasts until all others wait for one.
+            while waits.names.lock().unwrap().written < MAKERS {
+                std::thread::yield_now();
+            }
+        }
+    }));
+    std::thread::scope(|scope| {
+        for k in 0..MAKERS {
+            let queue = &queue;
+            scope.spawn(move || make(queue, &format!("A{k}"), 1));
+        }
+    });
+    disk.world().gate = None;
+    assert_eq!(syncs.load(Ordering::SeqCst), 2);
+    disk.world().cut_power();
+    assert_eq!(found(&again(&disk)).len() as u64, MAKERS);
+}
+
+#[test]
+fn a_failed_sync_of_the_directory_refuses_all_who_waited_for_it_and_none_of_them_appears() {
+    for seed in 1..20 {
+        let (disk, queue) = sim(seed);
+        let calls = {
+            let (disk, queue) = sim(seed);
+            make(&queue, "A1", 1);
+            disk.world().calls
+        };
+        disk.world().fail_at = Some((calls, io::ErrorKind::Other));
+        let failed = queue.create("A1", &envelope(), &recipients(1), &Body::Memory(b"x"));
+        assert!(matches!(failed, Err(Failed::Refused(_))), "{failed:?}");
+        disk.world().cut_power();
+        assert!(found(&again(&disk)).is_empty());
+    }
+}
+
+#[test]
+fn it_is_not_known_what_appears_when_a_name_can_neither_be_synced_nor_taken_away_for_good() {
+    let mut appeared = 0;
+    for seed in 1..30 {
+        let (disk, queue) = sim(seed);
+        disk.world().actor = Some(Box::new(|world, what| {
+            if what == "sync_dir" {
+                world.fail_at = Some((world.calls + 1, io::ErrorKind::Other));
+            }
+        }));
+        let failed = queue.create("A1", &envelope(), &recipients(1), &Body::Memory(b"x"));
+        assert!(matches!(failed, Err(Failed::Unknown(_))), "{failed:?}");
+        disk.world().cut_power();
+        appeared += found(&again(&disk)).len();
+    }
+    assert!(appeared > 0, "the answer is no idle one");
+}
+
+#[test]
+fn a_last_line_cut_anywhere_or_gone_to_nuls_says_nothing_and_the_next_one_counts() {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 3);
+    queue.note("A1", NOW, &[change(1, deferred(NOW + 60))]).unwrap();
+    let whole = disk.world().bytes(&file("A1"));
+    queue.note("A1", NOW, &[change(1, State::Delivered), change(2, State::Deleted)]).unwrap();
+    let all = disk.world().bytes(&file("A1"));
+    for size in whole.len()..all.len() {
+        for filler in [None, Some(0), Some(b'\n'), Some(b'9')] {
+            let mut bytes = all[..size].to_vec();
+            bytes.extend(std::iter::repeat_n(filler, all.len() - size).flatten());
+            disk.world().put(&file("A1"), &bytes, false);
+            let first = all[whole.len()..].iter().position(|&byte| byte == b'\n').unwrap() + 1;
+            let is_ended = size >= whole.len() + first;
+            let told = is_ended || size + 1 == whole.len() + first && matches!(filler, None | Some(b'\n'));
+            let stands = if told { Stage::Delivered } else { Stage::Deferred };
+            assert_eq!(stage(&queue, "A1", 1), stands, "{size} {filler:?}");
+            queue.note("A1", NOW, &[change(3, State::Delivered)]).unwrap();
+            assert_eq!(
+                (stage(&queue, "A1", 1), stage(&queue, "A1", 3)),
+                (stands, Stage::Delivered),
+                "{size} {filler:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_state_whose_sync_failed_is_on_disk_when_it_was_noted_again() {
+    for kind in [State::Delivered, deferred(NOW + 60)] {
+        for seed in 1..20 {
+            for is_killed in [false, true] {
+                let (disk, queue) = sim(seed);
+                make(&queue, "A1", 2);
+                let sync = disk.world().calls + {
+                    let (disk, queue) = sim(seed);
+                    make(&queue, "A1", 2);
+                    let before = disk.world().calls;
+                    queue.note("A1", NOW, &[change(1, kind.clone())]).unwrap();
+                    assert_eq!(disk.world().trace.last().unwrap(), "sync");
+                    disk.world().calls - before
+                };
+                disk.world().fail_at = Some((sync, io::ErrorKind::Other));
+                assert!(matches!(queue.note("A1", NOW, &[change(1, kind.clone())]), Err(Miss::Fault(_))));
+                let queue = if is_killed {
+                    disk.world().kill();
+                    again(&disk)
+                } else {
+                    queue
+                };
+                // It is seen, and is not on disk: nothing may count on it before it was written once more.
+                assert_eq!(stage(&queue, "A1", 1), kind.stage());
+                queue.note("A1", NOW, &[change(1, kind.clone()), change(2, State::Deleted)]).unwrap();
+                disk.world().cut_power();
+                let queue = again(&disk);
+                assert_eq!(stage(&queue, "A1", 1), kind.stage(), "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_was_done_with_does_not_come_back_to_be_tried() {
+    let mut back = 0;
+    for seed in 1..30 {
+        let (disk, queue) = sim(seed);
+        make(&queue, "A1", 1);
+        let calls = disk.world().calls;
+        drop(queue.note("A1", NOW, &[change(1, State::Delivered)]));
+        let sync = disk.world().calls;
+        assert!(sync > calls);
+        let (disk, queue) = sim(seed);
+        make(&queue, "A1", 1);
+        disk.world().fail_at = Some((sync, io::ErrorKind::Other));
+        queue.note("A1", NOW, &[change(1, State::Delivered)]).unwrap_err();
+        disk.world().kill();
+        // The start finds it done with, and takes it away; and then the power goes.
+        assert!(found(&again(&disk)).is_empty());
+        disk.world().cut_power();
+        back += usize::from(!disk.world().names(Path::new("/work/queue")).is_empty());
+        assert!(found(&again(&disk)).is_empty());
+    }
+    assert!(back > 0, "in none of these its name came back");
+}
+
+#[test]
+fn what_is_no_message_is_reported_and_never_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(folder.path()).unwrap();
+    let dir = folder.path().join("queue");
+    let body = Body::Memory(b"Subject: tea\n\nAt five.\n");
+    for id in ["A1", "B1", "C1"] {
+        queue.create(id, &envelope(), &recipients(2), &body).unwrap();
+    }
+    fs::write(folder.path().join("target"), "not yours").unwrap();
+    std::os::unix::fs::symlink(folder.path().join("target"), dir.join("D1")).unwrap();
+    fs::create_dir(dir.join("E1")).unwrap();
+    fs::write(dir.join("F1"), "").unwrap();
+    fs::write(dir.join("G1.new"), "half").unwrap();
+    fs::write(dir.join("notes.txt"), "of the operator").unwrap();
+    let bytes = fs::read(dir.join("B1")).unwrap();
+    fs::write(dir.join("B1"), &bytes[..bytes.len() - 1]).unwrap();
+    fs::write(dir.join("B1.damaged"), "of another day").unwrap();
+    for id in ["D1", "E1", "F1"] {
+        assert!(matches!(queue.note(id, NOW, &[]), Err(Miss::Damaged(_))), "{id}");
+    }
+    let seen = found(&queue);
+    let names: Vec<&str> =
+        seen.keys().map(|name| name.rsplit_once('/').map_or(name.as_str(), |(_, name)| name)).collect();
+    assert_eq!(names[..2], ["A1", "C1"]);
+    let count = |what: &str| seen.keys().filter(|name| name.starts_with(what)).count();
+    assert_eq!((count("set aside "), count("strange "), count("unread ")), (4, 1, 0), "{names:?}");
+    assert_eq!(fs::read_to_string(folder.path().join("target")).unwrap(), "not yours");
+    assert_eq!(fs::read_to_string(dir.join("B1.damaged")).unwrap(), "of another day");
+    assert!(!dir.join("G1.new").exists() && dir.join("E1.damaged").is_dir());
+    let seen = found(&queue);
+    let count = |what: &str| seen.keys().filter(|name| name.starts_with(what)).count();
+    assert_eq!((count("set aside "), count("aside "), count("strange ")), (0, 5, 1), "it is told at each start");
+}
+
+#[test]
+fn a_directory_or_a_file_of_others_is_not_used() {
+    let disk = SimDisk::new(1, &["/work", "/work/queue"]);
+    disk.world().set_mode(Path::new("/work/queue"), 0o777);
+    assert!(matches!(Queue::open_on(&disk, Path::new("/work")), Err(Refused::Unsafe(_))));
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 1);
+    disk.world().file(&file("A1")).unwrap().uid = 1000;
+    assert!(matches!(queue.read("A1"), Err(Miss::Damaged(_))));
+}
+
+/// A file that a hand may have changed.
+fn whole() -> Vec<u8> {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 3);
+    queue.note("A1", NOW, &[change(1, deferred(NOW + 60)), change(3, State::Delivered)]).unwrap();
+    disk.world().bytes(&file("A1"))
+}
+
+/// Everything that can be asked of a file: answers, no panic.
+fn ask_all(disk: &SimDisk) {
+    let queue = again(disk);
+    let read = queue.read("A1");
+    let page = queue.page("A1", 1, 10);
+    assert_eq!(read.is_ok(), page.is_ok(), "{read:?} {page:?}");
+    drop(queue.text("A1"));
+    drop(queue.beginning("A1", 100));
+    drop(queue.told("A1", NOW));
+    let noted = queue.note("A1", NOW, &[change(2, State::Delivered), change(u32::MAX, State::Waiting)]);
+    assert_eq!(noted.is_ok(), read.is_ok(), "{noted:?}");
+    if let Ok(message) = read {
+        assert!(stage(&queue, "A1", 2).is_final() || message.recipients < 2);
+    }
+    drop(found(&queue));
+}
+
+#[test]
+fn a_file_cut_anywhere_is_damaged_or_says_less() {
+    let whole = whole();
+    let states = memchr::memmem::find(&whole, b"States of A1:\n").unwrap() + 14;
+    for size in 0..whole.len() {
+        let (disk, queue) = sim(1);
+        disk.world().put(&file("A1"), &whole[..size], true);
+        assert_eq!(queue.read("A1").is_ok(), size >= states, "cut to {size}");
+        ask_all(&disk);
+    }
+}
+
+#[test]
+fn every_line_of_the_envelope_that_is_wrong_twice_or_missing_makes_it_a_damaged_one() {
+    let text = String::from_utf8(whole()).unwrap();
+    let (head, rest) = text.split_once("\n\n").unwrap();
+    let lines: Vec<&str> = head.lines().collect();
+    let is_read = |lines: &[&str]| {
+        let (disk, queue) = sim(1);
+        disk.world().put(&file("A1"), format!("{}\n\n{rest}", lines.join("\n")).as_bytes(), true);
+        ask_all(&disk);
+        queue.read("A1").is_ok()
+    };
+    assert!(is_read(&lines));
+    for (at, line) in lines.iter().enumerate() {
+        let without = [&lines[..at], &lines[at + 1..]].concat();
+        let twice = [&lines[..=at], &lines[at..]].concat();
+        let name = line.split_once(": ").unwrap().0;
+        let empty = format!("{name}:");
+        let strange = format!("{name}: \u{e9} x%zz");
+        let with = |line: &str| is_read(&[&lines[..at], &[line], &lines[at + 1..]].concat());
+        // Only where it says how it came, and from whom, any word will do.
+        assert!(!is_read(&without) && !is_read(&twice) && !with(&empty), "{line}");
+        assert!(!with(&strange) || matches!(name, "Came" | "Sender"), "{line}");
+    }
+    // What a later version says is passed over.
+    assert!(is_read(&[&lines[..2], &["Later: x"], &lines[2..]].concat()));
+    assert!(!is_read(&[&["Later: x"], &lines[..]].concat()));
+}
+
+proptest! {
+    #[test]
+    fn a_state_is_written_and_read_again(
+        which in 0..Stage::ALL.len(),
+        why in "\\PC{0,40}",
+        next_secs in 0..i64::MAX,
+        tries: u32,
+        bounce: u32,
+        who in proptest::collection::vec((1..70_000u32, 1..70_000u32), 1..5),
+        flip in 0..400usize,
+    ) {
+        let state = match state_of(Stage::ALL[which]) {
+            State::Deferred { .. } => State::Deferred { next_secs, tries, why },
+            State::Held { .. } => State::Held { why },
+            State::Failed { .. } => State::Failed { why, bounce },
+            State::Expired { .. } => State::Expired { why, bounce },
+            State::Dropped { .. } => State::Dropped { why },
+            other => other,
+        };
+        let line = state::encode("A1", &who, NOW, &state);
+        let bare = line.strip_suffix(b"\n").unwrap();
+        prop_assert!(!bare.contains(&b'\n'));
+        let said = state::decode("A1", bare).unwrap();
+        prop_assert_eq!((said.who, said.state), (who, state));
+        prop_assert!(state::decode("A2", bare).is_none(), "another message's");
+        let mut other = bare.to_vec();
+        let at = flip % other.len();
+        other[at] ^= 1;
+        prop_assert!(state::decode("A1", &other).is_none());
+    }
+
+    #[test]
+    fn a_file_edited_by_hand_is_answered(edits in proptest::collection::vec((0..2000usize, 0..40usize, ".{0,30}|\0{1,9}|[\n ]{1,3}|[0-9]{1,20}"), 1..5)) {
+        let mut bytes = whole();
+        for (at, gone, new) in edits {
+            let from = at % bytes.len();
+            let to = bytes.len().min(from + gone);
+            bytes.splice(from..to, new.into_bytes());
+        }
+        let disk = SimDisk::new(1, &["/work", "/work/queue"]);
+        disk.world().put(&file("A1"), &bytes, true);
+        ask_all(&disk);
+    }
+}
