@@ -128,3 +128,18 @@ def full(bench):
         pop.quit()
         check(os.path.getsize(site.drop()) > 15_000, "the bytes of what was deleted are there still")
         same(rcpt(smtp, "ann@example.test", size=5000), GOOD, "what was deleted does not count")
+
+
+@test("addresses: a list gives each of its members one copy, and one who is nobody keeps it from no other")
+def several(bench):
+    aliases = bench.write("aliases", "all: ann, bob, team, ghost\nteam: bob, ann@example.test\nvoid: /dev/null\n")
+    site = served(bench, alias_file=aliases, forward_cc="cc@example.test ann@example.test")
+    send(site, "all@example.test", "to all")
+    for user in ("ann", "bob"):
+        wait_for(user, lambda: subjects(site, user) == ["to all"])
+    send(site, "void@example.test", "to nobody")
+    with client(site) as smtp:
+        same(rcpt(smtp, "ghost@example.test"), NOBODY, "nobody alone")
+    send(site, "ann@example.test", "the last")
+    wait_for("ann", lambda: subjects(site, "ann") == ["to all", "the last"])
+    same(subjects(site, "bob"), ["to all"], "bob's mail")
