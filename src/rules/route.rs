@@ -420,7 +420,7 @@ impl<A: Clone> Route<A> {
             if !self.lead(&item, targets, None, domains) {
                 return None;
             }
-        } else if key.local.as_ref() == "postmaster" && self.to_sysadmin(&item, &key, table, domains) {
+        } else if key.local.as_ref() == "postmaster" && self.lead_to_sysadmin(&item, &key, table, domains) {
             return None;
         }
         self.ask(item, table, domains)
@@ -468,7 +468,7 @@ impl<A: Clone> Route<A> {
                 return;
             }
             let reserved = matches!(&*key.local, "abuse" | "postmaster");
-            if reserved && self.to_sysadmin(&item, &key, table, domains) {
+            if reserved && self.lead_to_sysadmin(&item, &key, table, domains) {
                 return;
             }
             if let Some((to, index)) = table.catch_all.get(&key.domain)
@@ -483,7 +483,7 @@ impl<A: Clone> Route<A> {
     }
 
     /// Leads on to sysadmin, unless there is none, or he is that address himself.
-    fn to_sysadmin(&mut self, item: &Item, key: &Addressee, table: &Table, domains: &Domains) -> bool {
+    fn lead_to_sysadmin(&mut self, item: &Item, key: &Addressee, table: &Table, domains: &Domains) -> bool {
         let Some(sysadmin) = table.sysadmin.as_ref().filter(|sysadmin| known_as(sysadmin, domains) != *key) else {
             return false;
         };

@@ -795,7 +795,8 @@ fn world() -> Folder {
 
 fn judged(folder: &Folder, more: &str) -> Vec<String> {
     let text = fs::read_to_string(folder.path("dmail.conf")).unwrap();
-    let loaded = parse::load_text(&folder.path("dmail.conf"), format!("{text}{more}").as_bytes());
+    let loaded =
+        parse::load_text(&folder.path("dmail.conf"), format!("{text}{more}\nsysadmin ann@example.com\n").as_bytes());
     let settings = loaded.settings.unwrap_or_else(|| panic!("{:?}", loaded.complaints));
     let root = folder.0.path().to_str().unwrap();
     judge(&settings, &Rights::OWN).iter().map(|complaint| complaint.to_string().replace(root, "")).collect()

@@ -27,6 +27,9 @@ pub enum Found {
     Ignored(String),
 }
 
+/// Opens the forward file of that user, beside that drop or in his home.
+pub type Hand<'a> = dyn Fn(u32, Option<&Path>) -> io::Result<File> + 'a;
+
 /// Which forward file, and somebody to open it where our own rights do not suffice.
 pub struct Wanted<'a> {
     /// The drop; `None`: the one in the home.
@@ -34,7 +37,7 @@ pub struct Wanted<'a> {
     /// Whose it is; `None`: nobody's of his own.
     pub uid: Option<u32>,
     /// Who opens it for us: with the drop, or for the home.
-    pub hand: Option<&'a dyn Fn(u32, Option<&Path>) -> io::Result<File>>,
+    pub hand: Option<&'a Hand<'a>>,
 }
 
 /// `NAME.fwd` of a drop.
