@@ -49,7 +49,7 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	$(CARGO) build --release --bin dmail
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/dmail
 	install -m 755 $(or $(CARGO_TARGET_DIR),target)/release/dmail $(DESTDIR)$(PREFIX)/bin/dmail
-	for name in dpop dsmtp tellpop nwauth drespond; do ln -sf dmail $(DESTDIR)$(PREFIX)/bin/$$name; done
+	for name in dpop dsmtp tellpop tellsmtp nwauth drespond; do ln -sf dmail $(DESTDIR)$(PREFIX)/bin/$$name; done
 	install -m 644 conf/dmail.conf $(DESTDIR)$(PREFIX)/share/dmail/dmail.conf
 	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/
 	sed 's#/usr/local#$(PREFIX)#' conf/dmail.service > $(DESTDIR)$(PREFIX)/share/dmail/dmail.service

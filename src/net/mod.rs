@@ -10,12 +10,14 @@
 //! | `listen.rs` | listening sockets                                                        |
 //! | `child.rs`  | child processes and their three pipes                                    |
 //! | `signal.rs` | signals as bytes in a pipe                                               |
+//! | `profile.rs` | how long turns take                                                    |
 //! | `jobs.rs`   | the one other place where work happens: a small pool of threads          |
 //! | `watchdog.rs` | says whose turn it is when one does not end                            |
 
 pub mod child;
 pub mod jobs;
 pub mod listen;
+pub mod profile;
 pub mod signal;
 pub mod sock;
 pub mod stream;

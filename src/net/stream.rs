@@ -331,6 +331,19 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         self.wire.is_tls()
     }
 
+    /// What it is about, for operators.
+    pub fn activity(&self) -> &'static str {
+        match &self.doing {
+            _ if self.is_ending() => "ending",
+            Doing::Owed | Doing::Answered(_) => "working",
+            Doing::Body(..) => "sending",
+            _ if self.held => "held",
+            _ if self.giving => "receiving",
+            _ if self.is_behind() => "sending",
+            _ => "waiting",
+        }
+    }
+
     /// The machine.
     pub fn machine(&self) -> &M {
         &self.machine

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
 
+use super::profile::Profile;
 use super::stream::{Readiness, Scratch, Turn};
 use super::watchdog::Watch;
 
@@ -101,15 +102,6 @@ struct Slot<E> {
     entry: E,
 }
 
-/// The longest turn so far: how long, and whose.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Longest {
-    /// How long it took.
-    pub time: Duration,
-    /// Whose it was.
-    pub kind: &'static str,
-}
-
 /// The loop's parts.
 pub struct Loop<E> {
     poll: Poll,
@@ -121,7 +113,7 @@ pub struct Loop<E> {
     closed: Vec<Id>,
     scratch: Scratch,
     now: Instant,
-    longest: Longest,
+    profile: Profile,
     panics: u64,
     watch: Arc<Watch>,
 }
@@ -152,7 +144,7 @@ impl<E: Entry> Loop<E> {
             closed: Vec::new(),
             scratch: Scratch::default(),
             now: Instant::now(),
-            longest: Longest::default(),
+            profile: Profile::default(),
             panics: 0,
             watch: Arc::default(),
         })
@@ -311,10 +303,7 @@ impl<E: Entry> Loop<E> {
             let begun = Instant::now();
             let (entry, scratch, now) = (&mut slot.entry, &mut self.scratch, self.now);
             let turn = catch_unwind(AssertUnwindSafe(|| entry.turn(id, now, shared, scratch)));
-            let time = begun.elapsed();
-            if time > self.longest.time {
-                self.longest = Longest { time, kind: slot.entry.kind() };
-            }
+            self.profile.note(slot.entry.kind(), begun.elapsed());
             match turn {
                 Ok(Turn::Idle) => self.arm(id),
                 Ok(Turn::Again) => {
@@ -398,9 +387,9 @@ impl<E: Entry> Loop<E> {
         }
     }
 
-    /// The longest turn so far.
-    pub fn longest(&self) -> Longest {
-        self.longest
+    /// How long turns took.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// Conversations that a fault of ours ended.

@@ -213,6 +213,7 @@ fn roff(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Teller;
 
     #[test]
     fn every_program_and_every_setting_is_in_a_page() {
@@ -227,8 +228,11 @@ mod tests {
         for row in rows::ROWS {
             assert!(page("dmail.conf").contains(&format!("\n.B {} ", row.name)), "{}", row.name);
         }
-        for verb in crate::control::VERBS {
-            assert!(page("tellpop").contains(&format!("\n.B {}", roff(verb.name))), "{}", verb.name);
+        for teller in [Teller::Pop, Teller::Smtp] {
+            for verb in teller.verbs() {
+                let name = teller.name();
+                assert!(page(name).contains(&format!("\n.B {}", roff(verb.name))), "{name} {}", verb.name);
+            }
         }
     }
 

@@ -58,7 +58,20 @@ const PROGRAMS: &[Program] = &[
         page: repair::page,
         run: repair::run,
     },
-    Program { name: "tellpop", link: true, help: "give orders to a running server", page: tell::page, run: tell::run },
+    Program {
+        name: "tellpop",
+        link: true,
+        help: "give orders to a running server",
+        page: tell::pop_page,
+        run: tell::run_pop,
+    },
+    Program {
+        name: "tellsmtp",
+        link: true,
+        help: "give orders about mail on its way",
+        page: tell::smtp_page,
+        run: tell::run_smtp,
+    },
     Program {
         name: sendmail::NAME,
         link: true,

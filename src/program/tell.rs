@@ -1,9 +1,12 @@
-//! `tellpop`: gives orders to a running server, over the socket in its work_path. Setting the password of remote
-//! administration it does itself.
+//! `tellpop` and `tellsmtp`: give orders to a running server, over the socket in its work_path. Some they carry out
+//! themselves: what needs files and no server.
 //!
 //! Exit code 0: done; 1: refused, or no server there; 2: wrong options.
 
+mod logs;
 mod password;
+mod sendlog;
+mod trace;
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,13 +16,9 @@ use std::time::Duration;
 
 use super::options::{self, DONE, FAILED, USAGE};
 use super::{bulletin, statistics, stats};
-use crate::control::{self, Order, Parsed, Tool};
+use crate::control::{self, Order, Parsed, Teller, Tool};
 use crate::protocol::control::{heading, line};
 use crate::settings::Settings;
-
-const USAGE_TEXT: &str = "tellpop [-i FILE] COMMAND [ARGUMENT ...] [--json]
-
-Gives an order to the running server that FILE configures. `tellpop stats` needs no server.";
 
 /// A report longer than this is not from our server.
 const LONGEST: usize = 64 * 1024 * 1024;
@@ -28,26 +27,50 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take where an authenticator is asked or files are worked on.
 const SLOW_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-fn usage() -> String {
-    format!("{USAGE_TEXT}\n\nCommands:\n{}", control::help())
+fn usage(teller: Teller) -> String {
+    let about = match teller {
+        Teller::Pop => "`tellpop stats` and `tellpop statistics` need no server.",
+        Teller::Smtp => "`tellsmtp sendlog` needs no server.",
+    };
+    format!(
+        "{} [-i FILE] COMMAND [ARGUMENT ...] [--json]\n\nGives an order to the running server that FILE configures. \
+         {about}\n\nCommands:\n{}",
+        teller.name(),
+        control::help(teller)
+    )
 }
 
-/// What `-h` prints.
-pub fn page() -> String {
-    options::page(&usage(), options::stop_at_first_word)
+/// What `tellpop -h` prints.
+pub fn pop_page() -> String {
+    options::page(&usage(Teller::Pop), options::stop_at_first_word)
 }
 
-/// Runs the program; gives its exit code.
-pub fn run(args: &[String]) -> u8 {
-    let (common, matches) = match options::read(args, &usage(), options::stop_at_first_word) {
+/// What `tellsmtp -h` prints.
+pub fn smtp_page() -> String {
+    options::page(&usage(Teller::Smtp), options::stop_at_first_word)
+}
+
+/// Runs tellpop; gives its exit code.
+pub fn run_pop(args: &[String]) -> u8 {
+    run(Teller::Pop, args)
+}
+
+/// Runs tellsmtp; gives its exit code.
+pub fn run_smtp(args: &[String]) -> u8 {
+    run(Teller::Smtp, args)
+}
+
+fn run(teller: Teller, args: &[String]) -> u8 {
+    let name = teller.name();
+    let (common, matches) = match options::read(args, &usage(teller), options::stop_at_first_word) {
         Ok(read) => read,
         Err(code) => return code,
     };
     // The server judges the words; what it would not understand need not be sent.
-    let parsed = match control::parse(&matches.free) {
+    let parsed = match control::parse(teller, &matches.free) {
         Ok(parsed) => parsed,
         Err(why) => {
-            eprintln!("tellpop: {why}");
+            eprintln!("{name}: {why}");
             return USAGE;
         }
     };
@@ -56,12 +79,14 @@ pub fn run(args: &[String]) -> u8 {
         Order::ByTool(Tool::Bulletin) => return bulletin::run(&common.config, json),
         Order::ByTool(Tool::Statistics) => return statistics::run(&common.config, &after_verb(&matches.free)),
         Order::ByTool(Tool::Stats) => return stats::run(&common.config, &after_verb(&matches.free)),
+        Order::ByTool(Tool::SendLog) => return sendlog::run(&common.config, json),
+        Order::ByTool(Tool::Trace(ref what)) => return trace::run(&common.config, what, json),
         Order::ByTool(Tool::Password(ref given)) => Some(given.clone()),
         _ => None,
     };
     let told = stats::configured(&common.config).and_then(|settings| match given {
         Some(given) => Ok(control::render(&password::set(&settings.work_path, given), json)),
-        None => tell(&settings, &parsed, &matches.free),
+        None => tell(&settings, teller, &parsed, &matches.free),
     });
     match told {
         Ok((true, text)) => {
@@ -74,11 +99,11 @@ pub fn run(args: &[String]) -> u8 {
             FAILED
         }
         Ok((false, text)) => {
-            eprint!("{}", text.lines().map(|line| format!("tellpop: {line}\n")).collect::<String>());
+            eprint!("{}", text.lines().map(|line| format!("{name}: {line}\n")).collect::<String>());
             FAILED
         }
         Err(why) => {
-            eprintln!("tellpop: {why}");
+            eprintln!("{name}: {why}");
             FAILED
         }
     }
@@ -93,9 +118,11 @@ fn after_verb(words: &[String]) -> Vec<String> {
     rest
 }
 
-fn tell(settings: &Settings, parsed: &Parsed, words: &[String]) -> Result<(bool, String), String> {
+fn tell(settings: &Settings, teller: Teller, parsed: &Parsed, words: &[String]) -> Result<(bool, String), String> {
     let patience = if parsed.verb.slow { SLOW_PATIENCE } else { PATIENCE };
-    let words = words.iter().map(String::as_str);
+    // The server knows tellpop by its silence about itself.
+    let name = Some(teller.name()).filter(|_| teller != Teller::Pop);
+    let words = name.into_iter().chain(words.iter().map(String::as_str));
     ask(&settings.work_path, patience, words).map_err(|silence| silence.to_string())
 }
 

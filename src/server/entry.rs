@@ -11,7 +11,7 @@ use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::smtp::reply as smtp_reply;
-use crate::service::{Newborn, Port, Shared, Speaks, control, helpers, pop3, smtp};
+use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, helpers, pop3, smtp};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -125,6 +125,17 @@ impl turn::Entry for Entry {
             Entry::Control(_) => "control",
             Entry::Helper(_) => "helper",
             Entry::Signals(..) => "signals",
+        }
+    }
+}
+
+impl Entry {
+    /// What there is to say of it as a connection, if it is a client's.
+    pub fn channel(&self, now: Instant) -> Option<Channel> {
+        match self {
+            Entry::Pop3(conversation) => Some(conversation.channel(now)),
+            Entry::Smtp(conversation) => Some(conversation.channel(now)),
+            _ => None,
         }
     }
 }

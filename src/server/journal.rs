@@ -31,6 +31,7 @@ use self::stats::Stats;
 use crate::rules::logs::LogFile;
 use crate::rules::stats::Visit;
 use crate::rules::traffic::Record;
+use crate::service::Services;
 use crate::service::pop3::Left;
 use crate::settings::{LogLevel, Settings};
 use crate::text::fault::Fault;
@@ -73,11 +74,11 @@ struct Places {
 }
 
 impl Places {
-    fn of(settings: &Settings) -> Places {
+    fn of(settings: &Settings, services: Services) -> Places {
         Places {
             log: settings.log_path.clone(),
             limit: settings.log_max_size.saturating_mul(1024),
-            pop3_is_served: serves_pop3(settings),
+            pop3_is_served: serves_pop3(settings, services),
             stats: settings.stats_path.clone(),
             traffic: settings.oneline_stats,
         }
@@ -85,8 +86,8 @@ impl Places {
 }
 
 /// Whether POP3 has a port: then its log takes what no service says.
-fn serves_pop3(settings: &Settings) -> bool {
-    settings.pop_port != 0 || settings.pops_port != 0
+fn serves_pop3(settings: &Settings, services: Services) -> bool {
+    services != Services::Smtp && (settings.pop_port != 0 || settings.pops_port != 0)
 }
 
 /// What found no room in the queue.
@@ -168,8 +169,8 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the log for appending and sends the program's log there. Once in the life of a process.
-    pub fn open(settings: &Settings) -> Result<Journal, Fault> {
-        let places = Places::of(settings);
+    pub fn open(settings: &Settings, services: Services) -> Result<Journal, Fault> {
+        let places = Places::of(settings, services);
         let logs = Logs::open(&places.log, places.limit, places.pop3_is_served)?;
         let (entries, received) = channel();
         let queue = Queue { entries, waiting: Arc::default(), lost: Arc::default() };
@@ -191,14 +192,14 @@ impl Journal {
     }
 
     /// Goes on as these settings say; what was logged before is written to where it belonged.
-    pub fn follow(&mut self, settings: &Settings) {
+    pub fn follow(&mut self, settings: &Settings, services: Services) {
         self.counting = settings.stats_path.is_some();
         self.traffic = settings.oneline_stats;
-        self.pop3_is_served.store(serves_pop3(settings), Ordering::Relaxed);
+        self.pop3_is_served.store(serves_pop3(settings, services), Ordering::Relaxed);
         ::log::set_max_level(filter(settings.log_level));
         // Without a place in the queue: it must not get lost.
         self.queue.waiting.fetch_add(1, Ordering::Relaxed);
-        let _ = self.queue.entries.send(Entry::Follow(Places::of(settings)));
+        let _ = self.queue.entries.send(Entry::Follow(Places::of(settings, services)));
     }
 
     /// Records a session that has just ended.

@@ -145,7 +145,7 @@ impl Server {
             Services::All | Services::Smtp => Some(open_to_programs(&submit)?),
             Services::Pop3 => None,
         };
-        let journal = Journal::open(&settings);
+        let journal = Journal::open(&settings, services);
         let journal = journal.map_err(|fault| format!("{fault}; set log_path to a directory we can write to"))?;
         let trouble = |error: io::Error| format!("the event loop cannot be set up: {error}");
         let mut lp = Loop::new().map_err(trouble)?;
@@ -171,6 +171,7 @@ impl Server {
             contested: Vec::new(),
             short: HashSet::new(),
             transit: deliver::Transit::default(),
+            traffic: Vec::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),
@@ -262,6 +263,9 @@ impl Server {
         self.settle_newborn(now);
         self.settle_contested();
         deliver::Transit::carry(&mut self.shared);
+        for record in std::mem::take(&mut self.shared.traffic) {
+            self.journal.note(record);
+        }
         self.lp.watch().enter("orders", None);
         self.carry_out_orders();
         self.lp.watch().enter("house", None);
@@ -420,7 +424,10 @@ impl Server {
                 Newborn::Smtp { mut stream, peer, face, tls } => {
                     let settings = self.shared.settings.clone();
                     if let Err(denied) = relay::client(&mut self.shared, &settings, peer.ip()) {
-                        log::debug!("smtp {}: {}", peer.ip(), denied.trail);
+                        let address = peer.ip().to_canonical();
+                        if self.shared.has_line(now, Event::Unwanted, Some(address)) {
+                            log::info!("smtp {address}: not served: {}", denied.trail);
+                        }
                         entry::turn_away(&mut stream, tls, &denied.reply);
                         self.shared.guard.leave(&settings, peer.ip());
                         self.shared.places.leave(smtp::kind(face));
@@ -530,10 +537,10 @@ impl Server {
         self.housekeeping = now + HOUSEKEEPING;
         self.rates.note(now, self.shared.counts);
         self.shared.tell(now);
-        let longest = self.lp.longest();
-        if longest.time > self.reported {
-            log::warn!("a turn of {} took {} ms", longest.kind, longest.time.as_millis());
-            self.reported = longest.time;
+        let (longest, kind) = self.lp.profile().longest();
+        if longest > self.reported {
+            log::warn!("a turn of {kind} took {} ms", longest.as_millis());
+            self.reported = longest;
         }
         // After a burst; with nothing going on it would find nothing.
         let open = self.shared.places.taken();

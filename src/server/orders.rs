@@ -4,11 +4,13 @@
 
 use super::Server;
 use super::entry::Entry;
-use crate::control::{self, Order, Report, Told};
+use crate::control::{self, Order, Report, Teller, Told};
 use crate::net::turn::{Id, Ticket};
 use crate::protocol::End;
 use crate::service::control::Conversation;
 use crate::service::errand::{self, Deed, Errand};
+use crate::service::why::Message;
+use crate::settings::{Place, Settings, rows};
 use crate::text::printable::{printable, visible};
 
 impl Server {
@@ -36,15 +38,27 @@ impl Server {
     fn carry_out(&mut self, ticket: Ticket, order: Order) -> Option<Told> {
         let mut report = Report::default();
         match order {
-            Order::Help => {
-                report.add("commands", control::VERBS.iter().map(|verb| verb.name).collect::<Vec<_>>());
-                report = report.in_prose(control::help());
+            Order::Help(teller) => {
+                report.add("commands", teller.verbs().map(|verb| verb.name).collect::<Vec<_>>());
+                report = report.in_prose(control::help(teller));
             }
             Order::Version => report.add("version", env!("CARGO_PKG_VERSION")),
-            Order::Licence => {
-                report.add("licence", "this server needs no licence key, and there is nothing to be registered");
+            Order::Remark(about, text) => report.add(about, text),
+            Order::Status(Teller::Pop) => self.status(&mut report),
+            Order::Status(Teller::Smtp) => self.smtp_status(&mut report),
+            Order::Profile => self.profile(&mut report),
+            Order::Channels => self.channels(&mut report),
+            Order::Config(name) => {
+                if let Err(why) = config(&name, &self.shared.settings, &mut report) {
+                    return Some(Err(vec![why]));
+                }
             }
-            Order::Status => self.status(&mut report),
+            Order::ClearCache => self.clear_cache(&mut report),
+            Order::Why(why) => match Message::new(why) {
+                Ok(message) => drop(message.relaying(self.lp.now(), &self.shared, &mut report)),
+                Err(why) => return Some(Err(vec![why])),
+            },
+            Order::Queue(_) => return Some(Err(vec!["there is no queue yet".to_owned()])),
             Order::Mem => return self.mem(ticket),
             Order::Users(pattern) => {
                 if let Err(why) = self.users(pattern.as_deref(), &mut report) {
@@ -64,7 +78,7 @@ impl Server {
             Order::Erase(user) => return self.begin(ticket, Deed::Erase, &[&user]),
             Order::Rename(old, new) => return self.begin(ticket, Deed::Rename, &[&old, &new]),
             Order::ByTool(_) => {
-                return Some(Err(vec!["tellpop does this itself: it is no order for a server".to_owned()]));
+                return Some(Err(vec!["the tool does this itself: it is no order for a server".to_owned()]));
             }
             Order::LogLevel(level) => {
                 log::set_max_level(level);
@@ -80,6 +94,13 @@ impl Server {
             }
         }
         Some(Ok(report))
+    }
+
+    /// Forgets all answers that are only remembered.
+    fn clear_cache(&mut self, report: &mut Report) {
+        let shared = &mut self.shared;
+        report.add("users_forgotten", shared.cache.clear());
+        report.add("hosts_forgotten", shared.guard.names.clear());
     }
 
     fn begin(&mut self, ticket: Ticket, deed: Deed, users: &[&str]) -> Option<Told> {
@@ -158,6 +179,31 @@ impl Server {
         }
         self.lp.wake(id);
     }
+}
+
+/// Adds what a setting is. Refuses what is none, and says so of one that is not used.
+fn config(name: &str, settings: &Settings, report: &mut Report) -> Result<(), String> {
+    let Some(row) = rows::find(name) else {
+        return Err(match rows::unused(name) {
+            Some((name, unused)) => format!("{name}: {}", unused.why),
+            None => format!("{}: no setting has this name; `dmail settings` lists them", visible(name)),
+        });
+    };
+    let places: &[Place] = settings.places.get(row.name).map_or(&[], Vec::as_slice);
+    report.add("setting", row.name);
+    report.add("value", (row.show)(settings).iter().map(|value| visible(value)).collect::<Vec<_>>());
+    let follows = row.follows.filter(|_| places.is_empty());
+    report.add(
+        "from",
+        match follows {
+            Some(other) => vec![format!("{other}, which it follows")],
+            None if places.is_empty() => vec!["the default".to_owned()],
+            None => places.iter().map(|place| format!("{}:{}", place.file.display(), place.line)).collect(),
+        },
+    );
+    report.add("default", (!row.default.is_empty()).then_some(row.default));
+    report.add("takes_effect", row.takes_effect.to_string());
+    Ok(())
 }
 
 /// What a reload came to.

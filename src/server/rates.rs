@@ -25,6 +25,8 @@ impl Rates {
         if self.0.len() >= KEPT {
             self.0.pop_front();
         }
+        // As much as there will be, and not the next power of two.
+        self.0.reserve_exact(KEPT - self.0.len());
         self.0.push_back((now, counts));
     }
 

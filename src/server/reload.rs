@@ -109,7 +109,7 @@ impl Server {
             self.share_socket();
         }
         self.shared.places.set(cap(&new, self.descriptors), &kinds(&new, services, self.shared.tls.is_some()));
-        self.journal.follow(&new);
+        self.journal.follow(&new, services);
         if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {
             self.replace_helpers(&new);
         } else if cache_limit(&old) != cache_limit(&new) || cache_life(&old) != cache_life(&new) {

@@ -2,6 +2,7 @@
 //!
 //! Everything is counted or looked up when somebody asks: a session keeps nothing for these pages.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,12 +14,12 @@ use super::entry::Entry;
 use super::rates::WINDOWS;
 use crate::control::{Report, Told};
 use crate::net::jobs::{self, Kind};
+use crate::net::profile::Times;
 use crate::net::turn::Ticket;
 use crate::protocol::helper::QUEUE_LIMIT;
 use crate::rules::places::Kind as Crowd;
-use crate::service::Shared;
 use crate::service::pop3::Visitor;
-use crate::service::{Counts, Outcome};
+use crate::service::{Channel, Counts, Outcome, Relaying, Shared};
 use crate::sys::process;
 use crate::text::pattern::PatternList;
 use crate::text::printable::printable;
@@ -31,6 +32,14 @@ const PLAIN_BUDGET: usize = 300;
 const TLS_BUDGET: usize = 3700;
 /// What rustls keeps for a connection: it does not say, so this is measured.
 const TLS_STATE: usize = 3300;
+
+/// The columns of rates.
+const RATES: &[&str] = &["what", "last_minute", "last_5_minutes", "since_start"];
+/// The columns of volumes.
+const VOLUMES: &[&str] = &["root", "running", "waiting", "stuck"];
+
+/// The columns of connections.
+const CHANNELS: &[&str] = &["id", "service", "peer", "user", "state", "tls", "age_secs", "messages", "octets"];
 
 /// What sessions hold.
 #[derive(Debug, Default)]
@@ -50,21 +59,11 @@ impl Sessions {
 }
 
 impl Server {
+    /// How the server is, as tellpop shows it.
     pub(super) fn status(&mut self, report: &mut Report) {
         let sessions = self.sessions();
-        let (shared, lp) = (&self.shared, &self.lp);
-        let counts = shared.counts;
-        let up = SystemTime::now().duration_since(shared.started).unwrap_or_default().as_secs();
-        report.add("version", env!("CARGO_PKG_VERSION"));
-        report.add("pid", std::process::id());
-        report.add("uid", process::own_uid());
-        if let Some(launcher) = &shared.launcher {
-            report.add("launcher.pid", launcher.pid());
-            report.add("launcher.alive", launcher.is_there());
-        }
-        report.add("configuration", shared.settings.file.display().to_string());
-        report.add("serving", self.serving());
-        report.add("up_secs", up);
+        self.identity(report);
+        let (shared, counts) = (&self.shared, self.shared.counts);
         report.add("sessions.now", shared.places.taken());
         report.add("sessions.tls", sessions.tls);
         report.add("sessions.most", shared.places.most());
@@ -78,17 +77,91 @@ impl Server {
         report.add("messages.octets", counts.octets);
         report.add("messages.deleted", counts.deleted);
         report.add("messages.changed_under_us", counts.changed);
+        self.mail(report);
+        self.works(report);
+        report.add("memory.resident_kb", resident_kb());
+        report.add("memory.sessions_kb", kb(sessions.bytes() + sessions.tls * TLS_STATE));
+        report.add("memory.cache_kb", kb(self.shared.cache.held()));
+        let holding = self.lp.holding();
+        report.add("memory.loop_kb", kb(holding.slots + holding.tables + holding.buffers));
+        report.table(
+            "rates",
+            RATES,
+            self.rate_lines(&[
+                ("connections", |counts| counts.connections),
+                ("logins", |counts| counts.logins),
+                ("denied", |counts| counts.denied),
+                ("unavailable", |counts| counts.unavailable),
+                ("messages", |counts| counts.retrieved),
+                ("octets", |counts| counts.octets),
+                ("deleted", |counts| counts.deleted),
+                ("accepted", |counts| counts.smtp.accepted),
+            ]),
+        );
+        report.table("volumes", VOLUMES, self.volume_lines());
+    }
+
+    /// The same, as tellsmtp shows it: what mail on its way needs.
+    pub(super) fn smtp_status(&mut self, report: &mut Report) {
+        self.identity(report);
+        self.mail(report);
+        let counts = self.shared.counts;
+        report.add("logins.good", counts.logins);
+        report.add("logins.denied", counts.denied);
+        report.add("logins.unavailable", counts.unavailable);
+        relaying(&counts.relaying, report);
+        self.works(report);
+        report.add("memory.resident_kb", resident_kb());
+        report.table(
+            "rates",
+            RATES,
+            self.rate_lines(&[
+                ("connections", |counts| counts.smtp.connections),
+                ("accepted", |counts| counts.smtp.accepted),
+                ("recipients", |counts| counts.smtp.recipients),
+                ("octets", |counts| counts.smtp.octets),
+                ("refused", |counts| counts.smtp.refused),
+                ("relayed", |counts| counts.relaying.relayed),
+            ]),
+        );
+        report.table("volumes", VOLUMES, self.volume_lines());
+    }
+
+    /// Mail that comes in.
+    fn mail(&self, report: &mut Report) {
+        let (shared, mails) = (&self.shared, self.shared.counts.smtp);
         report.add("smtp.servers_now", shared.places.taken_by(Crowd::Servers));
         report.add("smtp.senders_now", shared.places.taken_by(Crowd::Senders));
         report.add("smtp.programs_now", shared.programs);
-        report.add("smtp.connections", counts.smtp.connections);
-        report.add("smtp.accepted", counts.smtp.accepted);
-        report.add("smtp.recipients", counts.smtp.recipients);
-        report.add("smtp.octets", counts.smtp.octets);
-        report.add("smtp.refused", counts.smtp.refused);
-        report.add("smtp.lone_line_ends", counts.smtp.bare);
-        report.add("smtp.nuls", counts.smtp.nuls);
-        report.add("smtp.rejected", counts.smtp.rejected);
+        report.add("smtp.connections", mails.connections);
+        report.add("smtp.accepted", mails.accepted);
+        report.add("smtp.recipients", mails.recipients);
+        report.add("smtp.octets", mails.octets);
+        report.add("smtp.refused", mails.refused);
+        report.add("smtp.lone_line_ends", mails.bare);
+        report.add("smtp.nuls", mails.nuls);
+        report.add("smtp.rejected", mails.rejected);
+    }
+
+    /// What runs here.
+    fn identity(&self, report: &mut Report) {
+        let shared = &self.shared;
+        let up = SystemTime::now().duration_since(shared.started).unwrap_or_default().as_secs();
+        report.add("version", env!("CARGO_PKG_VERSION"));
+        report.add("pid", std::process::id());
+        report.add("uid", process::own_uid());
+        if let Some(launcher) = &shared.launcher {
+            report.add("launcher.pid", launcher.pid());
+            report.add("launcher.alive", launcher.is_there());
+        }
+        report.add("configuration", shared.settings.file.display().to_string());
+        report.add("serving", self.serving());
+        report.add("up_secs", up);
+    }
+
+    /// Who works for everybody: authenticators, their remembered answers, jobs, the loop.
+    fn works(&self, report: &mut Report) {
+        let (shared, lp) = (&self.shared, &self.lp);
         if let Some(helpers) = shared.helpers.last() {
             let health = helpers.pool.health();
             report.add("authenticators.alive", health.alive);
@@ -112,36 +185,21 @@ impl Server {
         report.add("jobs.running", load.running);
         report.add("jobs.waiting", load.waiting);
         report.add("jobs.stuck", load.stuck);
-        report.add("loop.longest_turn_us", lp.longest().time.as_micros() as u64);
-        report.add("loop.longest_turn_of", lp.longest().kind);
+        let (longest, kind) = lp.profile().longest();
+        report.add("loop.longest_turn_us", longest.as_micros() as u64);
+        report.add("loop.longest_turn_of", kind);
         report.add("loop.faults", lp.panics());
-        report.add("loop.late_answers", counts.late);
-        report.add("memory.resident_kb", resident_kb());
-        report.add("memory.sessions_kb", kb(sessions.bytes() + sessions.tls * TLS_STATE));
-        report.add("memory.cache_kb", kb(shared.cache.held()));
-        let holding = lp.holding();
-        report.add("memory.loop_kb", kb(holding.slots + holding.tables + holding.buffers));
-        report.table("rates", &["what", "last_minute", "last_5_minutes", "since_start"], self.rate_lines());
-        report.table("volumes", &["root", "running", "waiting", "stuck"], self.volume_lines());
+        report.add("loop.late_answers", shared.counts.late);
     }
 
-    fn rate_lines(&self) -> Vec<Vec<Value>> {
+    fn rate_lines(&self, of: &[(&str, fn(&Counts) -> u64)]) -> Vec<Vec<Value>> {
         let (now, counts) = (self.lp.now(), self.shared.counts);
         let [minute, five] = WINDOWS.map(|window| self.rates.before(now, window));
-        let line = |what: &str, of: fn(&Counts) -> u64| {
+        let line = |(what, of): &(&str, fn(&Counts) -> u64)| {
             let total = of(&counts);
-            vec![what.into(), (total - of(&minute)).into(), (total - of(&five)).into(), total.into()]
+            vec![(*what).into(), (total - of(&minute)).into(), (total - of(&five)).into(), total.into()]
         };
-        vec![
-            line("connections", |counts| counts.connections),
-            line("logins", |counts| counts.logins),
-            line("denied", |counts| counts.denied),
-            line("unavailable", |counts| counts.unavailable),
-            line("messages", |counts| counts.retrieved),
-            line("octets", |counts| counts.octets),
-            line("deleted", |counts| counts.deleted),
-            line("accepted", |counts| counts.smtp.accepted),
-        ]
+        of.iter().map(line).collect()
     }
 
     /// The volumes that drops lie on, and any other that jobs wait for.
@@ -159,6 +217,36 @@ impl Server {
         let known = |volume: u64| self.shared.volumes.iter().any(|(_, known)| *known == volume);
         let others = busy.iter().filter(|load| !known(load.volume));
         roots.chain(others.map(|load| line("(elsewhere)".to_owned(), load.volume))).collect()
+    }
+
+    /// How long turns take.
+    pub(super) fn profile(&self, report: &mut Report) {
+        let profile = self.lp.profile();
+        let (longest, kind) = profile.longest();
+        report.add("longest_us", longest.as_micros() as u64);
+        report.add("longest_of", kind);
+        let micros = |time: Duration| Value::from(time.as_micros() as u64);
+        let line = |row: &Times| {
+            let mean = row.total.checked_div(u32::try_from(row.count).unwrap_or(u32::MAX)).unwrap_or_default();
+            vec![
+                row.kind.into(),
+                row.count.into(),
+                (row.total.as_millis() as u64).into(),
+                micros(mean),
+                micros(row.quantile(500)),
+                micros(row.quantile(990)),
+                micros(row.longest),
+            ]
+        };
+        let columns = &["kind", "turns", "total_ms", "mean_us", "p50_us", "p99_us", "longest_us"];
+        report.table("profile", columns, profile.rows().iter().map(line).collect());
+    }
+
+    /// Which connections there are.
+    pub(super) fn channels(&mut self, report: &mut Report) {
+        let now = self.lp.now();
+        let channels = self.lp.iter_mut().filter_map(|(id, entry)| Some((id, entry.channel(now)?)));
+        wires(channels, report);
     }
 
     fn sessions(&mut self) -> Sessions {
@@ -223,6 +311,7 @@ impl Server {
             ("shared buffers", 1, holding.buffers),
             ("answers remembered", cached, shared.cache.held()),
             ("history for rates", 1, self.rates.held()),
+            ("turn times", self.lp.profile().rows().len(), self.lp.profile().held()),
         ];
         let sum: usize = parts.iter().map(|(_, _, bytes)| bytes).sum();
         let mut report = Report::default();
@@ -269,6 +358,36 @@ fn roster<'v, I: Display>(clock: SystemTime, visitors: impl Iterator<Item = (I, 
     report.table("users", &["id", "user", "address", "since", "tls", "messages", "idle_secs"], lines);
 }
 
+/// Adds which connections there are: the first of them a line each, and how many of each service there are.
+fn wires<I: Display>(channels: impl Iterator<Item = (I, Channel)>, report: &mut Report) {
+    let (mut lines, mut found) = (Vec::new(), BTreeMap::<&str, usize>::new());
+    for (id, channel) in channels {
+        *found.entry(channel.service).or_default() += 1;
+        if lines.len() < USERS_SHOWN {
+            lines.push(vec![
+                id.to_string().into(),
+                channel.service.into(),
+                channel.peer.into(),
+                channel.user.into(),
+                channel.state.into(),
+                channel.tls.into(),
+                channel.age.as_secs().into(),
+                channel.messages.into(),
+                channel.octets.into(),
+            ]);
+        }
+    }
+    let all: usize = found.values().sum();
+    report.add("connections", all);
+    for (service, count) in found {
+        report.add(&format!("of.{service}"), count);
+    }
+    if all > lines.len() {
+        report.add("not_shown", all - lines.len());
+    }
+    report.table("channels", CHANNELS, lines);
+}
+
 /// Adds what malloc and the system count for the whole process. In a job.
 fn of_the_system(mut report: Report) -> Report {
     if let Some((used, free)) = crate::sys::process::heap() {
@@ -306,6 +425,18 @@ fn when(clock: SystemTime, age: Duration) -> String {
     second.map_or_else(String::new, |second| second.to_string())
 }
 
+/// How often sending was limited, and by what.
+fn relaying(counts: &Relaying, report: &mut Report) {
+    report.add("relaying.relayed", counts.relayed);
+    report.add("relaying.denied", counts.denied);
+    report.add("relaying.banned_clients", counts.banned_clients);
+    report.add("relaying.banned_senders", counts.banned_senders);
+    report.add("relaying.banned_recipients", counts.banned_recipients);
+    report.add("relaying.not_theirs", counts.not_theirs);
+    report.add("relaying.over_messages", counts.over_messages);
+    report.add("relaying.over_recipients", counts.over_recipients);
+}
+
 /// How often access was limited, by what, and what the limits remember.
 fn limits(shared: &Shared, report: &mut Report) {
     let access = shared.counts.access;
@@ -327,6 +458,19 @@ fn limits(shared: &Shared, report: &mut Report) {
     let (names, pending) = shared.guard.names.len();
     report.add("access.names_known", names);
     report.add("access.names_pending", pending);
+    let relaying = shared.counts.relaying;
+    report.add("relaying.banned_clients", relaying.banned_clients);
+    report.add("relaying.banned_senders", relaying.banned_senders);
+    report.add("relaying.banned_recipients", relaying.banned_recipients);
+    report.add("relaying.not_theirs", relaying.not_theirs);
+    report.add("relaying.denied", relaying.denied);
+    report.add("relaying.relayed", relaying.relayed);
+    report.add("relaying.over_messages", relaying.over_messages);
+    report.add("relaying.over_recipients", relaying.over_recipients);
+    let (accounts, places) = shared.guard.sending.len();
+    report.add("relaying.accounts_remembered", accounts);
+    report.add("relaying.prefixes_remembered", places);
+    report.add("relaying.readers_remembered", shared.guard.popped.len());
 }
 
 #[cfg(test)]
@@ -339,6 +483,28 @@ mod tests {
             "55d0-7ffc ---p 00000000 00:00 0    [rollup]\nRss:                3428 kB\nPss:                1201 kB\n";
         assert_eq!((field_kb(text, "Pss:"), field_kb(text, "Anonymous:")), (Some(1201), None));
         assert!(resident_kb() > 0);
+    }
+
+    #[test]
+    fn connections_are_counted_by_service_and_a_thousand_are_shown() {
+        let channel = |service| Channel {
+            service,
+            peer: "192.0.2.7:1234".into(),
+            user: None,
+            state: "waiting",
+            tls: true,
+            age: Duration::from_secs(5),
+            messages: 2,
+            octets: 9,
+        };
+        let mut report = Report::default();
+        let all = (0..USERS_SHOWN + 3).map(|id| (id, channel(if id < 2 { "smtp" } else { "pop3" })));
+        wires(all, &mut report);
+        let value: Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!((&value["of"]["smtp"], &value["of"]["pop3"]), (&2.into(), &1001.into()));
+        assert_eq!((&value["connections"], &value["not_shown"]), (&1003.into(), &3.into()));
+        assert_eq!(value["channels"].as_array().unwrap().len(), USERS_SHOWN);
+        assert_eq!((&value["channels"][0]["age_secs"], &value["channels"][0]["user"]), (&5.into(), &Value::Null));
     }
 
     #[test]

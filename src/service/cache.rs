@@ -148,6 +148,13 @@ impl Cache {
         }
     }
 
+    /// Forgets everything; how many answers that were.
+    pub fn clear(&mut self) -> usize {
+        let forgotten = self.entries.len();
+        self.reset(self.limit, self.life);
+        forgotten
+    }
+
     /// Forgets everything, and takes other bounds.
     pub fn reset(&mut self, limit: usize, life: Duration) {
         *self = Cache { hits: self.hits, misses: self.misses, ..Cache::new(limit, life) };

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::errand::Errand;
 use super::{Outcome, Shared};
-use crate::control::{self, Caller, Order, Rights, Told};
+use crate::control::{self, Caller, Order, Rights, Teller, Told};
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, Token, UnixStream, watch};
@@ -181,7 +181,8 @@ impl Host<Control> for Service<'_> {
             log::warn!("control {}: uid {} may not give orders", self.id, session.uid);
             return refused(session, control::STRANGER.to_owned());
         }
-        let parsed = match control::parse(&words) {
+        let (teller, words) = Teller::of(&words);
+        let parsed = match control::parse(teller, words) {
             Ok(parsed) => parsed,
             Err(why) => return refused(session, visible(&why)),
         };
@@ -190,11 +191,11 @@ impl Host<Control> for Service<'_> {
             Order::ByTool(_) => parsed.verb.name.to_owned(),
             _ => visible(&words.join(" ")),
         };
-        if !session.caller.may(parsed.verb.rights) {
+        if !session.caller.may(parsed.rights) {
             log::warn!("control {}: uid {} may not: {said}", self.id, session.uid);
             return refused(session, session.caller.refusal(parsed.verb));
         }
-        let level = if parsed.verb.rights == Rights::Read { log::Level::Debug } else { log::Level::Info };
+        let level = if parsed.rights == Rights::Read { log::Level::Debug } else { log::Level::Info };
         log::log!(level, "control {}: uid {}: {said}", self.id, session.uid);
         session.serial += 1;
         self.shared.orders.push_back((Ticket { id: self.id, serial: session.serial }, parsed.order));

@@ -16,6 +16,8 @@
 //! | `control.rs` | who may give which orders, and what becomes of each                                  |
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `robot.rs`   | programs that are given mail                                                       |
+//! | `why.rs`     | which rules a message would meet, for operators                                        |
+//! | `traffic.rs` | what becomes of messages, for the statistics                                           |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
 pub mod account;
@@ -33,6 +35,8 @@ pub mod pop3;
 pub mod relay;
 pub mod robot;
 pub mod smtp;
+pub mod traffic;
+pub mod why;
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -54,6 +58,7 @@ use crate::protocol::smtp::{self as smtp_protocol, Face};
 use crate::rules;
 use crate::rules::flood::Flood;
 use crate::rules::places::{self, Places};
+use crate::rules::traffic::Record;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
 use crate::store::disk::RealDisk;
@@ -252,6 +257,27 @@ pub enum Newborn {
     Control(UnixStream),
 }
 
+/// A connection, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// What is spoken there.
+    pub service: &'static str,
+    /// Who is at the other end.
+    pub peer: String,
+    /// Who has logged in.
+    pub user: Option<String>,
+    /// What it is about.
+    pub state: &'static str,
+    /// Within TLS.
+    pub tls: bool,
+    /// How long it has been there.
+    pub age: Duration,
+    /// Messages that went through it.
+    pub messages: u32,
+    /// Octets of mail: of POP3 all that were sent, of SMTP those of the message that is coming.
+    pub octets: u64,
+}
+
 /// Mail that came in, and what did not.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Mails {
@@ -386,6 +412,8 @@ pub struct Shared {
     pub short: HashSet<u64>,
     /// Messages on their way to drops.
     pub transit: deliver::Transit,
+    /// What has become of messages in this turn, to be recorded.
+    pub traffic: Vec<Record>,
     /// Orders, to be carried out between turns.
     pub orders: VecDeque<(Ticket, Order)>,
     /// What happened.

@@ -117,6 +117,12 @@ impl Names {
         self.pending.remove(&address).map(|pending| pending.waiting).unwrap_or_default()
     }
 
+    /// Forgets all answers, not those that are being waited for; how many that were.
+    pub fn clear(&mut self) -> usize {
+        self.order = VecDeque::new();
+        std::mem::take(&mut self.known).len()
+    }
+
     /// Answers remembered, and lookups going on.
     pub fn len(&self) -> (usize, usize) {
         (self.known.len(), self.pending.len())

@@ -23,7 +23,7 @@ use crate::rules::relay::{
     judge_recipient, judge_sender,
 };
 use crate::rules::sending::{Allowance, Over};
-use crate::settings::{self, SendsOver, Settings};
+use crate::settings::{self, HideAuth, SendsOver, Settings};
 
 /// Who sends, as a session knows him.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +138,13 @@ fn settle(ruling: &Ruling<'_>, counts: &mut Relaying) -> Result<(), Box<Denied>>
         }
         _ => Ok(()),
     }
+}
+
+/// Whether who connects to the submission port from there may send without a login, and shall not be offered one.
+pub fn needs_no_login(now: Instant, shared: &Shared, address: IpAddr) -> bool {
+    let settings = &shared.settings;
+    let hides = settings.hide_auth == HideAuth::RecentPop && !settings.forward_user.is_empty();
+    hides && shared.guard.popped.minutes(now, address, settings.forward_user_minutes).is_some()
 }
 
 /// Whether we talk to a client at this address.

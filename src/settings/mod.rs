@@ -217,8 +217,8 @@ pub struct Settings {
     pub smtp_line_bytes: u64,
     /// What becomes of lone CRs and LFs.
     pub bare_newline: BareNewline,
-    /// Whether AUTH is not mentioned.
-    pub hide_auth: bool,
+    /// From whom it is hidden that there is AUTH.
+    pub hide_auth: HideAuth,
     /// Seconds for which a greeting is held back; 0 = it is not.
     pub smtp_greeting_hold_secs: u64,
     /// Seconds to the first command.
@@ -307,6 +307,18 @@ kind::choice! {
         Normalize = "normalize",
         /// The message is refused.
         Reject = "reject",
+    }
+}
+
+kind::choice! {
+    /// From whom it is hidden that there is AUTH.
+    HideAuth {
+        /// Nobody.
+        Nobody = "false",
+        /// Everybody.
+        Everybody = "true",
+        /// Those who have read mail lately, and need none.
+        RecentPop = "recentpop",
     }
 }
 

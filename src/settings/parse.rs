@@ -14,7 +14,7 @@ use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
 use super::words::{Manner, Trouble, Word, is_blank, words};
-use super::{BareNewline, Command, LogLevel, Method, PlainAuth, SendsOver, Settings, TlsFile};
+use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, SendsOver, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::rules::relay;
 use crate::sys::access;
@@ -389,7 +389,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         smtp_header_kbytes: 0,
         smtp_line_bytes: 0,
         bare_newline: BareNewline::Normalize,
-        hide_auth: false,
+        hide_auth: HideAuth::Nobody,
         smtp_greeting_hold_secs: 0,
         smtp_greeting_secs: 0,
         smtp_command_secs: 0,
@@ -568,6 +568,11 @@ fn relaying(settings: &Settings, complaints: &mut Vec<Complaint>) {
         (settings.forward_user.is_empty(), "forward_user_minutes", "without a forward_user"),
         (settings.ban_ip.is_empty(), "ban_ip_except", "without a ban_ip"),
         (unbound, "sends_over", "while sends_per_hour and sends_per_day are 0"),
+        (
+            settings.hide_auth == HideAuth::RecentPop && settings.forward_user.is_empty(),
+            "hide_auth",
+            "as recentpop without a forward_user",
+        ),
     ] {
         if means_nothing && is_written(name) {
             say(Level::Warning, name, &format!("{name} means nothing {why}"));

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::kind::{Field, Kind, Value};
 use super::words::Trouble;
-use super::{BareNewline, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
+use super::{BareNewline, HideAuth, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
 
@@ -737,10 +737,12 @@ pub static ROWS: &[Row] = &[
               In neither case does it end a message.",
     }),
     row!(hide_auth {
-        kind: Flag,
+        kind: OneOf(HideAuth::NAMES),
         default: "false",
         takes_effect: NewConnections,
-        why: "Whether AUTH goes unmentioned in the answer to EHLO. Who asks for it has it all the same.",
+        why: "Whether AUTH goes unmentioned in the answer to EHLO, because some programs insist on it once they have seen it. \
+              true: to all, and who asks for it has it all the same. recentpop: to who connects to submission_port from an address \
+              that forward_user has opened; he needs no login there.",
     }),
     row!(smtp_greeting_hold_secs {
         kind: number("SECONDS", 0, 30),

@@ -121,7 +121,7 @@ fn the_defaults_are_what_the_manual_says() {
         (settings.smtp_header_lines, settings.smtp_header_kbytes, settings.smtp_line_bytes),
         (10_000, 1_024, 65_536)
     );
-    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, false));
+    assert_eq!((settings.bare_newline, settings.hide_auth), (BareNewline::Normalize, HideAuth::Nobody));
     assert_eq!((settings.smtp_greeting_hold_secs, settings.smtp_greeting_secs), (0, 300));
     assert_eq!((settings.smtp_command_secs, settings.smtp_data_secs, settings.smtp_max_errors), (300, 180, 20));
     assert_eq!(settings.bind_address, ["::".parse::<IpAddr>().unwrap(), "0.0.0.0".parse().unwrap()]);
@@ -215,6 +215,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         ("forward_user_minutes 20", ":5:1: warning: forward_user_minutes means nothing without a forward_user"),
         ("ban_ip_except 192.0.2.1", ":5:1: warning: ban_ip_except means nothing without a ban_ip"),
         ("sends_per_hour 0\nsends_per_day 0\nsends_over hold", ":7:1: warning: sends_over means nothing while"),
+        ("hide_auth recentpop", ":5:1: warning: hide_auth means nothing as recentpop without a forward_user"),
         ("relay_to !a", ":5:10: error: relay_to: `!a` only excludes"),
         ("ban_ip 10.0.0.0/33", ":5:8: error: ban_ip: `10.0.0.0/33` has more than 32 bits"),
         ("sends_over drop", ":5:12: error: sends_over cannot be `drop`: it takes refuse, hold"),
@@ -230,7 +231,7 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
         "forward_from_ip 127.0.0.1,192.168.1.*",
         "relay_to branch.example,*.branch.example",
         "ban_ip 192.0.2.0/24\nban_ip_except 192.0.2.1",
-        "forward_user *\nforward_user_minutes 20",
+        "forward_user *\nforward_user_minutes 20\nhide_auth RecentPop",
     ] {
         assert_eq!(said(line), [""; 0], "{line}");
     }

@@ -82,6 +82,15 @@ pub enum Body<'a, D: Disk = RealDisk> {
     File(&'a D::File, Range<u64>),
 }
 
+impl<D: Disk> Clone for Body<'_, D> {
+    fn clone(&self) -> Self {
+        match self {
+            Body::Memory(bytes) => Self::Memory(bytes),
+            Body::File(file, range) => Self::File(file, range.clone()),
+        }
+    }
+}
+
 /// One message for one drop.
 pub struct Letter<'a, D: Disk = RealDisk> {
     /// What is written above the text.

@@ -88,8 +88,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn rename(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
     /// Renames from one directory to another of the same volume, over nothing: `AlreadyExists` when something has the name.
     fn carry(&self, from_dir: &Self::Dir, from: &Path, to_dir: &Self::Dir, to: &Path) -> io::Result<()>;
-    /// Says each name in `dir`; one that comes or goes meanwhile perhaps.
-    fn names(&self, dir: &Self::Dir, each: &mut dyn FnMut(OsString)) -> io::Result<()>;
+    /// Says each name in `dir` until `each` wants no more; one that comes or goes meanwhile perhaps.
+    fn names(&self, dir: &Self::Dir, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()>;
     /// Adds a name within `dir`, over nothing.
     fn link(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
     /// Moves a name to another directory, over whatever had it there.
@@ -243,9 +243,11 @@ impl Disk for RealDisk {
         files::carry_at(from_dir, from, to_dir, to)
     }
 
-    fn names(&self, dir: &File, each: &mut dyn FnMut(OsString)) -> io::Result<()> {
+    fn names(&self, dir: &File, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
-            each(entry?.file_name());
+            if !each(entry?.file_name()) {
+                break;
+            }
         }
         Ok(())
     }

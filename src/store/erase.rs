@@ -57,6 +57,7 @@ fn attempt<D: Disk>(desk: &Desk<D>) -> Result<Option<Erased>, Refused> {
         if is_set_aside(desk, &name) {
             aside.push(name);
         }
+        true
     };
     let listed = desk.disk.names(&desk.bins, &mut each);
     listed.map_err(Fault::at("listing the directory of", &desk.own_path(".bin")))?;

@@ -395,6 +395,7 @@ pub(super) fn left_behind<D: Disk>(desk: &Desk<D>) -> Result<Vec<PathBuf>, Fault
         if is_ours(&name) {
             found.push(parent.join(name));
         }
+        true
     };
     desk.disk.names(&desk.dir, &mut each).map_err(Fault::at("reading", parent))?;
     Ok(found)

@@ -221,16 +221,15 @@ impl<D: Disk> Incoming<D> {
     pub fn names(&self) -> Result<Vec<String>, Fault> {
         let mut found = Vec::new();
         let mut stale = Vec::new();
-        let each = self.disk.names(&self.dir, &mut |name| match name.to_str() {
-            Some(name) if is_name(name) => {
-                if found.len() < BATCH {
-                    found.push(name.to_owned());
+        let each = self.disk.names(&self.dir, &mut |name| {
+            match name.to_str() {
+                Some(name) if is_name(name) => found.push(name.to_owned()),
+                Some(name) if name.strip_suffix(".tmp").is_some_and(is_name) && stale.len() < BATCH => {
+                    stale.push(name.to_owned());
                 }
+                _ => {}
             }
-            Some(name) if name.strip_suffix(".tmp").is_some_and(is_name) && stale.len() < BATCH => {
-                stale.push(name.to_owned());
-            }
-            _ => {}
+            found.len() < BATCH
         });
         each.map_err(Fault::at("listing", &self.path))?;
         for name in stale {
@@ -247,12 +246,13 @@ impl<D: Disk> Incoming<D> {
         let mut settled = Vec::new();
         let mut trouble = None;
         let each = self.disk.names(&self.dir, &mut |name| {
-            let Some(name) = name.to_str().filter(|name| is_name(name)) else { return };
+            let Some(name) = name.to_str().filter(|name| is_name(name)) else { return true };
             match queue.read(name) {
                 Ok(_) => settled.push(name.to_owned()),
                 Err(queue::Miss::Gone | queue::Miss::Damaged(_)) => {}
                 Err(queue::Miss::Fault(fault)) => trouble = Some(fault),
             }
+            trouble.is_none()
         });
         each.map_err(Fault::at("listing", &self.path))?;
         if let Some(fault) = trouble {
@@ -368,7 +368,10 @@ impl<D: Disk> Incoming<D> {
         self.disk.make_dirs(&bad).map_err(Fault::at("making", &bad))?;
         let dir = self.disk.open_dir(&bad).map_err(Fault::at("opening", &bad))?;
         let mut kept = 0;
-        let count = self.disk.names(&dir, &mut |_| kept += 1);
+        let count = self.disk.names(&dir, &mut |_| {
+            kept += 1;
+            kept < BAD_KEPT
+        });
         count.map_err(Fault::at("listing", &bad))?;
         if kept >= BAD_KEPT {
             self.disk.remove(&self.dir, Path::new(name)).map_err(Fault::at("removing", &self.path.join(name)))?;

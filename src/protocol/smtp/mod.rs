@@ -129,7 +129,8 @@ pub struct Link {
     pub plain_ok: bool,
     /// SCRAM can be offered.
     pub scram: bool,
-    /// Who it is is known without AUTH: a program on this host, whose user the system has told.
+    /// Nobody asks for AUTH: a program on this host, whose user the system has told; or a client whose address a login for reading
+    /// has opened.
     pub known: bool,
 }
 

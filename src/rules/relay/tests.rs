@@ -134,7 +134,7 @@ fn each_right_lets_pass_whom_it_names_and_nobody_else() {
     let lists = Written::new(
         "forward_from_ip 10.0.0.0/8,2001:db8::/32,!10.0.0.13
          forward_user ann
-         relay_to partner.example,*.partner.example,!bad.partner.example,one@whole.example
+         relay_to partner.example,*.partner.example,!bad.partner.example,one@whole.example,begins*
          forward_from trusted.example,boss@home.example",
     );
     let ann = Client { login: Some("ann"), ..at(Gate::Submission, STRANGER) };
@@ -161,6 +161,8 @@ fn each_right_lets_pass_whom_it_names_and_nobody_else() {
         (stranger(), "", "bob@bad.partner.example", Rule::Closed, true),
         (stranger(), "", "bob@otherpartner.example", Rule::Closed, true),
         (stranger(), "", "x.partner.example@there.example", Rule::Closed, true),
+        (stranger(), "", "x@begins.example", Rule::RelayTo, false),
+        (stranger(), "", "begins@there.example", Rule::Closed, true),
         (stranger(), "", "one@whole.example", Rule::RelayTo, false),
         (stranger(), "", "two@whole.example", Rule::Closed, true),
         (stranger(), "bob@trusted.example", far, Rule::ForwardFrom, false),

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use super::entering::Entering;
 use super::noise::Event;
-use super::{Outcome, Shared};
+use super::{Channel, Outcome, Shared};
 use crate::net::jobs::{Busy, Kind};
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
@@ -339,6 +339,21 @@ impl Conversation {
             messages: maildrop.as_deref().map(|maildrop| maildrop.live_totals().messages),
             idle: self.stream.machine().silence(now).unwrap_or_default(),
         })
+    }
+
+    /// What there is to say of it as a connection.
+    pub fn channel(&self, now: Instant) -> Channel {
+        let Session { peer, began, retrieved, octets, user, .. } = &self.session;
+        Channel {
+            service: "pop3",
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string(),
+            user: user.as_deref().map(|user| printable(user.as_bytes())),
+            state: self.stream.activity(),
+            tls: self.stream.is_tls(),
+            age: now.saturating_duration_since(*began),
+            messages: *retrieved,
+            octets: *octets,
+        }
     }
 
     /// Whether this user is logged in on it, or just being let in.

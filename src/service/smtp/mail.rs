@@ -56,6 +56,11 @@ struct Line {
 }
 
 impl Mail {
+    /// Bytes of its text so far.
+    pub(super) fn octets(&self) -> u64 {
+        self.body.as_ref().map_or(0, Body::bytes)
+    }
+
     /// Bytes that it holds besides its text.
     pub(super) fn held(&self) -> usize {
         size_of::<Mail>() + self.id.len() + self.recipients.capacity() * size_of::<To>()
@@ -111,12 +116,15 @@ impl Service<'_> {
 
     /// A rule says no.
     fn denied(&mut self, denied: Denied) -> Said {
-        log::debug!("smtp {}: {}", self.id, denied.trail);
-        self.refused(denied.reply)
+        self.turned_down(denied.reply, Some(denied.trail))
     }
 
     /// Somebody or something is refused: counted, and said in the log.
     fn refused(&mut self, why: Reply) -> Said {
+        self.turned_down(why, None)
+    }
+
+    fn turned_down(&mut self, why: Reply, trail: Option<String>) -> Said {
         self.session.refused = self.session.refused.saturating_add(1);
         self.shared.counts.smtp.refused += 1;
         if self.has_line(Event::Unwanted) {
@@ -127,6 +135,9 @@ impl Service<'_> {
             let whom =
                 whom.map_or_else(String::new, |(to, _)| format!(" to {}", printable(to.path.to_string().as_bytes())));
             log::info!("smtp {} {id} {from}: mail refused{whom}: {why}", self.id);
+            if let Some(trail) = trail {
+                log::debug!("smtp {} {id} {from}: {trail}", self.id);
+            }
         }
         Done::Now(Answer::Reply(Box::new(why)))
     }

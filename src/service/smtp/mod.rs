@@ -30,7 +30,7 @@ use super::control::Never;
 use super::deliver::Dispatched;
 use super::entering::Entering;
 use super::noise::Event;
-use super::{Outcome, Shared};
+use super::{Channel, Outcome, Shared, relay};
 use crate::mail::undots::Bare;
 use crate::net::sock::Sock;
 use crate::net::stream::{Done, Flow, Host, Readiness, Scratch, Stream, Turn};
@@ -41,7 +41,7 @@ use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp};
 use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::rules::places::Kind;
-use crate::settings::{BareNewline, Settings};
+use crate::settings::{BareNewline, HideAuth, Settings};
 use crate::sys::{group, network};
 use crate::text::printable::printable;
 use mail::Mail;
@@ -110,7 +110,7 @@ impl Shared {
         Arc::new(Rules {
             host: settings.main_domain().into(),
             hide_version: settings.hide_version,
-            hide_auth: settings.hide_auth,
+            hide_auth: settings.hide_auth == HideAuth::Everybody,
             hold: seconds(settings.smtp_greeting_hold_secs),
             greeting: seconds(settings.smtp_greeting_secs),
             command: seconds(settings.smtp_command_secs),
@@ -158,7 +158,7 @@ impl Conversation {
             can_tls: shared.tls.is_some(),
             plain_ok: shared.plain_ok(peer),
             scram: abilities.scram,
-            known: false,
+            known: face == Face::Submission && relay::needs_no_login(now, shared, peer.ip()),
         };
         // The address costs a system call: it is asked for only where it tells domains apart.
         let here = match shared.settings.domains.look_at_addresses() {
@@ -376,6 +376,21 @@ impl Conversation {
     /// Whether it is within TLS.
     pub fn is_tls(&self) -> bool {
         self.stream.is_tls()
+    }
+
+    /// What there is to say of it as a connection.
+    pub fn channel(&self, now: Instant) -> Channel {
+        let Session { began, user, mail, accepted, .. } = &self.session;
+        Channel {
+            service: "smtp",
+            peer: self.session.from(),
+            user: user.as_deref().map(|user| printable(user.as_bytes())),
+            state: self.stream.activity(),
+            tls: self.stream.is_tls(),
+            age: now.saturating_duration_since(*began),
+            messages: *accepted,
+            octets: mail.as_deref().map_or(0, Mail::octets),
+        }
     }
 
     /// It is over: the line for the log.

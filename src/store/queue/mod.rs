@@ -287,6 +287,7 @@ impl<D: Disk> Queue<D> {
             if let Some(what) = self.judge(&name) {
                 found(what);
             }
+            true
         };
         self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
     }

@@ -526,7 +526,7 @@ impl Life {
 }
 
 /// Reads an mbox as any program would.
-fn parse(bytes: &[u8]) -> Vec<&[u8]> {
+pub(super) fn parse(bytes: &[u8]) -> Vec<&[u8]> {
     let (mut found, mut start, mut at, mut blank) = (Vec::new(), 0, 0, true);
     for line in bytes.split_inclusive(|&b| b == b'\n') {
         if blank && is_from_line(line.strip_suffix(b"\n").unwrap_or(line)) {

@@ -8,6 +8,7 @@ mod expiry;
 mod hostile;
 mod layout;
 mod locking;
+mod queue;
 mod repair;
 pub(super) mod sim;
 mod status;

@@ -662,9 +662,10 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn names(&self, dir: &SimDirHandle, each: &mut dyn FnMut(OsString)) -> io::Result<()> {
+    fn names(&self, dir: &SimDirHandle, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
         let names: Vec<OsString> = self.call("names")?.dirs[&dir.0].names.keys().cloned().collect();
-        names.into_iter().for_each(each);
+        // The first that is wanted no more ends it.
+        let _ = names.into_iter().all(each);
         Ok(())
     }
 

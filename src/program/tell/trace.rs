@@ -1,0 +1,256 @@
+//! `tellsmtp trace`: what the logs say about a message, or about an address, and what the queue knows.
+//!
+//! The logs are read twice, the oldest first: first for the ids of messages in lines that name what is asked for, then for the
+//! lines of all of these. So a recipient's trace has the line in which the message was accepted, which names its sender only.
+//! Of memory it takes the ids, at most [`IDS`].
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::logs::{files, lines};
+use super::{sendlog, tell};
+use crate::control::{self, Teller};
+use crate::program::options::{DONE, FAILED};
+use crate::program::stats::configured;
+use crate::rules::logs::LogFile;
+
+/// Messages that are followed; of an address with more, the newest.
+const IDS: usize = 1000;
+/// Lines that are shown.
+const LINES: usize = 10_000;
+/// Messages that the queue is asked about.
+const ASKED: usize = 20;
+/// Letters of an id; one of a bounce has more behind them.
+const ID_LETTERS: std::ops::RangeInclusive<usize> = 12..=31;
+
+/// Runs the verb; gives its exit code: 1 when nothing was found.
+pub fn run(config: &Path, what: &str, json: bool) -> u8 {
+    let settings = match configured(config) {
+        Ok(settings) => settings,
+        Err(why) => {
+            eprintln!("tellsmtp: {why}");
+            return FAILED;
+        }
+    };
+    let what = what.trim_matches(['<', '>']);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let traced = trace(&settings.log_path, what, json, &mut out);
+    let traced = match traced {
+        Ok(traced) => traced,
+        Err(why) => {
+            eprintln!("tellsmtp: {why}");
+            return FAILED;
+        }
+    };
+    let mut queue = Vec::new();
+    for id in traced.ids.iter().rev().take(ASKED) {
+        let words = ["queue".to_owned(), "show".to_owned(), id.clone()];
+        let Ok(parsed) = control::parse(Teller::Smtp, &words) else { continue };
+        let words = if json { [&words[..], &["--json".to_owned()]].concat() } else { words.to_vec() };
+        match tell(&settings, Teller::Smtp, &parsed, &words) {
+            Ok((true, text)) => queue.push(text),
+            // It has left the queue.
+            Ok((false, _)) => {}
+            Err(why) => {
+                eprintln!("tellsmtp: the queue was not asked: {why}");
+                break;
+            }
+        }
+    }
+    let found = traced.shown > 0 || !queue.is_empty();
+    // That nobody reads on is no failure.
+    let _ = finish(&traced, &queue, json, &mut out);
+    if traced.left_out > 0 {
+        eprintln!(
+            "tellsmtp: lines not shown, of {} that were found: {}",
+            traced.shown + traced.left_out,
+            traced.left_out
+        );
+    }
+    if !found {
+        eprintln!("tellsmtp: {}: nothing in the logs that there are", crate::text::printable::visible(what));
+        return FAILED;
+    }
+    DONE
+}
+
+fn finish(traced: &Traced, queue: &[String], json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        let queue: Vec<Value> = queue.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        writeln!(out, "\n],\"ids\":{},\"queue\":{}}}", json!(traced.ids), json!(queue))?;
+    } else {
+        for text in queue {
+            write!(out, "\nin the queue:\n{text}")?;
+        }
+    }
+    out.flush()
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Traced {
+    /// In the order in which they were named first.
+    ids: Vec<String>,
+    shown: usize,
+    left_out: usize,
+}
+
+/// Shows the lines; with `json` the beginning of an object.
+fn trace(folder: &Path, what: &str, json: bool, out: &mut dyn Write) -> Result<Traced, String> {
+    let mut traced = Traced::default();
+    let upper = what.to_ascii_uppercase();
+    if is_id(upper.as_bytes()) {
+        traced.ids.push(upper);
+    }
+    let files = files(folder, LogFile::Smtp);
+    let read = |each: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+        files.iter().try_for_each(|path| lines(path, each).map_err(|error| format!("{}: {error}", path.display())))
+    };
+    let mut known: BTreeSet<String> = traced.ids.iter().cloned().collect();
+    if known.is_empty() {
+        read(&mut |line| {
+            if names(line, what.as_bytes()) {
+                for id in words(line).filter(|word| is_id(word)) {
+                    let id = String::from_utf8_lossy(id).into_owned();
+                    if known.insert(id.clone()) {
+                        traced.ids.push(id);
+                    }
+                }
+                while traced.ids.len() > IDS {
+                    known.remove(&traced.ids.remove(0));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let mut nobody_reads = false;
+    if json {
+        nobody_reads = write!(out, "{{\"lines\":[").is_err();
+    }
+    read(&mut |line| {
+        let of_message = words(line).any(|word| is_id(word) && known.contains(&*String::from_utf8_lossy(word)));
+        if nobody_reads || !(of_message || names(line, what.as_bytes())) {
+            return Ok(());
+        }
+        if traced.shown == LINES {
+            traced.left_out += 1;
+            return Ok(());
+        }
+        let written = match json {
+            true => write!(out, "{}\n{}", if traced.shown > 0 { "," } else { "" }, sendlog::parsed(line)),
+            false => out.write_all(line).and_then(|()| out.write_all(b"\n")),
+        };
+        nobody_reads = written.is_err();
+        traced.shown += 1;
+        Ok(())
+    })?;
+    Ok(traced)
+}
+
+/// Runs of letters and digits.
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// Whether it looks like the id of a message: capitals and digits without I, L, O and U.
+fn is_id(word: &[u8]) -> bool {
+    let letter = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'Z') && !b"ILOU".contains(byte);
+    ID_LETTERS.contains(&word.len()) && word[..*ID_LETTERS.start()].iter().all(letter)
+}
+
+/// Whether an address stands in the line, as a whole, in any case.
+fn names(line: &[u8], address: &[u8]) -> bool {
+    let part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b".-_+@%=".contains(byte));
+    !address.is_empty()
+        && line.windows(address.len()).enumerate().any(|(at, found)| {
+            let before = at.checked_sub(1).and_then(|at| line.get(at));
+            // A dot or another sign behind it may end a sentence.
+            let behind = &line[at + address.len()..];
+            let goes_on = part(behind.first()) && behind.get(1).is_some_and(u8::is_ascii_alphanumeric)
+                || behind.first().is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'@');
+            found.eq_ignore_ascii_case(address) && !part(before) && !goes_on
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const ONE: &str = "0123456789AB";
+    const TWO: &str = "ZYXWVTSRQPNM";
+
+    fn traced(old: &str, new: &str, what: &str, json: bool) -> (Traced, String) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("dsmtp1.log"), old).unwrap();
+        fs::write(folder.path().join("dsmtp.log"), new).unwrap();
+        let mut out = Vec::new();
+        let found = trace(folder.path(), what, json, &mut out).unwrap();
+        finish(&found, &[], json, &mut out).unwrap();
+        (found, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_recipient_has_the_lines_of_its_messages_through_all_files() {
+        let old = format!(
+            "T INFO  {ONE}: accepted from <ann@a.test>\nT INFO  {TWO}: accepted from <eve@a.test>\nT INFO  something else\n"
+        );
+        let new = format!("T INFO  {ONE}: delivered to <Bob@b.test>\nT INFO  {TWO}: delivered to <xbob@b.test>\n");
+        let (found, text) = traced(&old, &new, "bob@b.test", false);
+        assert_eq!(
+            text,
+            format!("T INFO  {ONE}: accepted from <ann@a.test>\nT INFO  {ONE}: delivered to <Bob@b.test>\n")
+        );
+        assert_eq!((found.ids, found.shown, found.left_out), (vec![ONE.to_owned()], 2, 0));
+        let (found, text) = traced(&old, &new, &TWO.to_lowercase(), true);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((found.shown, &value["ids"], &value["queue"]), (2, &json!([TWO]), &json!([])));
+        assert_eq!(value["lines"][1]["text"], format!("{TWO}: delivered to <xbob@b.test>"));
+        let (found, text) = traced(&old, &new, "nobody@b.test", true);
+        assert!(found.shown == 0 && serde_json::from_str::<Value>(&text).unwrap()["lines"] == json!([]));
+    }
+
+    #[test]
+    fn an_address_is_found_as_a_whole() {
+        for (line, found) in [
+            ("to <bob@b.test>: no", true),
+            ("to BOB@B.TEST.", true),
+            ("bob@b.test", true),
+            ("bob@b.test, eve", true),
+            ("xbob@b.test", false),
+            ("x.bob@b.test", false),
+            ("bob@b.test.org", false),
+            ("bob@b.tests", false),
+            ("bob@b.test-x", false),
+        ] {
+            assert_eq!(names(line.as_bytes(), b"bob@b.test"), found, "{line}");
+        }
+        assert!(!names(b"anything", b""));
+    }
+
+    #[test]
+    fn ids_are_told_from_words() {
+        assert!(is_id(ONE.as_bytes()) && is_id(TWO.as_bytes()) && is_id(format!("{ONE}b1").as_bytes()));
+        assert!(
+            !["0123456789A", "AUTHENTICATE", "0123456789ab", "0123456789A-", ""]
+                .iter()
+                .any(|word| is_id(word.as_bytes()))
+        );
+    }
+
+    #[test]
+    fn what_is_shown_and_followed_has_bounds() {
+        let mut text = String::new();
+        for n in 0..LINES + 5 {
+            text += &format!("T INFO  {n:012} from <a@b>\n");
+        }
+        let (found, shown) = traced(&text, "", "a@b", false);
+        assert_eq!((found.shown, found.left_out, found.ids.len()), (LINES, 5, IDS));
+        assert_eq!(shown.lines().count(), LINES);
+        assert_eq!(found.ids.last(), Some(&format!("{:012}", LINES + 4)));
+    }
+}
