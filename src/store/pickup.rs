@@ -11,7 +11,7 @@
 //! From: ...
 //! ```
 //!
-//! **The directory** belongs to the server and to a group that may make files there and not list it (mode 3730). Whoever leaves
+//! **The directory** belongs to the server and to a group that may make files there and not list it (mode 1730). Whoever leaves
 //! a message writes `NAME.tmp`, syncs it, renames it to `NAME`, sixteen letters and digits that nobody can guess, and syncs it
 //! once more: for a file system with a journal the new name is then on disk. It may be read by all who know the name; the
 //! server needs that, and nobody else comes by it.
@@ -198,7 +198,7 @@ impl Incoming {
     /// is put right either way.
     pub fn open(work_path: &Path, group: Option<u32>) -> Result<Incoming, Fault> {
         let incoming = Incoming::open_on(&RealDisk::default(), work_path)?;
-        let mode = if group.is_some() { 0o3730 } else { 0o700 };
+        let mode = if group.is_some() { 0o1730 } else { 0o700 };
         // The group first: a directory that is open to the wrong group is open to strangers.
         let given = std::os::unix::fs::chown(&incoming.path, None, group)
             .and_then(|()| fs::set_permissions(&incoming.path, Permissions::from_mode(mode)));

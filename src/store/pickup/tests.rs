@@ -92,7 +92,7 @@ fn the_directory_is_its_groups_to_write_to_and_nobodys_to_list() {
     };
     let own = fs::metadata(folder.path()).unwrap().gid();
     assert_eq!(mode(None), (0o700, own));
-    assert_eq!(mode(Some(own)), (0o3730, own));
+    assert_eq!(mode(Some(own)), (0o1730, own));
     // The group was taken out of the configuration.
     assert_eq!(mode(None), (0o700, own));
 }
