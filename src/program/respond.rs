@@ -6,7 +6,7 @@
 //!
 //! | it ends with | when                                                                    | the server then                 |
 //! |--------------|--------------------------------------------------------------------------|---------------------------------|
-//! | 0            | it was answered, or there is nothing to answer                          | is done with it                 |
+//! | 0            | it was answered, or there is nothing to answer, or nobody takes the answer | is done with it              |
 //! | 2            | the options are wrong                                                   | bounces it                      |
 //! | 75           | a file cannot be read or written, the answer cannot be sent             | tries again later               |
 //!
@@ -40,6 +40,8 @@ use crate::text::printable::printable;
 
 /// EX_TEMPFAIL of sysexits.h: whoever started it shall try again.
 const TRY_AGAIN: u8 = 75;
+/// Codes of sysexits.h with which an answer will never be taken: another try would only keep the message that is answered.
+const REFUSED: &[i32] = &[64, 65, 67, 68, 69, 76, 77];
 /// How much of a message is looked at; its header is in there, or is none that a person wrote.
 const HEADER_BYTES: u64 = 256 * 1024;
 /// The longest text.
@@ -243,9 +245,9 @@ impl Plan {
                 self.days
             )));
         }
-        send(&self.send, &to, &answer).map_err(Fault::at("sending with", Path::new(&self.send[0])))?;
+        let taken = send(&self.send, &to, &answer).map_err(Fault::at("sending with", Path::new(&self.send[0])))?;
         answered.note(who, now_secs, self.days)?;
-        Ok(Done::Answered)
+        Ok(if taken { Done::Answered } else { Done::Silent("the answer is not taken".to_owned()) })
     }
 }
 
@@ -268,8 +270,8 @@ fn read_text(path: &Path) -> Result<String, Fault> {
         .unwrap_or_else(|error| error.into_bytes().iter().map(|&byte| char::from(byte)).collect()))
 }
 
-/// Hands the answer over, and waits until it was taken.
-fn send(words: &[String], to: &Address, answer: &[u8]) -> io::Result<()> {
+/// Hands the answer over, and waits until it was taken; false: it never will be.
+fn send(words: &[String], to: &Address, answer: &[u8]) -> io::Result<bool> {
     let mut command = Command::new(&words[0]);
     if words[0] == OWN_EXECUTABLE {
         command.arg0("dmail");
@@ -281,10 +283,11 @@ fn send(words: &[String], to: &Address, answer: &[u8]) -> io::Result<()> {
     let written = stdin.write_all(answer);
     drop(stdin);
     let status = child.wait()?;
-    if !status.success() {
-        return Err(io::Error::other(format!("it ended with {status}")));
+    match status.code() {
+        Some(0) => written.map(|()| true),
+        Some(code) if REFUSED.contains(&code) => Ok(false),
+        _ => Err(io::Error::other(format!("it ended with {status}"))),
     }
-    written
 }
 
 /// The file of who was answered, locked.
@@ -388,7 +391,11 @@ mod tests {
             let script = self.path("send");
             fs::write(
                 &script,
-                format!("echo \"$@\" >> {0}; cat >> {0}; test ! -e {1}\n", sent.display(), self.path("fail").display()),
+                format!(
+                    "echo \"$@\" >> {0}; cat >> {0}; test ! -e {1} || exit $(cat {1})\n",
+                    sent.display(),
+                    self.path("fail").display()
+                ),
             )
             .unwrap();
             let (text, send) = (self.path("text"), format!("/bin/sh {}", script.display()));
@@ -474,10 +481,18 @@ mod tests {
     fn what_cannot_be_sent_or_read_is_tried_again_and_nobody_counts_as_answered() {
         let world = World::new();
         let plan = world.plan(&[]).unwrap();
-        fs::write(world.path("fail"), "").unwrap();
+        fs::write(world.path("fail"), "75").unwrap();
         assert!(respond(&plan, MESSAGE, &nothing, NOW).unwrap_err().contains("sending with"));
         fs::remove_file(world.path("fail")).unwrap();
         assert_eq!(respond(&plan, MESSAGE, &nothing, NOW), Ok(Done::Answered));
+        // What is refused for good is not tried for days.
+        fs::write(world.path("fail"), "67").unwrap();
+        let later = NOW + 100 * SECS_A_DAY;
+        assert!(matches!(respond(&plan, MESSAGE, &nothing, later), Ok(Done::Silent(why)) if why.contains("not taken")));
+        assert_eq!(world.sent().matches("-i -f").count(), 3);
+        assert!(
+            matches!(respond(&plan, MESSAGE, &nothing, later), Ok(Done::Silent(why)) if why.contains("was answered"))
+        );
         fs::write(world.path("text"), "x".repeat(TEXT_BYTES as usize + 1)).unwrap();
         assert!(respond(&plan, MESSAGE, &nothing, NOW).is_err());
         fs::remove_file(world.path("text")).unwrap();

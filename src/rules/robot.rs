@@ -17,6 +17,8 @@
 //! What the network chose reaches a program only as bytes on its standard input and as values of an environment, never as a
 //! word of its command line; there is no shell.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::text::printable::printable;
@@ -50,6 +52,28 @@ pub struct Facts {
 impl Facts {
     /// The names in the environment.
     pub const NAMES: [&str; 7] = ["SENDER", "RECIPIENT", "LOCAL", "EXTENSION", "DOMAIN", "QUEUE_ID", "CLIENT_ADDRESS"];
+
+    /// What there is to tell of a message of the queue: its sender, empty for nobody; the address that led to the program, in
+    /// whose local part `delimiter` begins the detail; its id; and how it came, for people, as in
+    /// `ESMTPSA from mx.example.org [192.0.2.1] as ann`.
+    pub fn of(sender: &str, recipient: &str, delimiter: Option<char>, id: &str, came: &str) -> Facts {
+        let (name, domain) = recipient.rsplit_once('@').unwrap_or((recipient, ""));
+        let (local, extension) = match delimiter.and_then(|delimiter| name.split_once(delimiter)) {
+            Some((local, extension)) if !local.is_empty() => (local, extension),
+            _ => (name, ""),
+        };
+        let client = came.rsplit_once('[').and_then(|(_, rest)| Some(rest.split_once(']')?.0));
+        let client = client.filter(|client| client.parse::<IpAddr>().is_ok()).unwrap_or_default();
+        Facts {
+            sender: sender.to_owned(),
+            recipient: recipient.to_owned(),
+            local: local.to_owned(),
+            extension: extension.to_owned(),
+            domain: domain.to_owned(),
+            queue_id: id.to_owned(),
+            client_address: client.to_owned(),
+        }
+    }
 
     /// The values, fit for an environment: see [`clean`].
     pub fn values(&self) -> [Vec<u8>; 7] {
@@ -120,6 +144,17 @@ pub struct Why {
     pub text: String,
     /// The first lines of what the program said, in the same way fit to be shown.
     pub said: Vec<String>,
+}
+
+impl fmt::Display for Why {
+    /// All of it in one line, for a log and for what the queue keeps.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status, self.text)?;
+        self.said
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, line)| write!(f, "{}{line}", if index == 0 { ": " } else { " / " }))
+    }
 }
 
 /// What sysexits.h means by a code: code, words, enhanced status.
@@ -203,6 +238,7 @@ mod tests {
         let Verdict::Never(why) = judge("a\nb", &End::Exited(1), &output) else { panic!() };
         assert_eq!((why.said.len(), why.said[0].as_str()), (SAID_LINES, "no ?[2Jroom"));
         assert_eq!(why.text, "a?b: the program ended with 1");
+        assert!(why.to_string().starts_with("5.3.0 a?b: the program ended with 1: no ?[2Jroom / line / line"));
     }
 
     #[test]
@@ -214,6 +250,25 @@ mod tests {
         let facts = Facts { sender: "a\nb@x".into(), client_address: "::1".into(), ..Facts::default() };
         assert_eq!(facts.values()[0], b"a?b@x");
         assert_eq!(facts.values()[6], b"::1");
+    }
+
+    #[test]
+    fn what_the_queue_knows_is_what_the_program_is_told() {
+        let came = "ESMTPSA from mx [192.0.2.1] (tls [x]) [192.0.2.7] as ann";
+        let facts = Facts::of("bob@example.org", "ann+tea+x@example.test", Some('+'), "7K2F", came);
+        let values = facts.values().map(|value| String::from_utf8(value).unwrap());
+        assert_eq!(
+            values,
+            ["bob@example.org", "ann+tea+x@example.test", "ann", "tea+x", "example.test", "7K2F", "192.0.2.7"]
+        );
+        for (recipient, delimiter, local, extension) in
+            [("ann+x@y", None, "ann+x", ""), ("+x@y", Some('+'), "+x", ""), ("ann@y", Some('+'), "ann", "")]
+        {
+            let facts = Facts::of("", recipient, delimiter, "x", "a local program [x]");
+            assert_eq!((facts.local.as_str(), facts.extension.as_str()), (local, extension), "{recipient}");
+            assert_eq!(facts.client_address, "");
+        }
+        assert_eq!(Facts::of("", "x", None, "x", "from [2001:db8::1]").client_address, "2001:db8::1");
     }
 
     #[test]

@@ -308,7 +308,7 @@ impl Keeper {
         if Path::new(name).file_name() != Some(name) || name.as_bytes().starts_with(b".") {
             return Err(rule(format!("{}: not the name of a program", name.display())));
         }
-        trusted_folder(approved)?;
+        settings::trust_folder(approved).map_err(rule)?;
         let found = match (uid, &settings.robot_user) {
             (Some(uid), _) if settings.user_robots && uid >= settings.min_uid => user::by_number(uid),
             (Some(uid), _) => return Err(rule(format!("user {uid} may have no programs run"))),
@@ -401,23 +401,6 @@ impl Keeper {
             false => Err(rule("its lock is another one now")),
         }
     }
-}
-
-/// Refuses a directory where anybody but root could put a program, or put another directory in its place.
-fn trusted_folder(path: &Path) -> Result<(), Refusal> {
-    for folder in path.ancestors() {
-        let about = std::fs::symlink_metadata(folder).map_err(system)?;
-        if !about.is_dir()
-            || about.uid() != 0
-            || about.mode() & 0o022 != 0 && (folder == path || about.mode() & 0o1000 == 0)
-        {
-            return Err(rule(format!(
-                "robot_path: {} must be a directory of root's where nobody else may write",
-                folder.display()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// A file of that user, of the directory's group, with mode 0600 and those bytes in it, which gets its name when it is

@@ -134,6 +134,11 @@ impl Judge<'_> {
     fn robots(&mut self) {
         if let Some(approved) = &self.settings.robot_path {
             self.folder("robot_path", approved, Use::Read);
+            if self.user.is_some()
+                && let Err(why) = trust_folder(approved)
+            {
+                self.complain(Level::Error, "robot_path", why);
+            }
         }
         let Some(name) = &self.settings.robot_user else { return };
         let text = match user::find(name) {
@@ -412,6 +417,23 @@ pub fn trust(path: &Path, file: &File) -> Result<(), String> {
             return Err(format!(
                 "with run_as root does what this file says, so nobody else may write there: `chmod go-w {}`",
                 shown.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody but root can put a program into this directory, or another directory in its place. Refuses with a sentence.
+pub fn trust_folder(path: &Path) -> Result<(), String> {
+    for folder in path.ancestors() {
+        let shown = folder.display();
+        let about = fs::symlink_metadata(folder).map_err(|error| format!("robot_path: {shown}: {error}"))?;
+        // What is sticky lets others make directories, not replace root's.
+        let is_open = about.mode() & 0o022 != 0 && (folder == path || about.mode() & 0o1000 == 0);
+        if !about.is_dir() || about.uid() != 0 || is_open {
+            return Err(format!(
+                "robot_path: {shown} must be a directory of root's, no link, where nobody else may write: root runs as other \
+                 users what lies there"
             ));
         }
     }

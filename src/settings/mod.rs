@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use complaint::{Complaint, Level, Place};
-pub use judge::{Rights, judge, trust};
+pub use judge::{Rights, judge, trust, trust_folder};
 pub use parse::{Loaded, Office, load, load_by, office};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};

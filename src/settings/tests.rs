@@ -690,6 +690,28 @@ fn programs_for_other_users_need_a_directory_of_their_own() {
 }
 
 #[test]
+fn programs_that_are_given_mail_have_a_user_and_a_place() {
+    let folder = world();
+    assert!(judged(&folder, "robot_user root\n").iter().any(|said| said.contains("name another user")));
+    assert!(
+        judged(&folder, "robot_user no-such-user\n").iter().any(|said| said.contains("there is no user no-such-user"))
+    );
+    assert!(
+        judged(&folder, "robot_path missing\n")
+            .iter()
+            .any(|said| said.contains("robot_path") && said.contains("missing"))
+    );
+    fs::create_dir(folder.path("robots")).unwrap();
+    let said = judged(&folder, "robot_user nobody\nrobot_path robots\n");
+    assert!(!said.iter().any(|said| said.contains("robot")), "{said:?}");
+    if crate::sys::access::is_root() {
+        folder.mode("robots", 0o777);
+        let said = judged(&folder, "run_as nobody\nrobot_path robots\n");
+        assert!(said.iter().any(|said| said.contains("must be a directory of root's")), "{said:?}");
+    }
+}
+
+#[test]
 fn settings_for_tests_are_the_defaults_below_a_directory() {
     let settings = Settings::for_tests(Path::new("/t"));
     assert_eq!(settings.drop_path, Path::new("/t/drop"));

@@ -343,15 +343,15 @@ fn a_robot_is_run_from_the_approved_directory_as_whoever_the_configuration_lets_
     let bare = world.launcher.request(&request("sh", "exit 0", None));
     assert!(world.refused("no message", bare).contains("one message"));
     may(0o775);
-    assert!(world.refused("a directory", ask(&request("sh", "", None)).map(|_| ())).contains("directory of root's"));
+    assert!(world.refused("a directory", ask(&request("sh", "", None)).map(|_| ())).contains("a directory of root's"));
     may(0o755);
     chown(&folder, Some(ANN), None).unwrap();
-    assert!(world.refused("a directory", ask(&request("sh", "", None)).map(|_| ())).contains("directory of root's"));
+    assert!(world.refused("a directory", ask(&request("sh", "", None)).map(|_| ())).contains("a directory of root's"));
     fs::remove_file(folder.join("sh")).unwrap();
     fs::remove_dir(&folder).unwrap();
     fs::create_dir(world.path("elsewhere/robots")).unwrap();
     symlink(world.path("elsewhere/robots"), &folder).unwrap();
-    assert!(world.refused("a link", ask(&request("sh", "", None)).map(|_| ())).contains("directory of root's"));
+    assert!(world.refused("a link", ask(&request("sh", "", None)).map(|_| ())).contains("a directory of root's"));
 }
 
 #[test]
