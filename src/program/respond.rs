@@ -32,7 +32,7 @@ use super::options::{self, DONE, USAGE};
 use crate::mail::address::{self, Address, Place};
 use crate::mail::respond::{Answer, Header, answer_to, key};
 use crate::net::child::OWN_EXECUTABLE;
-use crate::settings::words::{Manner, words};
+use crate::text::words::{Manner, words};
 use crate::store::disk::{Disk, RealDisk};
 use crate::text::fault::Fault;
 use crate::text::number::decimal;

@@ -36,6 +36,7 @@ pub mod recent;
 pub mod relay;
 pub mod retry;
 pub mod robot;
+pub mod route;
 pub mod sending;
 pub mod stats;
 pub mod traffic;

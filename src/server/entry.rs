@@ -11,7 +11,7 @@ use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::smtp::reply as smtp_reply;
-use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, helpers, pop3, smtp};
+use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, helpers, pop3, smtp};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -27,6 +27,8 @@ pub enum Entry {
     Smtp(Box<smtp::Conversation>),
     /// Somebody with orders.
     Control(Box<control::Conversation>),
+    /// What brings messages to their drops.
+    Queue(Box<deliver::Runner>),
     /// A copy of an authenticator.
     Helper(Box<helpers::Copy>),
     /// Signals, and what came.
@@ -43,6 +45,8 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.register(registry, token(0)),
             Entry::Pop3(conversation) => conversation.register(registry, token(0)),
             Entry::Control(conversation) => conversation.register(registry, token(0)),
+            // It has none.
+            Entry::Queue(_) => Ok(()),
             Entry::Helper(copy) => copy.register(registry, token),
             Entry::Signals(signals) => signals.0.register(registry, token(0)),
         }
@@ -56,6 +60,7 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.deregister(registry),
             Entry::Pop3(conversation) => conversation.deregister(registry),
             Entry::Control(conversation) => conversation.deregister(registry),
+            Entry::Queue(_) => {}
             Entry::Helper(copy) => copy.deregister(registry),
             Entry::Signals(signals) => signals.0.deregister(registry),
         }
@@ -69,7 +74,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.mark(ready),
             Entry::Control(conversation) => conversation.mark(ready),
             Entry::Helper(copy) => copy.mark(lane, ready),
-            Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -84,6 +89,7 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
+            Entry::Queue(runner) => runner.turn(id, now, shared),
             Entry::Helper(copy) => copy.turn(id, now, shared),
             Entry::Signals(signals) => {
                 let (signals, came) = &mut **signals;
@@ -100,6 +106,7 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.deadline(),
             Entry::Pop3(conversation) => conversation.deadline(),
             Entry::Control(conversation) => conversation.deadline(),
+            Entry::Queue(runner) => runner.deadline(),
             Entry::Helper(_) | Entry::Signals(..) => None,
         }
     }
@@ -111,7 +118,8 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.expire(now),
             Entry::Pop3(conversation) => conversation.expire(now),
             Entry::Control(conversation) => conversation.expire(now),
-            Entry::Helper(_) | Entry::Signals(..) => {}
+            // The turn that follows does what is due.
+            Entry::Queue(_) | Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -123,6 +131,7 @@ impl turn::Entry for Entry {
             Entry::Smtp(_) => "smtp",
             Entry::Pop3(_) => "pop3",
             Entry::Control(_) => "control",
+            Entry::Queue(_) => "queue",
             Entry::Helper(_) => "helper",
             Entry::Signals(..) => "signals",
         }

@@ -43,7 +43,7 @@ use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
 use crate::rules::places::{Kind as Crowd, Places};
 use crate::service::cache::Cache;
-use crate::service::deliver;
+use crate::service::deliver::{self, Runner};
 use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
@@ -51,6 +51,7 @@ use crate::service::noise::Event;
 use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, smtp};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
+use crate::store::disk::RealDisk;
 use crate::sys::process;
 use crate::text::fault::Fault;
 use entry::Entry;
@@ -88,6 +89,7 @@ pub struct Server {
     shared: Shared,
     ports: Vec<Id>,
     signals: Id,
+    queue: Id,
     journal: Journal,
     socket: PathBuf,
     /// Where programs on this host bring mail, if they do.
@@ -125,6 +127,8 @@ impl Server {
         let stamps = stamps(&tls_files(&settings), &read);
         drop(read);
         let lock = run_lock(&settings)?;
+        let disk = RealDisk { hand: launcher.clone().map(|launcher| launcher as _) };
+        let transit = deliver::Transit::open(Instant::now(), &settings, &disk)?;
         let limit = process::raise_descriptor_limit().map_err(|error| format!("the descriptor limit: {error}"))?;
         let mut listeners = Vec::new();
         for port in ports(&settings, services, tls.is_some()) {
@@ -170,7 +174,7 @@ impl Server {
             crowded: None,
             contested: Vec::new(),
             short: HashSet::new(),
-            transit: deliver::Transit::default(),
+            transit,
             traffic: Vec::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -194,6 +198,7 @@ impl Server {
         let signals = Signals::catch().map_err(trouble)?;
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let begun = lp.now();
+        let queue = lp.insert(Entry::Queue(Box::new(Runner::new(begun)))).map_err(trouble)?;
         let housekeeping = begun + HOUSEKEEPING;
         let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
         let mut server = Server {
@@ -201,6 +206,7 @@ impl Server {
             shared,
             ports: ids,
             signals,
+            queue,
             journal,
             socket,
             submit,
@@ -262,7 +268,7 @@ impl Server {
         self.take_signals();
         self.settle_newborn(now);
         self.settle_contested();
-        deliver::Transit::carry(&mut self.shared);
+        self.run_queue(now);
         for record in std::mem::take(&mut self.shared.traffic) {
             self.journal.note(record);
         }
@@ -284,6 +290,7 @@ impl Server {
             Entry::Pop3(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Smtp(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
+            Entry::Queue(runner) => runner.deliver(now, ticket, outcome, shared),
             _ => false,
         });
         if delivered == Some(true) {
@@ -486,6 +493,14 @@ impl Server {
         }
     }
 
+    /// Senders that were held for room go on, and what was dispatched is taken.
+    fn run_queue(&mut self, now: Instant) {
+        self.shared.call_senders();
+        if self.shared.transit.calls(now) {
+            self.lp.wake(self.queue);
+        }
+    }
+
     /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.
     fn shed(&mut self) {
         if self.lp.partial_bytes() <= PARTIAL_LIMIT {
@@ -604,7 +619,7 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let mut left = 0;
+        let (mut left, mut queue_ended) = (0, false);
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
                 Entry::Pop3(mut conversation) => {
@@ -627,7 +642,15 @@ impl Server {
                     conversation.farewell(id, now, &mut self.shared);
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
+                Entry::Queue(_) => queue_ended = true,
                 _ => {}
+            }
+        }
+        if queue_ended {
+            // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
+            self.shared.transit.forget();
+            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(Runner::new(now)))) {
+                self.queue = id;
             }
         }
         // What is kept for one kind may have stopped another's port well below the bound.
@@ -684,7 +707,8 @@ impl Server {
     fn is_over(&mut self, now: Instant) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
         let clients = self.shared.places.taken() + self.shared.programs;
-        let quiet = clients == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle();
+        let at_rest = matches!(self.lp.get_mut(self.queue), Some(Entry::Queue(runner)) if runner.is_idle());
+        let quiet = clients == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle() && at_rest;
         if quiet || now >= stop_by {
             if !quiet {
                 log::warn!("stopping with {clients} sessions and {:?}", self.shared.jobs.load());

@@ -34,6 +34,7 @@ pub mod noise;
 pub mod pop3;
 pub mod relay;
 pub mod robot;
+pub mod route;
 pub mod smtp;
 pub mod traffic;
 pub mod why;
@@ -111,6 +112,8 @@ pub enum Outcome {
     InUse(Box<errand::Errand>, String),
     /// What a sender of text was held for.
     Body(deliver::Progress),
+    /// What came of a job for messages on their way.
+    Transit(Box<deliver::Done>),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
     /// What the user of a program on this host is called.
@@ -502,7 +505,7 @@ impl Shared {
 
     /// When something shared is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).min()
+        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(self.transit.deadline()).min()
     }
 
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
@@ -546,5 +549,46 @@ impl Shared {
         };
         // No room now: the next session that quits tries again.
         let _ = self.jobs.submit(None, Kind::Bulk, volume, work);
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// What conversations below `dir` share, with settings of tests; its jobs wake this loop.
+    pub fn for_tests<E: crate::net::turn::Entry>(dir: &Path, lp: &crate::net::turn::Loop<E>) -> Shared {
+        let settings = Settings::for_tests(dir);
+        for path in [&settings.work_path, &settings.drop_path] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        Shared {
+            pop3: Shared::pop3_rules(&settings),
+            tls: None,
+            board: Arc::default(),
+            helpers: vec![helpers::Helpers::new(0, &settings)],
+            cache: cache::Cache::new(16, Duration::from_secs(3600)),
+            launcher: None,
+            jobs: jobs::Pool::new(lp.waker().unwrap()),
+            post: VecDeque::new(),
+            volumes: Vec::new(),
+            newborn: Vec::new(),
+            guard: guard::Guard::new(lp.now()),
+            crowded: None,
+            contested: Vec::new(),
+            short: HashSet::new(),
+            transit: deliver::Transit::open(lp.now(), &settings, &RealDisk::default()).unwrap(),
+            orders: VecDeque::new(),
+            counts: Counts::default(),
+            flood: Flood::new(),
+            places: Places::default(),
+            programs: 0,
+            traffic: Vec::new(),
+            services: Services::All,
+            smtp: Shared::smtp_rules(&settings),
+            control_gid: None,
+            controls: 0,
+            stopping: false,
+            started: SystemTime::UNIX_EPOCH,
+            settings: Arc::new(settings),
+        }
     }
 }

@@ -6,12 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use super::words::{Manner, Trouble, Word, quote};
 use super::{Command, Group, Method, TlsFile};
 use crate::rules::domains::{Elsewhere, Line, Reach, is_prefix};
+use crate::rules::retry::{STEP_SECS, Schedule};
 use crate::text::nearest::nearest;
 use crate::text::number::{Fraction, decimal};
 use crate::text::pattern::{AddressList, PatternList};
+use crate::text::words::{Manner, Trouble, Word, quote};
 
 /// The word for a number that is never reached.
 pub const NEVER: &str = "never";
@@ -45,6 +46,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// Several of some words, in an order that means something.
     SomeOf(&'static [&'static str]),
+    /// Waits in seconds, with commas.
+    Schedule,
     /// Words for people.
     Text,
     /// A directory.
@@ -83,6 +86,7 @@ impl Kind {
             Kind::NumberOrNever { unit, .. } => format!("{unit}|{NEVER}"),
             Kind::OneOf(choices) => choices.join("|"),
             Kind::SomeOf(choices) => format!("LIST of {}", choices.join(", ")),
+            Kind::Schedule => "SECONDS[,SECONDS ...]".to_owned(),
             Kind::Text => "TEXT".to_owned(),
             Kind::Folder => "DIRECTORY".to_owned(),
             Kind::FolderOrNone => "[DIRECTORY]".to_owned(),
@@ -104,6 +108,7 @@ impl Kind {
         match self {
             Kind::Number { min, max, .. } | Kind::NumberOrNever { min, max, .. } => Some(format!("{min} to {max}")),
             Kind::Fraction => Some("0 to 1".to_owned()),
+            Kind::Schedule => Some(format!("{} to {}", STEP_SECS.start(), STEP_SECS.end())),
             _ => None,
         }
     }
@@ -285,6 +290,20 @@ impl Field for Fraction {
         *self = match Fraction::parse(&word.text) {
             Some(fraction) => fraction,
             None => return value.refuse(word, "it is a fraction from 0 to 1, such as 0.5, with at most six decimals"),
+        };
+        Ok(())
+    }
+    fn show(&self) -> Vec<String> {
+        vec![self.to_string()]
+    }
+}
+
+impl Field for Schedule {
+    fn take(&mut self, value: &Value<'_>) -> Result<(), Trouble> {
+        let word = value.one()?;
+        *self = match Schedule::parse(&word.text) {
+            Ok(schedule) => schedule,
+            Err(why) => return value.refuse(word, &why),
         };
         Ok(())
     }

@@ -4,7 +4,6 @@
 //! |--------------|-----------------------------------------------------------------------------------------|
 //! | `rows`       | the table: one row a setting. To add a setting, add a row there and a field here        |
 //! | `kind`       | what a setting can hold: text of the file on one side, typed field on the other         |
-//! | `words`      | one line into words: blanks, quotes, comments                                           |
 //! | `parse`      | files into a [`Settings`], with a complaint for each thing that is wrong                |
 //! | `judge`      | does what the settings name exist, and can we use it                                    |
 //! | `reference`  | the manual, its JSON, and conf/dmail.conf, out of the rows                              |
@@ -22,7 +21,6 @@ pub mod kind;
 pub mod parse;
 pub mod reference;
 pub mod rows;
-pub mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,6 +35,7 @@ pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
+use crate::rules::retry::Schedule;
 use crate::text::number::Fraction;
 use crate::text::pattern::{AddressList, PatternList};
 
@@ -87,6 +86,17 @@ pub struct Settings {
     pub lock_method: Vec<LockMethod>,
     /// The least uid that an authenticator may name.
     pub min_uid: u32,
+
+    /// Kilobytes of memory for the texts of messages on their way.
+    pub body_memory: u64,
+    /// Megabytes below which no new mail is taken; 0 = not watched.
+    pub delivery_min_space: u64,
+    /// When the queue tries again.
+    pub retry_schedule: Schedule,
+    /// Seconds that a message may wait there.
+    pub queue_life: u64,
+    /// Whether bounces bring the whole message back.
+    pub bounce_body: bool,
 
     /// Work files.
     pub work_path: PathBuf,

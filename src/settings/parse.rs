@@ -13,7 +13,6 @@ use std::sync::Arc;
 use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
-use super::words::{Manner, Trouble, Word, is_blank, words};
 use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, SendsOver, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::rules::relay;
@@ -21,6 +20,7 @@ use crate::sys::access;
 use crate::sys::files::{self, Opener};
 use crate::text::nearest::nearest;
 use crate::text::number::Fraction;
+use crate::text::words::{Manner, Trouble, Word, is_blank, words};
 
 /// A configuration is read into memory; a larger file is something else.
 const FILE_BYTES: u64 = 1 << 20;
@@ -329,6 +329,11 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         hash_bindir: false,
         min_space: 0,
         min_uid: 0,
+        body_memory: 0,
+        delivery_min_space: 0,
+        retry_schedule: Default::default(),
+        queue_life: 0,
+        bounce_body: false,
         work_path: PathBuf::new(),
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,

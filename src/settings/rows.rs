@@ -5,8 +5,8 @@
 use std::fmt;
 
 use super::kind::{Field, Kind, Value};
-use super::words::Trouble;
 use super::{BareNewline, HideAuth, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
+use crate::text::words::Trouble;
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
 
@@ -450,6 +450,41 @@ pub static ROWS: &[Row] = &[
         why: "The longest wait of a login from a prefix that guesses passwords: each new wrong one doubles it, time and good \
               logins bring it down, and a user who logged in well from there lately does not wait. 0 = nobody waits.",
     }),
+    row!(body_memory {
+        part: "Mail on its way",
+        kind: number("KBYTES", 512, 4_194_304),
+        default: "4096",
+        takes_effect: Restart,
+        why: "Memory for the texts of all messages that are on their way at a time. What is larger, or finds no room, is kept in \
+              files in work_path until it is delivered; senders wait while these are written.",
+    }),
+    row!(delivery_min_space {
+        kind: number("MEGABYTES", 0, 1_000_000_000),
+        default: "32",
+        takes_effect: Now,
+        why: "With less than this free where drop files lie, or in work_path, no new mail is taken: senders are told to try later \
+              (452 4.3.1). Reading and deleting go on. 0 = free space is not watched.",
+    }),
+    row!(retry_schedule {
+        kind: Schedule,
+        default: "10,60,300,900,3600",
+        takes_effect: Now,
+        why: "How long a message that could not be delivered waits in the queue before it is tried again: behind the first try, \
+              the second, and so on; the last of these repeats. Each wait is a tenth longer or shorter by chance.",
+    }),
+    row!(queue_life {
+        kind: number("SECONDS", 60, 31_536_000),
+        default: "432000",
+        takes_effect: Now,
+        why: "How long a message may wait. Behind that the next failure is the last one, and the sender is told; what comes from no \
+              sender, such as a bounce, waits a day at most and is dropped.",
+    }),
+    row!(bounce_body {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "Whether a bounce brings the whole message back, not its header alone.",
+    }),
     row!(forward_from_ip {
         part: "Who may send what",
         kind: Networks,
@@ -872,7 +907,6 @@ pub static LATER: &[Unused] = &[
             "alias_fallthrough",
             "alias_file",
             "alias_file_domain",
-            "bounce_body",
             "drop_max",
             "forward",
             "forward_cc",

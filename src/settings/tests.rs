@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::kind::{Kind, Value};
 use super::rows::{GONE, LATER};
-use super::words::{quote, words};
 use super::*;
+use crate::text::words::{quote, words};
 
 const CONF: &str = "/conf/dmail.conf";
 /// The compulsory settings, in lines 1 to 4.

@@ -9,7 +9,8 @@
 //! | 4 drop synced; its directory too when it was empty         | all of it                                | that stays                     |
 //! | 5 the intent closed; with recipients of the queue only when the queue has noted them | the same       | says that they are delivered   |
 //!
-//! [`deliver`] answers `Ok` behind step 4. Jobs for different drops run side by side and share the syncs of step 2.
+//! A letter on behalf of the queue whose recipient has it already, by an intent that is still open, is not appended again:
+//! [`Delivered::found`]. [`deliver`] answers `Ok` behind step 4. Jobs for different drops run side by side and share the syncs of step 2.
 //!
 //! **Recovery.** Under the drop's locks, at start for every open intent ([`recover`]), and whenever a drop is appended to,
 //! scanned or compacted. Of each message, at its recorded place in the same inode:
@@ -117,6 +118,9 @@ pub struct Delivered {
     pub outcomes: Vec<Outcome>,
     /// Recipients of the queue were among them: when their files say so, on disk, give this to [`Intents::close`].
     pub intent: Option<IntentId>,
+    /// Earlier appends by which some of the batch have their message already, so that nothing was appended for them: all
+    /// recipients of the queue who are in these, to be noted and closed in the same way.
+    pub found: Vec<(IntentId, Vec<Queued>)>,
 }
 
 /// Why nothing of a batch counts as delivered.
@@ -195,8 +199,13 @@ fn attempt<D: Disk>(
         return Ok(None);
     }
     complete_copy(desk, &drop, &mut locks)?;
+    let mut found = Vec::new();
     for (id, intent) in intents.of(&desk.spot.drop) {
-        own(intents, desk, &drop, id, &intent, &mut locks)?;
+        let known = own(intents, desk, &drop, id, &intent, &mut locks)?;
+        let queued = queued_of(&intent, &known);
+        if batch.iter().any(|letter| letter.queued.as_ref().is_some_and(|mine| queued.contains(mine))) {
+            found.push((id, queued));
+        }
     }
     let seen = disk.stat(&drop).map_err(desk.fault("looking at"))?;
     let pad = missing(desk, &drop, seen.size)?;
@@ -205,6 +214,11 @@ fn attempt<D: Disk>(
     let mut parts = Vec::with_capacity(batch.len());
     let mut good = Vec::with_capacity(batch.len());
     for letter in batch {
+        let has_it = |mine: &Queued| found.iter().any(|(_, queued)| queued.contains(mine));
+        if letter.queued.as_ref().is_some_and(has_it) {
+            outcomes.push(Outcome::Delivered);
+            continue;
+        }
         match measure(disk, letter, seed) {
             Ok(part) => {
                 parts.push(part);
@@ -215,7 +229,7 @@ fn attempt<D: Disk>(
         }
     }
     if good.is_empty() {
-        return Ok(Some(Delivered { outcomes, intent: None }));
+        return Ok(Some(Delivered { outcomes, intent: None, found }));
     }
     let intent = Intent {
         drop: desk.spot.drop.clone().into(),
@@ -237,7 +251,7 @@ fn attempt<D: Disk>(
     } else {
         intents.close(id);
     }
-    Ok(Some(Delivered { outcomes, intent: is_queued.then_some(id) }))
+    Ok(Some(Delivered { outcomes, intent: is_queued.then_some(id), found }))
 }
 
 /// A compaction that was interrupted knows the drop without what we append.
@@ -663,6 +677,11 @@ fn own<'d, D: Disk>(
     Ok(end(intents, id, intent, known))
 }
 
+/// The recipients of the queue among these messages of an append.
+fn queued_of(intent: &Intent, known: &[u32]) -> Vec<Queued> {
+    known.iter().filter_map(|index| intent.parts[*index as usize].queued.clone()).collect()
+}
+
 /// Closes a judged intent, unless recipients of the queue have their message by it. Those, by index.
 fn end<D: Disk>(intents: &Intents<D>, id: IntentId, intent: &Intent, mut known: Vec<u32>) -> Vec<u32> {
     known.retain(|index| intent.parts.get(*index as usize).is_some_and(|part| part.queued.is_some()));
@@ -728,8 +747,7 @@ fn recover_where<D: Disk>(intents: &Intents<D>, like: &Place, which: impl Fn(&In
         match recover_one(intents, &place, id, &intent) {
             Ok(found) => {
                 recovered.settled += 1;
-                let queued: Vec<Queued> =
-                    found.iter().filter_map(|index| intent.parts[*index as usize].queued.clone()).collect();
+                let queued = queued_of(&intent, &found);
                 if !queued.is_empty() {
                     recovered.delivered.push((id, queued));
                 }

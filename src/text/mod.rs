@@ -8,4 +8,5 @@ pub mod pattern;
 pub mod percent;
 pub mod printable;
 pub mod secret;
+pub mod words;
 pub mod xtext;

@@ -206,6 +206,16 @@ fn notify(value: &[u8]) -> Option<Notify> {
     Some(notify)
 }
 
+/// What ORCPT would have said of a recipient without it (RFC 3461 §4.2, RFC 6533 §3).
+pub fn original(path: &Address) -> String {
+    let address = path.to_string();
+    if address.is_ascii() {
+        format!("rfc822;{}", xtext::encode(address.as_bytes()))
+    } else {
+        format!("utf-8;{address}")
+    }
+}
+
 /// RFC 3461 §4.2 and RFC 6533 §3: `type;address`, the address in xtext or, for `utf-8`, as it is where UTF-8 may be.
 fn orcpt(value: &[u8], utf8: bool) -> Option<Box<str>> {
     let (kind, address) = value.split_at(memchr::memchr(b';', value)?);

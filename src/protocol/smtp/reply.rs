@@ -46,6 +46,11 @@ impl Reply {
         self.code < 400
     }
 
+    /// Its enhanced code and its text.
+    pub fn said(&self) -> String {
+        format!("{}.{}.{} {}", self.code / 100, self.subject, self.detail, self.text)
+    }
+
     /// Writes it as one line.
     pub fn write(&self, out: &mut Output) {
         // Writing into memory cannot fail.
@@ -159,7 +164,9 @@ replies! {
     TLS_AGAIN = 503 5 1 "This is under TLS already";
     /// A helper, a disk or another program keeps us from it just now.
     UNAVAILABLE = 451 3 0 "Not possible just now; try again later";
-    /// The same, before the greeting.
+    /// There is no room, or less than delivery_min_space.
+    NO_SPACE = 452 3 1 "Not enough space on the disk; try again later";
+    /// As `UNAVAILABLE`, before the greeting.
     NO_SERVICE = 421 3 0 "No service just now; try again later";
     /// Errors, unknown commands, or commands that lead nowhere, up to their bound.
     TOO_MANY_ERRORS = 421 7 0 "Too many errors; closing";

@@ -3,45 +3,78 @@
 //! | file        | what it is                                                                              |
 //! |-------------|-----------------------------------------------------------------------------------------|
 //! | `body.rs`   | the text of a message in flight: memory under one bound, beyond it files                |
-//! | `runner.rs` | the entry of the loop that has messages delivered, and waits with those that cannot be  |
+//! | `lanes.rs`  | letters on their way to drops: one job, one lock, one sync for those that wait together |
+//! | `runner.rs` | the entry of the loop that has all this done, and waits with what cannot be done now    |
+//! | `run.rs`    | one round of tries for a message of the queue                                           |
+//! | `table.rs`  | when which message of the queue is due                                                  |
+//! | `ways.rs`   | where a message goes, as the queue's files have it                                       |
+//! | `orders.rs` | what operators can have done with messages of the queue                                 |
 //!
 //! | a message is | what is done                                                            | it leaves by                               |
 //! |--------------|-------------------------------------------------------------------------|--------------------------------------------|
 //! | Coming       | its text is taken: [`Body`]                                             | [`Transit::dispatch`]; its sender is gone  |
-//! | Direct       | one drop has it to come: a letter for that drop                         | in the drop: 250; locked for long, failing: Queueing; nobody knows: no answer |
-//! | Queueing     | its queue file is written and synced                                    | Queued; cannot be: 451 or 452              |
-//! | Queued       | each recipient that is due is tried, and its state written to the file  | none is left: the file goes                |
+//! | Direct       | exactly one drop is to have it, for its own sender: a letter for that drop | in the drop: `Kept`; locked for long or failing: Filing; nobody knows: `Unknown` |
+//! | Filing       | its queue file is written and synced                                    | Queued; it cannot be: `Refused`            |
+//! | Queued       | each recipient who is due is tried, and his state written to the file   | none is left: the file goes                |
 //!
-//! A message in Direct or Queueing does not notice that its sender is gone: what was begun has its effect, and nobody hears of
-//! it. One in Queued was answered when its first round of tries had ended, or [`ROUND`] after its file was synced.
+//! A message in Direct or Filing does not notice that its sender is gone: what was begun has its effect, and nobody hears of
+//! it. One in Queued is `Kept` when its first round of tries has ended, or [`ROUND`] after its file was synced; at once when it
+//! comes from Direct, where the only try there is has just failed, and when it is to be held.
 //!
 //! **The promise.** `Kept` is said when the text is in a drop or in a queue file, synced; `Refused` when nothing of it is, or
-//! ever will be; and nothing at all, the connection being closed, when that is not known.
+//! ever will be; `Unknown`, whereupon the connection is closed without an answer, when that is not known. What goes to a drop on behalf of
+//! the queue says so in its intent, so that after a crash who has his message is found and noted, and gets it once.
+//!
+//! **Bounces.** Who cannot be delivered to, or not in time, is told to the sender by a message from nobody through the same
+//! queue. What comes from nobody itself, or was sent with NOTIFY=NEVER, is dropped with a line in the log that has the id: mail
+//! that bounces twice is answered to strangers' forgeries nearly always, and a postmaster who gets it all reads none of it.
 //!
 //! **Bounds.** Text in memory: `body_memory`, for the whole process. Messages in flight: one a connection, so the cap of
-//! connections bounds them.
+//! connections bounds them and the envelopes that they have; each has a job at a time, as any conversation has. Messages of the
+//! queue that are tried at a time: [`RUNS`](runner::RUNS), with at most a page of recipients each in memory. A message that
+//! waits costs about 80 bytes.
 
 pub mod body;
+mod lanes;
+mod orders;
+mod run;
+pub mod runner;
+mod table;
+mod ways;
 
 use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::mail::address::Address;
-use crate::net::jobs::Kind;
+use super::route::Way;
+use super::{Outcome, Shared, account};
 use crate::net::turn::Ticket;
-use crate::protocol::helper::Account;
 use crate::protocol::smtp::params::{Recipient, Sender};
-use crate::protocol::smtp::reply::Reply;
-use crate::rules::domains::Name;
-use crate::service::{Outcome, Shared, account};
+use crate::protocol::smtp::reply::{self, Reply};
 use crate::settings::Settings;
-use crate::store::delivery::{self, Envelope, Failed, Intents, Letter};
-use crate::store::disk::RealDisk;
+use crate::store::delivery::Intents;
+use crate::store::disk::{Disk, RealDisk};
+use crate::store::maildrop::Refused;
+use crate::store::queue::Queue;
+use crate::text::fault::Fault;
 pub use body::{Body, Progress};
+use body::{Budget, Waiting};
+pub use orders::{Deed, Order};
+pub use runner::{Done, Runner};
+pub use table::Table;
 
 /// How long after its queue file was synced a sender waits, at the latest, for the first round of tries to end.
 pub const ROUND: Duration = Duration::from_secs(5);
+/// How long what was learned of free space is believed.
+const SPACE_LIFE: Duration = Duration::from_secs(5);
+/// Letters of an id: 60 random bits.
+const ID_LETTERS: usize = 12;
+/// Of which it is made: no two look alike.
+const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// A message whose text is whole.
 pub struct Parcel {
@@ -51,12 +84,14 @@ pub struct Parcel {
     pub sender: Sender,
     /// Who is to have it: as the client named them, and what that came to.
     pub recipients: Vec<To>,
-    /// Our whole Received field, folded lines with it.
+    /// Our whole Received field, folded lines with it, ended by LF.
     pub received: Box<[u8]>,
+    /// How it came, for people: `ESMTPSA from mx.example.org [192.0.2.1] as ann`.
+    pub came: Box<str>,
     /// When it came, in seconds since 1970.
     pub posted_secs: i64,
-    /// It was submitted by a user or a program of ours.
-    pub is_ours: bool,
+    /// It waits until an operator releases it: why, for people.
+    pub hold: Option<Box<str>>,
     /// Its text.
     pub body: Body,
 }
@@ -66,16 +101,7 @@ pub struct To {
     /// As the client named it.
     pub recipient: Recipient,
     /// Where that leads; nowhere: it is thrown away.
-    pub destinations: Vec<Destination>,
-}
-
-/// A place where a message goes.
-#[derive(Clone)]
-pub enum Destination {
-    /// A user's drop.
-    Mailbox(Name, Arc<Account>),
-    /// Another host.
-    Remote(Address),
+    pub ways: Vec<Way>,
 }
 
 /// What becomes of a parcel, for whoever waits for it.
@@ -89,15 +115,95 @@ pub enum Dispatched {
     Unknown,
 }
 
+/// What has happened to messages since the server started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that were kept.
+    pub accepted: u64,
+    /// Messages of which nothing was.
+    pub refused: u64,
+    /// Messages of which nobody knows.
+    pub unknown: u64,
+    /// Messages that got a queue file, bounces with them.
+    pub queued: u64,
+    /// Recipients who have theirs.
+    pub delivered: u64,
+    /// Tries on behalf of the queue that came to nothing yet.
+    pub deferred: u64,
+    /// Recipients who never will have theirs, and whose senders are told.
+    pub failed: u64,
+    /// Recipients who never will have theirs, and nobody is told.
+    pub dropped: u64,
+    /// Bytes of text of the accepted.
+    pub bytes: u64,
+    /// Jobs that synced: batches of letters, queue files, notes in these.
+    pub syncs: u64,
+}
+
+/// Files that jobs need.
+pub(super) struct Stores {
+    intents: Intents,
+    queue: Queue,
+    /// The volume of work_path.
+    volume: u64,
+}
+
 /// The way of messages to their drops, as conversations see it.
-#[derive(Default)]
 pub struct Transit {
     inbox: VecDeque<(Ticket, Parcel)>,
-    budget: Arc<body::Budget>,
-    is_short: bool,
+    orders: VecDeque<(Ticket, Order)>,
+    /// Senders that wait for room.
+    waiting: Waiting,
+    budget: Arc<Budget>,
+    stores: Arc<Stores>,
+    /// When which message of the queue is due.
+    table: Table,
+    space: Space,
+    /// What happened.
+    pub counts: Counts,
+    /// A moment in the past.
+    begun: Instant,
+}
+
+/// What is known of free space.
+#[derive(Default)]
+struct Space {
+    /// Volumes with less than `delivery_min_space`.
+    short: Vec<u64>,
+    /// When they were looked at.
+    looked: Option<Instant>,
+    /// Somebody asked since.
+    asked: bool,
 }
 
 impl Transit {
+    /// Opens what deliveries need, and puts in order what the last server left, before anything is served: what is torn
+    /// leaves the drops, and the queue hears who has his message. Waits for the disk: at start. Refuses with a sentence.
+    pub fn open(now: Instant, settings: &Settings, disk: &RealDisk) -> Result<Transit, String> {
+        let work_path = &settings.work_path;
+        let sentence = |refused: Refused| match refused {
+            Refused::InUse | Refused::Locked => format!("{}: another server delivers from here", work_path.display()),
+            Refused::Unsafe(fault) | Refused::Fault(fault) => format!("{fault}; work_path must be ours to write to"),
+        };
+        let intents = Intents::open_on(disk, work_path).map_err(sentence)?;
+        let queue = Queue::open_on(disk, work_path).map_err(sentence)?;
+        let volume = fs::metadata(work_path).map_err(|error| format!("{}: {error}", work_path.display()))?.dev();
+        let most = usize::try_from(settings.body_memory * 1024).unwrap_or(usize::MAX);
+        let budget = Budget::open(work_path, volume, most).map_err(|fault| sentence(fault.into()))?;
+        heal(&intents, &queue, settings, disk);
+        Ok(Transit {
+            inbox: VecDeque::new(),
+            orders: VecDeque::new(),
+            waiting: Waiting::default(),
+            budget: Arc::new(budget),
+            stores: Arc::new(Stores { intents, queue, volume }),
+            table: Table::default(),
+            space: Space::default(),
+            counts: Counts::default(),
+            begun: now,
+        })
+    }
+
     /// An empty text, for a message that begins.
     pub fn body(&self) -> Body {
         Body::new(self.budget.clone())
@@ -105,9 +211,8 @@ impl Transit {
 
     /// An id for a message that begins: letters and digits that nobody can guess and that do not come twice.
     pub fn new_id(&self) -> Box<str> {
-        let alphabet = b"0123456789abcdefghjkmnpqrstvwxyz";
-        let random = crate::service::entering::random().unwrap_or_default();
-        random.iter().take(12).map(|byte| char::from(alphabet[usize::from(byte % 32)])).collect::<String>().into()
+        let random = RealDisk::default().random();
+        (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
     }
 
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.
@@ -115,54 +220,98 @@ impl Transit {
         self.inbox.push_back((ticket, parcel));
     }
 
-    /// Delivers what waits: each recipient's drop in turn, by one job a message.
-    pub fn carry(shared: &mut Shared) {
-        for (ticket, parcel) in std::mem::take(&mut shared.transit.inbox) {
-            let (settings, disk) = (shared.settings.clone(), shared.disk());
-            let work = move |_: &_| Outcome::Dispatched(carried(&parcel, &settings, &disk));
-            if shared.jobs.submit(Some(ticket), Kind::Sync, 0, work).is_err() {
-                shared.post.push_back((ticket, Outcome::Lost));
-            }
+    /// Has something done with a message of the queue. What came of it comes as `Outcome::Told` with this ticket.
+    pub fn order(&mut self, ticket: Ticket, order: Order) {
+        self.orders.push_back((ticket, order));
+    }
+
+    /// Messages of the queue: when each is due.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The queue's files, to be read by jobs.
+    pub fn queue(&self) -> impl std::ops::Deref<Target = Queue> + Send + use<> {
+        QueueOf(self.stores.clone())
+    }
+
+    /// Bytes of text in memory.
+    pub fn held(&self) -> usize {
+        self.budget.held()
+    }
+
+    /// Appends that are not settled in the log of intents.
+    pub fn open_intents(&self) -> usize {
+        self.stores.intents.len()
+    }
+
+    /// Less than `delivery_min_space` is free where drops or work files lie, as far as that was looked at within
+    /// the last seconds in which somebody asked: no new message is to begin (452 4.3.1).
+    pub fn is_short(&mut self) -> bool {
+        self.space.asked = true;
+        !self.space.short.is_empty()
+    }
+
+    /// A new runner loads the queue anew.
+    pub fn forget(&mut self) {
+        self.table = Table::default();
+    }
+
+    /// Whether the runner has something to do.
+    pub fn calls(&self, now: Instant) -> bool {
+        !self.inbox.is_empty() || !self.orders.is_empty() || self.space.is_due(now)
+    }
+
+    /// When somebody can go on who waits: at once, or nobody.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.waiting.is_due(&self.budget).then_some(self.begun)
+    }
+}
+
+impl Space {
+    fn is_due(&self, now: Instant) -> bool {
+        self.asked && self.looked.is_none_or(|looked| looked + SPACE_LIFE <= now)
+    }
+}
+
+impl Shared {
+    /// Senders of text that were held for want of room go on when there is some.
+    pub fn call_senders(&mut self) {
+        let Transit { waiting, budget, .. } = &mut self.transit;
+        if waiting.is_due(budget) {
+            self.post.extend(waiting.call(budget).map(|ticket| (ticket, Outcome::Body(Progress::Room))));
         }
     }
+}
 
-    /// Less than `delivery_min_space` is free where drops or work files lie: no new message is to begin (452 4.3.1).
-    pub fn is_short(&self) -> bool {
-        self.is_short
+struct QueueOf(Arc<Stores>);
+
+impl std::ops::Deref for QueueOf {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.0.queue
     }
 }
 
-fn carried(parcel: &Parcel, settings: &Settings, disk: &RealDisk) -> Dispatched {
-    let refused = |why: &str| {
-        log::debug!("smtp {}: {why}", parcel.id);
-        Dispatched::Refused(Reply::new(451, 3, 0, "Not possible just now; try again later"))
-    };
-    let [To { recipient, destinations }] = &parcel.recipients[..] else { return refused("one recipient at a time") };
-    let [Destination::Mailbox(name, known)] = &destinations[..] else { return refused("one drop at a time") };
-    let mut place = match account::place(name, known, settings) {
-        Ok(place) => place,
-        Err(why) => return refused(&why),
-    };
-    match known.uid.as_ref().map(|uid| account::owner(uid, settings.min_uid)).transpose() {
-        Ok(owner) => place.owner = owner,
-        Err(why) => return refused(&why),
+/// What the last server left.
+fn heal(intents: &Intents, queue: &Queue, settings: &Settings, disk: &RealDisk) {
+    let recovered = queue.recover(intents, &account::place_of(PathBuf::new(), settings), disk.now() / 1_000_000_000);
+    if recovered.settled > 0 {
+        log::info!("{} deliveries that the last server had begun are settled", recovered.settled);
     }
-    let intents = match Intents::open_on(disk, &settings.work_path) {
-        Ok(intents) => intents,
-        Err(_) => return refused("the intent log is in use"),
-    };
-    let sender = parcel.sender.path.as_ref().map_or_else(String::new, ToString::to_string);
-    let whose = recipient.path.to_string();
-    let envelope = Envelope {
-        sender: sender.as_bytes(),
-        recipient: whose.as_bytes(),
-        received: &parcel.received,
-        posted_secs: parcel.posted_secs,
-    };
-    let letter = Letter { envelope, body: delivery::Body::Memory(&parcel.body.text), queued: None };
-    match delivery::deliver(&intents, &place, &[letter]) {
-        Ok(_) => Dispatched::Kept,
-        Err(Failed::Refused(why)) => refused(&format!("{why:?}")),
-        Err(Failed::Unknown(_)) => Dispatched::Unknown,
+    for (path, refused) in recovered.waiting {
+        log::warn!("{}: a delivery that the last server had begun waits to be settled: {refused:?}", path.display());
     }
 }
+
+/// What a sender hears of a fault of our disks.
+fn answer_to(fault: &Fault) -> Reply {
+    match fault.source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => reply::NO_SPACE.clone(),
+        _ => reply::UNAVAILABLE.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,8 @@ use crate::protocol::smtp::{Answer, Face};
 use crate::rules::domains::{Home, Name};
 use crate::rules::relay::Gate;
 use crate::rules::sending::Over;
-use crate::service::deliver::{Body, Destination, Dispatched, Parcel, Progress, To};
+use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
+use crate::service::route::{Destination, Way};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
 use crate::service::{Shared, account};
@@ -162,8 +163,8 @@ impl Service<'_> {
             mail.over = mail.over.or(over);
         }
         if !relay::is_ours(&settings, &recipient.path) {
-            let destinations = vec![Destination::Remote(recipient.path.clone())];
-            return self.goes_to(recipient, destinations);
+            let to = Destination::Remote(recipient.path.clone());
+            return self.goes_to(recipient, vec![Way { to, sender: None }]);
         }
         let login = match recipient.path.place {
             Place::Here => recipient.path.local.to_string(),
@@ -199,9 +200,9 @@ impl Service<'_> {
     }
 
     /// It is known where a recipient's mail goes.
-    fn goes_to(&mut self, recipient: Recipient, destinations: Vec<Destination>) -> Said {
+    fn goes_to(&mut self, recipient: Recipient, ways: Vec<Way>) -> Said {
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
-        mail.recipients.push(To { recipient, destinations });
+        mail.recipients.push(To { recipient, ways });
         Done::Now(Answer::Go)
     }
 
@@ -216,7 +217,8 @@ impl Service<'_> {
                     }
                     return Done::Now(Answer::Failed);
                 }
-                self.goes_to(recipient, vec![Destination::Mailbox(name, Arc::new(account))])
+                let to = Destination::Mailbox(name, Arc::new(account));
+                self.goes_to(recipient, vec![Way { to, sender: None }])
             }
             Verdict::Refused => self.unknown(),
             Verdict::Unavailable | Verdict::Verifier(..) => {
@@ -273,23 +275,44 @@ impl Service<'_> {
         self.shared.counts.smtp.nuls += tally.nuls;
         let posted_secs = seconds(SystemTime::now());
         let Some(mail) = self.session.mail.as_deref() else { return Done::Now(Answer::Failed) };
-        let received = self.received(mail, posted_secs);
-        let is_ours = self.session.user.is_some();
+        let with = self.with(mail);
+        let received = self.received(mail, with, posted_secs);
+        let came = self.told_how(with);
         let ticket = self.ticket();
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
         let (Some(body), Some(sender)) = (mail.body.take(), mail.sender.take()) else {
             return Done::Now(Answer::Failed);
         };
         let recipients = std::mem::take(&mut mail.recipients);
+        let hold = mail.over.map(|over| format!("more recipients than {} allows", over.setting()).into());
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
-        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, posted_secs, is_ours, body };
+        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
         self.session.committing = true;
         self.shared.transit.dispatch(ticket, parcel);
         Done::Later
     }
 
-    fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {
+    fn with(&self, mail: &Mail) -> With {
+        With {
+            lmtp: self.face == Face::Lmtp,
+            extended: self.session.hello.as_deref().is_some_and(|hello| hello.extended),
+            tls: self.session.secured,
+            login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
+            utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),
+        }
+    }
+
+    /// How a message came, for whoever looks at the queue.
+    fn told_how(&self, with: With) -> Box<str> {
+        let user = self.session.user.as_deref().map_or_else(String::new, |user| format!(" as {user}"));
+        match self.session.peer {
+            Peer::Host(address) => format!("{} from {}{user}", with.keyword(), address.to_canonical()).into(),
+            Peer::Program(uid) => format!("{} from a program of uid {uid}{user}", with.keyword()).into(),
+        }
+    }
+
+    fn received(&self, mail: &Mail, with: With, posted_secs: i64) -> Box<[u8]> {
         let hello = self.session.hello.as_deref();
         let from = match self.session.peer {
             Peer::Host(address) => From::Client {
@@ -298,13 +321,6 @@ impl Service<'_> {
                 address,
             },
             Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
-        };
-        let with = With {
-            lmtp: self.face == Face::Lmtp,
-            extended: hello.is_some_and(|hello| hello.extended),
-            tls: self.session.secured,
-            login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
-            utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),
         };
         let recipient = match &mail.recipients[..] {
             [only] => Some(only.recipient.path.to_string()),

@@ -688,7 +688,7 @@ impl<D: Disk> Queue<D> {
 
     /// Those whom the intent log found to have their message have become delivered, on disk; then the intent may be closed. A
     /// message that has left the queue has nobody waiting.
-    fn note_found(&self, at_secs: i64, found: &[Queued]) -> Result<(), Fault> {
+    pub fn note_found(&self, at_secs: i64, found: &[Queued]) -> Result<(), Fault> {
         let mut rest: Vec<&Queued> = found.iter().collect();
         while let Some(first) = rest.first() {
             let id = first.id.clone();

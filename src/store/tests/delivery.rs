@@ -126,6 +126,39 @@ fn a_large_text_comes_from_its_file_in_pieces_that_end_where_pages_do() {
 }
 
 #[test]
+fn who_has_his_message_by_an_append_that_is_not_noted_yet_gets_it_no_second_time() {
+    for killed in [false, true] {
+        let disk = SimDisk::new(1, &["/spool", "/work"]);
+        let mut log = intents(&disk);
+        let (one, two) = (received(1), received(2));
+        deliver(&log, &place(), &[letter(b"a: b\n\n", &one, Some(queued(1)))]).unwrap();
+        let disk = if killed {
+            disk.world().kill();
+            let disk = disk.again();
+            disk.world().now += 1_100_000_000_000;
+            log = intents(&disk);
+            disk
+        } else {
+            disk
+        };
+        // One of them has it, and one does not.
+        let batch = [letter(b"a: b\n\n", &one, Some(queued(1))), letter(b"c: d\n\n", &two, Some(queued(2)))];
+        let delivered = deliver(&log, &place(), &batch).unwrap();
+        assert!(matches!(delivered.outcomes[..], [Outcome::Delivered, Outcome::Delivered]));
+        let [(earlier, recipients)] = &delivered.found[..] else { panic!("{:?}", delivered.found) };
+        assert_eq!(recipients, &[queued(1)]);
+        let whole = [stored(b"a: b\n\n", &one), b"\n".to_vec(), stored(b"c: d\n\n", &two), b"\n".to_vec()].concat();
+        assert_eq!(bytes(&disk), String::from_utf8(whole).unwrap(), "killed: {killed}");
+        log.close(*earlier);
+        log.close(delivered.intent.unwrap());
+        assert!(log.is_empty());
+        // What is noted is forgotten: from here on the queue's file tells.
+        deliver(&log, &place(), &[letter(b"a: b\n\n", &one, Some(queued(1)))]).unwrap();
+        assert_eq!(bytes(&disk).matches("a: b").count(), 2);
+    }
+}
+
+#[test]
 fn a_drop_with_an_open_intent_is_not_compacted_until_the_queue_has_noted_it() {
     let disk = SimDisk::new(1, &["/spool", "/work"]);
     let log = intents(&disk);

@@ -1,4 +1,4 @@
-//! One line of dmail.conf into words: blanks part them, quotes keep them together, a blank and `#` end the value.
+//! One line into words, of dmail.conf or of a command: blanks part them, quotes keep them together, a blank and `#` end it.
 //!
 //! The table of examples in the tests below is the definition. There are two manners, by what the setting holds:
 //!

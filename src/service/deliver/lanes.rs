@@ -1,0 +1,343 @@
+//! Letters on their way to drops. Those for one drop share a lane: while a job appends some of them the others wait, and go
+//! together as the next batch, under one lock and one sync.
+//!
+//! | a lane is | it leaves by                                                                              |
+//! |-----------|---------------------------------------------------------------------------------------------|
+//! | Ready     | a place among the jobs of its volume: Out; [`WAIT`]: its letters are deferred               |
+//! | Out       | the job's end: gone, Ready when others came meanwhile, Parked when the drop was locked      |
+//! | Parked    | [`LOCK_RETRY`]: Ready. Letters that found it locked for [`PATIENCE`] are deferred           |
+//!
+//! A batch has at most [`BATCH`] letters. Of one volume at most [`PER_VOLUME`] lanes are out: as many as may run, so that what
+//! waits waits here, where it is put together, and other work does not queue behind it. There are no more lanes than letters,
+//! and of those one for each message in flight and each recipient that is being tried.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::body::Text;
+use crate::net::jobs::PER_VOLUME;
+use crate::service::{LOCK_RETRY, account};
+use crate::store::delivery::{self, Delivered, Envelope, Failed, IntentId, Intents, Queued, deliver};
+use crate::store::maildrop::{Place, Refused};
+use crate::text::fault::Fault;
+
+/// How long a letter waits for a drop that another program has locked, before it goes to the queue.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// And for its turn, where jobs do not end.
+pub const WAIT: Duration = Duration::from_secs(30);
+/// Letters of one batch: what a lock is held for, and an intent can describe.
+pub const BATCH: usize = 32;
+
+/// What all letters of a message have in common.
+pub(super) struct Message {
+    pub(super) id: Box<str>,
+    pub(super) sender: Box<str>,
+    pub(super) received: Box<[u8]>,
+    pub(super) posted_secs: i64,
+    pub(super) text: Text,
+}
+
+/// A message for a drop.
+pub(super) struct Letter {
+    /// Who wants to hear of it.
+    pub(super) key: Key,
+    pub(super) message: Arc<Message>,
+    /// From whom, if not from the message's sender.
+    pub(super) sender: Option<Box<str>>,
+    /// Whose drop it is, as an address.
+    pub(super) recipient: Box<str>,
+    pub(super) queued: Option<Queued>,
+}
+
+/// Whom a letter is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// A message that is nowhere else.
+    Direct(usize),
+    /// A recipient of one that the queue has.
+    Queued { run: usize, part: usize },
+}
+
+/// A drop, and what is needed to write to it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) place: Place,
+    /// Who must own it, as the authenticator has it.
+    pub(super) uid: Option<Box<[u8]>>,
+    pub(super) volume: u64,
+}
+
+/// What became of a letter.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// It is in the drop, on disk.
+    Delivered(Vec<Arc<Stand>>),
+    /// Nothing of it is, nor will be.
+    Deferred(String),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// An append that stays open in the log of intents until the queue has noted it.
+#[derive(Debug)]
+pub(super) struct Stand {
+    id: IntentId,
+    /// Its recipients who are to be noted yet.
+    left: AtomicUsize,
+    /// All of them, when it was found and not made.
+    pub(super) found: Vec<Queued>,
+}
+
+impl Stand {
+    /// One of its recipients has been noted, on disk; or all, when it was found. For a job.
+    pub(super) fn noted(&self, intents: &Intents) {
+        if !self.found.is_empty() || self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            intents.close(self.id);
+        }
+    }
+}
+
+struct Waiting {
+    letter: Letter,
+    since: Instant,
+    /// When it found the drop locked for the first time.
+    locked: Option<Instant>,
+}
+
+struct Lane {
+    spot: Spot,
+    waiting: VecDeque<Waiting>,
+    /// What a job has.
+    out: Vec<Key>,
+}
+
+/// Lanes of one volume.
+#[derive(Default)]
+struct Yard {
+    out: usize,
+    ready: VecDeque<PathBuf>,
+}
+
+/// All lanes.
+#[derive(Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<PathBuf, Lane>,
+    yards: HashMap<u64, Yard>,
+    parked: BinaryHeap<Reverse<(Instant, PathBuf)>>,
+}
+
+/// A batch, for a job.
+pub(super) struct Batch {
+    spot: Spot,
+    min_uid: u32,
+    letters: Vec<Waiting>,
+}
+
+/// What came of it.
+pub(super) struct Carried {
+    letters: Vec<Waiting>,
+    result: Result<Delivered, Failed>,
+}
+
+/// How a job ended.
+pub(super) enum Ended {
+    Carried(Carried),
+    /// It was not begun.
+    Refused,
+    Lost,
+}
+
+impl Lanes {
+    /// Takes a letter for the drop there.
+    pub(super) fn add(&mut self, now: Instant, spot: Spot, letter: Letter) {
+        let drop = spot.place.drop.clone();
+        let waiting = Waiting { letter, since: now, locked: None };
+        match self.lanes.get_mut(&drop) {
+            Some(lane) => lane.waiting.push_back(waiting),
+            None => {
+                self.yards.entry(spot.volume).or_default().ready.push_back(drop.clone());
+                let waiting = VecDeque::from([waiting]);
+                self.lanes.insert(drop, Lane { spot, waiting, out: Vec::new() });
+            }
+        }
+    }
+
+    /// Whether no letter waits or is with a job.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// When [`next`](Lanes::next) or [`overdue`](Lanes::overdue) has something that it has not now.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let parked = self.parked.peek().map(|Reverse((at, _))| *at);
+        let first = |yard: &Yard| self.lanes.get(yard.ready.front()?)?.waiting.front().map(|first| first.since + WAIT);
+        parked.into_iter().chain(self.yards.values().filter_map(first)).min()
+    }
+
+    /// The next batch that a job can have, with its drop and volume.
+    pub(super) fn next(&mut self, now: Instant, min_uid: u32) -> Option<(PathBuf, u64, Batch)> {
+        while let Some(Reverse((at, _))) = self.parked.peek()
+            && *at <= now
+        {
+            let Some(Reverse((_, drop))) = self.parked.pop() else { break };
+            if let Some(lane) = self.lanes.get(&drop) {
+                self.yards.entry(lane.spot.volume).or_default().ready.push_back(drop);
+            }
+        }
+        let (&volume, yard) =
+            self.yards.iter_mut().find(|(_, yard)| yard.out < PER_VOLUME && !yard.ready.is_empty())?;
+        let drop = yard.ready.pop_front()?;
+        let lane = self.lanes.get_mut(&drop)?;
+        let letters: Vec<Waiting> = lane.waiting.drain(..lane.waiting.len().min(BATCH)).collect();
+        lane.out = letters.iter().map(|waiting| waiting.letter.key).collect();
+        yard.out += 1;
+        Some((drop, volume, Batch { spot: lane.spot.clone(), min_uid, letters }))
+    }
+
+    /// Letters that have waited too long for their turn.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for yard in self.yards.values_mut() {
+            while let Some(drop) = yard.ready.front()
+                && let Some(lane) = self.lanes.get_mut(drop)
+                && lane.waiting.front().is_none_or(|first| first.since + WAIT <= now)
+            {
+                keys.extend(lane.waiting.drain(..).map(|waiting| waiting.letter.key));
+                self.lanes.remove(drop);
+                yard.ready.pop_front();
+            }
+        }
+        keys
+    }
+
+    /// A job has ended, or was lost, or not even begun: what became of its letters.
+    pub(super) fn told(&mut self, now: Instant, drop: PathBuf, ended: Ended) -> Vec<(Key, Fate)> {
+        let Some(lane) = self.lanes.get_mut(&drop) else { return Vec::new() };
+        let volume = lane.spot.volume;
+        let out = std::mem::take(&mut lane.out);
+        let mut fates = Vec::new();
+        let mut parked = false;
+        let deferred = |why: &str| Fate::Deferred(why.to_owned());
+        match ended {
+            Ended::Lost => fates.extend(out.into_iter().map(|key| (key, Fate::Unknown))),
+            Ended::Refused => fates.extend(out.into_iter().map(|key| (key, deferred("4.3.0 the disks are too busy")))),
+            Ended::Carried(Carried { letters, result: Ok(delivered) }) => {
+                fates.extend(delivered_to(letters, delivered))
+            }
+            Ended::Carried(Carried { letters, result: Err(Failed::Unknown(fault)) }) => {
+                log::error!("{fault}: it is not known whether {} messages are in the drop", letters.len());
+                fates.extend(letters.into_iter().map(|waiting| (waiting.letter.key, Fate::Unknown)));
+            }
+            Ended::Carried(Carried { letters, result: Err(Failed::Refused(Refused::Locked | Refused::InUse)) }) => {
+                for waiting in letters.into_iter().rev() {
+                    let locked = waiting.locked.unwrap_or(now);
+                    if now.saturating_duration_since(locked) >= PATIENCE {
+                        fates.push((waiting.letter.key, deferred("4.2.0 the mailbox is locked")));
+                    } else {
+                        lane.waiting.push_front(Waiting { locked: Some(locked), ..waiting });
+                        parked = true;
+                    }
+                }
+            }
+            Ended::Carried(Carried {
+                letters,
+                result: Err(Failed::Refused(Refused::Unsafe(fault) | Refused::Fault(fault))),
+            }) => {
+                log::error!("delivery: {fault}");
+                let why = why(&fault);
+                fates.extend(letters.into_iter().map(|waiting| (waiting.letter.key, Fate::Deferred(why.clone()))));
+            }
+        }
+        let done = lane.waiting.is_empty();
+        let yard = self.yards.entry(volume).or_default();
+        yard.out = yard.out.saturating_sub(1);
+        if done {
+            self.lanes.remove(&drop);
+        } else if parked {
+            self.parked.push(Reverse((now + LOCK_RETRY, drop)));
+        } else {
+            yard.ready.push_back(drop);
+        }
+        if yard.out == 0 && yard.ready.is_empty() {
+            self.yards.remove(&volume);
+        }
+        fates
+    }
+}
+
+/// What a sender may hear of a fault: no path of ours.
+fn why(fault: &Fault) -> String {
+    match fault.source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "4.2.2 no space for the mailbox".to_owned(),
+        _ => "4.2.0 the mailbox cannot be written to".to_owned(),
+    }
+}
+
+fn delivered_to(letters: Vec<Waiting>, delivered: Delivered) -> Vec<(Key, Fate)> {
+    let Delivered { outcomes, intent, found } = delivered;
+    let found: Vec<Arc<Stand>> =
+        found.into_iter().map(|(id, found)| Arc::new(Stand { id, left: AtomicUsize::new(0), found })).collect();
+    let earlier = |letter: &Letter| {
+        let mine = letter.queued.as_ref()?;
+        found.iter().find(|stand| stand.found.contains(mine)).cloned()
+    };
+    let mut fates: Vec<(Key, Fate)> = Vec::with_capacity(letters.len());
+    let mut ours = Vec::new();
+    for (waiting, outcome) in letters.into_iter().zip(outcomes) {
+        let letter = waiting.letter;
+        match outcome {
+            delivery::Outcome::Delivered => {
+                let earlier = earlier(&letter);
+                if letter.queued.is_some() && earlier.is_none() {
+                    ours.push(fates.len());
+                }
+                fates.push((letter.key, Fate::Delivered(earlier.into_iter().collect())));
+            }
+            delivery::Outcome::Unread(fault) => {
+                log::error!("delivery of {}: {fault}", letter.message.id);
+                fates.push((letter.key, Fate::Deferred("4.3.0 its text cannot be read".to_owned())));
+            }
+        }
+    }
+    if let Some(id) = intent {
+        let stand = Arc::new(Stand { id, left: AtomicUsize::new(ours.len()), found: Vec::new() });
+        for at in ours {
+            if let (_, Fate::Delivered(stands)) = &mut fates[at] {
+                stands.push(stand.clone());
+            }
+        }
+    }
+    fates
+}
+
+impl Batch {
+    /// Brings it into the drop. In a job.
+    pub(super) fn carry(mut self, intents: &Intents) -> Carried {
+        let owner = self.spot.uid.as_deref().map(|uid| account::owner(uid, self.min_uid)).transpose();
+        let result = match owner {
+            Ok(owner) => {
+                self.spot.place.owner = owner;
+                let letters: Vec<delivery::Letter<'_>> =
+                    self.letters.iter().map(|waiting| waiting.letter.stored()).collect();
+                deliver(intents, &self.spot.place, &letters)
+            }
+            Err(why) => Err(Fault::new("writing to", &self.spot.place.drop, io::Error::other(why)).into()),
+        };
+        Carried { letters: self.letters, result }
+    }
+}
+
+impl Letter {
+    fn stored(&self) -> delivery::Letter<'_> {
+        let Message { sender, received, posted_secs, text, .. } = &*self.message;
+        let (recipient, posted_secs) = (self.recipient.as_bytes(), *posted_secs);
+        let sender = self.sender.as_ref().unwrap_or(sender).as_bytes();
+        let envelope = Envelope { sender, recipient, received, posted_secs };
+        delivery::Letter { envelope, body: text.body(), queued: self.queued.clone() }
+    }
+}

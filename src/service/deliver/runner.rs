@@ -1,0 +1,740 @@
+//! The entry of the loop that has messages brought to their drops: it takes what was dispatched, has jobs work on files, tries
+//! what the queue says is due, and tells conversations what came of theirs.
+//!
+//! | a ticket is about | it was given to                                         | and then                          |
+//! |-------------------|---------------------------------------------------------|-----------------------------------|
+//! | Load              | a job that looks through the queue's directory          | messages wait in the table        |
+//! | Flush             | a job that writes the end of a text                     | the message goes on               |
+//! | Carry             | a job that brings a batch of letters into a drop        | each letter's sender is told      |
+//! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
+//! | Read, Find, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
+//! | Obey              | a job that does what an operator wants                  | he is told, the table follows     |
+//! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
+//! | Tidy              | a job that empties the log of intents                   | nothing                           |
+//!
+//! Tries on behalf of the queue begin when the queue has been looked through; dispatched messages do not wait for that. Should a
+//! fault of ours end this entry, the server makes another, which loads the queue again: what was under way then had its
+//! effect or has it with the next try, and who waited for an answer gets none.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use slab::Slab;
+
+use super::body::{Body, Closed, Text};
+use super::lanes::{Carried, Ended, Fate, Key, Lanes, Letter, Message, Spot};
+use super::orders::Obeyed;
+use super::run::{Came, Found, Part, Run, Wound};
+use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
+use crate::control::Report;
+use crate::net::jobs::{Busy, Kind, Pulse};
+use crate::net::stream::Turn;
+use crate::net::turn::{Id, Ticket};
+use crate::protocol::helper::{Account, Verdict};
+use crate::protocol::smtp::reply;
+use crate::rules::domains::Name;
+use crate::service::route::{Destination, Routing};
+use crate::service::{Outcome, Shared, account};
+use crate::store::delivery::Failed;
+use crate::store::disk::{Disk, RealDisk};
+use crate::store::maildrop::Refused;
+use crate::store::queue::{self, Change, Envelope, Made, Miss, Recipient, State};
+use crate::text::fault::Fault;
+use crate::text::printable::printable;
+
+/// Messages of the queue that are tried at a time. Each has one job at a time beside those of its letters.
+pub const RUNS: usize = 16;
+/// How long what failed by a fault of our own disks waits, apart from the schedule.
+const AGAIN_SECS: i64 = 60;
+/// How long the log of intents may grow before it is emptied in a quiet moment.
+const TIDY: Duration = Duration::from_secs(10);
+
+/// What a ticket of ours is about.
+pub(super) enum Doing {
+    Load,
+    Flush(usize),
+    Carry(PathBuf),
+    File(usize),
+    Read(usize),
+    Find(usize, usize),
+    Route(usize, usize, Box<Routing>),
+    Robot(usize, usize),
+    /// The message that goes on in its place.
+    HandOn(usize, usize, String),
+    Note(usize),
+    Obey(Ticket, Box<str>),
+    Look,
+    Tidy,
+}
+
+/// What a job of ours gives back.
+pub struct Done(pub(super) Finished);
+
+/// See [`Doing`].
+pub(super) enum Finished {
+    Loaded(Result<Vec<(String, Option<i64>)>, Fault>),
+    Carried(Carried),
+    Filed(Result<Made, Failed>),
+    Read(Result<Box<Found>, Miss>),
+    Noted(Result<Wound, Miss>),
+    Obeyed(Result<Obeyed, String>),
+    Looked(u64, bool),
+    Tidied(Result<(), Fault>),
+}
+
+/// A message that was dispatched and is nowhere but here.
+struct Pending {
+    ticket: Ticket,
+    id: Box<str>,
+    envelope: Arc<Envelope>,
+    recipients: Vec<Recipient>,
+    to: Vec<Destination>,
+    hold: Option<Box<str>>,
+    /// While its end is being written.
+    body: Option<Body>,
+    /// Once it is whole.
+    message: Option<Arc<Message>>,
+    /// Why its only drop did not take it.
+    why: Option<String>,
+}
+
+/// What the time is, in seconds since 1970.
+enum Clock {
+    Wall,
+    #[cfg(test)]
+    Test(Instant, i64),
+}
+
+impl Clock {
+    fn secs(&self, _now: Instant) -> i64 {
+        match self {
+            Clock::Wall => {
+                let past = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                past.map_or(0, |past| i64::try_from(past.as_secs()).unwrap_or(i64::MAX))
+            }
+            #[cfg(test)]
+            Clock::Test(then, secs) => secs + _now.saturating_duration_since(*then).as_secs() as i64,
+        }
+    }
+}
+
+/// See the page.
+pub struct Runner {
+    clock: Clock,
+    /// Tickets so far.
+    serial: u32,
+    pub(super) doing: HashMap<u32, Doing>,
+    pending: Slab<Pending>,
+    pub(super) runs: Slab<Run>,
+    /// How many of them the table gave us.
+    pub(super) tried: usize,
+    pub(super) lanes: Lanes,
+    /// Those whose senders wait, the first first.
+    pub(super) answers: VecDeque<(Instant, usize, Ticket)>,
+    loading: Loading,
+    tidy: Option<Instant>,
+    due: Option<Instant>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Loading {
+    /// Not before that.
+    From(Instant),
+    Asked,
+    Done,
+}
+
+impl Runner {
+    /// A runner that knows of no message yet.
+    pub fn new(now: Instant) -> Runner {
+        Runner::with(now, Clock::Wall)
+    }
+
+    /// One whose clock says `secs` now, and goes with the instants that it is given.
+    #[cfg(test)]
+    pub(super) fn at(now: Instant, secs: i64) -> Runner {
+        Runner::with(now, Clock::Test(now, secs))
+    }
+
+    /// Whom an authenticator is asked about.
+    #[cfg(test)]
+    pub(super) fn user_of(&self, doing: &Doing) -> String {
+        let Doing::Find(run, part) = doing else { return String::new() };
+        self.runs[*run].address_of(*part).to_owned()
+    }
+
+    fn with(now: Instant, clock: Clock) -> Runner {
+        Runner {
+            clock,
+            serial: 0,
+            doing: HashMap::new(),
+            pending: Slab::new(),
+            runs: Slab::new(),
+            tried: 0,
+            lanes: Lanes::default(),
+            answers: VecDeque::new(),
+            loading: Loading::From(now),
+            tidy: None,
+            due: None,
+        }
+    }
+
+    /// Does what can be done now.
+    pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared) -> Turn {
+        self.desk(id, now, shared).turn();
+        Turn::Idle
+    }
+
+    /// What came of something. False: it came too late, and nobody waits for it.
+    pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
+        let Some(doing) = self.doing.remove(&ticket.serial) else { return false };
+        self.desk(ticket.id, now, shared).told(doing, outcome);
+        true
+    }
+
+    /// When it wants a [`turn`](Runner::turn).
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether nothing is under way that a stop should wait for.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.runs.is_empty()
+    }
+
+    fn desk<'a>(&'a mut self, id: Id, now: Instant, shared: &'a mut Shared) -> Desk<'a> {
+        let secs = self.clock.secs(now);
+        Desk { runner: self, shared, id, now, secs }
+    }
+}
+
+/// The runner at work.
+pub(super) struct Desk<'a> {
+    pub(super) runner: &'a mut Runner,
+    pub(super) shared: &'a mut Shared,
+    id: Id,
+    pub(super) now: Instant,
+    /// The same in seconds since 1970.
+    pub(super) secs: i64,
+}
+
+impl Desk<'_> {
+    fn turn(&mut self) {
+        if matches!(self.runner.loading, Loading::From(at) if at <= self.now) {
+            self.load();
+        }
+        while let Some((ticket, parcel)) = self.shared.transit.inbox.pop_front() {
+            self.begin(ticket, parcel);
+        }
+        while let Some((ticket, order)) = self.shared.transit.orders.pop_front() {
+            self.obey(ticket, order);
+        }
+        for key in self.runner.lanes.overdue(self.now) {
+            self.fate(key, Fate::Deferred("4.3.0 the disks are too busy".to_owned()));
+        }
+        self.answer_round();
+        self.try_due();
+        self.carry();
+        self.look();
+        self.tidy();
+        self.runner.due = self.due();
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let load = match self.runner.loading {
+            Loading::From(at) => Some(at),
+            _ => None,
+        };
+        let transit = &self.shared.transit;
+        let next = transit.table.first_secs().filter(|_| self.may_try());
+        let next = next.map(|secs| self.now + Duration::from_secs(u64::try_from(secs - self.secs).unwrap_or(0)));
+        let look = transit.space.looked.filter(|_| transit.space.asked).map(|looked| looked + SPACE_LIFE);
+        let answer = self.runner.answers.front().map(|(at, ..)| *at);
+        [load, next, look, answer, self.runner.lanes.deadline(), self.runner.tidy].into_iter().flatten().min()
+    }
+
+    /// A ticket for what is asked elsewhere.
+    pub(super) fn ticket(&mut self, doing: Doing) -> Ticket {
+        let ticket = self.ticket_for_routing();
+        self.expect(ticket, doing);
+        ticket
+    }
+
+    /// A ticket whose purpose is not known yet: see [`expect`](Desk::expect).
+    pub(super) fn ticket_for_routing(&mut self) -> Ticket {
+        self.runner.serial = self.runner.serial.wrapping_add(1);
+        Ticket { id: self.id, serial: self.runner.serial }
+    }
+
+    pub(super) fn expect(&mut self, ticket: Ticket, doing: Doing) {
+        self.runner.doing.insert(ticket.serial, doing);
+    }
+
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        self.runner.doing.remove(&ticket.serial);
+    }
+
+    /// Has a job do something.
+    pub(super) fn job(
+        &mut self,
+        doing: Doing,
+        kind: Kind,
+        volume: u64,
+        work: impl FnOnce(&Stores, &Pulse) -> Finished + Send + 'static,
+    ) -> Result<(), Busy> {
+        let ticket = self.ticket(doing);
+        let stores = self.shared.transit.stores.clone();
+        let work = move |pulse: &Pulse| Outcome::Transit(Box::new(Done(work(&stores, pulse))));
+        let taken = self.shared.jobs.submit(Some(ticket), kind, volume, work);
+        if taken.is_err() {
+            self.runner.doing.remove(&ticket.serial);
+        }
+        taken
+    }
+
+    fn told(&mut self, doing: Doing, outcome: Outcome) {
+        let (doing, finished) = match (doing, outcome) {
+            (Doing::Find(run, part), Outcome::Verdict(verdict)) => return self.found(run, part, verdict),
+            (Doing::Route(run, part, routing), outcome) => return self.routed(run, part, routing, outcome),
+            (Doing::Robot(run, part), Outcome::Robot(verdict)) => return self.attended(run, part, verdict),
+            (Doing::Flush(pending), Outcome::Body(progress)) => return self.flushed(pending, Some(progress)),
+            (doing, Outcome::Transit(done)) => (doing, Some(done.0)),
+            (doing, _) => (doing, None),
+        };
+        match (doing, finished) {
+            (Doing::Load, Some(Finished::Loaded(result))) => self.loaded(result),
+            (Doing::Load, _) => self.runner.loading = Loading::From(self.now + SPACE_LIFE),
+            (Doing::Flush(pending), _) => self.flushed(pending, None),
+            (Doing::Carry(drop), Some(Finished::Carried(carried))) => self.carried(drop, Ended::Carried(carried)),
+            (Doing::Carry(drop), _) => self.carried(drop, Ended::Lost),
+            (Doing::File(pending), Some(Finished::Filed(result))) => self.filed(pending, result),
+            (Doing::File(pending), _) => self.filed(pending, Err(Failed::Unknown(lost("writing the queue")))),
+            (Doing::Read(run), Some(Finished::Read(result))) => self.read(run, result),
+            (Doing::Read(run), _) => self.read(run, Err(Miss::Fault(lost("reading the queue")))),
+            (Doing::Note(run), Some(Finished::Noted(result))) => self.noted(run, result),
+            (Doing::Note(run), _) => self.noted(run, Err(Miss::Fault(lost("writing the queue")))),
+            (Doing::Find(run, part) | Doing::Route(run, part, _), _) => self.found(run, part, Verdict::Unavailable),
+            (Doing::Robot(run, part), _) => {
+                self.settle(run, part, Came::Later("4.3.0 the program was lost".to_owned()))
+            }
+            (Doing::HandOn(run, part, id), Some(Finished::Filed(result))) => self.handed_on(run, part, &id, result),
+            (Doing::HandOn(run, part, id), _) => {
+                self.handed_on(run, part, &id, Err(Failed::Unknown(lost("writing the queue"))));
+            }
+            (Doing::Obey(ticket, id), Some(Finished::Obeyed(result))) => self.obeyed(ticket, &id, result),
+            (Doing::Obey(ticket, _), _) => self.shared.post.push_back((ticket, Outcome::Lost)),
+            (Doing::Look, Some(Finished::Looked(volume, is_short))) => self.looked(volume, is_short),
+            (Doing::Tidy, Some(Finished::Tidied(Err(fault)))) => log::warn!("delivery: {fault}"),
+            (Doing::Look | Doing::Tidy, _) => {}
+        }
+    }
+
+    /// A message comes.
+    fn begin(&mut self, ticket: Ticket, parcel: Parcel) {
+        let settings = self.shared.settings.clone();
+        let Parcel { id, sender, recipients, received, came, posted_secs, hold, body } = parcel;
+        let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        for To { recipient: named, ways } in recipients {
+            for way in ways {
+                let recipient = ways::recipient(&way, &named, &settings);
+                // Who is reached in two ways gets one.
+                if seen.insert((recipient.kind, recipient.address.clone(), recipient.with.clone())) {
+                    flat.push(recipient);
+                    to.push(way.to);
+                }
+            }
+        }
+        let envelope = Envelope {
+            sender: sender.path.as_ref().map(ToString::to_string).unwrap_or_default(),
+            received_secs: posted_secs,
+            came: came.into(),
+            received: received.into(),
+            ret: sender.ret,
+            envid: sender.envid.map(Into::into),
+            eight_bit: sender.eight_bit,
+            utf8: sender.utf8,
+            bounce_of: None,
+        };
+        let envelope = Arc::new(envelope);
+        let pending =
+            Pending { ticket, id, envelope, recipients: flat, to, hold, body: None, message: None, why: None };
+        let pending = self.runner.pending.insert(pending);
+        self.close(pending, body);
+    }
+
+    /// Its text is whole, or will be.
+    fn close(&mut self, at: usize, body: Body) {
+        match body.close() {
+            Closed::Whole(text) => self.go(at, text),
+            Closed::Open(mut body) => {
+                let ticket = self.ticket(Doing::Flush(at));
+                match body.flush(ticket, self.shared) {
+                    Ok(()) => self.runner.pending[at].body = Some(body),
+                    Err(_) => {
+                        self.runner.doing.remove(&ticket.serial);
+                        self.answer(at, Dispatched::Refused(reply::UNAVAILABLE.clone()));
+                    }
+                }
+            }
+            Closed::Failed(fault) => self.refuse(at, &fault),
+        }
+    }
+
+    fn flushed(&mut self, at: usize, progress: Option<Progress>) {
+        if let Some(mut body) = self.runner.pending.get_mut(at).and_then(|pending| pending.body.take()) {
+            match progress {
+                Some(progress) => body.told(progress),
+                None => body.lost(),
+            }
+            self.close(at, body);
+        }
+    }
+
+    /// The first step of a message whose text is whole.
+    fn go(&mut self, at: usize, text: Text) {
+        let pending = &mut self.runner.pending[at];
+        let message = Arc::new(Message {
+            id: pending.id.clone(),
+            sender: pending.envelope.sender.as_str().into(),
+            received: pending.envelope.received.as_slice().into(),
+            posted_secs: pending.envelope.received_secs,
+            text,
+        });
+        pending.message = Some(message.clone());
+        match (&pending.to[..], &pending.hold) {
+            // All its recipients threw it away.
+            ([], _) => self.answer(at, Dispatched::Kept),
+            ([Destination::Mailbox(name, account)], None) => {
+                let to = &pending.recipients[0];
+                let (sender, recipient) =
+                    (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
+                match spot(name, account, self.shared) {
+                    Ok(spot) => {
+                        let letter = Letter { key: Key::Direct(at), message, sender, recipient, queued: None };
+                        self.runner.lanes.add(self.now, spot, letter);
+                    }
+                    Err(why) => {
+                        log::error!("delivery {}: {why}", message.id);
+                        pending.why = Some("4.3.0 the mailbox cannot be found".to_owned());
+                        self.file(at);
+                    }
+                }
+            }
+            _ => self.file(at),
+        }
+    }
+
+    /// Writes its queue file.
+    fn file(&mut self, at: usize) {
+        let pending = &mut self.runner.pending[at];
+        let Some(message) = pending.message.clone() else { return };
+        let (envelope, recipients, hold) = (pending.envelope.clone(), pending.recipients.clone(), pending.hold.clone());
+        let (volume, secs) = (self.shared.transit.stores.volume, self.secs);
+        let taken = self.job(Doing::File(at), Kind::Sync, volume, move |stores, _| {
+            let made = stores.queue.create(&message.id, &envelope, &recipients, &message.text.body());
+            Finished::Filed(match (made, hold) {
+                (Ok(Made::New), Some(why)) => hold_back(&stores.queue, &message.id, recipients.len(), &why, secs),
+                (made, _) => made,
+            })
+        });
+        if let Err(busy) = taken {
+            log::error!("delivery {}: no room for a job: {busy:?}", self.runner.pending[at].id);
+            self.answer(at, Dispatched::Refused(reply::UNAVAILABLE.clone()));
+        }
+    }
+
+    fn filed(&mut self, at: usize, result: Result<Made, Failed>) {
+        self.shared.transit.counts.syncs += 1;
+        match result {
+            Ok(Made::New) => self.enqueue(at),
+            // Sixty random bits came twice.
+            Ok(Made::Already) => self.answer(at, Dispatched::Refused(reply::UNAVAILABLE.clone())),
+            Err(Failed::Refused(Refused::Fault(fault) | Refused::Unsafe(fault))) => self.refuse(at, &fault),
+            Err(Failed::Refused(Refused::Locked | Refused::InUse)) => {
+                self.answer(at, Dispatched::Refused(reply::UNAVAILABLE.clone()));
+            }
+            Err(Failed::Unknown(fault)) => {
+                log::error!("delivery {}: {fault}", self.runner.pending[at].id);
+                self.answer(at, Dispatched::Unknown);
+            }
+        }
+    }
+
+    /// The queue has it, on disk.
+    fn enqueue(&mut self, at: usize) {
+        self.shared.transit.counts.queued += 1;
+        if let Some(why) = &self.runner.pending[at].hold {
+            let id = self.runner.pending[at].id.clone();
+            log::warn!("delivery {id}: held in the queue: {why}");
+            self.shared.transit.table.insert(&id, None);
+            return self.answer(at, Dispatched::Kept);
+        }
+        if let Some(why) = self.runner.pending[at].why.take() {
+            // Its one recipient has just been tried.
+            let id = self.runner.pending[at].id.clone();
+            log::info!("delivery {id}: waits in the queue: {why}");
+            let wait = self.shared.settings.retry_schedule.wait_secs(1, RealDisk::default().random());
+            self.shared.transit.table.insert(&id, Some(self.secs.saturating_add_unsigned(wait)));
+            return self.answer(at, Dispatched::Kept);
+        }
+        let pending = self.runner.pending.remove(at);
+        let Some(message) = pending.message else { return };
+        self.note_kept(&message);
+        let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
+        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
+        let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
+        self.runner.answers.push_back((self.now + super::ROUND, run, pending.ticket));
+        self.try_parts(run);
+    }
+
+    /// What became of a letter.
+    pub(super) fn fate(&mut self, key: Key, fate: Fate) {
+        let at = match key {
+            Key::Queued { run, part } => return self.settle(run, part, fate),
+            Key::Direct(at) => at,
+        };
+        let pending = &mut self.runner.pending[at];
+        match fate {
+            Fate::Delivered(_) => {
+                let bytes = pending.message.as_ref().map_or(0, |message| message.text.bytes());
+                let recipient = printable(pending.recipients[0].address.as_bytes());
+                log::info!("delivery {}: {recipient}: delivered ({bytes} bytes)", pending.id);
+                self.shared.transit.counts.delivered += 1;
+                self.answer(at, Dispatched::Kept);
+            }
+            Fate::Deferred(why) => {
+                pending.why = Some(why);
+                self.file(at);
+            }
+            Fate::Unknown => self.answer(at, Dispatched::Unknown),
+        }
+    }
+
+    fn refuse(&mut self, at: usize, fault: &Fault) {
+        log::error!("delivery {}: {fault}", self.runner.pending[at].id);
+        self.answer(at, Dispatched::Refused(answer_to(fault)));
+    }
+
+    fn note_kept(&mut self, message: &Message) {
+        self.shared.transit.counts.accepted += 1;
+        self.shared.transit.counts.bytes += message.text.bytes();
+    }
+
+    /// The end of a message that is nowhere but here.
+    fn answer(&mut self, at: usize, dispatched: Dispatched) {
+        let pending = self.runner.pending.remove(at);
+        let counts = &mut self.shared.transit.counts;
+        match (&dispatched, &pending.message) {
+            (Dispatched::Kept, Some(message)) => self.note_kept(message),
+            (Dispatched::Kept, None) => counts.accepted += 1,
+            (Dispatched::Refused(_), _) => counts.refused += 1,
+            (Dispatched::Unknown, _) => counts.unknown += 1,
+        }
+        self.shared.post.push_back((pending.ticket, Outcome::Dispatched(dispatched)));
+    }
+
+    /// Letters become jobs.
+    fn carry(&mut self) {
+        while let Some((drop, volume, batch)) = self.runner.lanes.next(self.now, self.shared.settings.min_uid) {
+            let doing = Doing::Carry(drop.clone());
+            let work = move |stores: &Stores, _: &Pulse| Finished::Carried(batch.carry(&stores.intents));
+            if let Err(busy) = self.job(doing, Kind::Sync, volume, work) {
+                log::error!("{}: no room for a delivery: {busy:?}", drop.display());
+                self.carried(drop, Ended::Refused);
+            }
+        }
+    }
+
+    fn carried(&mut self, drop: PathBuf, ended: Ended) {
+        self.shared.transit.counts.syncs += 1;
+        self.runner.tidy.get_or_insert(self.now + TIDY);
+        for (key, fate) in self.runner.lanes.told(self.now, drop, ended) {
+            self.fate(key, fate);
+        }
+    }
+
+    fn load(&mut self) {
+        self.runner.loading = Loading::Asked;
+        let volume = self.shared.transit.stores.volume;
+        let work = |stores: &Stores, _: &Pulse| Finished::Loaded(list(&stores.queue));
+        if self.job(Doing::Load, Kind::Read, volume, work).is_err() {
+            self.runner.loading = Loading::From(self.now + SPACE_LIFE);
+        }
+    }
+
+    fn loaded(&mut self, result: Result<Vec<(String, Option<i64>)>, Fault>) {
+        match result {
+            Ok(messages) => {
+                // Those that were filed while we looked.
+                let table = self.shared.transit.table.iter().map(|(id, _)| id.to_owned());
+                let ours: HashSet<String> =
+                    self.runner.runs.iter().map(|(_, run)| run.id().to_owned()).chain(table).collect();
+                if !messages.is_empty() {
+                    log::info!("{} messages wait in the queue", messages.len());
+                }
+                for (id, due) in messages.into_iter().filter(|(id, _)| !ours.contains(id)) {
+                    self.leave(&id, due);
+                }
+                self.runner.loading = Loading::Done;
+            }
+            Err(fault) => {
+                log::error!("the queue cannot be looked through: {fault}");
+                self.runner.loading = Loading::From(self.now + SPACE_LIFE);
+            }
+        }
+    }
+
+    fn may_try(&self) -> bool {
+        self.runner.loading == Loading::Done && self.runner.tried < RUNS && !self.shared.stopping
+    }
+
+    /// Messages of the queue that are due.
+    fn try_due(&mut self) {
+        while self.may_try()
+            && let Some(id) = self.shared.transit.table.pop_due(self.secs)
+        {
+            self.runner.tried += 1;
+            let run = self.runner.runs.insert(Run::of(id));
+            self.read_page(run);
+        }
+    }
+
+    /// A message of the queue is left alone until it is due, by what its file says; or for a while, when that could not be
+    /// read.
+    pub(super) fn leave(&mut self, id: &str, next_secs: Option<i64>) {
+        let bounded = next_secs.map(|secs| self.shared.settings.retry_schedule.bounded(secs, self.secs));
+        self.shared.transit.table.insert(id, bounded);
+    }
+
+    /// The same, when its file could not be read or written.
+    pub(super) fn leave_for_now(&mut self, id: &str) {
+        self.shared.transit.table.insert(id, Some(self.secs + AGAIN_SECS));
+    }
+
+    fn obey(&mut self, ticket: Ticket, order: super::Order) {
+        let (secs, volume) = (self.secs, self.shared.transit.stores.volume);
+        let doing = Doing::Obey(ticket, order.id.clone());
+        let work = move |stores: &Stores, _: &Pulse| Finished::Obeyed(order.obey(&stores.queue, secs));
+        if self.job(doing, Kind::Sync, volume, work).is_err() {
+            let why = "too much waits for the disks: try again later".to_owned();
+            self.shared.post.push_back((ticket, Outcome::Told(Err(vec![why]))));
+        }
+    }
+
+    fn obeyed(&mut self, ticket: Ticket, id: &str, result: Result<Obeyed, String>) {
+        let told = result.map_err(|why| vec![why]).map(|obeyed| {
+            // One that is being tried comes back into the table by itself.
+            if self.shared.transit.table.remove(id) && !obeyed.gone {
+                self.leave(id, obeyed.next_secs);
+            }
+            let mut report = Report::default();
+            report.add("id", id);
+            report.add("recipients", obeyed.changed as u64);
+            report.add("left_queue", obeyed.gone);
+            report
+        });
+        self.shared.post.push_back((ticket, Outcome::Told(told)));
+    }
+
+    /// Asks how much is free, at most every [`SPACE_LIFE`] and only when somebody wants to know.
+    fn look(&mut self) {
+        let (space, least) = (&mut self.shared.transit.space, self.shared.settings.delivery_min_space << 20);
+        if !space.is_due(self.now) {
+            return;
+        }
+        space.asked = false;
+        space.looked = Some(self.now);
+        if least == 0 {
+            return space.short.clear();
+        }
+        let mut places = vec![(self.shared.settings.work_path.clone(), self.shared.transit.stores.volume)];
+        for (root, volume) in &self.shared.volumes {
+            if places.iter().all(|(_, known)| known != volume) {
+                places.push((root.clone(), *volume));
+            }
+        }
+        // A volume that does not answer says nothing, and another's job does not wait for it.
+        for (path, volume) in places {
+            let work = move |_: &Stores, _: &Pulse| Finished::Looked(volume, is_short(&path, least));
+            let _ = self.job(Doing::Look, Kind::Read, volume, work);
+        }
+    }
+
+    fn looked(&mut self, volume: u64, is_short: bool) {
+        let short = &mut self.shared.transit.space.short;
+        if is_short && !short.contains(&volume) {
+            short.push(volume);
+            log::error!("less than delivery_min_space is free: no new mail is taken; reading and deleting go on");
+        } else if !is_short && short.contains(&volume) {
+            short.retain(|known| *known != volume);
+            log::info!("there is space again for new mail");
+        }
+    }
+
+    /// In a quiet moment the log of intents is emptied.
+    fn tidy(&mut self) {
+        if self.runner.tidy.is_none_or(|at| self.now < at) {
+            return;
+        }
+        let quiet = self.runner.lanes.is_empty() && self.shared.transit.stores.intents.is_empty();
+        self.runner.tidy = (!quiet).then_some(self.now + TIDY);
+        let volume = self.shared.transit.stores.volume;
+        if quiet {
+            // No room now: the next delivery asks again.
+            let work = |stores: &Stores, _: &Pulse| Finished::Tidied(stores.intents.tidy());
+            let _ = self.job(Doing::Tidy, Kind::Bulk, volume, work);
+        }
+    }
+}
+
+/// Where a user's mail goes.
+pub(super) fn spot(name: &Name, account: &Account, shared: &Shared) -> Result<Spot, String> {
+    let place = account::place(name, account, &shared.settings)?;
+    let volume = shared.volume_of(&place.drop);
+    Ok(Spot { place, uid: account.uid.as_deref().map(Into::into), volume })
+}
+
+/// Nobody tries a message that has just been filed.
+fn hold_back(queue: &queue::Queue, id: &str, recipients: usize, why: &str, secs: i64) -> Result<Made, Failed> {
+    let to = State::Held { why: why.to_owned() };
+    let changes: Vec<Change> = (1..).take(recipients).map(|number| Change { number, to: to.clone() }).collect();
+    match queue.note(id, secs, &changes) {
+        Ok(_) => Ok(Made::New),
+        // It is in the queue, not held, and nobody may be told that it is not there.
+        Err(Miss::Gone) => Err(Failed::Unknown(lost("holding"))),
+        Err(Miss::Damaged(fault) | Miss::Fault(fault)) => Err(Failed::Unknown(fault)),
+    }
+}
+
+/// What waits in the queue, and when each is due.
+fn list(queue: &queue::Queue) -> Result<Vec<(String, Option<i64>)>, Fault> {
+    let mut messages = Vec::new();
+    queue.each(&mut |found| match found {
+        // Whose sender is still to be told is due for that.
+        queue::Found::Message(message) if message.tally.untold() > 0 => messages.push((message.id, Some(0))),
+        queue::Found::Message(message) => messages.push((message.id, message.tally.next_secs)),
+        queue::Found::Aside(path) => {
+            log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display())
+        }
+        queue::Found::SetAside(path, fault) => log::error!("the queue: {fault}; it is {} now", path.display()),
+        queue::Found::Unread(id, fault) => {
+            log::error!("the queue: {fault}");
+            messages.push((id, Some(0)));
+        }
+        queue::Found::Strange(path) => log::warn!("{}: this is not of the queue", path.display()),
+    })?;
+    Ok(messages)
+}
+
+fn is_short(path: &Path, least: u64) -> bool {
+    let disk = RealDisk::default();
+    // What cannot be asked is found out by writing.
+    disk.open_dir(path).and_then(|dir| disk.free_bytes(&dir)).is_ok_and(|free| free < least)
+}
+
+fn lost(doing: &'static str) -> Fault {
+    Fault::new(doing, Path::new(""), io::Error::other("a fault of ours ended the job"))
+}

@@ -1,0 +1,103 @@
+//! When which message of the queue is due: of each its id and a time, 56 bytes beside the tree's own, whatever is in its file.
+
+use std::collections::BTreeSet;
+
+/// The longest id that there is room for: a message's, and a few times a letter and a number behind it.
+const ID_BYTES: usize = 40;
+/// When a message is due of which no recipient may be tried.
+const NEVER: i64 = i64::MAX;
+
+/// An id without a box of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    bytes: [u8; ID_BYTES],
+    length: u8,
+}
+
+impl Id {
+    fn new(id: &str) -> Option<Id> {
+        let mut bytes = [0; ID_BYTES];
+        bytes.get_mut(..id.len())?.copy_from_slice(id.as_bytes());
+        Some(Id { bytes, length: id.len() as u8 })
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("it was one")
+    }
+}
+
+/// The messages of the queue that nobody is trying just now.
+#[derive(Default)]
+pub struct Table {
+    /// In seconds since 1970.
+    by_due: BTreeSet<(i64, Id)>,
+}
+
+impl Table {
+    /// A message waits until then; `None`: until an operator has done something about it.
+    pub(super) fn insert(&mut self, id: &str, due_secs: Option<i64>) {
+        match Id::new(id) {
+            Some(id) => drop(self.by_due.insert((due_secs.unwrap_or(NEVER), id))),
+            // None of ours is so long, and the queue's files are read again at the next start.
+            None => log::error!("the queue: {id}: an id of more than {ID_BYTES} bytes is not tried"),
+        }
+    }
+
+    /// Takes a message out, wherever it stands; whether it was there.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
+        let found = self.by_due.iter().find(|(_, known)| known.as_str() == id).copied();
+        found.is_some_and(|found| self.by_due.remove(&found))
+    }
+
+    /// Takes the message out that has been due for longest.
+    pub(super) fn pop_due(&mut self, now_secs: i64) -> Option<String> {
+        let (due, id) = *self.by_due.first()?;
+        if due > now_secs {
+            return None;
+        }
+        self.by_due.pop_first();
+        Some(id.as_str().to_owned())
+    }
+
+    /// When the first is due.
+    pub(super) fn first_secs(&self) -> Option<i64> {
+        self.by_due.first().map(|(due, _)| *due).filter(|&due| due != NEVER)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_due.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_due.is_empty()
+    }
+
+    /// Each, the first that is due first: its id, and when, in seconds since 1970; `None`: none of its recipients may be tried.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<i64>)> {
+        self.by_due.iter().map(|(due, id)| (id.as_str(), Some(*due).filter(|&due| due != NEVER)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_first_comes_first_and_what_never_is_does_not_come() {
+        let mut table = Table::default();
+        for (id, due) in [("b", Some(20)), ("c", None), ("a", Some(10)), ("d", Some(20))] {
+            table.insert(id, due);
+        }
+        assert_eq!(table.iter().collect::<Vec<_>>(), [("a", Some(10)), ("b", Some(20)), ("d", Some(20)), ("c", None)]);
+        assert_eq!((table.pop_due(9), table.first_secs()), (None, Some(10)));
+        assert_eq!(table.pop_due(10).as_deref(), Some("a"));
+        assert!(table.remove("d") && !table.remove("d"));
+        assert_eq!(table.pop_due(i64::MAX - 1).as_deref(), Some("b"));
+        assert_eq!((table.pop_due(i64::MAX - 1), table.first_secs(), table.len()), (None, None, 1));
+        table.insert(&"x".repeat(ID_BYTES + 1), Some(1));
+        assert_eq!(table.len(), 1);
+        assert_eq!(size_of::<(i64, Id)>(), 56);
+    }
+}

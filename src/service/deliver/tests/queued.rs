@@ -1,0 +1,311 @@
+//! Messages that the queue has.
+
+use super::super::lanes::PATIENCE;
+use super::super::runner::RUNS;
+use super::*;
+use crate::control::Told;
+use crate::net::jobs::Lost;
+
+const LIFE: u64 = 432_000;
+
+impl World {
+    /// A message that found its drop locked for long, and is in the queue now.
+    fn locked_out(&mut self, user: &str) -> File {
+        let lock = self.lock(user);
+        let parcel = self.parcel("Subject: x\n\nhello\n", &[user]);
+        let ticket = self.send(parcel);
+        for _ in 0..20 {
+            self.pass(PATIENCE / 8);
+        }
+        assert!(matches!(self.answer(ticket), Some(Dispatched::Kept)));
+        assert_eq!((self.queue().len(), self.mail_of(user).as_str()), (1, ""));
+        lock
+    }
+
+    /// Until the first message that waits is due.
+    fn wait(&mut self) {
+        let due = self.shared.transit.table.first_secs().expect("something is due");
+        let secs = EPOCH + (self.now - self.begun).as_secs() as i64;
+        self.pass(Duration::from_secs(u64::try_from(due - secs).unwrap_or(0)));
+    }
+
+    fn ordered(&mut self, id: &str, deed: Deed) -> Result<serde_json::Value, String> {
+        let ticket = self.ticket();
+        self.shared.transit.order(ticket, Order { id: id.into(), deed });
+        self.settle();
+        let at = self.got.iter().position(|(known, _)| *known == ticket).unwrap();
+        match self.got.swap_remove(at).1 {
+            Outcome::Told(told) => told_json(told),
+            _ => panic!("another answer came"),
+        }
+    }
+}
+
+fn told_json(told: Told) -> Result<serde_json::Value, String> {
+    told.map(|report| serde_json::from_str(&report.json()).unwrap()).map_err(|lines| lines.join(" "))
+}
+
+#[test]
+fn a_message_for_several_is_in_the_queue_before_any_drop_has_it_and_out_of_it_when_all_have() {
+    let mut world = World::new();
+    let parcel = world.parcel("Subject: tea\n\nAt five.\n", &["bob", "eve", "kim"]);
+    let ticket = world.send(parcel);
+    while world.queue().iter().all(|name| name.ends_with(".new")) {
+        assert!(["bob", "eve", "kim"].iter().all(|user| !world.drop_of(user).exists()));
+        world.turn();
+    }
+    assert!(world.answer(ticket).is_none());
+    world.settle();
+    assert!(matches!(world.answer(ticket), Some(Dispatched::Kept)));
+    for user in ["bob", "eve", "kim"] {
+        assert_eq!(world.mail_of(user).matches("At five.").count(), 1, "{user}");
+    }
+    assert_eq!((world.queue().len(), world.shared.transit.open_intents(), world.shared.transit.held()), (0, 0, 0));
+    assert!(world.runner.is_idle());
+    let counts = world.shared.transit.counts;
+    assert_eq!((counts.accepted, counts.queued, counts.delivered), (1, 1, 3));
+}
+
+#[test]
+fn who_is_reached_in_two_ways_gets_one_and_the_sender_of_a_list_is_its_owner() {
+    let mut world = World::new();
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let owner = Way { to: world.mailbox("kim"), sender: Some(address_of("owner-list@example.test")) };
+    let mut list = world.to("list", vec![world.mailbox("bob"), world.mailbox("eve")]);
+    list.ways.push(owner);
+    let parcel = world.parcel_of(body, vec![world.to("bob", vec![world.mailbox("bob")]), list]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    for user in ["bob", "eve", "kim"] {
+        assert_eq!(world.mail_of(user).matches("hello").count(), 1, "{user}");
+    }
+    assert!(world.mail_of("kim").starts_with("From owner-list@example.test "));
+    assert!(world.mail_of("kim").contains("\nReturn-Path: <owner-list@example.test>\n"));
+}
+
+#[test]
+fn what_cannot_be_filed_is_refused_and_nobody_has_it() {
+    let mut world = World::new();
+    fs::remove_dir(world.shared.settings.work_path.join("queue")).unwrap();
+    let parcel = world.parcel("Subject: x\n\nhello\n", &["bob", "eve"]);
+    let Some(Dispatched::Refused(reply)) = world.sent(parcel) else { panic!() };
+    assert_eq!(reply, reply::UNAVAILABLE);
+    assert!(!world.drop_of("bob").exists() && !world.drop_of("eve").exists());
+}
+
+#[test]
+fn a_drop_that_stays_locked_gets_its_mail_from_the_queue_once() {
+    let mut world = World::new();
+    let lock = world.locked_out("bob");
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").as_str()), (1, ""));
+    for _ in 0..20 {
+        world.pass(PATIENCE / 8);
+    }
+    assert!(world.shared.transit.counts.deferred > 0);
+    drop(lock);
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+    assert!(world.mail_of("bob").starts_with("From ann@sender.test "), "its envelope is kept");
+    assert_eq!(world.shared.transit.open_intents(), 0);
+}
+
+#[test]
+fn a_new_server_goes_on_where_the_last_one_was() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    let mut world = world.restart();
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn what_a_killed_server_had_delivered_and_not_noted_is_not_delivered_again() {
+    for users in [&["bob", "eve"][..], &["bob", "eve", "kim"]] {
+        let mut world = World::new();
+        let parcel = world.parcel("Subject: x\n\nhello\n", users);
+        world.send(parcel);
+        // The drops have it; nobody has heard of that yet.
+        while !users.iter().all(|user| world.mail_of(user).contains("hello\n\n")) {
+            if world.runner.lanes.is_empty() {
+                world.turn();
+            }
+        }
+        while world.shared.jobs.load().running > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(world.queue().len(), 1);
+        let mut world = world.restart();
+        world.settle();
+        for user in users {
+            assert_eq!(world.mail_of(user).matches("hello").count(), 1, "{user}");
+        }
+        assert_eq!((world.queue().len(), world.shared.transit.open_intents()), (0, 0));
+    }
+}
+
+#[test]
+fn a_sender_does_not_wait_longer_than_a_round_for_drops_that_do_not_answer() {
+    let mut world = World::new();
+    let parcel = world.parcel("Subject: x\n\nhello\n", &["bob", "eve"]);
+    let ticket = world.send(parcel);
+    while world.runner.runs.is_empty() {
+        world.turn();
+    }
+    // What the jobs have done is not collected.
+    world.now += ROUND;
+    world.runner.turn(world.office, world.now, &mut world.shared);
+    let told = world.shared.post.pop_back();
+    assert!(matches!(told, Some((known, Outcome::Dispatched(Dispatched::Kept))) if known == ticket));
+    world.settle();
+    assert!(world.answer(ticket).is_none(), "he was answered once");
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn a_job_that_is_lost_gets_a_sender_no_answer_and_a_recipient_of_the_queue_another_try() {
+    let mut world = World::new();
+    let parcel = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+    let ticket = world.send(parcel);
+    world.turn();
+    lose_letters(&mut world);
+    world.settle();
+    assert!(matches!(world.answer(ticket), Some(Dispatched::Unknown)));
+    assert_eq!(world.queue().len(), 0);
+    let parcel = world.parcel("Subject: x\n\nhallo\n", &["bob", "eve"]);
+    world.send(parcel);
+    while world.runner.lanes.is_empty() {
+        world.turn();
+    }
+    lose_letters(&mut world);
+    world.settle();
+    assert_eq!(world.queue().len(), 1);
+    world.wait();
+    for user in ["bob", "eve"] {
+        assert_eq!(world.mail_of(user).matches("hallo").count(), 1, "{user}: the letter was there, as it turned out");
+    }
+    assert_eq!((world.queue().len(), world.shared.transit.open_intents()), (0, 0));
+}
+
+/// What the jobs did with letters is not heard.
+fn lose_letters(world: &mut World) {
+    let carried = world.runner.doing.iter().filter(|(_, doing)| matches!(doing, Doing::Carry(_)));
+    for serial in carried.map(|(serial, _)| *serial).collect::<Vec<_>>() {
+        while world.shared.jobs.load().running > 0 {
+            std::thread::yield_now();
+        }
+        let ticket = Ticket { id: world.office, serial };
+        world.runner.deliver(world.now, ticket, Outcome::lost(), &mut world.shared);
+    }
+}
+
+#[test]
+fn a_user_who_is_gone_and_a_host_that_nobody_sends_to_are_told_to_the_sender() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    world.users = Some(vec!["eve"]);
+    world.wait();
+    assert_eq!(world.shared.transit.counts.failed, 1);
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let parcel = world.parcel_of(body, vec![world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))])]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    let failed = world.shared.transit.counts.failed;
+    world.pass(Duration::from_secs(LIFE));
+    assert_eq!(world.shared.transit.counts.failed, failed + 1);
+}
+
+#[test]
+fn an_authenticator_that_cannot_tell_costs_nobody_his_mail() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    world.users = None;
+    world.wait();
+    assert_eq!((world.queue().len(), world.shared.transit.counts.failed), (1, 0));
+    world.users = Some(vec!["bob"]);
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn no_more_messages_than_so_many_are_tried_at_a_time() {
+    let mut world = World::new();
+    let lock = world.lock("bob");
+    for _ in 0..2 * RUNS + 3 {
+        let parcel = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+        world.send(parcel);
+    }
+    for _ in 0..20 {
+        world.pass(PATIENCE / 8);
+    }
+    assert_eq!(world.queue().len(), 2 * RUNS + 3);
+    drop(lock);
+    world.now += Duration::from_secs(3600);
+    let mut most = 0;
+    while !world.queue().is_empty() {
+        world.turn();
+        most = most.max(world.runner.runs.len());
+        world.lp.poll(Some(Instant::now() + Duration::from_millis(1))).unwrap();
+    }
+    assert_eq!(most, RUNS);
+    world.settle();
+    assert_eq!(world.mail_of("bob").matches("hello").count(), 2 * RUNS + 3);
+}
+
+#[test]
+fn an_operator_holds_releases_hastens_and_deletes() {
+    let mut world = World::new();
+    let lock = world.locked_out("bob");
+    let id = world.queue()[0].clone();
+    let done = world.ordered(&id, Deed::Hold("to be looked at".to_owned())).unwrap();
+    assert_eq!((&done["recipients"], &done["left_queue"]), (&1.into(), &false.into()));
+    assert_eq!(world.shared.transit.table().iter().collect::<Vec<_>>(), [(&*id, None)]);
+    drop(lock);
+    world.pass(Duration::from_secs(3600));
+    assert_eq!((world.queue().len(), world.mail_of("bob").as_str()), (1, ""));
+    assert_eq!(world.ordered(&id, Deed::Retry).unwrap()["recipients"], 0, "who is held is not hastened");
+    assert_eq!(world.ordered(&id, Deed::Release).unwrap()["recipients"], 1);
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+    assert!(world.ordered(&id, Deed::Retry).unwrap_err().contains("no such message"));
+    let lock = world.locked_out_again("bob");
+    let id = world.queue()[0].clone();
+    let done = world.ordered(&id, Deed::Delete).unwrap();
+    assert_eq!((&done["recipients"], &done["left_queue"]), (&1.into(), &true.into()));
+    drop(lock);
+    assert!(world.queue().is_empty() && world.shared.transit.table().is_empty());
+}
+
+impl World {
+    fn locked_out_again(&mut self, user: &str) -> File {
+        fs::remove_file(self.drop_of(user)).unwrap();
+        self.locked_out(user)
+    }
+}
+
+#[test]
+fn what_is_to_be_held_is_taken_and_tried_by_nobody_until_it_is_released() {
+    let mut world = World::new();
+    let mut parcel = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+    parcel.hold = Some("too much from ann".into());
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    world.pass(Duration::from_secs(3600));
+    let mut world = world.restart();
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").as_str()), (1, ""));
+    let id = world.queue()[0].clone();
+    world.ordered(&id, Deed::Release).unwrap();
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn a_disk_that_runs_short_is_noticed_by_those_who_ask() {
+    let mut world = World::with(|settings| settings.delivery_min_space = 1_000_000_000);
+    assert!(!world.shared.transit.is_short(), "nobody has looked");
+    world.settle();
+    assert!(world.shared.transit.is_short());
+    Arc::make_mut(&mut world.shared.settings).delivery_min_space = 1;
+    world.settle();
+    assert!(world.shared.transit.is_short(), "it is not looked at all the time");
+    world.pass(SPACE_LIFE);
+    assert!(!world.shared.transit.is_short());
+}
