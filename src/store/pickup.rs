@@ -176,8 +176,8 @@ pub struct Taken {
     pub uid: u32,
     /// From whom it says it is; empty: from nobody.
     pub sender: String,
-    /// How many shall have it.
-    pub recipients: usize,
+    /// Who shall have it.
+    pub recipients: Vec<String>,
     /// Its octets, as SMTP counts them.
     pub octets: u64,
     /// It was in the queue already: a crash had come between.
@@ -358,7 +358,8 @@ impl<D: Disk> Incoming<D> {
                 Bad::Fault(Fault::new("queueing", &self.path.join(name), io::ErrorKind::WouldBlock.into()))
             }
         })?;
-        let (recipients, sender) = (recipients.len(), envelope.sender);
+        let recipients = recipients.into_iter().map(|recipient| recipient.address).collect();
+        let sender = envelope.sender;
         Ok(Taken { id: name.to_owned(), uid: slip.uid, sender, recipients, octets, again: made == Made::Already })
     }
 

@@ -22,9 +22,9 @@ use crate::rules::domains::{Home, Name};
 use crate::rules::relay::Gate;
 use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
-use crate::service::route::{Destination, Way};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
+use crate::service::route::{Destination, Way};
 use crate::service::{Shared, account};
 use crate::settings::Settings;
 use crate::text::printable::{printable, visible};
@@ -287,7 +287,8 @@ impl Service<'_> {
         let hold = mail.over.map(|over| format!("more recipients than {} allows", over.setting()).into());
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
-        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
+        let parcel =
+            Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
         self.session.committing = true;
         self.shared.transit.dispatch(ticket, parcel);
         Done::Later

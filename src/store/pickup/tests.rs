@@ -202,8 +202,14 @@ fn what_is_taken_is_in_the_queue_as_a_message_of_strangers_would_be() {
         let taken = site.incoming.take(&name, &TERMS, &queue, &about).unwrap();
         let octets = stored.len() as u64 + stored.matches('\n').count() as u64;
         let uid = fs::metadata(site.folder.path()).unwrap().uid();
-        let wanted =
-            Taken { id: name.clone(), uid, sender: "ann@x.org".to_owned(), recipients: 2, octets, again: false };
+        let wanted = Taken {
+            id: name.clone(),
+            uid,
+            sender: "ann@x.org".to_owned(),
+            recipients: vec!["bob@y".to_owned(), "carl@z".to_owned()],
+            octets,
+            again: false,
+        };
         assert_eq!(taken, wanted);
         let message = queue.read(&name).unwrap();
         assert_eq!((message.text_bytes, message.recipients), (stored.len() as u64, 2));

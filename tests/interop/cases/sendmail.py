@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import re
+import signal
 import subprocess
 import time
 
@@ -190,6 +191,97 @@ def nowhere(bench):
     code, said = post.send("ann", user=STRANGER)
     same((code, len(said.splitlines())), (LATER, 1), said)
     check("no server is running" in said and "incoming" in said, "it said", said)
+
+
+@test("sendmail: what is sent while the server is down is delivered once when it runs again", 120)
+def down(bench):
+    post = Post(bench, submit_group=grp.getgrgid(os.getgid()).gr_name, pickup_secs=3600)
+    incoming = os.path.join(post.site.work, "incoming")
+    post.sent("bob")
+    post.mail(1, "bob")
+    post.site.stop()
+    about = os.stat(incoming)
+    same((about.st_mode & 0o7777, about.st_gid), (0o1730, os.getgid()), "mode and group of incoming")
+    big = "Subject: big\n\n" + "a line of a letter\n" * 20_000
+    post.sent("-fboss@example.org", "ann", text="Subject: one\n\n.\n")
+    post.sent("-i", "ann", "bob", text=big)
+    post.sent("-t", text="To: nobody-here@example.test, ann\nSubject: three\n\nx\n")
+    names = os.listdir(incoming)
+    check(len(names) == 3 and all(re.fullmatch("[2-9A-Z]{16}", name) for name in names), "left:", names)
+    post.start()
+    found = post.mail(3, seconds=30)
+    same(sorted(message["Subject"] for message in found), ["big", "one", "three"], "subjects")
+    one = [message for message in found if message["Subject"] == "one"][0]
+    same(one["Return-Path"], "<boss@example.org>", "Return-Path")
+    check(f"uid {os.getuid()}" in one["Received"] and any(name in one["Received"] for name in names), "Received:", one["Received"])
+    post.mail(2, "bob")
+    wait_for("an empty directory", lambda: not os.listdir(incoming))
+    post.site.stop()
+    post.start()
+    time.sleep(1)
+    post.mail(3)
+
+
+@test("sendmail: what strangers put into the drop directory is set aside, and the mail beside it comes")
+def hostile(bench):
+    post = Post(bench, submit_group=grp.getgrgid(os.getgid()).gr_name, pickup_secs=1)
+    incoming = os.path.join(post.site.work, "incoming")
+    post.site.stop()
+    post.sent("ann")
+    secret = bench.write("secret", "DMAIL 1\nMAIL FROM:<a@b>\nRCPT TO:<ann@example.test>\nDATA\nSubject: secret\n\n")
+    os.symlink(secret, os.path.join(incoming, "2" * 16))
+    os.link(secret, os.path.join(incoming, "3" * 16))
+    os.mkfifo(os.path.join(incoming, "4" * 16))
+    os.mkdir(os.path.join(incoming, "5" * 16))
+    with open(os.path.join(incoming, "6" * 16), "w", encoding="ascii") as file:
+        file.write("From: me\n\nthis is no message\n")
+    post.start()
+    same(post.one("hello")["Subject"], "hello", "Subject")
+    bad = os.path.join(post.site.work, "incoming.bad")
+    wait_for("all set aside", lambda: os.path.isdir(bad) and len(os.listdir(bad)) == 5)
+    same(os.listdir(incoming), [], "the directory")
+    time.sleep(1.5)
+    post.mail(1)
+    for why in ("it is no regular file", "it has another name besides", "it does not begin as a message does"):
+        check(why in post.site.log(), why, "is not in the log")
+
+
+@test("sendmail: kill -9 while messages are taken over: each comes, and comes once", 180)
+def killed(bench):
+    post = Post(bench, submit_group=grp.getgrgid(os.getgid()).gr_name, pickup_secs=1)
+    incoming = os.path.join(post.site.work, "incoming")
+    sent = 0
+    for _ in range(6):
+        post.site.stop(signal.SIGKILL)
+        for _ in range(8):
+            post.sent("ann", text=f"Subject: number {sent}\n\n{sent}\n")
+            sent += 1
+        post.site.start(patient=True)
+        os.chmod(post.site.conf, 0o644)
+        time.sleep(bench.random.uniform(0, 0.25))
+    wait_for("an empty directory", lambda: not os.listdir(incoming))
+    subjects = sorted(int(message["Subject"].split()[1]) for message in post.mail(sent, seconds=60))
+    same(subjects, list(range(sent)), "numbers")
+
+
+@test("sendmail: a user outside of submit_group is told to try again while the server is down")
+def outsider(bench):
+    if not ROOT:
+        raise Skip("only root can become another user")
+    need("setpriv")
+    post = Post(bench, submit_group="games")
+    post.site.stop()
+    code, said = post.send("ann", user=STRANGER)
+    same(code, LATER, said)
+    games = grp.getgrnam("games").gr_gid
+    done = run(["setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--groups", str(games), post.program, "ann"],
+               input=b"Subject: member\n\nx\n")
+    same(done.returncode, 0, done.stdout + done.stderr)
+    done = run(["setpriv", "--reuid", str(STRANGER), "--regid", str(games), "--clear-groups", "ls", os.path.join(post.site.work, "incoming")])
+    check(done.returncode != 0, "members can list the directory:", done.stdout)
+    post.start()
+    message = post.one("member")
+    check(f"uid {STRANGER}" in message["Received"], "Received:", message["Received"])
 
 
 @test("sendmail: mail of php's mail() arrives")
