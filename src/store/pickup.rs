@@ -78,13 +78,16 @@ const COPY: &str = "incoming.copy";
 /// Where in that file the text begins: before it there is room for the longest header and its blank line. The hole costs nothing.
 const TEXT_FROM: u64 = HEADER_LIMIT as u64 + 2;
 
+/// Where a text is written to, piece by piece.
+pub type Writer<'w> = dyn FnMut(&[u8]) -> io::Result<()> + 'w;
+
 /// Leaves a message: what follows `MAIL`, what follows each `RCPT`, and its text, which `write` gives in pieces. Gives its
 /// name. Fails with `PermissionDenied` for whoever is not in the group.
 pub fn leave(
     work_path: &Path,
     mail: &str,
     recipients: &[&str],
-    write: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    write: &mut dyn FnMut(&mut Writer<'_>) -> io::Result<()>,
 ) -> Result<String, Fault> {
     assert!((1..=RECIPIENTS).contains(&recipients.len()), "a file is for 1 to {RECIPIENTS} recipients");
     let folder = work_path.join(FOLDER);

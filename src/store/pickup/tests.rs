@@ -54,7 +54,7 @@ fn name_of(number: usize) -> String {
 fn what_is_left_is_found_and_says_what_it_was_told() {
     let site = Site::new();
     let name = site.leave("A: b\n\nhello\n");
-    assert_eq!(site.incoming.names().unwrap(), [name.clone()]);
+    assert_eq!(site.incoming.names().unwrap(), std::slice::from_ref(&name));
     let about = fs::metadata(site.path(&name)).unwrap();
     assert_eq!((about.mode() & 0o777, about.nlink()), (0o644, 1));
     let slip = site.incoming.read(&name, &TERMS).unwrap();
