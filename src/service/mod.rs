@@ -33,6 +33,7 @@ pub mod helpers;
 pub mod launcher;
 pub mod names;
 pub mod noise;
+pub mod pickup;
 pub mod pop3;
 pub mod relay;
 pub mod robot;
@@ -122,6 +123,8 @@ pub enum Outcome {
     Body(deliver::Progress),
     /// What came of a job for messages on their way.
     Transit(Box<deliver::Done>),
+    /// What came of a job for messages that programs left.
+    Pickup(Box<pickup::Done>),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
     /// What the user of a program on this host is called.
@@ -439,6 +442,8 @@ pub struct Shared {
     pub places: Places,
     /// Connections of programs on this host that bring mail.
     pub programs: usize,
+    /// One has come since the drop directory was looked at: it may have left something there.
+    pub knocked: bool,
     /// The number of control_group, where it is set.
     pub control_gid: Option<u32>,
     /// Control connections that are open now.
@@ -597,6 +602,7 @@ impl Shared {
             flood: Flood::new(),
             places: Places::default(),
             programs: 0,
+            knocked: false,
             control_gid: None,
             controls: 0,
             stopping: false,

@@ -234,6 +234,9 @@ impl Desk<'_> {
         while let Some((ticket, parcel)) = self.shared.transit.inbox.pop_front() {
             self.begin(ticket, parcel);
         }
+        while let Some(id) = self.shared.transit.arrived.pop_front() {
+            self.shared.transit.table.insert(&id, Some(self.secs));
+        }
         while let Some((ticket, order)) = self.shared.transit.orders.pop_front() {
             self.obey(ticket, order);
         }
@@ -595,6 +598,7 @@ impl Desk<'_> {
                 for at in std::mem::take(&mut self.runner.unfiled) {
                     self.file(at);
                 }
+                self.shared.transit.ready = true;
             }
             Err(fault) => {
                 log::error!("the queue cannot be looked through: {fault}");
