@@ -735,7 +735,8 @@ pub fn recover<D: Disk>(intents: &Intents<D>, like: &Place) -> Recovered {
 }
 
 /// The same, at any time, for the appends that a message of this recipient of the queue is part of: for whoever
-/// [`holds`](Intents::holds) him back. An append that is under way counts as locked.
+/// [`holds`](Intents::holds) him back. `like`: his drop, if it is known, for only then another user's can be opened where our own
+/// rights do not suffice. An append that is under way counts as locked.
 pub fn recover_for<D: Disk>(intents: &Intents<D>, like: &Place, queued: &Queued) -> Recovered {
     recover_where(intents, like, |intent| intent.concerns(queued))
 }
@@ -743,7 +744,8 @@ pub fn recover_for<D: Disk>(intents: &Intents<D>, like: &Place, queued: &Queued)
 fn recover_where<D: Disk>(intents: &Intents<D>, like: &Place, which: impl Fn(&Intent) -> bool) -> Recovered {
     let mut recovered = Recovered::default();
     for (id, intent) in intents.open_ones().into_iter().filter(|(_, intent)| which(intent)) {
-        let place = Place { drop: intent.drop.clone(), owner: None, ..like.clone() };
+        let owner = like.owner.filter(|_| like.drop == intent.drop);
+        let place = Place { drop: intent.drop.clone(), owner, ..like.clone() };
         match recover_one(intents, &place, id, &intent) {
             Ok(found) => {
                 recovered.settled += 1;

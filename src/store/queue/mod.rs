@@ -644,18 +644,19 @@ impl<D: Disk> Queue<D> {
     }
 
     /// Whether this recipient may be tried now. If an earlier try left its message in doubt, that is settled first: then it may
-    /// turn out to be delivered, and is noted so. A fault: it is still in doubt, and is not to be tried yet.
+    /// turn out to be delivered, and is noted so. A fault: it is still in doubt, and is not to be tried yet. `place`: its drop, if it
+    /// has one, see [`delivery::recover_for`].
     pub fn settle(
         &self,
         intents: &Intents<D>,
-        like: &Place,
+        place: &Place,
         id: &str,
         number: u32,
         at_secs: i64,
     ) -> Result<bool, Miss> {
         let queued = queued(id, number);
         if intents.holds(&queued) {
-            let recovered = self.note_recovered(intents, at_secs, delivery::recover_for(intents, like, &queued));
+            let recovered = self.note_recovered(intents, at_secs, delivery::recover_for(intents, place, &queued));
             if intents.holds(&queued) {
                 let doubt = match recovered.waiting.into_iter().next() {
                     Some((_, Refused::Fault(fault) | Refused::Unsafe(fault))) => fault,

@@ -634,3 +634,39 @@ proptest! {
         ask_all(&disk);
     }
 }
+
+/// `cargo test --lib -- --ignored --nocapture messages_made_a_second`, with TMPDIR on the disk that is meant.
+#[test]
+#[ignore = "a measurement, and no verdict"]
+fn messages_made_a_second() {
+    const EACH: usize = 400;
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(folder.path()).unwrap();
+    let to = recipients(2);
+    let text = b"Subject: x\n\nall work and no play\n".repeat(60);
+    let mut round = 0;
+    for others in [0, 10_000, 100_000] {
+        for k in 0..others {
+            fs::write(folder.path().join(format!("queue/{others}X{k}.old")), "").unwrap();
+        }
+        for makers in [1, 4, 16] {
+            round += 1;
+            let begun = std::time::Instant::now();
+            std::thread::scope(|scope| {
+                for maker in 0..makers {
+                    let (queue, to, text) = (&queue, &to, &text);
+                    scope.spawn(move || {
+                        for k in 0..EACH / makers {
+                            let id = format!("R{round}M{maker}K{k}");
+                            queue.create(&id, &envelope(), to, &Body::Memory(text)).unwrap();
+                            queue.note(&id, NOW, &[change(1, State::Delivered), change(2, State::Delivered)]).unwrap();
+                            assert!(queue.remove(&id).unwrap());
+                        }
+                    });
+                }
+            });
+            let rate = EACH as f64 / begun.elapsed().as_secs_f64();
+            println!("beside {others} more names, {makers} side by side: {rate:.0} made, noted and removed a second");
+        }
+    }
+}

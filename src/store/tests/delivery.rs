@@ -296,6 +296,117 @@ fn a_drop_is_not_shown_before_what_is_torn_has_left_it() {
     assert!(torn > 3, "the test tore {torn} appends");
 }
 
+#[test]
+fn what_was_found_whole_is_known_when_what_stood_before_it_has_left() {
+    // Two messages were appended, the first is torn, another program's stands behind: what is torn leaves, and the second one moves.
+    let text = format!("a: b\n\n{}", "all work and no play\n".repeat(200)).into_bytes();
+    let (one, two) = (received(1), received(2));
+    let scene = |stop: Option<u64>| {
+        let disk = SimDisk::new(1, &["/spool", "/work"]);
+        disk.world().put(Path::new(DROP), &foreign(1), true);
+        let log = intents(&disk);
+        let batch = [letter(&text, &one, None), letter(b"a: c\n\nhello\n", &two, Some(queued(2)))];
+        deliver(&log, &place(), &batch).unwrap();
+        disk.world().kill();
+        let disk = disk.again();
+        // The power went before its sync, and these sectors with it.
+        disk.world().file(Path::new(DROP)).unwrap().data[2048..2560].fill(0);
+        disk.world().append(Path::new(DROP), &foreign(2));
+        let before = disk.world().calls;
+        disk.world().stop_at = stop.map(|n| before + n);
+        let log = Intents::open_on(&disk, Path::new("/work"));
+        let recovered = log.map(|log| recover(&log, &place()));
+        let calls = disk.world().calls - before;
+        (disk, recovered, calls)
+    };
+    let (_, recovered, calls) = scene(None);
+    assert_eq!(recovered.unwrap().delivered.len(), 1);
+    for n in 1..=calls + 1 {
+        let (disk, ..) = scene(Some(n));
+        disk.world().kill();
+        let disk = disk.again();
+        disk.world().now += 1_100_000_000_000;
+        let recovered = recover(&intents(&disk), &place());
+        let found: Vec<_> = recovered.delivered.iter().flat_map(|(_, queued)| queued).collect();
+        assert_eq!(found, [&queued(2)], "killed before call {n} of {calls}");
+        let second = [&stored(b"a: c\n\nhello\n", &two)[..], b"\n"].concat();
+        let whole = [&foreign(1)[..], &second, &foreign(2)].concat();
+        assert_eq!(bytes(&disk), String::from_utf8(whole).unwrap(), "killed before call {n} of {calls}");
+    }
+}
+
+#[test]
+fn a_compaction_that_was_interrupted_is_finished_before_anything_is_appended() {
+    // Else what is appended moves when it is finished, and recovery does not find it where the log says.
+    let scene = |stop: Option<u64>| {
+        let disk = SimDisk::new(1, &["/spool", "/work"]);
+        disk.world().put(Path::new(DROP), &[foreign(1), foreign(2), foreign(3)].concat(), true);
+        let mut maildrop = Maildrop::open_on(&disk, &place()).unwrap();
+        maildrop.delete(1).unwrap();
+        maildrop.commit().unwrap();
+        let before = disk.world().calls;
+        disk.world().stop_at = stop.map(|n| before + n);
+        drop(maildrop.compact(&mut || true));
+        let calls = disk.world().calls - before;
+        (disk, calls)
+    };
+    let (_, calls) = scene(None);
+    let mut copies = 0;
+    for n in 1..=calls {
+        let (disk, _) = scene(Some(n));
+        disk.world().kill();
+        let disk = disk.again();
+        disk.world().now += 1_100_000_000_000;
+        copies += usize::from(disk.world().names(Path::new("/spool")).contains(&".ann.copy".to_owned()));
+        let head = received(1);
+        deliver(&intents(&disk), &place(), &[letter(b"a: b\n\nhello\n", &head, Some(queued(1)))]).unwrap();
+        disk.world().kill();
+        let disk = disk.again();
+        let recovered = recover(&intents(&disk), &place());
+        let found: Vec<_> = recovered.delivered.iter().flat_map(|(_, queued)| queued).collect();
+        assert_eq!(found, [&queued(1)], "killed before call {n} of {calls}");
+        assert_eq!(bytes(&disk).matches("\nhello\n").count(), 1);
+    }
+    assert!(copies > 2, "only {copies} of {calls} left a copy");
+}
+
+#[test]
+fn where_our_rights_end_a_drop_is_made_by_the_hand_and_is_its_owners() {
+    let disk = SimDisk::new(1, &["/spool", "/work"]);
+    disk.world().hand = Some(Vec::new());
+    let place = Place { owner: Some(1000), ..place() };
+    for k in 1..3 {
+        let head = received(k);
+        deliver(&intents(&disk), &place, &[letter(b"a: b\n\nhello\n", &head, None)]).unwrap();
+    }
+    assert_eq!(bytes(&disk).matches("\nhello\n\n").count(), 2);
+    let world = &mut disk.world();
+    assert_eq!(world.file(Path::new(DROP)).unwrap().uid, 1000);
+    assert_eq!(world.names(Path::new("/spool")), ["ann"]);
+    assert_eq!(world.hand.as_ref().unwrap()[0], "open");
+}
+
+#[test]
+fn what_was_delivered_for_the_queue_by_the_hand_is_found_where_the_drops_owner_is_known() {
+    let disk = SimDisk::new(1, &["/spool", "/work"]);
+    disk.world().hand = Some(Vec::new());
+    let place = Place { owner: Some(1000), ..place() };
+    let head = received(1);
+    deliver(&intents(&disk), &place, &[letter(b"a: b\n\nhello\n", &head, Some(queued(1)))]).unwrap();
+    disk.world().kill();
+    let disk = disk.again();
+    let log = intents(&disk);
+    // At start nobody knows whose it is.
+    let recovered = recover(&log, &Place::new("/", "/work"));
+    assert!(recovered.delivered.is_empty() && recovered.waiting.len() == 1, "{recovered:?}");
+    assert!(log.holds(&queued(1)) && !log.holds(&queued(2)));
+    assert!(recover_for(&log, &place, &queued(2)).delivered.is_empty());
+    let recovered = recover_for(&log, &place, &queued(1));
+    assert_eq!(recovered.delivered.len(), 1, "{recovered:?}");
+    log.close(recovered.delivered[0].0);
+    assert!(!log.holds(&queued(1)));
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Accident {
     None,
