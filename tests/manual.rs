@@ -26,7 +26,17 @@ const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
         ],
     ),
     ("pop3 {} {} {}: {why}", &[("src/service/pop3/entering.rs", After("turned_away("))]),
-    ("smtp {} {}: {}", &[("src/service/account.rs", After("Err(format!("))]),
+    (
+        "smtp {}: {}",
+        &[
+            ("src/service/account.rs", After("Err(format!(")),
+            ("src/store/forward.rs", After("=> Err(")),
+            ("src/store/forward.rs", After("Found::Ignored(")),
+            ("src/store/forward.rs", After("Found::Ignored(format!(")),
+            ("src/service/route.rs", After("&format!(")),
+            ("src/rules/route.rs", After("self.remark(format!(")),
+        ],
+    ),
     ("pop3 {} {}: {}: {remark}", &[("src/store/desk.rs", Within("impl fmt::Display for Remark", "\n}\n"))]),
     (
         "{}: {}",

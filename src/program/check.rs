@@ -64,7 +64,9 @@ mod tests {
         fs::write(dir.path().join("auth"), "#!/bin/sh\n").unwrap();
         fs::set_permissions(dir.path().join("auth"), fs::Permissions::from_mode(0o700)).unwrap();
         let path = dir.path().join("dmail.conf");
-        let text = format!("host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n{lines}");
+        let text = format!(
+            "host_domain example.com\nwork_path work\ndrop_path drop\nauthent_process auth\n{lines}sysadmin ann@example.com\n"
+        );
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         (dir, path)

@@ -358,6 +358,14 @@ impl Judge<'_> {
             };
             self.complain(level, "pop_port", text);
         }
+        let takes = [settings.smtp_port, settings.submission_port, settings.lmtp_port];
+        if settings.sysadmin.is_none() && open(&takes) {
+            let text = format!(
+                "nobody is postmaster, which everybody who takes mail must have: add a line like `sysadmin ann@{}`",
+                settings.main_domain()
+            );
+            self.complain(Level::Note, "sysadmin", text);
+        }
         if settings.lmtp_port != 0 && settings.bind_address.iter().any(|address| !address.is_loopback()) {
             let text =
                 "lmtp_port is open to other machines: let a firewall see to it that only the server in front of this \

@@ -192,6 +192,37 @@ fn a_dotlock_is_made_once_and_only_that_one_is_taken_away() {
 }
 
 #[test]
+fn a_forward_file_is_handed_over_to_be_read_when_nobody_else_can_have_written_it() {
+    let Some(world) = World::new("") else { return };
+    let drop = world.drop("spool/ann", ANN, 0o600);
+    let asked = |path: &Path, uid: u32| world.launcher.forward(uid, Some(path));
+    assert_eq!(asked(&drop, ANN).unwrap_err().kind(), io::ErrorKind::NotFound);
+    let fwd = world.drop("spool/ann.fwd", ANN, 0o600);
+    let mut file = asked(&drop, ANN).unwrap();
+    let mut text = String::new();
+    io::Read::read_to_string(&mut file, &mut text).unwrap();
+    assert!(text.starts_with("From a@b") && (&file).write_all(b"x").is_err(), "to be read alone");
+    for (uid, path) in
+        [(ANN + 7, &drop), (0, &drop), (ANN, &world.path("elsewhere/ann")), (ANN, &world.path("spool/../ann"))]
+    {
+        world.refused("another's", asked(path, uid));
+    }
+    fs::set_permissions(&fwd, fs::Permissions::from_mode(0o660)).unwrap();
+    assert!(world.refused("one that others write", asked(&drop, ANN)).contains("others may write to it"));
+    fs::remove_file(&fwd).unwrap();
+    symlink("/etc/shadow", &fwd).unwrap();
+    world.refused("a link", asked(&drop, ANN));
+    // Homes are for users of the system alone, and only where their files are followed.
+    assert!(world.refused("a home", world.launcher.forward(ANN, None)).contains("is not to be read"));
+    let Some(world) = World::new("authent_method unix_user\n") else { return };
+    assert_eq!(world.launcher.forward(ANN, None).unwrap_err().kind(), io::ErrorKind::NotFound, "he is nobody");
+    world.refused("root's", world.launcher.forward(0, None));
+    world.refused("one of the system's own", world.launcher.forward(33, None));
+    let Some(world) = World::new("authent_method unix_user\nno_dotforward true\n") else { return };
+    assert!(world.refused("what is ignored", world.launcher.forward(ANN, None)).contains("is not to be read"));
+}
+
+#[test]
 fn only_what_the_configuration_names_is_bound_read_and_started() {
     // A port that nobody has; whoever takes it meanwhile makes the system refuse, not the launcher.
     let free = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
