@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod identity;
 pub mod mailboxes;
 pub mod mbox;
+pub mod notice;
 pub mod outgoing;
 pub mod received;
 pub mod respond;

@@ -32,11 +32,11 @@ use super::options::{self, DONE, USAGE};
 use crate::mail::address::{self, Address, Place};
 use crate::mail::respond::{Answer, Header, answer_to, key};
 use crate::net::child::OWN_EXECUTABLE;
-use crate::text::words::{Manner, words};
 use crate::store::disk::{Disk, RealDisk};
 use crate::text::fault::Fault;
 use crate::text::number::decimal;
 use crate::text::printable::printable;
+use crate::text::words::{Manner, words};
 
 /// EX_TEMPFAIL of sysexits.h: whoever started it shall try again.
 const TRY_AGAIN: u8 = 75;

@@ -7,6 +7,7 @@
 //! | `Read path`         | it is one of its files: itself, an included one, PEM       | the file, to be read                        |
 //! | `Start program`     | it is the authenticator of a configuration it holds        | stdin, stdout, stderr, an eye, a leash; pid |
 //! | `Open path uid`     | the drop lies below a drop_root and is that user's         | the file, to be read and written            |
+//! | `Forward path uid`  | it is that user's `.forward`, or `.fwd` beside such a drop | the file, to be read                        |
 //! | `Lock path uid`     | nobody who lives has the dotlock of that drop              | the lock's file                             |
 //! | `Unlock path inode` | the dotlock is that file                                   | nothing                                     |
 //! | `Robot name args`   | the program is in robot_path, and may be that user's       | its output, a hold that tells its end       |
@@ -53,6 +54,13 @@ pub enum Request {
         uid: u32,
         /// Whether it may be made.
         create: bool,
+    },
+    /// Open a user's forward file.
+    Forward {
+        /// The full path of his drop, beside which it lies; empty: it is in his home.
+        path: Vec<u8>,
+        /// Whose it is.
+        uid: u32,
     },
     /// Make the dotlock of a drop.
     Lock {
@@ -109,6 +117,7 @@ pub fn encode_request(serial: u32, request: &Request) -> Vec<u8> {
         Request::Read(path) => packet.kind(b'F').text(path),
         Request::Start(program) => packet.kind(b'S').bytes(&program.to_le_bytes()),
         Request::Open { path, uid, create } => packet.kind(b'O').number(*uid).number(u32::from(*create)).text(path),
+        Request::Forward { path, uid } => packet.kind(b'H').number(*uid).text(path),
         Request::Lock { path, uid, line } => packet.kind(b'L').number(*uid).text(path).text(line),
         Request::Unlock { path, uid, inode } => packet.kind(b'U').number(*uid).bytes(&inode.to_le_bytes()).text(path),
         Request::Robot { name, args, uid, facts } => {
@@ -165,6 +174,7 @@ fn request(fields: &mut Fields<'_>) -> Option<Request> {
             };
             Request::Open { uid, create, path: fields.path()? }
         }
+        b'H' => Request::Forward { uid: fields.number()?, path: fields.path()? },
         b'L' => Request::Lock { uid: fields.number()?, path: fields.path()?, line: fields.text(LINE_MOST)?.to_vec() },
         b'U' => Request::Unlock { uid: fields.number()?, inode: fields.long()?, path: fields.path()? },
         _ => return None,
@@ -267,6 +277,7 @@ mod tests {
             path().prop_map(Request::Read),
             any::<u64>().prop_map(Request::Start),
             (path(), any::<u32>(), any::<bool>()).prop_map(|(path, uid, create)| Request::Open { path, uid, create }),
+            (path(), any::<u32>()).prop_map(|(path, uid)| Request::Forward { path, uid }),
             (path(), any::<u32>(), path()).prop_map(|(path, uid, line)| Request::Lock { path, uid, line }),
             (path(), any::<u32>(), any::<u64>()).prop_map(|(path, uid, inode)| Request::Unlock { path, uid, inode }),
             (path(), prop::collection::vec(path(), 0..5), prop::option::of(0..u32::MAX), path()).prop_map(
@@ -298,7 +309,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_judged_and_nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in "[RBFSOLUX+-]") {
+        fn any_bytes_are_judged_and_nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in "[RBFSOLUXH+-]") {
             let _ = (decode_request(&bytes), decode_answer(&bytes));
             let mut packet = bytes;
             if packet.len() > 4 {

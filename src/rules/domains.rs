@@ -180,9 +180,26 @@ impl Domains {
         main || self.by_domain.contains_key(&domain.to_ascii_lowercase())
     }
 
+    /// The first name of a domain of ours, and whether that is the main one; letters in any case.
+    pub fn canonical(&self, domain: &str) -> Option<(&str, bool)> {
+        if self.main.iter().any(|ours| ours.eq_ignore_ascii_case(domain)) {
+            return self.main.first().map(|first| (first.as_str(), true));
+        }
+        let index = self.by_domain.get(&domain.to_ascii_lowercase())?;
+        Some((&self.tenant(*index).domain, false))
+    }
+
     /// The domain of clients that connected to this address of ours and name no other.
     pub fn home_at(&self, address: IpAddr) -> Home {
         Home(self.by_address.iter().find(|(addresses, _)| addresses.contains(address)).map(|(_, index)| *index))
+    }
+
+    /// The domain of a user, by its first name.
+    pub fn domain_of(&self, name: &Name) -> &str {
+        match name.home.0 {
+            Some(index) => &self.tenants[usize::from(index)].domain,
+            None => self.main.first().map_or("", String::as_str),
+        }
     }
 
     /// Base directory of this domain's drop files.

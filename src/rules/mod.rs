@@ -18,6 +18,8 @@
 //! | `popped.rs`    | from which addresses users read mail lately                                      |
 //! | `sending.rs`   | how much an account, or an address, may send                                     |
 //! | `robot.rs`     | which program is given mail, what it is told, what its end means                  |
+//! | `route.rs`     | where mail for an address goes                                                    |
+//! | `info.rs`      | what an authenticator says of a user beyond name and place                       |
 //! | `retry.rs`     | when a message of the queue is tried again, and when given up                    |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
@@ -25,6 +27,7 @@ pub mod access;
 pub mod bulletins;
 pub mod domains;
 pub mod flood;
+pub mod info;
 mod interner;
 pub mod limits;
 pub mod logs;

@@ -1,5 +1,5 @@
 //! The launcher: a process that keeps root while the server gives it up. It reads no network, has no threads, and knows
-//! eight requests ([`protocol::launcher`](crate::protocol::launcher)).
+//! nine requests ([`protocol::launcher`](crate::protocol::launcher)).
 //!
 //! | it is   | from                                    | until                                                      |
 //! |---------|-----------------------------------------|------------------------------------------------------------|
@@ -17,6 +17,9 @@
 //!   link on the way, nothing hidden, nothing above (`rules::names::drop_below`, openat2(2)). Its owner is at least
 //!   `min_uid`; a file that is there is a regular one with one name and belongs to that user; one that is made is 0600,
 //!   that user's and of the directory's group.
+//! * A forward file is `NAME.fwd` beside such a drop, or `.forward` in the home of a user of at least `min_uid` where
+//!   `authent_method` is unix_user and `no_dotforward` is not set: a regular file with one name, that user's or root's, which
+//!   nobody else may write, through no link, and handed over to be read alone.
 //! * A dotlock is `NAME.lock` beside such a drop, and belongs to `run_as`; what stands there is judged as everywhere
 //!   (`store::locks`). It is taken away only if it is the file that was named.
 //! * A program that is given mail lies in `robot_path`, a directory that is root's and nobody else's to write, all the way
@@ -46,6 +49,7 @@ use crate::service::helpers::Helpers;
 use crate::service::launcher::{Launcher, digest};
 use crate::service::robot::{self, Plan};
 use crate::settings::{self, Level, Method, Settings};
+use crate::store::forward;
 use crate::store::maildrop::{lock_for_another, unlock_for_another};
 use crate::sys::below::open_dir_below;
 use crate::sys::files::{self, How};
@@ -219,6 +223,10 @@ impl Keeper {
             Request::Open { path, uid, create } => {
                 self.open(Path::new(OsStr::from_bytes(&path)), uid, create).map(|file| one(file.into()))
             }
+            Request::Forward { path, uid } => {
+                let drop = (!path.is_empty()).then(|| Path::new(OsStr::from_bytes(&path)));
+                self.forward(drop, uid).map(|file| one(file.into()))
+            }
             Request::Lock { path, uid, line } => {
                 self.lock(Path::new(OsStr::from_bytes(&path)), uid, &line).map(|file| one(file.into()))
             }
@@ -384,6 +392,33 @@ impl Keeper {
         if !seen.is_file() || seen.links != 1 || seen.uid != uid {
             return Err(rule(format!("not uid {uid}'s own regular file")));
         }
+        Ok(file)
+    }
+
+    /// A user's forward file, if one may be used and nobody else can have written it.
+    fn forward(&self, drop: Option<&Path>, uid: u32) -> Result<File, Refusal> {
+        let absent = || system(files::absent());
+        let file = match drop {
+            Some(drop) => {
+                let (folder, _) = self.folder(drop, uid)?;
+                let path = forward::beside(drop);
+                let name = path.file_name().ok_or_else(absent)?;
+                files::open_at(&folder, Path::new(name), How::Read).map_err(system)?
+            }
+            None => {
+                let follows = |held: &Held| {
+                    let settings = &held.settings;
+                    let of_system = settings.authent_method == Method::UnixUser && !settings.no_dotforward;
+                    of_system && uid >= settings.min_uid
+                };
+                if uid == 0 || !self.held.iter().any(follows) {
+                    return Err(rule(format!("the forward file in the home of uid {uid} is not to be read")));
+                }
+                forward::open_home(uid).map_err(system)?.ok_or_else(absent)?
+            }
+        };
+        let seen = files::stat(&file).map_err(system)?;
+        forward::judge(&seen, Some(uid)).map_err(rule)?;
         Ok(file)
     }
 

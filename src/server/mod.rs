@@ -125,6 +125,7 @@ impl Server {
         let read = opener(launcher.as_deref());
         let tls = tls::load(&tls_files(&settings), &read)?;
         let stamps = stamps(&tls_files(&settings), &read);
+        let routes = routes(&settings, &read).map_err(|wrong| wrong.join("; "))?;
         drop(read);
         let lock = run_lock(&settings)?;
         let disk = RealDisk { hand: launcher.clone().map(|launcher| launcher as _) };
@@ -159,6 +160,7 @@ impl Server {
         let board = Board::read(&Shared::bulletin_source(&settings), None, true);
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
+            routes,
             smtp: Shared::smtp_rules(&settings),
             services,
             tls,

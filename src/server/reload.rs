@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::start::{
-    bind, cache_life, cache_limit, cap, control_gid, kinds, no_port, open_to, ports, stamps, tls_files, usable, volumes,
+    bind, cache_life, cache_limit, cap, control_gid, kinds, no_port, open_to, ports, routes, stamps, tls_files, usable,
+    volumes,
 };
 use super::{Server, orders};
 use crate::control::Report;
@@ -53,7 +54,7 @@ impl Server {
     }
 
     fn replace(&mut self, new: Configuration) -> Result<Vec<String>, Vec<String>> {
-        let Configuration { settings: mut new, tls, control_gid, stamps, volumes, mut opened, launched } = new;
+        let Configuration { settings: mut new, routes, tls, control_gid, stamps, volumes, mut opened, launched } = new;
         let old = self.shared.settings.clone();
         let changes = settings::diff(&old, &new);
         // Until the next start: the run lock, the control socket and the bins are there.
@@ -100,6 +101,7 @@ impl Server {
         let new = Arc::new(new);
         self.shared.settings = new.clone();
         self.stamps = stamps;
+        self.shared.routes = routes;
         self.shared.tls = tls;
         self.shared.volumes = volumes;
         self.shared.pop3 = Shared::pop3_rules(&new);
@@ -186,11 +188,12 @@ fn configuration(
     let settings = usable(path, &Rights { open: &read, launched: launcher.is_some() })?;
     let files = tls_files(&settings);
     let tls = tls::load(&files, &read).map_err(|why| vec![why])?;
+    let routes = routes(&settings, &read)?;
     let control_gid = control_gid(&settings).map_err(|why| vec![why])?;
     let (stamps, volumes) = (stamps(&files, &read), volumes(&settings));
     let mut opened = Vec::new();
     for port in ports(&settings, services, tls.is_some()).into_iter().filter(|port| !open.contains(port)) {
         opened.push((port, bind(port, launcher).map_err(|why| vec![why])?));
     }
-    Ok(Configuration { settings, tls, control_gid, stamps, volumes, opened, launched })
+    Ok(Configuration { settings, routes, tls, control_gid, stamps, volumes, opened, launched })
 }

@@ -7,13 +7,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{LOCK_PATIENCE, PER_CONVERSATION, RESERVE, RUN_LOCK};
 use crate::net::{TcpListener, UnixListener, listen, tls};
 use crate::protocol::smtp::Face;
 use crate::rules::places;
+use crate::rules::route::Table;
 use crate::service::launcher::Launcher;
+use crate::service::route;
 use crate::service::{Port, Services, Speaks, Stamp};
 use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
 use crate::sys::access::{self, Right};
@@ -40,6 +43,7 @@ pub fn judged(path: &Path, rights: &Rights<'_>) -> (Option<Settings>, Vec<Compla
         if readable && let Err(why) = tls::load(&tls_files(settings), rights.open) {
             complaints.push(Complaint { level: Level::Error, place: settings.place("tls_cert"), text: why });
         }
+        complaints.extend(route::draw(settings, rights.open).1);
     }
     (settings, complaints)
 }
@@ -93,6 +97,14 @@ pub(super) fn stamps(files: &[tls::Files], open: &Opener<'_>) -> Vec<Stamp> {
         Some((meta.ino(), meta.size(), meta.modified().ok()?))
     };
     files.iter().flat_map(|files| [stamp(&files.cert), stamp(&files.key)]).collect()
+}
+
+/// Where mail for which address goes, or what is wrong with it.
+pub(super) fn routes(settings: &Settings, read: &Opener<'_>) -> Result<Arc<Table>, Vec<String>> {
+    let (table, complaints) = route::draw(settings, read);
+    let wrong = complaints.iter().filter(|complaint| complaint.level == Level::Error);
+    let wrong: Vec<String> = wrong.map(ToString::to_string).collect();
+    if wrong.is_empty() { Ok(Arc::new(table)) } else { Err(wrong) }
 }
 
 pub(super) fn no_port(settings: &Settings, services: Services) -> String {

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::protocol::helper::Account;
 use crate::rules::domains::{Home, Name};
-use crate::rules::names;
+use crate::rules::{info, names};
 use crate::settings::{LockMethod, Settings};
 use crate::store::maildrop::{LockKind, Place};
 use crate::store::path::drop_path;
@@ -24,6 +24,11 @@ pub fn place(name: &Name, account: &Account, settings: &Settings) -> Result<Plac
         Some(path) => checked(Path::new(OsStr::from_bytes(path)), &settings.drop_root)?,
     };
     Ok(place_of(drop, settings))
+}
+
+/// Bytes that this user's mail may have: his own bound, or everybody's; 0 = no bound.
+pub fn limit(account: &Account, settings: &Settings) -> u64 {
+    info::quota(&account.info).unwrap_or(settings.drop_max.saturating_mul(1024))
 }
 
 /// The place of a drop, as the settings have it.

@@ -5,6 +5,11 @@
 //! once; the old one goes on working until its entry ends, which `authent_cache_hours` bounds and a flush cuts short.
 //! At its bound the table forgets whoever has not been asked for since the hand of the clock last came round; of many in a
 //! row who have, the last.
+//!
+//! Of lookups, which need no password, it is also remembered for [`ABSENT_LIFE`] that there was no such user: whoever tries
+//! names pays for each once. At most [`ABSENT_MOST`] of these, in a table of their own, so that strangers' guesses push no
+//! user out. A good answer to a lookup lives [`LOOKUP_LIFE`] at most: it says what may change behind our back, a bound of a
+//! mailbox or where mail is forwarded.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -18,6 +23,13 @@ use crate::text::secret::Secret;
 
 /// What an entry is found by.
 pub type Key = [u8; 16];
+
+/// How long a user is known to be one, whose authenticator was only asked whether he is.
+pub const LOOKUP_LIFE: Duration = Duration::from_secs(300);
+/// And how long nobody is known to be nobody.
+pub const ABSENT_LIFE: Duration = Duration::from_secs(60);
+/// Nobodies remembered; beyond that the oldest is forgotten.
+pub const ABSENT_MOST: usize = 1000;
 
 /// Entries that the hand passes for one newcomer. All may have been asked for, and a round of a large table takes longer
 /// than a turn should.
@@ -42,6 +54,9 @@ pub struct Cache {
     entries: HashMap<Key, Entry>,
     /// Keys in the order of the clock's hand. As many as there are entries, or a little more after a flush.
     hand: VecDeque<Key>,
+    /// Who is nobody, and until when; the oldest first in `absent_order`.
+    absent: HashMap<Key, (u32, Instant)>,
+    absent_order: VecDeque<Key>,
     /// Answers given from the table.
     pub hits: u64,
     /// Questions it could not answer.
@@ -53,7 +68,17 @@ impl Cache {
     pub fn new(limit: usize, life: Duration) -> Cache {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random numbers");
         let limit = if life.is_zero() { 0 } else { limit };
-        Cache { key, limit, life, entries: HashMap::new(), hand: VecDeque::new(), hits: 0, misses: 0 }
+        Cache {
+            key,
+            limit,
+            life,
+            entries: HashMap::new(),
+            hand: VecDeque::new(),
+            absent: HashMap::new(),
+            absent_order: VecDeque::new(),
+            hits: 0,
+            misses: 0,
+        }
     }
 
     /// What an entry for these is found by. The lengths go in, so that no two pairs read the same.
@@ -85,8 +110,41 @@ impl Cache {
         }
     }
 
+    /// What a lookup of this user came to, if it is remembered: what is known of him, or that there is none.
+    pub fn find(&mut self, now: Instant, key: &Key, user: &[u8]) -> Option<Option<Account>> {
+        if self.absent.get(key).is_some_and(|(_, until)| *until > now) {
+            self.hits += 1;
+            return Some(None);
+        }
+        self.get(now, key, user).map(Some)
+    }
+
+    /// Remembers what a lookup came to.
+    pub fn put_found(&mut self, now: Instant, key: Key, user: &str, found: Option<Account>) {
+        if let Some(account) = found {
+            self.absent.remove(&key);
+            return self.put_for(now, key, user, account, LOOKUP_LIFE.min(self.life));
+        }
+        if self.limit == 0 {
+            return;
+        }
+        if self.absent.insert(key, (self.tag(user), now + ABSENT_LIFE)).is_none() {
+            self.absent_order.push_back(key);
+        }
+        // Keys that were forgotten meanwhile have a place in the order still.
+        while self.absent_order.len() > ABSENT_MOST {
+            if let Some(oldest) = self.absent_order.pop_front() {
+                self.absent.remove(&oldest);
+            }
+        }
+    }
+
     /// Remembers a good answer about `user`, named as [`forget`](Cache::forget) will be told.
     pub fn put(&mut self, now: Instant, key: Key, user: &str, account: Account) {
+        self.put_for(now, key, user, account, self.life);
+    }
+
+    fn put_for(&mut self, now: Instant, key: Key, user: &str, account: Account, life: Duration) {
         if self.limit == 0 {
             return;
         }
@@ -100,7 +158,7 @@ impl Cache {
         }
         let says_more = account.path.is_some() || account.uid.is_some() || !account.info.is_empty();
         let more = says_more.then(|| Box::new(account));
-        let entry = Entry { tag: self.tag(user), more, until: now + self.life, asked: false };
+        let entry = Entry { tag: self.tag(user), more, until: now + life, asked: false };
         self.entries.insert(key, entry);
     }
 
@@ -117,12 +175,15 @@ impl Cache {
         let tag = self.tag(user);
         let before = self.entries.len();
         self.entries.retain(|_, entry| entry.tag != tag);
+        let absent = self.absent.len();
+        self.absent.retain(|_, (other, _)| *other != tag);
+        let absent = absent - self.absent.len();
         let forgotten = before - self.entries.len();
         if forgotten > 0 {
             let entries = &self.entries;
             self.hand.retain(|key| entries.contains_key(key));
         }
-        forgotten
+        forgotten + absent
     }
 
     /// Bytes that it holds.
@@ -131,7 +192,8 @@ impl Cache {
         let more = self.entries.values().filter_map(|entry| entry.more.as_deref());
         // A table of so many places is at most seven eighths full.
         self.entries.capacity() * 8 / 7 * place
-            + self.hand.capacity() * size_of::<Key>()
+            + (self.hand.capacity() + self.absent_order.capacity()) * size_of::<Key>()
+            + self.absent.capacity() * 8 / 7 * (size_of::<(Key, (u32, Instant))>() + 1)
             + more.map(Account::held).sum::<usize>()
     }
 
@@ -263,6 +325,48 @@ mod tests {
         }
         assert!(cache.hand.len() <= 2 && cache.len().0 == 1);
         assert!(cache.held() > 0);
+    }
+
+    #[test]
+    fn a_lookup_is_remembered_for_a_while_and_nobody_for_a_shorter_one() {
+        let now = Instant::now();
+        let after = |life: Duration| now + life;
+        let mut cache = Cache::new(10, Duration::from_secs(3600));
+        let (ann, bob) = (cache.key("lookup", b"ann", &secret("")), cache.key("lookup", b"bob", &secret("")));
+        assert_eq!(cache.find(now, &ann, b"ann"), None);
+        cache.put_found(now, ann, "ann", Some(account("ann")));
+        cache.put_found(now, bob, "bob", None);
+        assert_eq!(cache.find(now, &ann, b"ann"), Some(Some(account("ann"))));
+        assert_eq!(cache.find(now, &bob, b"bob"), Some(None));
+        let moment = Duration::from_secs(1);
+        assert!(cache.find(after(LOOKUP_LIFE - moment), &ann, b"ann").is_some());
+        assert_eq!(cache.find(after(LOOKUP_LIFE), &ann, b"ann"), None);
+        assert_eq!(cache.find(after(ABSENT_LIFE), &bob, b"bob"), None);
+        // Who comes to be is there at once, and who is forgotten is asked about.
+        cache.put_found(now, bob, "bob", Some(account("bob")));
+        assert_eq!(cache.find(now, &bob, b"bob"), Some(Some(account("bob"))));
+        let carl = cache.key("lookup", b"carl", &secret(""));
+        cache.put_found(now, carl, "carl", None);
+        assert_eq!((cache.forget("carl"), cache.find(now, &carl, b"carl")), (1, None));
+    }
+
+    #[test]
+    fn strangers_who_try_names_push_no_user_out_and_fill_no_memory() {
+        let now = Instant::now();
+        let mut cache = Cache::new(10, Duration::from_secs(60));
+        let ann = cache.key("lookup", b"ann", &secret(""));
+        cache.put_found(now, ann, "ann", Some(account("ann")));
+        for index in 0..5 * ABSENT_MOST {
+            let name = format!("nobody{index}");
+            let key = cache.key("lookup", name.as_bytes(), &secret(""));
+            cache.put_found(now, key, &name, None);
+            cache.forget(&format!("nobody{}", index / 2));
+        }
+        assert!(cache.absent.len() <= ABSENT_MOST && cache.absent_order.len() <= ABSENT_MOST);
+        assert!(cache.find(now, &ann, b"ann").is_some());
+        let mut none = Cache::new(0, Duration::from_secs(60));
+        none.put_found(now, ann, "ann", None);
+        assert_eq!(none.find(now, &ann, b"ann"), None, "no memory means none");
     }
 
     #[test]

@@ -149,6 +149,12 @@ impl Launcher {
         }
     }
 
+    /// Opens a user's forward file, beside his drop or in his home, to read it.
+    pub fn forward(&self, uid: u32, drop: Option<&Path>) -> io::Result<File> {
+        let path = drop.map_or(Vec::new(), |drop| drop.as_os_str().as_bytes().to_vec());
+        self.one(&Request::Forward { path, uid }).map(File::from)
+    }
+
     /// Listens on a configured port.
     pub fn bind(&self, address: SocketAddr) -> io::Result<OwnedFd> {
         self.one(&Request::Bind(address))

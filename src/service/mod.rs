@@ -9,6 +9,7 @@
 //! | `account.rs` | from a login and an authenticator's answer to the place where the mail lies          |
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
+//! | `route.rs`   | from a recipient to the places where its mail goes                                  |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |
@@ -59,6 +60,7 @@ use crate::protocol::smtp::{self as smtp_protocol, Face};
 use crate::rules;
 use crate::rules::flood::Flood;
 use crate::rules::places::{self, Places};
+use crate::rules::route::Table;
 use crate::rules::traffic::Record;
 use crate::settings::{PlainAuth, Settings};
 use crate::store::bulletins::{self, Board};
@@ -89,6 +91,8 @@ pub enum Outcome {
     NoDrop,
     /// The name of a client's host was looked up.
     Named(IpAddr, names::Lookup),
+    /// A recipient's forward file and his mailbox were looked at, or could not be.
+    Mailbox(Result<route::Looked, String>),
     /// A page of the index that was not in memory.
     Rows(Result<Vec<Row>, Miss>),
     /// A message that was not in memory is ready to be sent.
@@ -149,6 +153,8 @@ pub enum Holder {
 pub struct Configuration {
     /// The settings.
     pub settings: Settings,
+    /// Where mail for which address goes: alias files, forward lines and the like.
+    pub routes: Arc<Table>,
     /// The certificates they name.
     pub tls: Option<Tls>,
     /// The number of control_group, where it is set.
@@ -387,6 +393,8 @@ pub struct Shared {
     pub smtp: Arc<smtp_protocol::Rules>,
     /// Which services there are.
     pub services: Services,
+    /// Where mail for which address goes.
+    pub routes: Arc<Table>,
     /// Certificates.
     pub tls: Option<Tls>,
     /// The bulletins there are.
@@ -564,6 +572,7 @@ impl Shared {
             pop3: Shared::pop3_rules(&settings),
             tls: None,
             board: Arc::default(),
+            routes: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
             cache: cache::Cache::new(16, Duration::from_secs(3600)),
             launcher: None,

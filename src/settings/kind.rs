@@ -54,6 +54,16 @@ pub enum Kind {
     Folder,
     /// A directory; written without one it is unset.
     FolderOrNone,
+    /// A file.
+    File,
+    /// A domain and its file.
+    DomainFile,
+    /// A whole address.
+    Address,
+    /// A domain and an address.
+    DomainAddress,
+    /// An address and where its mail goes.
+    Forward,
     /// A file with PEM in it, and perhaps the domain it is for.
     Pem,
     /// A program and its arguments.
@@ -90,6 +100,11 @@ impl Kind {
             Kind::Text => "TEXT".to_owned(),
             Kind::Folder => "DIRECTORY".to_owned(),
             Kind::FolderOrNone => "[DIRECTORY]".to_owned(),
+            Kind::File => "FILE".to_owned(),
+            Kind::DomainFile => "DOMAIN FILE".to_owned(),
+            Kind::Address => "ADDRESS".to_owned(),
+            Kind::DomainAddress => "DOMAIN ADDRESS".to_owned(),
+            Kind::Forward => "ADDRESS DESTINATION ...".to_owned(),
             Kind::Pem => "FILE [DOMAIN]".to_owned(),
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
             Kind::Group => "GROUP".to_owned(),
@@ -134,16 +149,16 @@ pub struct Value<'a> {
 }
 
 impl Value<'_> {
-    fn refuse<T>(&self, word: &Word, why: &str) -> Result<T, Trouble> {
+    pub(super) fn refuse<T>(&self, word: &Word, why: &str) -> Result<T, Trouble> {
         Err(Trouble::at(word.column, format!("{} cannot be `{}`: {why}", self.name, short(&word.text))))
     }
 
-    fn missing(&self) -> Trouble {
+    pub(super) fn missing(&self) -> Trouble {
         Trouble::at(self.column, format!("{} says nothing: write `{0} {}`", self.name, self.kind.form()))
     }
 
     /// The only word there is.
-    fn one(&self) -> Result<&Word, Trouble> {
+    pub(super) fn one(&self) -> Result<&Word, Trouble> {
         match self.words {
             [word] => Ok(word),
             [] => Err(self.missing()),
@@ -159,7 +174,7 @@ impl Value<'_> {
     }
 
     /// As many words as a line of this setting has.
-    fn fields<const N: usize>(&self) -> Result<[&Word; N], Trouble> {
+    pub(super) fn fields<const N: usize>(&self) -> Result<[&Word; N], Trouble> {
         match self.words {
             [] => Err(self.missing()),
             words if words.len() == N => Ok(std::array::from_fn(|index| &words[index])),
@@ -211,7 +226,7 @@ impl Value<'_> {
         self.refuse(word, &format!("it takes {}{hint}", choices.join(", ")))
     }
 
-    fn path(&self, word: &Word) -> Result<PathBuf, Trouble> {
+    pub(super) fn path(&self, word: &Word) -> Result<PathBuf, Trouble> {
         if word.text.is_empty() {
             return Err(self.missing());
         }
@@ -676,7 +691,7 @@ impl Field for Option<String> {
 }
 
 /// A domain in lower case and without a last dot, or why it is none.
-fn domain(text: &str) -> Result<String, &'static str> {
+pub(super) fn domain(text: &str) -> Result<String, &'static str> {
     let bare = text.strip_suffix('.').unwrap_or(text);
     if bare.is_empty() || bare.len() > 253 {
         return Err("a domain has 1 to 253 characters");

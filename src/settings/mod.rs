@@ -4,6 +4,7 @@
 //! |--------------|-----------------------------------------------------------------------------------------|
 //! | `rows`       | the table: one row a setting. To add a setting, add a row there and a field here        |
 //! | `kind`       | what a setting can hold: text of the file on one side, typed field on the other         |
+//! | `addresses`  | what holds addresses: forward lines, catch-alls, alias files                             |
 //! | `parse`      | files into a [`Settings`], with a complaint for each thing that is wrong                |
 //! | `judge`      | does what the settings name exist, and can we use it                                    |
 //! | `reference`  | the manual, its JSON, and conf/dmail.conf, out of the rows                              |
@@ -15,6 +16,7 @@
 //! [`load`] is all or nothing: with any error there are no settings, and whoever reloads keeps what he had. Nothing here
 //! writes a file.
 
+pub mod addresses;
 pub mod complaint;
 pub mod judge;
 pub mod kind;
@@ -28,6 +30,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use addresses::{AliasFile, CatchAll, ForwardLine, addressee};
 pub use complaint::{Complaint, Level, Place};
 pub use judge::{Rights, judge, trust, trust_folder};
 pub use parse::{Loaded, Office, load, load_by, office};
@@ -36,6 +39,7 @@ pub use rows::{ROWS, Row, TakesEffect};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
 use crate::rules::retry::Schedule;
+use crate::rules::route::Addressee;
 use crate::text::number::Fraction;
 use crate::text::pattern::{AddressList, PatternList};
 
@@ -116,6 +120,31 @@ pub struct Settings {
     pub stats_path: Option<PathBuf>,
     /// Whether what becomes of messages is written down, a file a day.
     pub oneline_stats: bool,
+
+    /// Who the administrator is, and postmaster.
+    pub sysadmin: Option<Addressee>,
+    /// The alias file for all domains.
+    pub alias_file: Option<PathBuf>,
+    /// Alias files of single domains.
+    pub alias_file_domain: Vec<AliasFile>,
+    /// Whether what they have not is looked for in alias_file.
+    pub alias_fallthrough: bool,
+    /// Where mail for single addresses goes.
+    pub forward: Vec<ForwardLine>,
+    /// The same, and they have it too.
+    pub forward_cc: Vec<ForwardLine>,
+    /// Who has mail for nobody.
+    pub catch_all: Vec<CatchAll>,
+    /// What parts a user from a detail.
+    pub recipient_delimiter: Option<char>,
+    /// Whether `.forward` files in homes are ignored.
+    pub no_dotforward: bool,
+    /// Most kilobytes of live mail in a drop; 0 = no bound.
+    pub drop_max: u64,
+    /// What a sender hears for whom there is no room.
+    pub quota_reply: QuotaReply,
+    /// The percentage at which a user is warned; 0 = never.
+    pub quota_warn: u8,
 
     /// How users prove who they are.
     pub authent_method: Method,
@@ -339,6 +368,16 @@ kind::choice! {
         Refuse = "refuse",
         /// They are taken, and wait until an operator has looked at them.
         Hold = "hold",
+    }
+}
+
+kind::choice! {
+    /// What a sender hears whose message does not fit into a mailbox.
+    QuotaReply {
+        /// To try again later.
+        Temporary = "temporary",
+        /// That it will not be taken.
+        Permanent = "permanent",
     }
 }
 

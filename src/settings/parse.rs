@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
-use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, SendsOver, Settings, TlsFile};
+use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, QuotaReply, SendsOver, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
 use crate::rules::relay;
 use crate::sys::access;
@@ -343,6 +343,18 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         log_max_size: 0,
         stats_path: None,
         oneline_stats: false,
+        sysadmin: None,
+        alias_file: None,
+        alias_file_domain: Vec::new(),
+        alias_fallthrough: true,
+        forward: Vec::new(),
+        forward_cc: Vec::new(),
+        catch_all: Vec::new(),
+        recipient_delimiter: None,
+        no_dotforward: false,
+        drop_max: 0,
+        quota_reply: QuotaReply::Temporary,
+        quota_warn: 0,
         authent_method: Method::External,
         authent_process: Command::default(),
         authent_number: 0,
@@ -490,6 +502,22 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
             let text = format!("nobody can connect to {addresses}: bind_address has none of them, add it there");
             complaints.push(Complaint { level: Level::Warning, place: settings.place_of("vdomain", index), text });
         }
+    }
+    let domains = settings.catch_all.iter().map(|line| ("catch_all", &line.domain));
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let files = settings.alias_file_domain.iter().map(|line| ("alias_file_domain", &line.domain));
+    for (index, (name, domain)) in domains.enumerate().chain(files.enumerate()) {
+        let text = match settings.domains.canonical(domain) {
+            None => format!("{domain} is no domain of ours: name a host_domain, or a domain that has a vdomain line"),
+            Some((first, _)) if seen.contains(&(name, first)) => {
+                format!("{domain} is another name of {first}, which has a {name} already: keep one of them")
+            }
+            Some((first, _)) => {
+                seen.push((name, first));
+                continue;
+            }
+        };
+        complaints.push(Complaint { level: Level::Error, place: settings.place_of(name, index), text });
     }
     let mut complain = |level, name: &str, text: String| {
         complaints.push(Complaint { level, place: settings.place(name), text });

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::kind::{Field, Kind, Value};
-use super::{BareNewline, HideAuth, LockMethod, LogLevel, PlainAuth, SendsOver, Settings};
+use super::{BareNewline, HideAuth, LockMethod, LogLevel, PlainAuth, QuotaReply, SendsOver, Settings};
 use crate::text::words::Trouble;
 use Kind::*;
 use TakesEffect::{NewConnections, Now, Restart};
@@ -725,6 +725,92 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "A session with that many bad commands is closed.",
     }),
+    row!(sysadmin {
+        part: "Addresses",
+        kind: Address,
+        takes_effect: Now,
+        example: "ann@example.com",
+        why: "The administrator: who has mail for postmaster, in every domain, unless an alias says otherwise, and for abuse \
+              where nobody is called so. Needed by everybody who takes mail.",
+    }),
+    row!(alias_file {
+        kind: File,
+        takes_effect: Now,
+        example: "/etc/aliases",
+        why: "The aliases of the main domain, and of all others unless alias_fallthrough is false: a file in sendmail's \
+              manner, `name: destination, ...`. A destination is an address, a user of the main domain, \\user for his \
+              mailbox itself, |program, :include:/file or /dev/null. It is read at the start, by `newaliases` and by a \
+              reload; with an error in it nothing changes. See docs/dsmtp-addresses.md.",
+    }),
+    row!(alias_file_domain {
+        kind: DomainFile,
+        repeatable: true,
+        takes_effect: Now,
+        example: "abc.example /etc/dmail/aliases.abc",
+        why: "The aliases of one domain, looked at before alias_file. Names without a domain in it are of that domain.",
+    }),
+    row!(alias_fallthrough {
+        kind: Flag,
+        default: "true",
+        takes_effect: Now,
+        why: "Whether what a virtual domain has no alias of its own for is looked for in alias_file.",
+    }),
+    row!(forward {
+        kind: Forward,
+        repeatable: true,
+        takes_effect: Now,
+        example: "sales@example.com carl@example.com \"|/usr/local/lib/dmail/robots/tickets -new\"",
+        why: "Mail for ADDRESS, in a domain of ours or in any other, goes to the DESTINATIONS instead, before anything else is \
+              asked about it: whole addresses, or programs. $user is the address itself.",
+    }),
+    row!(forward_cc {
+        kind: Forward,
+        repeatable: true,
+        takes_effect: Now,
+        example: "ann@example.com archive@example.net",
+        why: "The same, and ADDRESS has the mail too.",
+    }),
+    row!(catch_all {
+        kind: DomainAddress,
+        repeatable: true,
+        takes_effect: Now,
+        example: "abc.example ann@example.com",
+        why: "Who has the mail of a domain of ours for which there is neither alias nor user. Such a domain takes all the junk \
+              there is.",
+    }),
+    row!(recipient_delimiter {
+        kind: OneOf(&["none", "+", "-", "=", "~", "_", "."]),
+        default: "+",
+        takes_effect: Now,
+        why: "ann+anything is ann where there is no such user or alias; `none`: only as it is written.",
+    }),
+    row!(no_dotforward {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "true: .forward files in the homes of users of this machine (authent_method unix_user) are ignored. Elsewhere a \
+              user's forward file is NAME.fwd beside his drop file.",
+    }),
+    row!(drop_max {
+        kind: number("KBYTES", 0, 1_000_000_000_000),
+        default: "0",
+        takes_effect: Now,
+        why: "Most live mail in a drop file; deleted mail does not count, whether or not its bytes are gone. 0 = no bound. A \
+              user's own bound, quota=\"100k\", \"5M\" or \"2G\" among what the authenticator says of him, comes before it; \
+              quota=\"0\" is none.",
+    }),
+    row!(quota_reply {
+        kind: OneOf(QuotaReply::NAMES),
+        default: "temporary",
+        takes_effect: Now,
+        why: "What a sender hears whose message does not fit: to try again later (452), or that it is refused (552).",
+    }),
+    row!(quota_warn {
+        kind: number("PERCENT", 0, 100),
+        default: "90",
+        takes_effect: Now,
+        why: "A user whose mail passes so much of his bound is told by a message, once until he is below it again; 0 = never.",
+    }),
     row!(smtp_max_size {
         part: "Mail that comes in",
         kind: number("KBYTES", 0, 4_194_304),
@@ -900,21 +986,6 @@ pub static LATER: &[Unused] = &[
         &["dns_host", "dns_timeout"],
         "nothing is sent to other servers yet, so nothing is looked up for it; the system's own DNS servers will be the default",
     ),
-    // What the parts of the SMTP server take out of here, a name a line, when they have rows of their own.
-    note(
-        &[
-            "alias",
-            "alias_fallthrough",
-            "alias_file",
-            "alias_file_domain",
-            "drop_max",
-            "forward",
-            "forward_cc",
-            "no_dotforward",
-            "sysadmin",
-        ],
-        "this part of the SMTP server is still to come",
-    ),
     note(
         &[
             "dlist_accept_from_request", "dlist_domain", "dlist_loglvl", "dlist_names", "dlist_path", "dlist_rotate",
@@ -930,6 +1001,10 @@ pub static GONE: &[Unused] = &[
     note(
         &["allowdup"],
         "several recipients of one message may always have the same drop: none of them is refused for it",
+    ),
+    note(
+        &["alias"],
+        "there are no blocks of a domain: host_domain names another domain of the same users, alias_file_domain has aliases of one domain",
     ),
     note(&["allow_dds"], "names with ../ in them are never users"),
     note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::kind::{Kind, Value};
 use super::rows::{GONE, LATER};
 use super::*;
+use crate::rules::route::Target;
 use crate::text::words::{quote, words};
 
 const CONF: &str = "/conf/dmail.conf";
@@ -238,6 +239,44 @@ fn what_opens_a_relay_or_means_nothing_is_said() {
 }
 
 #[test]
+fn addresses_are_read_and_shown_as_they_are_written() {
+    let settings = good("");
+    assert_eq!((settings.recipient_delimiter, settings.alias_fallthrough, settings.drop_max), (Some('+'), true, 0));
+    assert_eq!((settings.quota_reply, settings.quota_warn, settings.sysadmin), (QuotaReply::Temporary, 90, None));
+    let text = "host_domain example.org\nsysadmin \"\\\"ann b\\\"@example.com\"\nalias_file aliases\n\
+                alias_file_domain EXAMPLE.org \"my aliases\"\nrecipient_delimiter None\ncatch_all example.com x@far.example\n\
+                forward a@b.example c@d.example,$user \"| /bin/x 'a, b'\" \\e@example.com\n\
+                forward_cc a@b.example \"Ann <c@[192.0.2.1]>\" /dev/null\nquota_reply Permanent\ndrop_max 5000\n";
+    // The second name of the main domain cannot have an alias file beside the first one's; here it has the only one.
+    let settings = good(text);
+    assert_eq!(settings.sysadmin.as_ref().unwrap().to_string(), "ann b@example.com");
+    assert_eq!(settings.alias_file.as_deref(), Some(Path::new("/conf/aliases")));
+    assert_eq!(settings.alias_file_domain[0].path, Path::new("/conf/my aliases"));
+    assert_eq!((settings.recipient_delimiter, settings.quota_reply), (None, QuotaReply::Permanent));
+    let shown = |targets: &[Target]| targets.iter().map(Target::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&settings.forward[0].to), ["c@d.example", "$user", "|/bin/x \"a, b\"", "\\e@example.com"]);
+    assert_eq!(shown(&settings.forward_cc[0].to), ["c@[192.0.2.1]", "/dev/null"]);
+    let again: String = ["host_domain", "sysadmin", "forward", "forward_cc", "catch_all", "alias_file_domain"]
+        .into_iter()
+        .flat_map(|name| {
+            let values = (rows::find(name).unwrap().show)(&settings);
+            values.into_iter().filter(|value| value != "example.com").map(move |value| format!("{name} {value}\n"))
+        })
+        .collect();
+    let other = good(&again);
+    assert_eq!(
+        (&other.sysadmin, &other.forward, &other.forward_cc),
+        (&settings.sysadmin, &settings.forward, &settings.forward_cc)
+    );
+    assert_eq!((&other.catch_all, &other.alias_file_domain), (&settings.catch_all, &settings.alias_file_domain));
+    let said = only("host_domain example.org\ncatch_all example.com a@x.example\ncatch_all example.org a@x.example\n");
+    assert!(
+        said.contains(":7:1: error: example.org is another name of example.com, which has a catch_all already"),
+        "{said}"
+    );
+}
+
+#[test]
 fn values_of_each_kind_are_read() {
     let settings = good(
         "  HOST_DOMAIN\tMail.Example.COM. # an alias\r\n\
@@ -455,7 +494,25 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("#include a b", ":5:1: error: #include takes one file"),
         ("hide\u{7}version", ":5:5: error: a control character"),
         ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
-        ("forward a b\nforward c d", ":5:1: note: forward is known but not used by this version: this part"),
+        (
+            "dlist_path a\ndlist_path b",
+            ":5:1: note: dlist_path is known but not used by this version: there is no list",
+        ),
+        ("alias *.example", ":5:1: note: alias is known but not used by this version: there are no blocks"),
+        ("forward ann b@x.example", ":5:9: error: forward cannot be `ann`: it is a whole address"),
+        ("forward ann@x.example bob", ":5:23: error: forward cannot be `bob`: `bob` is neither an address"),
+        ("forward ann@x.example /tmp/x", ":5:23: error: forward cannot be `/tmp/x`: `/tmp/x`: mail is not appended"),
+        ("forward ann@x.example :include:/x", ":5:23: error: forward cannot be `:include:/x`: files are included"),
+        ("forward ann@x.example \"| a; b\"", ":5:23: error: forward cannot be `| a; b`"),
+        ("forward ann@x.example", ":5:8: error: forward says nothing"),
+        ("catch_all x.example ann@x.example", ":5:1: error: x.example is no domain of ours"),
+        ("catch_all example.com ann", ":5:23: error: catch_all cannot be `ann`: it is a whole address"),
+        (
+            "catch_all example.com ann@x.example\ncatch_all example.com bob@x.example",
+            ":6:11: error: catch_all cannot be `example.com`: this domain has one already",
+        ),
+        ("alias_file_domain x.example /x", ":5:1: error: x.example is no domain of ours"),
+        ("recipient_delimiter !", ":5:21: error: recipient_delimiter cannot be `!`: it takes none, +"),
         ("allow_ip 1.2.3.*", ":5:1: warning: allow_ip is known but not used"),
         ("pop_prot 110", ":5:1: warning: `pop_prot` is not known and ignored: did you mean pop_port?"),
         ("pop_port=110", ":5:1: warning: `pop_port=110` is not known and ignored: a blank parts name and value"),

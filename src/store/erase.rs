@@ -17,6 +17,7 @@ use super::desk::{Bin, Desk, Place, Refused, there};
 use super::disk::Disk;
 use super::locks::DropLocks;
 use super::maildrop::ATTEMPTS;
+use super::quota::MARK;
 use crate::text::fault::Fault;
 
 /// What was taken away.
@@ -49,7 +50,7 @@ fn attempt<D: Disk>(desk: &Desk<D>) -> Result<Option<Erased>, Refused> {
         Some(drop) => empty(desk, drop)?,
         None => 0,
     };
-    for ending in [".idx", ".copy", ".copy.new", ".bin.new"] {
+    for ending in [".idx", ".copy", ".copy.new", ".bin.new", MARK] {
         desk.remove_own(ending)?;
     }
     let mut aside = Vec::new();

@@ -17,6 +17,8 @@
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
 //! | `expiry`             | old and fetched messages that go with a commit                            |
 //! | `locks`              | the drop's own locks, shared with other programs                          |
+//! | [`quota`]            | how much live mail a drop has, and who was warned of that                 |
+//! | [`forward`]          | users' forward files, read if nobody else can have written them           |
 //! | [`repair`]           | a maildrop put in order without the server                                |
 //! | [`disk`]             | every file call the above make, so that tests can stand in for the disk   |
 //! | [`path`]             | where a user's drop is                                                    |
@@ -27,11 +29,13 @@
 pub mod bulletins;
 pub mod delivery;
 pub mod disk;
+pub mod forward;
 pub mod intent;
 pub mod maildrop;
 pub mod path;
 pub mod pickup;
 pub mod queue;
+pub mod quota;
 pub mod reader;
 pub mod repair;
 pub mod tellpass;

@@ -87,6 +87,16 @@ pub fn open_dir(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether something was not opened because it is a link, or a socket, or the like.
+pub fn is_no_file(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::ENOTDIR | libc::EISDIR))
+}
+
+/// What the system says where nothing has the name.
+pub fn absent() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
+}
+
 /// What the system says where a name is taken.
 pub fn taken() -> io::Error {
     io::Error::from_raw_os_error(libc::EEXIST)

@@ -6,28 +6,24 @@
 //! | Coming  | its text too                                    | the last dot; trouble forgets it               |
 //! | Gone    | who it was, for the log                         | what delivery says: 250, a refusal, no answer  |
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Peer, Said, Service};
-use crate::mail::address::Place;
 use crate::mail::received::{From, Received, With};
 use crate::mail::undots::Tally;
 use crate::net::stream::{Done, Flow};
-use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::Reply;
 use crate::protocol::smtp::{Answer, Face};
-use crate::rules::domains::{Home, Name};
 use crate::rules::relay::Gate;
 use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
-use crate::service::route::{Destination, Way};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
-use crate::service::{Shared, account};
+use crate::service::route::{Routing, Step};
+use crate::service::{Outcome, Shared};
 use crate::settings::Settings;
-use crate::text::printable::{printable, visible};
+use crate::text::printable::printable;
 
 /// A message under way.
 pub(super) struct Mail {
@@ -38,7 +34,7 @@ pub(super) struct Mail {
     /// Who is to have it, and where that leads; handed on with its text.
     recipients: Vec<To>,
     /// Who is being looked up.
-    asked: Option<Box<(Recipient, Option<Name>)>>,
+    asked: Option<Box<(Recipient, Option<Routing>)>>,
     /// Its text.
     body: Option<Body>,
     /// With its recipients its sender is over his bound: it is kept until an operator has looked at it.
@@ -144,7 +140,6 @@ impl Service<'_> {
     }
 
     pub(super) fn recipient(&mut self, now: Instant, recipient: Recipient) -> Said {
-        let settings = self.session.settings.clone();
         let sender = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref());
         let sender = sender.and_then(|sender| sender.path.clone());
         let passed = self.with_sender(|shared, settings, who| {
@@ -162,68 +157,52 @@ impl Service<'_> {
         if let Some(mail) = self.session.mail.as_deref_mut() {
             mail.over = mail.over.or(over);
         }
-        if !relay::is_ours(&settings, &recipient.path) {
-            let to = Destination::Remote(recipient.path.clone());
-            return self.goes_to(recipient, vec![Way { to, sender: None }]);
-        }
-        let login = match recipient.path.place {
-            Place::Here => recipient.path.local.to_string(),
-            Place::Domain(_) | Place::Literal(_) => recipient.path.to_string(),
-        };
-        let name = account::name(login.as_bytes(), Home::default(), &settings);
-        let user = name.as_ref().map(|name| name.asked.clone());
-        self.whom(recipient, name);
-        let Some(user) = user else { return self.unknown() };
-        let ticket = self.ticket();
-        match self.shared.helpers.last_mut() {
-            Some(helpers) => helpers.pool.submit(now, ticket, Question::Lookup { user }),
-            None => return Done::Now(Answer::Failed),
-        }
-        Done::Later
+        let octets = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref()?.size).unwrap_or(0);
+        let routing = Routing::begin(&recipient.path, octets, false, self.shared);
+        self.whom(recipient, Some(routing));
+        self.route(now, None)
     }
 
     /// It is this recipient that is being asked about.
-    fn whom(&mut self, recipient: Recipient, name: Option<Name>) {
+    fn whom(&mut self, recipient: Recipient, routing: Option<Routing>) {
         if let Some(mail) = self.session.mail.as_deref_mut() {
-            mail.asked = Some(Box::new((recipient, name)));
+            mail.asked = Some(Box::new((recipient, routing)));
         }
     }
 
-    fn nobody_is_asked(&mut self) -> Option<(Recipient, Option<Name>)> {
+    fn nobody_is_asked(&mut self) -> Option<(Recipient, Option<Routing>)> {
         self.session.mail.as_deref_mut()?.asked.take().map(|asked| *asked)
     }
 
-    fn unknown(&mut self) -> Said {
-        let said = self.refused(Reply::new(550, 1, 1, "No such user here"));
-        self.nobody_is_asked();
-        said
+    /// Whether a recipient is on its way to where it leads.
+    pub(super) fn is_routing(&self) -> bool {
+        let asked = self.session.mail.as_deref().and_then(|mail| mail.asked.as_deref());
+        asked.is_some_and(|(_, routing)| routing.is_some())
     }
 
-    /// It is known where a recipient's mail goes.
-    fn goes_to(&mut self, recipient: Recipient, ways: Vec<Way>) -> Said {
-        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
-        mail.recipients.push(To { recipient, ways });
-        Done::Now(Answer::Go)
-    }
-
-    /// An authenticator has spoken about a recipient.
-    pub(super) fn found(&mut self, verdict: Verdict) -> Said {
-        match verdict {
-            Verdict::Accepted(account) => {
-                let Some((recipient, Some(name))) = self.nobody_is_asked() else { return Done::Now(Answer::Failed) };
-                if let Err(why) = account::place(&name, &account, &self.session.settings) {
-                    if self.has_line(Event::Trouble) {
-                        log::error!("smtp {} {}: {}", self.id, printable(name.shown().as_bytes()), visible(&why));
-                    }
+    /// A recipient begins its way, or goes on by what was answered.
+    pub(super) fn route(&mut self, now: Instant, outcome: Option<Outcome>) -> Said {
+        let ticket = self.ticket();
+        let asked = self.session.mail.as_deref_mut().and_then(|mail| mail.asked.as_deref_mut());
+        let Some((_, Some(routing))) = asked else { return Done::Now(Answer::Failed) };
+        let step = match outcome {
+            Some(outcome) => routing.told(now, outcome, ticket, self.shared),
+            None => routing.go_on(now, ticket, self.shared),
+        };
+        match step {
+            Step::Asked => Done::Later,
+            Step::Settled(Ok(ways)) => {
+                let asked = self.nobody_is_asked();
+                let (Some(mail), Some((recipient, _))) = (self.session.mail.as_deref_mut(), asked) else {
                     return Done::Now(Answer::Failed);
-                }
-                let to = Destination::Mailbox(name, Arc::new(account));
-                self.goes_to(recipient, vec![Way { to, sender: None }])
+                };
+                mail.recipients.push(To { recipient, ways });
+                Done::Now(Answer::Go)
             }
-            Verdict::Refused => self.unknown(),
-            Verdict::Unavailable | Verdict::Verifier(..) => {
+            Step::Settled(Err(reply)) => {
+                let said = self.refused(reply);
                 self.nobody_is_asked();
-                Done::Now(Answer::Failed)
+                said
             }
         }
     }
@@ -287,7 +266,8 @@ impl Service<'_> {
         let hold = mail.over.map(|over| format!("more recipients than {} allows", over.setting()).into());
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
-        let parcel = Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
+        let parcel =
+            Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
         self.session.committing = true;
         self.shared.transit.dispatch(ticket, parcel);
         Done::Later

@@ -7,7 +7,7 @@
 //! | Proof           | at once                                                                                      |
 //! | Hello           | at once; for a program on this host by a job, which asks the system what its user is called  |
 //! | Sender          | at once                                                                                      |
-//! | Recipient       | when it is known where it leads: an authenticator is asked about users                       |
+//! | Recipient       | when it is known where it leads: see [`route`](super::route)                                 |
 //! | Reset, Begin    | at once                                                                                      |
 //! | data            | taken; while there is no room for text the sender is held                                    |
 //! | Commit          | when the message is in a drop or in the queue, on disk; or will not be                       |
@@ -514,7 +514,7 @@ impl Service<'_> {
     fn delivered(&mut self, now: Instant, outcome: Outcome) -> Said {
         match outcome {
             Outcome::Verdict(verdict) if self.session.entering.is_some() => self.judged(now, verdict),
-            Outcome::Verdict(verdict) => self.found(verdict),
+            outcome if self.is_routing() => self.route(now, Some(outcome)),
             Outcome::TryAgain => self.try_login(now),
             Outcome::Caller(name) => self.called(name),
             Outcome::Dispatched(dispatched) => self.dispatched(dispatched),
