@@ -396,17 +396,8 @@ impl Desk<'_> {
             posted_secs: message.posted_secs,
         };
         let head = head.fields();
-        let (local, domain) = recipient.address.rsplit_once('@').unwrap_or((&recipient.address, ""));
-        let client = envelope.came.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(ip, _)| ip);
-        let facts = Facts {
-            sender,
-            recipient: recipient.address.clone(),
-            local: local.to_owned(),
-            extension: String::new(),
-            domain: domain.to_owned(),
-            queue_id: run.id.to_string(),
-            client_address: client.to_owned(),
-        };
+        let delimiter = self.shared.settings.recipient_delimiter;
+        let facts = Facts::of(&sender, &recipient.address, delimiter, &run.id, &envelope.came);
         let text = Box::new(move |file: &mut File| message.text.write_to(file));
         let ticket = self.ticket(Doing::Robot(at, part));
         if robot::start(Robot { words, user, facts, head, text }, ticket, self.shared).is_err() {
