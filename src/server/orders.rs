@@ -55,7 +55,14 @@ impl Server {
             }
             Order::ClearCache => self.clear_cache(&mut report),
             Order::Why(why) => match Message::new(why) {
-                Ok(message) => drop(message.relaying(self.lp.now(), &self.shared, &mut report)),
+                Ok(message) => {
+                    let now = self.lp.now();
+                    if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
+                        conversation.begin_why(now, ticket, &message, &mut self.shared);
+                        self.lp.wake(ticket.id);
+                    }
+                    return None;
+                }
                 Err(why) => return Some(Err(vec![why])),
             },
             Order::Queue(ask) => {

@@ -15,6 +15,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::errand::Errand;
 use super::waiting::{self, Many, Step};
+use super::why::{self, Explanation, Message, Next};
 use super::{Outcome, Shared};
 use crate::control::queue::Ask as QueueAsk;
 use crate::control::{self, Caller, Order, Rights, Teller, Told};
@@ -56,6 +57,8 @@ struct Session {
     errand: Option<Box<Errand>>,
     /// A change of many messages.
     many: Option<Box<Many>>,
+    /// A message that is being explained.
+    explanation: Option<Box<Explanation>>,
     /// When the errand is tried again, and for which order.
     parked: Option<(Instant, Ticket)>,
 }
@@ -67,7 +70,16 @@ impl Conversation {
         let caller = Caller::of(peer.uid, &peer.groups, process::own_uid(), shared.control_gid);
         Ok(Conversation {
             stream: Stream::open(now, sock, Control::new(now), None)?,
-            session: Session { uid: peer.uid, caller, serial: 0, json: false, errand: None, many: None, parked: None },
+            session: Session {
+                uid: peer.uid,
+                caller,
+                serial: 0,
+                json: false,
+                errand: None,
+                many: None,
+                explanation: None,
+                parked: None,
+            },
         })
     }
 
@@ -135,6 +147,19 @@ impl Conversation {
         self.follow(step, ticket);
     }
 
+    /// Begins to explain what would become of a message. The ticket is the order's.
+    pub fn begin_why(&mut self, now: Instant, ticket: Ticket, message: &Message, shared: &mut Shared) {
+        let next = why::begin(now, message, ticket, shared);
+        self.explained(next, ticket);
+    }
+
+    fn explained(&mut self, next: Next, ticket: Ticket) {
+        match next {
+            Next::Asked(explanation) => self.session.explanation = Some(explanation),
+            Next::Told(report) => self.report(ticket, &Ok(report)),
+        }
+    }
+
     fn follow(&mut self, step: Step, ticket: Ticket) {
         match step {
             Step::Asked(many) => self.session.many = many,
@@ -146,6 +171,10 @@ impl Conversation {
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
         if ticket.serial != self.session.serial || !self.stream.is_owed() {
             return false;
+        }
+        if let Some(explanation) = self.session.explanation.take() {
+            self.explained(explanation.told(now, outcome, ticket, shared), ticket);
+            return true;
         }
         let outcome = match (outcome, self.session.many.take()) {
             (Outcome::Chosen(ids), Some(many)) => {
