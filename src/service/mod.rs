@@ -585,7 +585,6 @@ impl Shared {
             traffic: Vec::new(),
             tls: None,
             board: Arc::default(),
-            routes: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
             cache: cache::Cache::new(16, Duration::from_secs(3600)),
             launcher: None,
