@@ -578,6 +578,7 @@ impl Shared {
             std::fs::create_dir_all(path).unwrap();
         }
         Shared {
+            routes: Arc::new(route::draw(&settings, &files::open_to_read).0),
             pop3: Shared::pop3_rules(&settings),
             smtp: Shared::smtp_rules(&settings),
             services: Services::All,
