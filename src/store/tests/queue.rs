@@ -224,7 +224,8 @@ impl Server {
     }
 
     fn run_all(&mut self) {
-        for id in self.due.clone() {
+        // Bounces come before their origins here: whatever order a server has.
+        for id in self.due.clone().into_iter().rev() {
             self.run(&id);
         }
     }
