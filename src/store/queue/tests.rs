@@ -397,6 +397,25 @@ fn it_is_not_known_what_appears_when_a_name_can_neither_be_synced_nor_taken_away
 }
 
 #[test]
+fn a_bounce_that_was_there_already_is_on_disk_when_that_is_said() {
+    for seed in 1..10 {
+        let (disk, queue) = sim(seed);
+        make(&queue, "A1", 1);
+        let calls = disk.world().calls;
+        let (disk, queue) = sim(seed);
+        // Its last call syncs its name.
+        disk.world().stop_at = Some(calls);
+        let failed = queue.create("A1", &envelope(), &recipients(1), &Body::Memory(b"x"));
+        assert!(failed.is_err() && disk.world().trace.last().unwrap() == "sync_dir");
+        disk.world().kill();
+        let made = again(&disk).create("A1", &envelope(), &recipients(1), &Body::Memory(b"x"));
+        assert_eq!(made.unwrap(), Made::Already);
+        disk.world().cut_power();
+        assert_eq!(found(&again(&disk)).len(), 1);
+    }
+}
+
+#[test]
 fn a_last_line_cut_anywhere_or_gone_to_nuls_says_nothing_and_the_next_one_counts() {
     let (disk, queue) = sim(1);
     make(&queue, "A1", 3);
