@@ -570,6 +570,7 @@ impl Shared {
         }
         Shared {
             pop3: Shared::pop3_rules(&settings),
+            routes: Arc::default(),
             tls: None,
             board: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
