@@ -582,7 +582,6 @@ impl Shared {
             pop3: Shared::pop3_rules(&settings),
             smtp: Shared::smtp_rules(&settings),
             services: Services::All,
-            routes: Arc::default(),
             traffic: Vec::new(),
             tls: None,
             board: Arc::default(),

@@ -17,8 +17,10 @@
 //!
 //! What failed or expired with nobody to tell is dropped.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::body::Text;
@@ -26,6 +28,7 @@ use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::runner::{Desk, Doing, Finished, spot};
 use super::{Dispatched, Stores, ways};
 use crate::mail::address::{self, Address};
+use crate::mail::bounce::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX, bounce_id};
 use crate::mail::envelope::Envelope as Stored;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
@@ -39,10 +42,14 @@ use crate::rules::traffic::Class;
 use crate::service::robot::{self, Robot};
 use crate::service::route::{Destination, Routing, Step, Way};
 use crate::service::{Outcome, account};
-use crate::store::delivery::Failed;
+use crate::settings::Settings;
+use crate::store::delivery::{Body, Failed};
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::maildrop::Place;
-use crate::store::queue::{Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, State, Tally, queued};
+use crate::store::maildrop::Refused;
+use crate::store::queue::{
+    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, Stage, State, Tally, queued,
+};
+use crate::text::fault::Fault;
 use crate::text::printable::printable;
 
 /// Recipients in memory at a time, in a later round.
@@ -176,10 +183,10 @@ impl Desk<'_> {
     pub(super) fn read_page(&mut self, at: usize) {
         let run = &self.runner.runs[at];
         let (id, from, all, secs) = (run.id.clone(), run.next, run.known.is_none(), self.secs);
-        let like = account::place_of(PathBuf::new(), &self.shared.settings);
+        let settings = self.shared.settings.clone();
         let volume = self.shared.transit.stores.volume;
         let work =
-            move |stores: &Stores, _: &_| Finished::Read(read(stores, &like, &id, from, all, secs).map(Box::new));
+            move |stores: &Stores, _: &_| Finished::Read(read(stores, &settings, &id, from, all, secs).map(Box::new));
         if self.job(Doing::Read(at), JobKind::Read, volume, work).is_err() {
             self.over(at, Next::Soon);
         }
@@ -496,7 +503,7 @@ impl Desk<'_> {
     fn note(&mut self, at: usize) {
         let run = &mut self.runner.runs[at];
         let Some((_, envelope)) = run.known.clone() else { return };
-        let (id, secs) = (run.id.clone(), self.secs);
+        let (id, secs, settings) = (run.id.clone(), self.secs, self.shared.settings.clone());
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
         let parts = std::mem::take(&mut run.parts);
         // Those who are lost at once are told of in one bounce: by sender, where forward lines have changed it.
@@ -507,8 +514,9 @@ impl Desk<'_> {
             changes.chunk_by(|one, other| sender(one) == sender(other)).map(<[Change]>::to_vec).collect();
         self.shared.transit.counts.syncs += 1;
         let volume = self.shared.transit.stores.volume;
-        let work =
-            move |stores: &Stores, _: &_| Finished::Noted(wind_up(stores, &id, &envelope, secs, &changes, &stands));
+        let work = move |stores: &Stores, _: &_| {
+            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, &changes, &stands))
+        };
         if self.job(Doing::Note(at), JobKind::Sync, volume, work).is_err() {
             self.over(at, Next::Soon);
         }
@@ -600,18 +608,18 @@ pub(super) fn address_of(text: &str) -> Option<Address> {
 }
 
 /// What a round needs to know. In a job.
-fn read(stores: &Stores, like: &Place, id: &str, from: u32, all: bool, secs: i64) -> Result<Found, Miss> {
+fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, secs: i64) -> Result<Found, Miss> {
     let queue = &stores.queue;
     let mut found = queue.read(id)?;
     if all && found.envelope.bounce_of.is_some() {
         queue.told(id, secs)?;
     }
-    let bounces = if all { tell(queue, id, &found.envelope, secs)? } else { Vec::new() };
+    let bounces = if all { tell(queue, settings, id, &found.envelope, secs)? } else { Vec::new() };
     let mut rows = queue.page(id, from, PAGE)?;
-    let mut doubt = false;
+    let (mut doubt, like) = (false, account::place_of(PathBuf::new(), settings));
     // Who may have his message already by a try whose end is not known is not tried before that is.
     for row in rows.iter_mut().filter(|row| stores.intents.holds(&queued(id, row.number))) {
-        match queue.settle(&stores.intents, like, id, row.number, secs) {
+        match queue.settle(&stores.intents, &like, id, row.number, secs) {
             Ok(true) => {}
             Ok(false) => row.state = State::Delivered,
             Err(miss) => {
@@ -651,6 +659,7 @@ fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
 /// Writes down what became of recipients, and does what follows from it. In a job.
 fn wind_up(
     stores: &Stores,
+    settings: &Settings,
     id: &str,
     envelope: &Envelope,
     secs: i64,
@@ -672,7 +681,7 @@ fn wind_up(
         }
         stand.noted(&stores.intents);
     }
-    let bounces = tell(queue, id, envelope, secs)?;
+    let bounces = tell(queue, settings, id, envelope, secs)?;
     if !bounces.is_empty() || stands.iter().any(|stand| !stand.found.is_empty()) {
         tally = queue.read(id)?.tally;
     }
@@ -681,7 +690,87 @@ fn wind_up(
 }
 
 /// Makes the bounces that tell of those who are lost, and notes that they are told of: the ids of those bounces.
-fn tell(queue: &Queue, id: &str, envelope: &Envelope, secs: i64) -> Result<Vec<String>, Miss> {
-    let _ = (queue, id, envelope, secs);
-    Ok(Vec::new())
+fn tell(queue: &Queue, settings: &Settings, id: &str, envelope: &Envelope, secs: i64) -> Result<Vec<String>, Miss> {
+    if queue.read(id)?.tally.untold() == 0 {
+        return Ok(Vec::new());
+    }
+    let mut losses: BTreeMap<u32, Loss> = BTreeMap::new();
+    let mut from = 1;
+    loop {
+        let rows = queue.page(id, from, PAGE)?;
+        let Some(last) = rows.last() else { break };
+        from = last.number + 1;
+        for row in &rows {
+            let (State::Failed { why, bounce } | State::Expired { why, bounce }) = &row.state else { continue };
+            let loss = losses.entry(*bounce).or_default();
+            loss.count += 1;
+            if loss.sender.is_empty() {
+                loss.sender = ways::sender(&row.recipient, envelope).to_owned();
+            }
+            if loss.failures.len() < LISTED_MAX {
+                let expired = row.state.stage() == Stage::Expired;
+                loss.failures.push((ways::named(&row.recipient), why.clone(), expired));
+            }
+        }
+    }
+    let limit = if settings.bounce_body { BODY_BYTES } else { HEADER_BYTES };
+    let original = queue.beginning(id, limit + 1)?;
+    let mut bounces = Vec::new();
+    for (number, loss) in losses {
+        let bounce = bounce_id(id, number);
+        let Some(sender) = address_of(&loss.sender).filter(|_| bounce.len() <= ID_BYTES) else {
+            // Such a sender is taken from nobody; somebody has written into the file.
+            return Err(Miss::Damaged(Fault::new(
+                "reading the sender of",
+                Path::new(id),
+                io::ErrorKind::InvalidData.into(),
+            )));
+        };
+        let failures: Vec<Failure<'_>> =
+            loss.failures.iter().map(|(address, why, expired)| Failure { address, why, expired: *expired }).collect();
+        let text = Bounce {
+            id: &bounce,
+            host: settings.main_domain(),
+            sender: &loss.sender,
+            written_secs: secs,
+            origin: id,
+            received_secs: envelope.received_secs,
+            failures: &failures,
+            count: loss.count,
+            original: &original,
+            whole: settings.bounce_body,
+        };
+        let about = Envelope {
+            received_secs: secs,
+            came: format!("a bounce of {id}"),
+            eight_bit: true,
+            utf8: envelope.utf8,
+            bounce_of: Some((id.to_owned(), number)),
+            ..Envelope::default()
+        };
+        let to = [ways::anywhere(&sender, settings)];
+        let text = text.text();
+        let made = match queue.create(&bounce, &about, &to, &Body::Memory(&text)) {
+            Ok(made) => made,
+            Err(Failed::Refused(Refused::Fault(fault) | Refused::Unsafe(fault)) | Failed::Unknown(fault)) => {
+                return Err(Miss::Fault(fault));
+            }
+            Err(Failed::Refused(Refused::Locked | Refused::InUse)) => return Err(Miss::Gone),
+        };
+        queue.told(&bounce, secs)?;
+        log::info!("delivery {id}: {} is told by {bounce}", printable(loss.sender.as_bytes()));
+        if made == Made::New {
+            bounces.push(bounce);
+        }
+    }
+    Ok(bounces)
+}
+
+/// Those of whom one bounce tells.
+#[derive(Default)]
+struct Loss {
+    sender: String,
+    count: usize,
+    /// Whom the sender had named, why, and whether it only took too long.
+    failures: Vec<(String, String, bool)>,
 }

@@ -166,7 +166,7 @@ impl Runner {
     /// Whom an authenticator is asked about.
     #[cfg(test)]
     pub(super) fn user_of(&self, doing: &Doing) -> String {
-        let Doing::Find(run, part) = doing else { return String::new() };
+        let (Doing::Find(run, part) | Doing::Route(run, part, _)) = doing else { return String::new() };
         self.runs[*run].address_of(*part).to_owned()
     }
 

@@ -139,7 +139,10 @@ impl World {
 
     /// What an authenticator is asked is answered.
     fn tell_users(&mut self) {
-        let asked = self.runner.doing.iter().filter(|(_, doing)| matches!(doing, Doing::Find(..)));
+        // What routing waits for is a job, or the authenticator.
+        let rests = self.shared.jobs.is_idle() && self.shared.post.is_empty();
+        let is_asked = |doing: &Doing| matches!(doing, Doing::Find(..)) || rests && matches!(doing, Doing::Route(..));
+        let asked = self.runner.doing.iter().filter(|(_, doing)| is_asked(doing));
         for (serial, user) in asked.map(|(serial, doing)| (*serial, self.runner.user_of(doing))).collect::<Vec<_>>() {
             let verdict = match &self.users {
                 Some(users) if users.iter().any(|known| user == format!("{known}@example.test")) => {

@@ -15,6 +15,7 @@ use crate::service::relay;
 use crate::service::route::{Destination, Way};
 use crate::settings::Settings;
 use crate::store::queue::{Envelope, Kind, Recipient};
+use crate::text::xtext;
 
 /// A user as an address.
 pub(super) fn mailbox(name: &Name, settings: &Settings) -> String {
@@ -56,6 +57,16 @@ pub(super) fn sender<'a>(recipient: &'a Recipient, envelope: &'a Envelope) -> &'
     recipient.with.first().filter(|sender| !sender.is_empty()).unwrap_or(&envelope.sender)
 }
 
+/// Whom the sender had named.
+pub(super) fn named(recipient: &Recipient) -> String {
+    let original = recipient.orcpt.as_deref().and_then(|orcpt| {
+        let (kind, address) = orcpt.split_once(';')?;
+        let decoded = xtext::decode(address.as_bytes()).filter(|_| kind.eq_ignore_ascii_case("rfc822"));
+        decoded.and_then(|address| String::from_utf8(address).ok())
+    });
+    original.unwrap_or_else(|| recipient.address.clone())
+}
+
 /// The program of a recipient that is one.
 pub(super) fn program(recipient: &Recipient) -> Option<Program> {
     let [_, user, words @ ..] = &recipient.with[..] else { return None };
@@ -80,7 +91,7 @@ mod tests {
     #[test]
     fn a_way_is_found_again_in_what_the_queue_has_of_it() {
         let settings = Settings::for_tests(Path::new("/srv/mail"));
-        let named = params::Recipient { path: address_of("team@example.test"), notify: None, orcpt: None };
+        let asked = params::Recipient { path: address_of("team@example.test"), notify: None, orcpt: None };
         let name = settings.domains.resolve(b"fred", Home::default()).unwrap();
         let account = Account { user: b"fred".to_vec(), path: None, uid: None, info: Vec::new() };
         let words = vec!["/bin/x".to_owned(), "-a b".to_owned()];
@@ -94,7 +105,7 @@ mod tests {
         ] {
             for owner in [None, Some("owner-team@example.test")] {
                 let way = Way { to: to.clone(), sender: owner.map(address_of) };
-                let recipient = recipient(&way, &named, &settings);
+                let recipient = recipient(&way, &asked, &settings);
                 assert_eq!((recipient.kind, &*recipient.address), (kind, address));
                 assert_eq!(sender(&recipient, &envelope), owner.unwrap_or("s@x.test"));
                 let found = match &to {
@@ -104,6 +115,7 @@ mod tests {
                 assert_eq!(program(&recipient), found);
                 let orcpt = (address != "team@example.test").then_some("rfc822;team@example.test");
                 assert_eq!(recipient.orcpt.as_deref(), orcpt);
+                assert_eq!(named(&recipient), "team@example.test");
             }
         }
         assert_eq!(anywhere(&address_of("a@example.test"), &settings).kind, Kind::Local);

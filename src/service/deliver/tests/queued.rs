@@ -5,6 +5,7 @@ use super::super::runner::RUNS;
 use super::*;
 use crate::control::Told;
 use crate::net::jobs::Lost;
+use crate::store::queue::{Change, State};
 
 const LIFE: u64 = 432_000;
 
@@ -199,18 +200,64 @@ fn lose_letters(world: &mut World) {
 }
 
 #[test]
-fn a_user_who_is_gone_and_a_host_that_nobody_sends_to_are_told_to_the_sender() {
+fn who_cannot_be_delivered_to_is_told_to_the_sender_in_a_message_from_nobody() {
     let mut world = World::new();
-    drop(world.locked_out("bob"));
-    world.users = Some(vec!["eve"]);
+    let lock = world.lock("eve");
+    let mut parcel = world.parcel("Subject: tea\n\nAt five.\n", &["eve"]);
+    parcel.sender.path = Some(address_of("bob@example.test"));
+    world.send(parcel);
+    for _ in 0..20 {
+        world.pass(PATIENCE / 8);
+    }
+    drop(lock);
+    world.users = Some(vec!["bob"]);
     world.wait();
-    assert_eq!(world.shared.transit.counts.failed, 1);
+    world.pass(Duration::from_secs(10));
+    let told = world.mail_of("bob");
+    assert!(told.starts_with("From MAILER-DAEMON ") && told.contains("\nReturn-Path: <>\n"), "{told}");
+    assert!(told.contains("<eve@example.test>\n    5.1.1 no such user\n") && told.contains("> Subject: tea"), "{told}");
+    assert!(!told.contains("At five."), "bounce_body is off");
+    assert_eq!((world.queue().len(), world.shared.transit.counts.failed), (0, 1));
+}
+
+#[test]
+fn mail_for_other_hosts_waits_and_expires_and_what_nobody_sent_is_dropped_then() {
+    let mut world = World::new();
+    for sender in [Some("bob@example.test"), None] {
+        let body = world.body(b"Subject: x\n\nhello\n");
+        let far = world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))]);
+        let mut parcel = world.parcel_of(body, vec![far]);
+        parcel.sender.path = sender.map(address_of);
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    }
+    assert_eq!(world.queue().len(), 2);
+    world.pass(Duration::from_secs(LIFE - 100));
+    assert_eq!((world.queue().len(), world.shared.transit.counts.dropped), (1, 1), "who sent nothing waits a day");
+    world.pass(Duration::from_secs(100));
+    world.pass(Duration::from_secs(10));
+    assert!(world.mail_of("bob").contains("It waited too long."), "{}", world.mail_of("bob"));
+    assert!(world.queue().is_empty());
+}
+
+#[test]
+fn a_bounce_is_made_once_whatever_happens_meanwhile() {
+    let mut world = World::new();
     let body = world.body(b"Subject: x\n\nhello\n");
-    let parcel = world.parcel_of(body, vec![world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))])]);
-    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
-    let failed = world.shared.transit.counts.failed;
-    world.pass(Duration::from_secs(LIFE));
-    assert_eq!(world.shared.transit.counts.failed, failed + 1);
+    let far = world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))]);
+    let mut parcel = world.parcel_of(body, vec![far]);
+    parcel.sender.path = Some(address_of("bob@example.test"));
+    world.sent(parcel);
+    let id = world.queue()[0].clone();
+    // A server that was killed when it had noted that it failed, before anything was made of that.
+    let change = Change { number: 1, to: State::Failed { why: "5.0.0 no".to_owned(), bounce: 0 } };
+    world.shared.transit.queue().note(&id, EPOCH, &[change]).unwrap();
+    for _ in 0..3 {
+        world = world.restart();
+        world.settle();
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.mail_of("bob").matches("Subject: Your message").count(), 1);
+        assert!(world.queue().is_empty());
+    }
 }
 
 #[test]
