@@ -54,5 +54,6 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	cp -R conf/authenticators $(DESTDIR)$(PREFIX)/share/dmail/
 	sed 's#/usr/local#$(PREFIX)#' conf/dmail.service > $(DESTDIR)$(PREFIX)/share/dmail/dmail.service
 	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
+	@echo "sendmail, mailq and newaliases are not linked: another mail server may have them. docs/sendmail.md says how."
 
 .PHONY: help run test check interop sim crash soak fuzz bench install

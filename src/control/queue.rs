@@ -146,10 +146,14 @@ pub fn parse(words: &[String]) -> Result<Ask, String> {
     }
 }
 
-/// Ids are in capitals.
+/// The letters of an id, in capitals. That of a bounce has more behind them, which are not.
+pub const ID_LETTERS: usize = 12;
+
+/// An id, as it is written.
 fn id(word: &str) -> Result<String, String> {
     if (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        Ok(word.to_ascii_uppercase())
+        let (own, bounce) = word.split_at(word.len().min(ID_LETTERS));
+        Ok(own.to_ascii_uppercase() + &bounce.to_ascii_lowercase())
     } else {
         Err(format!("`{word}` is no message's id: these are letters and digits"))
     }
@@ -228,6 +232,7 @@ mod tests {
             ("list", Ask::List(none)),
             ("LIST from=*@a.test", Ask::List(only("from=*@a.test"))),
             ("show k3j9x0qw2b", Ask::Show("K3J9X0QW2B".into())),
+            ("show 0123456789abB1", Ask::Show("0123456789ABb1".into())),
             ("delete K3J9", Ask::One(Change::Delete, "K3J9".into())),
             ("hold 123456", Ask::One(Change::Hold, "123456".into())),
             ("release to=a*", Ask::All(Change::Release, only("to=a*"), Agreed::No)),

@@ -33,6 +33,14 @@ impl Report {
         self.rows.push(Row::Value(name.to_owned(), value.into()));
     }
 
+    /// The value that has this name.
+    pub fn value(&self, wanted: &str) -> Option<&Value> {
+        self.rows.iter().find_map(|row| match row {
+            Row::Value(name, value) if name == wanted => Some(value),
+            _ => None,
+        })
+    }
+
     /// Adds a table: each of `lines` has a value for each of `columns`.
     pub fn table(&mut self, name: &str, columns: &'static [&'static str], lines: Vec<Vec<Value>>) {
         debug_assert!(lines.iter().all(|line| line.len() == columns.len()), "{name}");

@@ -125,7 +125,7 @@ fn tellsmtp_has_verbs_of_its_own_and_is_known_by_its_name() {
             assert!(smtp(&format!("{name} {wrong}")).is_err(), "{name} {wrong}");
         }
     }
-    assert_eq!(smtp("c s").unwrap_err().contains("clear_cache_all or config"), true);
+    assert!(smtp("c").unwrap_err().contains("clear_cache_all or config"));
     assert_eq!(smtp("sta"), Ok((Order::Status(Teller::Smtp), false)), "clear among its own");
     for other in ["kick ann", "users", "erase ann", "stats"] {
         assert!(smtp(other).unwrap_err().contains("is no command"), "{other}");

@@ -1,62 +1,64 @@
-//! What we write to users of our own accord: that a mailbox fills.
+//! A message of ours to whoever runs this server: one thing that he should know, in plain words.
+//!
+//! It says that a program wrote it (RFC 3834), so that no program answers it. It comes from nobody: should it not arrive, nobody
+//! is told of that but the log. Lines end in LF, as all stored text.
 
-use super::encoded::one_line;
 use super::received::date;
 
-/// A warning that a mailbox is almost full.
+/// Octets of a line of text after which it is broken at a blank.
+const WIDTH: usize = 76;
+
+/// See the page.
 #[derive(Debug, Clone, Copy)]
-pub struct Full<'a> {
-    /// Whose mailbox, as an address.
-    pub user: &'a str,
-    /// The administrator, as an address: who can help.
-    pub sysadmin: &'a str,
-    /// Our main domain.
-    pub domain: &'a str,
-    /// The bound, in bytes.
-    pub limit: u64,
-    /// What part of it is full, in percent.
-    pub percent: u8,
-    /// When, in seconds since 1970.
-    pub at_secs: i64,
-    /// Makes its id one of a kind.
+pub struct Notice<'a> {
+    /// This server's name.
+    pub host: &'a str,
+    /// Whom it is for.
+    pub to: &'a str,
+    /// What it is about, in one line.
+    pub subject: &'a str,
+    /// Its id in the queue.
     pub id: &'a str,
+    /// When it is written, in seconds since 1970.
+    pub posted_secs: i64,
+    /// What it says: paragraphs.
+    pub text: &'a [&'a str],
 }
 
-impl Full<'_> {
-    /// The message, with LF line ends.
-    pub fn message(&self) -> Vec<u8> {
-        let Full { user, sysadmin, domain, percent, id, .. } = *self;
-        let (user, sysadmin, size) = (one_line(user), one_line(sysadmin), shown(self.limit));
-        let date = date(self.at_secs);
-        format!(
-            "From: Mail System <{sysadmin}>\n\
-             To: <{user}>\n\
-             Subject: Your mailbox is almost full\n\
-             Date: {date}\n\
-             Message-ID: <{id}.full@{domain}>\n\
-             Auto-Submitted: auto-generated\n\
-             MIME-Version: 1.0\n\
-             Content-Type: text/plain; charset=us-ascii\n\
-             \n\
-             More than {percent} percent of your mailbox is full: it may hold {size}.\n\
-             \n\
-             When it is full, new mail for you is not taken any more. Please delete\n\
-             what you do not need on the server: a mail program that leaves messages\n\
-             there has a setting for that.\n\
-             \n\
-             This is said once. For more room, ask {sysadmin}.\n"
-        )
-        .into_bytes()
+impl Notice<'_> {
+    /// The whole message. What cannot stand in a line of mail becomes `?`.
+    pub fn written(&self) -> Vec<u8> {
+        let Notice { host, to, subject, id, posted_secs, text } = *self;
+        let header = [
+            format!("From: DMail <postmaster@{}>", plain(host)),
+            format!("To: {}", plain(to)),
+            format!("Subject: {}", plain(subject)),
+            format!("Date: {}", date(posted_secs)),
+            format!("Message-ID: <{}@{}>", plain(id), plain(host)),
+            "Auto-Submitted: auto-generated".to_owned(),
+        ];
+        let mut written = header.join("\n") + "\n";
+        for paragraph in text {
+            written.push('\n');
+            let mut used = 0;
+            for word in plain(paragraph).split(' ').filter(|word| !word.is_empty()) {
+                if used > 0 {
+                    let fits = used + 1 + word.len() <= WIDTH;
+                    written.push(if fits { ' ' } else { '\n' });
+                    used = if fits { used + 1 } else { 0 };
+                }
+                written.push_str(word);
+                used += word.len();
+            }
+            written.push('\n');
+        }
+        written.into_bytes()
     }
 }
 
-/// A size, for people.
-fn shown(bytes: u64) -> String {
-    match bytes {
-        bytes if bytes >= 10 << 30 => format!("{} GB", bytes >> 30),
-        bytes if bytes >= 10 << 20 => format!("{} MB", bytes >> 20),
-        bytes => format!("{} kB", bytes.div_ceil(1 << 10)),
-    }
+/// Printable ASCII, whatever it was: names come from authenticators.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect()
 }
 
 #[cfg(test)]
@@ -64,37 +66,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_is_a_message_that_no_program_answers() {
-        let full = Full {
-            user: "ann@example.com",
-            sysadmin: "root@example.com\nBcc: x@y",
-            domain: "example.com",
-            limit: 100 << 20,
-            percent: 90,
-            at_secs: 1_767_610_800,
-            id: "ABC",
+    fn a_notice_is_a_message_that_no_program_answers_and_no_name_can_add_a_line_to() {
+        let long = "word ".repeat(40);
+        let notice = Notice {
+            host: "example.com",
+            to: "postmaster@example.com",
+            subject: "ann\nBcc: all@example.com",
+            id: "7k2f9qm3x0ab",
+            posted_secs: 0,
+            text: &["It is\r\n.\r\nso \u{fc}.", &long],
         };
-        let text = String::from_utf8(full.message()).unwrap();
-        let (head, body) = text.split_once("\n\n").unwrap();
-        for line in [
-            "To: <ann@example.com>",
-            "Date: Mon, 5 Jan 2026 11:00:00 +0000",
-            "Message-ID: <ABC.full@example.com>",
-            "Auto-Submitted: auto-generated",
-        ] {
-            assert!(head.lines().any(|other| other == line), "{line}: {head}");
-        }
-        assert_eq!(head.lines().count(), 8, "nobody adds a field: {head}");
-        assert!(body.contains("90 percent") && body.contains("100 MB"));
-        assert!(text.lines().all(|line| line.len() < 100));
-    }
-
-    #[test]
-    fn sizes_are_for_people() {
-        for (bytes, size) in
-            [(1, "1 kB"), (102_400, "100 kB"), (5 << 20, "5120 kB"), (5 << 30, "5120 MB"), (20 << 30, "20 GB")]
-        {
-            assert_eq!(shown(bytes), size);
-        }
+        let written = String::from_utf8(notice.written()).unwrap();
+        let (header, text) = written.split_once("\n\n").unwrap();
+        assert_eq!(
+            header.lines().collect::<Vec<_>>(),
+            [
+                "From: DMail <postmaster@example.com>",
+                "To: postmaster@example.com",
+                "Subject: ann?Bcc: all@example.com",
+                "Date: Thu, 1 Jan 1970 00:00:00 +0000",
+                "Message-ID: <7k2f9qm3x0ab@example.com>",
+                "Auto-Submitted: auto-generated",
+            ]
+        );
+        assert!(text.starts_with("It is??.??so ?.\n\nword word"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= WIDTH) && text.lines().count() == 5, "{text}");
+        assert!(written.ends_with("word\n"));
     }
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 struct Program {
     /// The name it is called by: `dmail NAME`, and for those with a link also NAME itself.
     name: &'static str,
-    /// Whether `make install` makes a link of that name.
+    /// Whether it may be called by that name alone. `make install` makes a link of it, unless another mail server may have it.
     link: bool,
     help: &'static str,
     /// What it prints with `-h`.

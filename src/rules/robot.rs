@@ -55,15 +55,15 @@ impl Facts {
 
     /// What there is to tell of a message of the queue: its sender, empty for nobody; the address that led to the program, in
     /// whose local part `delimiter` begins the detail; its id; and how it came, for people, as in
-    /// `ESMTPSA from mx.example.org [192.0.2.1] as ann`.
+    /// `ESMTPSA from 192.0.2.1 as ann`.
     pub fn of(sender: &str, recipient: &str, delimiter: Option<char>, id: &str, came: &str) -> Facts {
         let (name, domain) = recipient.rsplit_once('@').unwrap_or((recipient, ""));
         let (local, extension) = match delimiter.and_then(|delimiter| name.split_once(delimiter)) {
             Some((local, extension)) if !local.is_empty() => (local, extension),
             _ => (name, ""),
         };
-        let client = came.rsplit_once('[').and_then(|(_, rest)| Some(rest.split_once(']')?.0));
-        let client = client.filter(|client| client.parse::<IpAddr>().is_ok()).unwrap_or_default();
+        let mut words = came.split_whitespace().map(|word| word.trim_matches(['[', ']']));
+        let client = words.find(|word| word.parse::<IpAddr>().is_ok()).unwrap_or_default();
         Facts {
             sender: sender.to_owned(),
             recipient: recipient.to_owned(),
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_the_queue_knows_is_what_the_program_is_told() {
-        let came = "ESMTPSA from mx [192.0.2.1] (tls [x]) [192.0.2.7] as ann";
+        let came = "ESMTPSA from 192.0.2.7 as 192.0.2.9";
         let facts = Facts::of("bob@example.org", "ann+tea+x@example.test", Some('+'), "7K2F", came);
         let values = facts.values().map(|value| String::from_utf8(value).unwrap());
         assert_eq!(

@@ -14,7 +14,7 @@
 //! | id         | the message's id, as the log has it                                                    |
 //! | bytes      | of the message                                                                         |
 //! | sender     | of the envelope; `-` = nobody: a bounce                                                |
-//! | recipients | of the envelope, those whom it is about, commas between them                           |
+//! | recipients | those whom it is about, after aliases and forward lines, commas between them           |
 //!
 //! | class   | what happened                                       | counts for the sender | counts for each recipient |
 //! |---------|-----------------------------------------------------|-----------------------|---------------------------|

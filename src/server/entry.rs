@@ -11,7 +11,7 @@ use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::smtp::reply as smtp_reply;
-use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, helpers, pop3, smtp};
+use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, helpers, pickup, pop3, smtp};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -29,6 +29,8 @@ pub enum Entry {
     Control(Box<control::Conversation>),
     /// What brings messages to their drops.
     Queue(Box<deliver::Runner>),
+    /// What takes messages that programs left.
+    Pickup(Box<pickup::Pickup>),
     /// A copy of an authenticator.
     Helper(Box<helpers::Copy>),
     /// Signals, and what came.
@@ -46,7 +48,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.register(registry, token(0)),
             Entry::Control(conversation) => conversation.register(registry, token(0)),
             // It has none.
-            Entry::Queue(_) => Ok(()),
+            Entry::Queue(_) | Entry::Pickup(_) => Ok(()),
             Entry::Helper(copy) => copy.register(registry, token),
             Entry::Signals(signals) => signals.0.register(registry, token(0)),
         }
@@ -60,7 +62,7 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.deregister(registry),
             Entry::Pop3(conversation) => conversation.deregister(registry),
             Entry::Control(conversation) => conversation.deregister(registry),
-            Entry::Queue(_) => {}
+            Entry::Queue(_) | Entry::Pickup(_) => {}
             Entry::Helper(copy) => copy.deregister(registry),
             Entry::Signals(signals) => signals.0.deregister(registry),
         }
@@ -74,7 +76,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.mark(ready),
             Entry::Control(conversation) => conversation.mark(ready),
             Entry::Helper(copy) => copy.mark(lane, ready),
-            Entry::Queue(_) | Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Pickup(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -90,6 +92,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Queue(runner) => runner.turn(id, now, shared),
+            Entry::Pickup(pickup) => pickup.turn(id, now, shared),
             Entry::Helper(copy) => copy.turn(id, now, shared),
             Entry::Signals(signals) => {
                 let (signals, came) = &mut **signals;
@@ -107,6 +110,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.deadline(),
             Entry::Control(conversation) => conversation.deadline(),
             Entry::Queue(runner) => runner.deadline(),
+            Entry::Pickup(pickup) => pickup.deadline(),
             Entry::Helper(_) | Entry::Signals(..) => None,
         }
     }
@@ -119,7 +123,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.expire(now),
             Entry::Control(conversation) => conversation.expire(now),
             // The turn that follows does what is due.
-            Entry::Queue(_) | Entry::Helper(_) | Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Pickup(_) | Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -132,6 +136,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(_) => "pop3",
             Entry::Control(_) => "control",
             Entry::Queue(_) => "queue",
+            Entry::Pickup(_) => "pickup",
             Entry::Helper(_) => "helper",
             Entry::Signals(..) => "signals",
         }
@@ -228,6 +233,7 @@ fn programs(listener: &mut Listener<UnixListener>, now: Instant, shared: &mut Sh
         match listener.accept(now) {
             Accepted::Stream(stream) => {
                 shared.programs += 1;
+                shared.knocked = true;
                 shared.counts.smtp.connections += 1;
                 shared.newborn.push(Newborn::Program(stream));
             }

@@ -188,6 +188,9 @@ impl Keeper {
             if loose {
                 child.leash = None;
             }
+            if !ended {
+                return true;
+            }
             match process::reap_status(child.pid) {
                 Ok(None) => true,
                 Ok(Some(status)) => {

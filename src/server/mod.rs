@@ -48,6 +48,7 @@ use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
+use crate::service::pickup::Pickup;
 use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, smtp};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
@@ -90,6 +91,8 @@ pub struct Server {
     ports: Vec<Id>,
     signals: Id,
     queue: Id,
+    /// `None`: this server takes no mail.
+    pickup: Option<Id>,
     journal: Journal,
     socket: PathBuf,
     /// Where programs on this host bring mail, if they do.
@@ -130,6 +133,13 @@ impl Server {
         let lock = run_lock(&settings)?;
         let disk = RealDisk { hand: launcher.clone().map(|launcher| launcher as _) };
         let transit = deliver::Transit::open(Instant::now(), &settings, &disk)?;
+        let pickup = match services {
+            Services::All | Services::Smtp => {
+                let group = submit_gid(&settings)?;
+                Some(Pickup::open(Instant::now(), &settings, group, &transit.queue())?)
+            }
+            Services::Pop3 => None,
+        };
         let limit = process::raise_descriptor_limit().map_err(|error| format!("the descriptor limit: {error}"))?;
         let mut listeners = Vec::new();
         for port in ports(&settings, services, tls.is_some()) {
@@ -183,6 +193,7 @@ impl Server {
             flood: Flood::new(),
             places,
             programs: 0,
+            knocked: false,
             control_gid,
             controls: 0,
             stopping: false,
@@ -201,6 +212,7 @@ impl Server {
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let begun = lp.now();
         let queue = lp.insert(Entry::Queue(Box::new(Runner::new(begun)))).map_err(trouble)?;
+        let pickup = pickup.map(|pickup| lp.insert(Entry::Pickup(Box::new(pickup)))).transpose().map_err(trouble)?;
         let housekeeping = begun + HOUSEKEEPING;
         let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
         let mut server = Server {
@@ -209,6 +221,7 @@ impl Server {
             ports: ids,
             signals,
             queue,
+            pickup,
             journal,
             socket,
             submit,
@@ -293,6 +306,7 @@ impl Server {
             Entry::Smtp(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Queue(runner) => runner.deliver(now, ticket, outcome, shared),
+            Entry::Pickup(pickup) => pickup.deliver(now, ticket, outcome, shared),
             _ => false,
         });
         if delivered == Some(true) {
@@ -501,6 +515,9 @@ impl Server {
         if self.shared.transit.calls(now) {
             self.lp.wake(self.queue);
         }
+        if let Some(pickup) = self.pickup.filter(|_| self.shared.knocked) {
+            self.lp.wake(pickup);
+        }
     }
 
     /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.
@@ -621,7 +638,7 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (mut left, mut queue_ended) = (0, false);
+        let (mut left, mut queue_ended, mut pickup_ended) = (0, false, None);
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
                 Entry::Pop3(mut conversation) => {
@@ -645,8 +662,12 @@ impl Server {
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
                 Entry::Queue(_) => queue_ended = true,
+                Entry::Pickup(pickup) => pickup_ended = Some(pickup),
                 _ => {}
             }
+        }
+        if let Some(pickup) = pickup_ended {
+            self.pickup = self.lp.insert(Entry::Pickup(Box::new(pickup.again(now)))).ok();
         }
         if queue_ended {
             // A fault of ours ended it. Without sources there is nothing that could fail to be registered.

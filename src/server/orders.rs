@@ -55,10 +55,23 @@ impl Server {
             }
             Order::ClearCache => self.clear_cache(&mut report),
             Order::Why(why) => match Message::new(why) {
-                Ok(message) => drop(message.relaying(self.lp.now(), &self.shared, &mut report)),
+                Ok(message) => {
+                    let now = self.lp.now();
+                    if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
+                        conversation.begin_why(now, ticket, &message, &mut self.shared);
+                        self.lp.wake(ticket.id);
+                    }
+                    return None;
+                }
                 Err(why) => return Some(Err(vec![why])),
             },
-            Order::Queue(_) => return Some(Err(vec!["there is no queue yet".to_owned()])),
+            Order::Queue(ask) => {
+                if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
+                    conversation.begin_queue(ticket, ask, &mut self.shared);
+                    self.lp.wake(ticket.id);
+                }
+                return None;
+            }
             Order::Mem => return self.mem(ticket),
             Order::Users(pattern) => {
                 if let Err(why) = self.users(pattern.as_deref(), &mut report) {

@@ -206,11 +206,20 @@ pub(super) fn remove_stale(socket: &Path) -> Result<(), String> {
 
 /// The number of control_group, where it is set.
 pub(super) fn control_gid(settings: &Settings) -> Result<Option<u32>, String> {
-    let Some(settings::Group(name)) = &settings.control_group else { return Ok(None) };
+    gid("control_group", settings.control_group.as_ref())
+}
+
+/// The number of submit_group, where it is set.
+pub(super) fn submit_gid(settings: &Settings) -> Result<Option<u32>, String> {
+    gid("submit_group", settings.submit_group.as_ref())
+}
+
+fn gid(row: &str, group: Option<&settings::Group>) -> Result<Option<u32>, String> {
+    let Some(settings::Group(name)) = group else { return Ok(None) };
     match group::gid_of(name) {
         Ok(Some(gid)) => Ok(Some(gid)),
-        Ok(None) => Err(format!("control_group: there is no group {name}")),
-        Err(error) => Err(format!("control_group: the group {name} cannot be looked up: {error}")),
+        Ok(None) => Err(format!("{row}: there is no group {name}")),
+        Err(error) => Err(format!("{row}: the group {name} cannot be looked up: {error}")),
     }
 }
 

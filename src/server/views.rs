@@ -33,6 +33,8 @@ const TLS_BUDGET: usize = 3700;
 /// What rustls keeps for a connection: it does not say, so this is measured.
 const TLS_STATE: usize = 3300;
 
+/// A count whose growth is shown, and what it is called.
+type Rate = (&'static str, fn(&Counts) -> u64);
 /// The columns of rates.
 const RATES: &[&str] = &["what", "last_minute", "last_5_minutes", "since_start"];
 /// The columns of volumes.
@@ -110,6 +112,7 @@ impl Server {
         report.add("logins.denied", counts.denied);
         report.add("logins.unavailable", counts.unavailable);
         relaying(&counts.relaying, report);
+        self.delivery(report);
         self.works(report);
         report.add("memory.resident_kb", resident_kb());
         report.table(
@@ -125,6 +128,25 @@ impl Server {
             ]),
         );
         report.table("volumes", VOLUMES, self.volume_lines());
+    }
+
+    /// Mail on its way to its drops.
+    fn delivery(&self, report: &mut Report) {
+        let transit = &self.shared.transit;
+        let counts = &transit.counts;
+        report.add("delivery.kept", counts.accepted);
+        report.add("delivery.refused", counts.refused);
+        report.add("delivery.unknown", counts.unknown);
+        report.add("delivery.delivered", counts.delivered);
+        report.add("delivery.deferred", counts.deferred);
+        report.add("delivery.failed", counts.failed);
+        report.add("delivery.dropped", counts.dropped);
+        report.add("delivery.bytes", counts.bytes);
+        report.add("delivery.syncs", counts.syncs);
+        report.add("delivery.bodies_kb", kb(transit.held()));
+        report.add("delivery.open_intents", transit.open_intents());
+        report.add("queue.waiting", transit.table().len());
+        report.add("queue.put_there", counts.queued);
     }
 
     /// Mail that comes in.
@@ -192,10 +214,10 @@ impl Server {
         report.add("loop.late_answers", shared.counts.late);
     }
 
-    fn rate_lines(&self, of: &[(&str, fn(&Counts) -> u64)]) -> Vec<Vec<Value>> {
+    fn rate_lines(&self, of: &[Rate]) -> Vec<Vec<Value>> {
         let (now, counts) = (self.lp.now(), self.shared.counts);
         let [minute, five] = WINDOWS.map(|window| self.rates.before(now, window));
-        let line = |(what, of): &(&str, fn(&Counts) -> u64)| {
+        let line = |(what, of): &Rate| {
             let total = of(&counts);
             vec![(*what).into(), (total - of(&minute)).into(), (total - of(&five)).into(), total.into()]
         };

@@ -18,6 +18,7 @@
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `robot.rs`   | programs that are given mail                                                       |
 //! | `why.rs`     | which rules a message would meet, for operators                                        |
+//! | `waiting.rs` | orders about messages that wait in the queue                                           |
 //! | `traffic.rs` | what becomes of messages, for the statistics                                           |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
 
@@ -32,12 +33,14 @@ pub mod helpers;
 pub mod launcher;
 pub mod names;
 pub mod noise;
+pub mod pickup;
 pub mod pop3;
 pub mod relay;
 pub mod robot;
 pub mod route;
 pub mod smtp;
 pub mod traffic;
+pub mod waiting;
 pub mod why;
 
 use std::collections::{HashSet, VecDeque};
@@ -112,12 +115,16 @@ pub enum Outcome {
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
     Told(Told),
+    /// The messages of the queue that an order means.
+    Chosen(Vec<String>),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
     /// What a sender of text was held for.
     Body(deliver::Progress),
     /// What came of a job for messages on their way.
     Transit(Box<deliver::Done>),
+    /// What came of a job for messages that programs left.
+    Pickup(Box<pickup::Done>),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
     /// What the user of a program on this host is called.
@@ -435,6 +442,8 @@ pub struct Shared {
     pub places: Places,
     /// Connections of programs on this host that bring mail.
     pub programs: usize,
+    /// One has come since the drop directory was looked at: it may have left something there.
+    pub knocked: bool,
     /// The number of control_group, where it is set.
     pub control_gid: Option<u32>,
     /// Control connections that are open now.
@@ -569,8 +578,11 @@ impl Shared {
             std::fs::create_dir_all(path).unwrap();
         }
         Shared {
+            routes: Arc::new(route::draw(&settings, &files::open_to_read).0),
             pop3: Shared::pop3_rules(&settings),
-            routes: Arc::default(),
+            smtp: Shared::smtp_rules(&settings),
+            services: Services::All,
+            traffic: Vec::new(),
             tls: None,
             board: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
@@ -590,9 +602,7 @@ impl Shared {
             flood: Flood::new(),
             places: Places::default(),
             programs: 0,
-            traffic: Vec::new(),
-            services: Services::All,
-            smtp: Shared::smtp_rules(&settings),
+            knocked: false,
             control_gid: None,
             controls: 0,
             stopping: false,

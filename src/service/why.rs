@@ -3,13 +3,75 @@
 
 use std::time::Instant;
 
-use super::Shared;
 use super::relay::{self, Asked, Who};
+use super::route::{Destination, Routing, Step};
+use super::{Outcome, Shared};
 use crate::control::{Report, Why};
 use crate::mail::address::{Address, path};
+use crate::net::turn::Ticket;
 use crate::protocol::smtp::reply::Reply;
 use crate::rules::relay::Gate;
 use crate::text::printable::visible;
+
+/// A message on its way to the end of the explanation.
+pub struct Explanation {
+    routing: Routing,
+    report: Report,
+}
+
+/// What comes next.
+pub enum Next {
+    /// An outcome comes with that ticket.
+    Asked(Box<Explanation>),
+    /// It is over.
+    Told(Report),
+}
+
+/// Begins to explain: what may be sent is told at once, where it leads may have to be asked.
+pub fn begin(now: Instant, message: &Message, ticket: Ticket, shared: &mut Shared) -> Next {
+    let mut report = Report::default();
+    let refused = message.relaying(now, shared, &mut report);
+    if refused.is_some() || !relay::is_ours(&shared.settings, &message.to) {
+        return Next::Told(report);
+    }
+    let mut routing = Routing::begin(&message.to, 0, true, shared);
+    let step = routing.go_on(now, ticket, shared);
+    Box::new(Explanation { routing, report }).follow(step)
+}
+
+impl Explanation {
+    /// What was asked has been answered.
+    pub fn told(mut self: Box<Self>, now: Instant, outcome: Outcome, ticket: Ticket, shared: &mut Shared) -> Next {
+        let step = self.routing.told(now, outcome, ticket, shared);
+        self.follow(step)
+    }
+
+    fn follow(mut self: Box<Self>, step: Step) -> Next {
+        let settled = match step {
+            Step::Asked => return Next::Asked(self),
+            Step::Settled(settled) => settled,
+        };
+        let ways = match settled {
+            Ok(ways) => ways,
+            Err(reply) => {
+                self.report.add("refused_at_rcpt", reply.to_string());
+                Vec::new()
+            }
+        };
+        self.report.add("leads_to", ways.iter().map(|way| destination(&way.to)).collect::<Vec<_>>());
+        self.report.add("route", self.routing.trail().iter().map(|line| visible(line)).collect::<Vec<_>>());
+        Next::Told(self.report)
+    }
+}
+
+fn destination(to: &Destination) -> String {
+    visible(&match to {
+        Destination::Mailbox(name, _) => format!("the mailbox of {}", name.shown()),
+        Destination::Remote(address) => format!("another host, {address}"),
+        Destination::Program(program) => format!("the program {}", program.words.join(" ")),
+        Destination::Local(address) => format!("the queue, for {address}"),
+    })
+}
 
 /// The columns of rules.
 const RULES: &[&str] = &["at", "setting", "where", "found", "outcome"];

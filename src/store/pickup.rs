@@ -11,7 +11,7 @@
 //! From: ...
 //! ```
 //!
-//! **The directory** belongs to the server and to a group that may make files there and not list it (mode 3730). Whoever leaves
+//! **The directory** belongs to the server and to a group that may make files there and not list it (mode 1730). Whoever leaves
 //! a message writes `NAME.tmp`, syncs it, renames it to `NAME`, sixteen letters and digits that nobody can guess, and syncs it
 //! once more: for a file system with a journal the new name is then on disk. It may be read by all who know the name; the
 //! server needs that, and nobody else comes by it.
@@ -78,13 +78,16 @@ const COPY: &str = "incoming.copy";
 /// Where in that file the text begins: before it there is room for the longest header and its blank line. The hole costs nothing.
 const TEXT_FROM: u64 = HEADER_LIMIT as u64 + 2;
 
+/// Where a text is written to, piece by piece.
+pub type Writer<'w> = dyn FnMut(&[u8]) -> io::Result<()> + 'w;
+
 /// Leaves a message: what follows `MAIL`, what follows each `RCPT`, and its text, which `write` gives in pieces. Gives its
 /// name. Fails with `PermissionDenied` for whoever is not in the group.
 pub fn leave(
     work_path: &Path,
     mail: &str,
     recipients: &[&str],
-    write: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    write: &mut dyn FnMut(&mut Writer<'_>) -> io::Result<()>,
 ) -> Result<String, Fault> {
     assert!((1..=RECIPIENTS).contains(&recipients.len()), "a file is for 1 to {RECIPIENTS} recipients");
     let folder = work_path.join(FOLDER);
@@ -176,8 +179,8 @@ pub struct Taken {
     pub uid: u32,
     /// From whom it says it is; empty: from nobody.
     pub sender: String,
-    /// How many shall have it.
-    pub recipients: usize,
+    /// Who shall have it.
+    pub recipients: Vec<String>,
     /// Its octets, as SMTP counts them.
     pub octets: u64,
     /// It was in the queue already: a crash had come between.
@@ -198,7 +201,7 @@ impl Incoming {
     /// is put right either way.
     pub fn open(work_path: &Path, group: Option<u32>) -> Result<Incoming, Fault> {
         let incoming = Incoming::open_on(&RealDisk::default(), work_path)?;
-        let mode = if group.is_some() { 0o3730 } else { 0o700 };
+        let mode = if group.is_some() { 0o1730 } else { 0o700 };
         // The group first: a directory that is open to the wrong group is open to strangers.
         let given = std::os::unix::fs::chown(&incoming.path, None, group)
             .and_then(|()| fs::set_permissions(&incoming.path, Permissions::from_mode(mode)));
@@ -358,7 +361,8 @@ impl<D: Disk> Incoming<D> {
                 Bad::Fault(Fault::new("queueing", &self.path.join(name), io::ErrorKind::WouldBlock.into()))
             }
         })?;
-        let (recipients, sender) = (recipients.len(), envelope.sender);
+        let recipients = recipients.into_iter().map(|recipient| recipient.address).collect();
+        let sender = envelope.sender;
         Ok(Taken { id: name.to_owned(), uid: slip.uid, sender, recipients, octets, again: made == Made::Already })
     }
 

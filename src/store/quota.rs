@@ -160,7 +160,7 @@ mod tests {
         fs::write(&place.drop, message("one", 950)).unwrap();
         assert!(passed());
         assert!(!newly_passed(&disk, &place, 1000, 0).unwrap() && !newly_passed(&disk, &place, 0, 90).unwrap());
-        crate::store::erase::erase_on(&disk, &place).unwrap();
+        crate::store::maildrop::erase_on(&disk, &place).unwrap();
         assert!(fs::read_dir(folder.path()).unwrap().all(|entry| entry.unwrap().file_name() == "work"));
     }
 }

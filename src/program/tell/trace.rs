@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::logs::{files, lines};
 use super::{sendlog, tell};
+use crate::control::queue::ID_LETTERS;
 use crate::control::{self, Teller};
 use crate::program::options::{DONE, FAILED};
 use crate::program::stats::configured;
@@ -23,8 +24,8 @@ const IDS: usize = 1000;
 const LINES: usize = 10_000;
 /// Messages that the queue is asked about.
 const ASKED: usize = 20;
-/// Letters of an id; one of a bounce has more behind them.
-const ID_LETTERS: std::ops::RangeInclusive<usize> = 12..=31;
+/// The most that stands behind the letters of an id, in that of a bounce.
+const BOUNCE_LETTERS: usize = 19;
 
 /// Runs the verb; gives its exit code: 1 when nothing was found.
 pub fn run(config: &Path, what: &str, json: bool) -> u8 {
@@ -103,7 +104,8 @@ fn trace(folder: &Path, what: &str, json: bool, out: &mut dyn Write) -> Result<T
     let mut traced = Traced::default();
     let upper = what.to_ascii_uppercase();
     if is_id(upper.as_bytes()) {
-        traced.ids.push(upper);
+        let (own, bounce) = upper.split_at(ID_LETTERS);
+        traced.ids.push(own.to_owned() + &bounce.to_ascii_lowercase());
     }
     let files = files(folder, LogFile::Smtp);
     let read = |each: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
@@ -158,7 +160,8 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Whether it looks like the id of a message: capitals and digits without I, L, O and U.
 fn is_id(word: &[u8]) -> bool {
     let letter = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'Z') && !b"ILOU".contains(byte);
-    ID_LETTERS.contains(&word.len()) && word[..*ID_LETTERS.start()].iter().all(letter)
+    let (least, most) = (ID_LETTERS, ID_LETTERS + BOUNCE_LETTERS);
+    (least..=most).contains(&word.len()) && word[..least].iter().all(letter)
 }
 
 /// Whether an address stands in the line, as a whole, in any case.

@@ -48,7 +48,7 @@ fn a_line_has_six_fields_whatever_the_names_hold() {
     assert_eq!(line, "9 sent k3J9x0Qw2b 5 ann@a.test bob@b.test,a%20b%2Cc@d\n");
     assert_eq!(written(&record(9, Class::Failed, 5, "", &[])), "9 fail k3J9x0Qw2b 5 - -\n");
     let long = "\u{e4}".repeat(10_000);
-    let line = written(&Record { id: long.clone(), ..record(9, Class::Received, 5, &long, &[long.as_str(); 6]) });
+    let line = written(&Record { id: long.clone(), ..record(9, Class::Received, 5, &long, &[&*long; 6]) });
     assert!(line.lines().count() > 1 && line.lines().all(|line| line.len() < LINE_BYTES), "{}", line.len());
 }
 

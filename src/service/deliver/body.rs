@@ -191,6 +191,13 @@ impl Body {
         Flow::Hold
     }
 
+    /// A text of ours, of a few lines, that is whole.
+    pub(super) fn of(budget: Arc<Budget>, text: &[u8]) -> Body {
+        let mut body = Body::new(budget);
+        body.rest.push(text);
+        body
+    }
+
     /// Takes the next bytes, all of them. On `Hold`, `Outcome::Body` comes with this ticket when the sender may go on.
     pub fn take(&mut self, bytes: &[u8], ticket: Ticket, shared: &mut Shared) -> Flow {
         if self.fault.is_some() {

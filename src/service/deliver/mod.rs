@@ -152,6 +152,10 @@ pub(super) struct Stores {
 pub struct Transit {
     inbox: VecDeque<(Ticket, Parcel)>,
     orders: VecDeque<(Ticket, Order)>,
+    /// Messages that have come into the queue in another way.
+    arrived: VecDeque<String>,
+    /// The queue has been looked through: what is in it is known.
+    ready: bool,
     /// Senders that wait for room.
     waiting: Waiting,
     budget: Arc<Budget>,
@@ -194,6 +198,8 @@ impl Transit {
         Ok(Transit {
             inbox: VecDeque::new(),
             orders: VecDeque::new(),
+            arrived: VecDeque::new(),
+            ready: false,
             waiting: Waiting::default(),
             budget: Arc::new(budget),
             stores: Arc::new(Stores { intents, queue, volume }),
@@ -215,6 +221,11 @@ impl Transit {
         (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
     }
 
+    /// A text of ours, of a few lines.
+    pub fn body_of(&self, text: &[u8]) -> Body {
+        Body::of(self.budget.clone(), text)
+    }
+
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.
     pub fn dispatch(&mut self, ticket: Ticket, parcel: Parcel) {
         self.inbox.push_back((ticket, parcel));
@@ -225,6 +236,16 @@ impl Transit {
         self.orders.push_back((ticket, order));
     }
 
+    /// A message has come into the queue in another way, and may be tried from now on.
+    pub fn arrive(&mut self, id: &str) {
+        self.arrived.push_back(id.to_owned());
+    }
+
+    /// Whether the queue has been looked through. What comes into it before that may be found there, and tried at once.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// Messages of the queue: when each is due.
     pub fn table(&self) -> &Table {
         &self.table
@@ -233,6 +254,11 @@ impl Transit {
     /// The queue's files, to be read by jobs.
     pub fn queue(&self) -> impl std::ops::Deref<Target = Queue> + Send + use<> {
         QueueOf(self.stores.clone())
+    }
+
+    /// The volume that the queue lies on.
+    pub fn volume(&self) -> u64 {
+        self.stores.volume
     }
 
     /// Bytes of text in memory.
@@ -255,11 +281,12 @@ impl Transit {
     /// A new runner loads the queue anew.
     pub fn forget(&mut self) {
         self.table = Table::default();
+        self.ready = false;
     }
 
     /// Whether the runner has something to do.
     pub fn calls(&self, now: Instant) -> bool {
-        !self.inbox.is_empty() || !self.orders.is_empty() || self.space.is_due(now)
+        !self.inbox.is_empty() || !self.arrived.is_empty() || !self.orders.is_empty() || self.space.is_due(now)
     }
 
     /// When somebody can go on who waits: at once, or nobody.

@@ -48,6 +48,11 @@ pub(super) struct Obeyed {
 }
 
 impl Deed {
+    /// Whether it changes a recipient in this stage.
+    pub fn changes(&self, stage: Stage) -> bool {
+        self.change(stage).is_some()
+    }
+
     fn change(&self, stage: Stage) -> Option<State> {
         match self {
             Deed::Hold(why) if stage.is_open() => Some(State::Held { why: why.clone() }),

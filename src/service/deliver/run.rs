@@ -38,6 +38,7 @@ use crate::rules::domains::Home;
 use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
+use crate::rules::traffic::Class;
 use crate::service::robot::{self, Robot};
 use crate::service::route::{Destination, Routing, Step, Way};
 use crate::service::{Outcome, account};
@@ -402,19 +403,8 @@ impl Desk<'_> {
             posted_secs: message.posted_secs,
         };
         let head = head.fields();
-        let (local, domain) = recipient.address.rsplit_once('@').unwrap_or((&recipient.address, ""));
-        let parted = self.shared.settings.recipient_delimiter.and_then(|delimiter| local.split_once(delimiter));
-        let (local, extension) = parted.unwrap_or((local, ""));
-        let client = envelope.came.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(ip, _)| ip);
-        let facts = Facts {
-            sender,
-            recipient: recipient.address.clone(),
-            local: local.to_owned(),
-            extension: extension.to_owned(),
-            domain: domain.to_owned(),
-            queue_id: run.id.to_string(),
-            client_address: client.to_owned(),
-        };
+        let delimiter = self.shared.settings.recipient_delimiter;
+        let facts = Facts::of(&sender, &recipient.address, delimiter, &run.id, &envelope.came);
         let text = Box::new(move |file: &mut File| message.text.write_to(file));
         let ticket = self.ticket(Doing::Robot(at, part));
         if robot::start(Robot { words, user, facts, head, text }, ticket, self.shared).is_err() {
@@ -492,6 +482,16 @@ impl Desk<'_> {
                 later(next_secs, "4.3.0 it is not known whether it is in the mailbox".to_owned())
             }
         };
+        let class = match (&to, recipient.kind) {
+            (State::Delivered, Kind::Remote) => Some(Class::Transferred),
+            (State::Delivered, _) => Some(Class::Received),
+            (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
+            _ => None,
+        };
+        if let Some(class) = class {
+            let address = std::iter::once(recipient.address.as_str());
+            self.shared.note(class, &run.id, message.text.bytes(), &message.sender, address);
+        }
         run.changes.push(Change { number, to });
         run.out -= 1;
         if run.out == 0 {

@@ -36,6 +36,7 @@ use crate::net::turn::{Id, Ticket};
 use crate::protocol::helper::{Account, Verdict};
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
+use crate::rules::traffic::Class;
 use crate::service::route::{Destination, Routing};
 use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
@@ -231,6 +232,9 @@ impl Desk<'_> {
         }
         while let Some((ticket, parcel)) = self.shared.transit.inbox.pop_front() {
             self.begin(ticket, parcel);
+        }
+        while let Some(id) = self.shared.transit.arrived.pop_front() {
+            self.shared.transit.table.insert(&id, Some(self.secs));
         }
         while let Some((ticket, order)) = self.shared.transit.orders.pop_front() {
             self.obey(ticket, order);
@@ -488,7 +492,7 @@ impl Desk<'_> {
         }
         let pending = self.runner.pending.remove(at);
         let Some(message) = pending.message else { return };
-        self.note_kept(&message);
+        self.note_kept(&message, &pending.recipients);
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
         let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
         let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
@@ -509,6 +513,8 @@ impl Desk<'_> {
                 let recipient = printable(pending.recipients[0].address.as_bytes());
                 log::info!("delivery {}: {recipient}: delivered ({bytes} bytes)", pending.id);
                 self.shared.transit.counts.delivered += 1;
+                let to = std::iter::once(pending.recipients[0].address.as_str());
+                self.shared.note(Class::Received, &pending.id, bytes, &pending.envelope.sender, to);
                 self.answer(at, Dispatched::Kept);
             }
             Fate::Deferred(why) => {
@@ -524,9 +530,12 @@ impl Desk<'_> {
         self.answer(at, Dispatched::Refused(answer_to(fault)));
     }
 
-    fn note_kept(&mut self, message: &Message) {
+    fn note_kept(&mut self, message: &Message, recipients: &[Recipient]) {
+        let bytes = message.text.bytes();
         self.shared.transit.counts.accepted += 1;
-        self.shared.transit.counts.bytes += message.text.bytes();
+        self.shared.transit.counts.bytes += bytes;
+        let to = recipients.iter().map(|recipient| recipient.address.as_str());
+        self.shared.note(Class::Sent, &message.id, bytes, &message.sender, to);
     }
 
     /// The end of a message that is nowhere but here.
@@ -534,7 +543,7 @@ impl Desk<'_> {
         let pending = self.runner.pending.remove(at);
         let counts = &mut self.shared.transit.counts;
         match (&dispatched, &pending.message) {
-            (Dispatched::Kept, Some(message)) => self.note_kept(message),
+            (Dispatched::Kept, Some(message)) => self.note_kept(message, &pending.recipients),
             (Dispatched::Kept, None) => counts.accepted += 1,
             (Dispatched::Refused(_), _) => counts.refused += 1,
             (Dispatched::Unknown, _) => counts.unknown += 1,
@@ -588,6 +597,7 @@ impl Desk<'_> {
                 for at in std::mem::take(&mut self.runner.unfiled) {
                     self.file(at);
                 }
+                self.shared.transit.ready = true;
             }
             Err(fault) => {
                 log::error!("the queue cannot be looked through: {fault}");

@@ -9,9 +9,13 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Peer, Said, Service};
-use crate::mail::received::{From, Received, With};
+use crate::mail::address;
+use crate::mail::notice::Notice;
+use crate::mail::received::{self, From, Received, With};
+use crate::mail::submitted::Submitted;
 use crate::mail::undots::Tally;
 use crate::net::stream::{Done, Flow};
+use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::Reply;
 use crate::protocol::smtp::{Answer, Face};
@@ -20,7 +24,7 @@ use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
-use crate::service::route::{Routing, Step};
+use crate::service::route::{Destination, Routing, Step, Way};
 use crate::service::{Outcome, Shared};
 use crate::settings::Settings;
 use crate::text::printable::printable;
@@ -37,6 +41,10 @@ pub(super) struct Mail {
     asked: Option<Box<(Recipient, Option<Routing>)>>,
     /// Its text.
     body: Option<Body>,
+    /// What is done to a user's message as it passes.
+    submitted: Option<Box<Submitted>>,
+    /// Its text is whole but for the last of what a user's message lacked, which is being taken.
+    whole: Option<Box<Tally>>,
     /// With its recipients its sender is over his bound: it is kept until an operator has looked at it.
     over: Option<Over>,
     /// Its sender is held until there is room for text.
@@ -88,6 +96,8 @@ impl Service<'_> {
             recipients: Vec::new(),
             asked: None,
             body: None,
+            submitted: None,
+            whole: None,
             over: None,
             held: false,
             line: None,
@@ -210,13 +220,14 @@ impl Service<'_> {
     /// Its text comes next.
     pub(super) fn begin(&mut self) -> Said {
         let body = self.shared.transit.body();
-        match self.session.mail.as_deref_mut() {
-            Some(mail) => {
-                mail.body = Some(body);
-                Done::Now(Answer::Go)
-            }
-            None => Done::Now(Answer::Failed),
+        let host = self.session.settings.main_domain();
+        let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
+        mail.body = Some(body);
+        if self.face == Face::Submission {
+            let date = received::date(seconds(SystemTime::now()));
+            mail.submitted = Some(Box::new(Submitted::new(&date, &format!("<{}@{host}>", mail.id))));
         }
+        Done::Now(Answer::Go)
     }
 
     /// Whether there is no room for text just now.
@@ -235,44 +246,147 @@ impl Service<'_> {
     /// Takes a piece of text.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Flow {
         let ticket = self.ticket();
-        let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return Flow::More };
-        let flow = body.take(bytes, ticket, self.shared);
+        let Some(Mail { body: Some(body), held, submitted, .. }) = self.session.mail.as_deref_mut() else {
+            return Flow::More;
+        };
+        let flow = match submitted {
+            None => body.take(bytes, ticket, self.shared),
+            Some(submitted) => {
+                let mut kept = Vec::with_capacity(bytes.len());
+                submitted.feed(bytes, &mut kept);
+                body.take(&kept, ticket, self.shared)
+            }
+        };
         *held = flow == Flow::Hold;
         flow
     }
 
+    /// Whether its sender is held until something is done with its text.
+    pub(super) fn is_held(&self) -> bool {
+        self.session.mail.as_deref().is_some_and(|mail| mail.held)
+    }
+
     /// What its sender was held for.
-    pub(super) fn room(&mut self, progress: Progress) {
+    pub(super) fn room(&mut self, progress: Option<Progress>) {
         let Some(Mail { body: Some(body), held, .. }) = self.session.mail.as_deref_mut() else { return };
-        body.told(progress);
+        match progress {
+            Some(progress) => body.told(progress),
+            None => body.lost(),
+        }
         *held = false;
     }
 
-    /// The text is whole: it is delivery's now.
+    /// The text is whole, but perhaps for what a user's message lacked to its very end.
     pub(super) fn commit(&mut self, tally: Tally) -> Said {
         self.shared.counts.smtp.bare += tally.bare;
         self.shared.counts.smtp.nuls += tally.nuls;
+        self.session.committing = true;
+        let mut rest = Vec::new();
+        if let Some(submitted) = self.session.mail.as_deref_mut().and_then(|mail| mail.submitted.take()) {
+            submitted.finish(&mut rest);
+        }
+        if !rest.is_empty() && self.take(&rest) == Flow::Hold {
+            if let Some(mail) = self.session.mail.as_deref_mut() {
+                mail.whole = Some(Box::new(tally));
+            }
+            return Done::Later;
+        }
+        self.hand_over(tally)
+    }
+
+    /// What the end of a text was held for has been done: the text is whole.
+    pub(super) fn end_taken(&mut self) -> Option<Said> {
+        let tally = self.session.mail.as_deref_mut()?.whole.take()?;
+        Some(self.hand_over(*tally))
+    }
+
+    /// It is delivery's now.
+    fn hand_over(&mut self, tally: Tally) -> Said {
         let posted_secs = seconds(SystemTime::now());
         let Some(mail) = self.session.mail.as_deref() else { return Done::Now(Answer::Failed) };
-        let with = self.with(mail);
-        let received = self.received(mail, with, posted_secs);
-        let came = self.told_how(with);
+        let received = self.received(mail, posted_secs);
+        let came = self.came_by(mail).into();
+        let over = mail.over;
+        let hold = over.map(|over| format!("{} is used up", over.setting()).into());
         let ticket = self.ticket();
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
         let (Some(body), Some(sender)) = (mail.body.take(), mail.sender.take()) else {
             return Done::Now(Answer::Failed);
         };
         let recipients = std::mem::take(&mut mail.recipients);
-        let hold = mail.over.map(|over| format!("more recipients than {} allows", over.setting()).into());
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
         mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
         let parcel =
             Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
-        self.session.committing = true;
         self.shared.transit.dispatch(ticket, parcel);
+        if let Some(over) = over {
+            self.tell_operator(over, posted_secs);
+        }
         Done::Later
     }
 
+    /// A user's message is held: a postmaster hears of him once a day. Nobody waits for what becomes of that.
+    fn tell_operator(&mut self, over: Over, posted_secs: i64) {
+        let Some(user) = self.session.user.as_deref() else { return };
+        if !self.shared.guard.sending.tells(self.now, user) {
+            return;
+        }
+        let host = self.session.settings.main_domain();
+        let Ok((Some(to), _)) = address::path(format!("<postmaster@{host}>").as_bytes(), false) else { return };
+        let id = self.shared.transit.new_id();
+        let text = Notice {
+            host,
+            to: &to.to_string(),
+            subject: &format!("mail of {user} is held"),
+            id: &id,
+            posted_secs,
+            text: &[
+                &format!(
+                    "{user} has sent to more recipients than {} allows, last from {}.",
+                    over.setting(),
+                    self.session.from()
+                ),
+                "Either that is much mail, and the bound is too low, or somebody else has the password. What is sent beyond the \
+                 bound waits in the queue, and nobody gets it, until you have looked at it:",
+                "tellsmtp queue list",
+                "tellsmtp queue release ID, or tellsmtp queue delete ID",
+                "There is one such message a day and user.",
+            ],
+        };
+        let body = self.shared.transit.body_of(&text.written());
+        let to = To {
+            ways: vec![Way { to: Destination::Local(to.clone()), sender: None }],
+            recipient: Recipient { path: to, notify: None, orcpt: None },
+        };
+        let sender =
+            Sender { path: None, size: None, eight_bit: false, utf8: false, auth: None, ret: None, envid: None };
+        let came = "from this server".into();
+        let parcel =
+            Parcel { id, sender, recipients: vec![to], received: Box::default(), came, posted_secs, hold: None, body };
+        let nobody = Ticket { id: self.id, serial: self.session.serial.wrapping_sub(1) };
+        self.shared.transit.dispatch(nobody, parcel);
+    }
+
+    fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {
+        let hello = self.session.hello.as_deref();
+        let from = match self.session.peer {
+            Peer::Host(address) => From::Client {
+                hello: hello.map_or("unknown", |hello| &hello.name),
+                name: self.session.host.as_deref(),
+                address,
+            },
+            Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
+        };
+        let with = self.with(mail);
+        let recipient = match &mail.recipients[..] {
+            [only] => Some(only.recipient.path.to_string()),
+            _ => None,
+        };
+        let by = self.session.settings.main_domain();
+        Received { from, by, with, id: &mail.id, recipient: recipient.as_deref(), posted_secs }.written().into()
+    }
+
+    /// By which protocol it comes.
     fn with(&self, mail: &Mail) -> With {
         With {
             lmtp: self.face == Face::Lmtp,
@@ -283,31 +397,10 @@ impl Service<'_> {
         }
     }
 
-    /// How a message came, for whoever looks at the queue.
-    fn told_how(&self, with: With) -> Box<str> {
-        let user = self.session.user.as_deref().map_or_else(String::new, |user| format!(" as {user}"));
-        match self.session.peer {
-            Peer::Host(address) => format!("{} from {}{user}", with.keyword(), address.to_canonical()).into(),
-            Peer::Program(uid) => format!("{} from a program of uid {uid}{user}", with.keyword()).into(),
-        }
-    }
-
-    fn received(&self, mail: &Mail, with: With, posted_secs: i64) -> Box<[u8]> {
-        let hello = self.session.hello.as_deref();
-        let from = match self.session.peer {
-            Peer::Host(address) => From::Client {
-                hello: hello.map_or("unknown", |hello| &hello.name),
-                name: self.session.host.as_deref(),
-                address,
-            },
-            Peer::Program(uid) => From::Program { user: self.session.user.as_deref(), uid },
-        };
-        let recipient = match &mail.recipients[..] {
-            [only] => Some(only.recipient.path.to_string()),
-            _ => None,
-        };
-        let by = self.session.settings.main_domain();
-        Received { from, by, with, id: &mail.id, recipient: recipient.as_deref(), posted_secs }.written().into()
+    /// How it came, for people: `ESMTPSA from 192.0.2.1 (mx.example.org) as ann`.
+    fn came_by(&self, mail: &Mail) -> String {
+        let who = self.session.user.as_deref().map(|user| format!(" as {}", printable(user.as_bytes())));
+        format!("{} from {}{}", self.with(mail).keyword(), self.session.from(), who.unwrap_or_default())
     }
 
     /// It is known what became of a message.

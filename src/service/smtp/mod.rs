@@ -37,7 +37,7 @@ use crate::net::stream::{Done, Flow, Host, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, UnixStream, watch};
-use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp};
+use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp, reply};
 use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::rules::places::Kind;
@@ -330,14 +330,20 @@ impl Conversation {
         }
         let face = self.stream.machine().face();
         let mut service = Service { session: &mut self.session, shared, id: ticket.id, now, face };
-        let outcome = match outcome {
-            Outcome::Body(progress) => {
-                service.room(progress);
-                self.stream.release();
-                return true;
+        if service.is_held() {
+            // Anything else with that ticket says that a job was lost.
+            let progress = match outcome {
+                Outcome::Body(progress) => Some(progress),
+                _ => None,
+            };
+            service.room(progress);
+            match service.end_taken() {
+                Some(Done::Later) => {}
+                Some(done) => self.stream.answer(done),
+                None => self.stream.release(),
             }
-            outcome => outcome,
-        };
+            return true;
+        }
         if !self.stream.is_owed() {
             return false;
         }
@@ -400,7 +406,11 @@ impl Conversation {
         let how = if *secured { "tls" } else { "plain" };
         let who = self.session.user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let from = self.session.from();
-        let parting = self.stream.machine().parting().map_or_else(String::new, |reply| format!("; {reply}"));
+        let parting = self.stream.machine().parting();
+        if parting.is_some_and(|why| [&reply::BARE_NEWLINE, &reply::NUL_IN_TEXT].contains(&why)) {
+            shared.counts.smtp.rejected += 1;
+        }
+        let parting = parting.map_or_else(String::new, |reply| format!("; {reply}"));
         let address = match peer {
             Peer::Host(address) => Some(*address),
             Peer::Program(_) => None,

@@ -54,7 +54,7 @@ fn name_of(number: usize) -> String {
 fn what_is_left_is_found_and_says_what_it_was_told() {
     let site = Site::new();
     let name = site.leave("A: b\n\nhello\n");
-    assert_eq!(site.incoming.names().unwrap(), [name.clone()]);
+    assert_eq!(site.incoming.names().unwrap(), std::slice::from_ref(&name));
     let about = fs::metadata(site.path(&name)).unwrap();
     assert_eq!((about.mode() & 0o777, about.nlink()), (0o644, 1));
     let slip = site.incoming.read(&name, &TERMS).unwrap();
@@ -92,7 +92,7 @@ fn the_directory_is_its_groups_to_write_to_and_nobodys_to_list() {
     };
     let own = fs::metadata(folder.path()).unwrap().gid();
     assert_eq!(mode(None), (0o700, own));
-    assert_eq!(mode(Some(own)), (0o3730, own));
+    assert_eq!(mode(Some(own)), (0o1730, own));
     // The group was taken out of the configuration.
     assert_eq!(mode(None), (0o700, own));
 }
@@ -202,8 +202,14 @@ fn what_is_taken_is_in_the_queue_as_a_message_of_strangers_would_be() {
         let taken = site.incoming.take(&name, &TERMS, &queue, &about).unwrap();
         let octets = stored.len() as u64 + stored.matches('\n').count() as u64;
         let uid = fs::metadata(site.folder.path()).unwrap().uid();
-        let wanted =
-            Taken { id: name.clone(), uid, sender: "ann@x.org".to_owned(), recipients: 2, octets, again: false };
+        let wanted = Taken {
+            id: name.clone(),
+            uid,
+            sender: "ann@x.org".to_owned(),
+            recipients: vec!["bob@y".to_owned(), "carl@z".to_owned()],
+            octets,
+            again: false,
+        };
         assert_eq!(taken, wanted);
         let message = queue.read(&name).unwrap();
         assert_eq!((message.text_bytes, message.recipients), (stored.len() as u64, 2));

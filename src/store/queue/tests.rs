@@ -241,17 +241,20 @@ fn deferrals_are_not_written_for_ever() {
     let (disk, queue) = sim(1);
     make(&queue, "A1", 2);
     let why = "%".repeat(WHY_BYTES + 100);
-    let (mut size, mut k) = (0, 0);
-    while size < STATES_BYTES as usize + 2000 && k < 800 {
-        k += 1;
-        let to = State::Deferred { next_secs: NOW + k, tries: 1, why: why.clone() };
-        let noted = queue.note("A1", NOW, &[change(1, to)]).unwrap();
-        assert_eq!(noted.tally.at(Stage::Deferred), 1, "who calls hears of it all the same");
-        size = disk.world().bytes(&file("A1")).len();
-    }
-    assert_eq!(k, 800, "its states are {size} bytes long");
+    let to = |k: i64| State::Deferred { next_secs: NOW + k, tries: 1, why: why.clone() };
+    queue.note("A1", NOW, &[change(1, to(1))]).unwrap();
+    let size = disk.world().bytes(&file("A1")).len();
+    queue.note("A1", NOW, &[change(1, to(2))]).unwrap();
+    assert!(disk.world().bytes(&file("A1")).len() > size);
+    // As if it had waited very long.
+    disk.world().append(&file("A1"), &b"State: 1 deferred at=0 sum=0\n".repeat(STATES_BYTES as usize / 29));
+    let size = disk.world().bytes(&file("A1")).len();
+    let noted = queue.note("A1", NOW, &[change(1, to(3))]).unwrap();
+    assert_eq!(noted.tally.next_secs, Some(0), "the other one is due at once");
+    assert_eq!(noted.tally.at(Stage::Deferred), 1);
+    assert_eq!(disk.world().bytes(&file("A1")).len(), size);
     let kept = queue.page("A1", 1, 1).unwrap().remove(0).state;
-    assert_eq!(kept.why().len(), WHY_BYTES);
+    assert_eq!(kept, State::Deferred { next_secs: NOW + 2, tries: 1, why: "%".repeat(WHY_BYTES) });
     queue.note("A1", NOW, &[change(1, State::Delivered), change(2, State::Held { why })]).unwrap();
     assert_eq!((stage(&queue, "A1", 1), stage(&queue, "A1", 2)), (Stage::Delivered, Stage::Held));
 }
@@ -394,6 +397,25 @@ fn it_is_not_known_what_appears_when_a_name_can_neither_be_synced_nor_taken_away
 }
 
 #[test]
+fn a_bounce_that_was_there_already_is_on_disk_when_that_is_said() {
+    for seed in 1..10 {
+        let (disk, queue) = sim(seed);
+        make(&queue, "A1", 1);
+        let calls = disk.world().calls;
+        let (disk, queue) = sim(seed);
+        // Its last call syncs its name.
+        disk.world().stop_at = Some(calls);
+        let failed = queue.create("A1", &envelope(), &recipients(1), &Body::Memory(b"x"));
+        assert!(failed.is_err() && disk.world().trace.last().unwrap() == "sync_dir");
+        disk.world().kill();
+        let made = again(&disk).create("A1", &envelope(), &recipients(1), &Body::Memory(b"x"));
+        assert_eq!(made.unwrap(), Made::Already);
+        disk.world().cut_power();
+        assert_eq!(found(&again(&disk)).len(), 1);
+    }
+}
+
+#[test]
 fn a_last_line_cut_anywhere_or_gone_to_nuls_says_nothing_and_the_next_one_counts() {
     let (disk, queue) = sim(1);
     make(&queue, "A1", 3);
@@ -425,7 +447,7 @@ fn a_last_line_cut_anywhere_or_gone_to_nuls_says_nothing_and_the_next_one_counts
 fn a_state_whose_sync_failed_is_on_disk_when_it_was_noted_again() {
     for kind in [State::Delivered, deferred(NOW + 60)] {
         for seed in 1..20 {
-            for is_killed in [false, true] {
+            for (is_killed, is_alone) in [(false, false), (false, true), (true, false), (true, true)] {
                 let (disk, queue) = sim(seed);
                 make(&queue, "A1", 2);
                 let sync = disk.world().calls + {
@@ -446,7 +468,9 @@ fn a_state_whose_sync_failed_is_on_disk_when_it_was_noted_again() {
                 };
                 // It is seen, and is not on disk: nothing may count on it before it was written once more.
                 assert_eq!(stage(&queue, "A1", 1), kind.stage());
-                queue.note("A1", NOW, &[change(1, kind.clone()), change(2, State::Deleted)]).unwrap();
+                let mut changes = vec![change(1, kind.clone()), change(2, State::Deleted)];
+                changes.truncate(if is_alone { 1 } else { 2 });
+                assert_eq!(queue.note("A1", NOW, &changes).unwrap().refused, []);
                 disk.world().cut_power();
                 let queue = again(&disk);
                 assert_eq!(stage(&queue, "A1", 1), kind.stage(), "seed {seed}");

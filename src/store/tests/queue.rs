@@ -224,7 +224,8 @@ impl Server {
     }
 
     fn run_all(&mut self) {
-        for id in self.due.clone() {
+        // Bounces come before their origins here: whatever order a server has.
+        for id in self.due.clone().into_iter().rev() {
             self.run(&id);
         }
     }
@@ -402,9 +403,8 @@ impl Life {
                 }
             }
         }
-        for message in left.values().flatten() {
-            panic!("whole: nobody wrote {:?}", message.escape_ascii().to_string());
-        }
+        let strange: Vec<String> = left.values().flatten().map(|message| message.escape_ascii().to_string()).collect();
+        assert!(strange.is_empty(), "whole: nobody wrote {strange:?}");
         for id in &waiting {
             let is_far = self.sent.get(id).is_some_and(|sent| sent.to.contains(&"far@z"));
             assert!(is_far, "{id} waits for nothing");
@@ -483,7 +483,7 @@ fn promises_hold_after_every_prefix_of_calls_of_a_server_that_takes_mail_in() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds: Vec<u64> = match number("SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("SIM_SEEDS").unwrap_or(3)).collect(),
+        None => (1..=number("SIM_SEEDS").unwrap_or(1)).collect(),
     };
     let calls: u64 = seeds.into_iter().map(play).sum();
     println!("{calls} calls in all");

@@ -593,6 +593,9 @@ impl Disk for SimDisk {
 
     fn give(&self, file: &SimHandle, uid: Option<u32>, _: &SimDirHandle) -> io::Result<()> {
         let mut world = self.call("give")?;
+        if world.hand.is_some() && uid.is_some_and(|uid| uid != 7) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let kept = world.files.get_mut(&file.inode).unwrap();
         kept.uid = uid.unwrap_or(kept.uid);
         Ok(())

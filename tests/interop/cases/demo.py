@@ -26,19 +26,22 @@ def pasted(bench):
 
         text = wait_for("the demo's lines", printed, 30)
         lines = [line.strip() for line in text.splitlines()]
-        curls = [line for line in lines if line.startswith("curl ")]
+        curls = [line for line in lines if line.startswith(("curl ", "printf "))]
         talks = [line for line in lines if line.startswith("openssl ")]
         tells = [line for line in lines if " tellpop " in line]
-        check(len(curls) >= 3 and len(talks) >= 2 and tells, "printed:", text)
+        check(len(curls) >= 7 and len(talks) >= 2 and tells, "printed:", text)
         wanted = spool.messages(os.path.join(folder, "spool", "ann"))
         environment = dict(os.environ, HOME=bench.folder)
         for line in curls:
             done = subprocess.run(["sh", "-c", line], cwd=bench.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                   timeout=30, check=False)
             check(done.returncode == 0, line, done.stderr)
-            number = re.search(r"/(\d*)$", line)[1]
+            found = re.search(r" -u (\w+):.* pop3s?://[^ ]*/(\d*)$", line)
+            if not found:
+                continue
+            user, number = found.groups()
             if number:
-                same(done.stdout, wanted[int(number) - 1], line)
+                same(done.stdout, spool.messages(os.path.join(folder, "spool", user))[int(number) - 1], line)
             else:
                 same(done.stdout.count(b"\n"), len(wanted), line)
         typed = b"USER ann\nPASS secret\nLIST\nQUIT\n"

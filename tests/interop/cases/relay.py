@@ -5,17 +5,18 @@ Addresses of 127.0.0.0/8 are different clients; `forward_from_ip 127.0.0.1` make
 
 import base64
 import json
+import os
 import smtplib
 
 from harness import spool
-from harness.suite import DMAIL, check, run, same, test
+from harness.suite import DMAIL, check, run, same, test, wait_for
 
 STRANGER = "127.0.0.9"
 FAR = "bob@there.example"
 
 
-def served(bench, name="site", **settings):
-    site = bench.site(tls=False, mail=True, name=name, settings={"forward_from_ip": "127.0.0.1", **settings})
+def served(bench, name="site", users=None, **settings):
+    site = bench.site(tls=False, mail=True, name=name, users=users, settings={"forward_from_ip": "127.0.0.1", **settings})
     site.fill(spool.spool(spool.plain(1)))
     return site.start()
 
@@ -197,3 +198,36 @@ def hidden(bench):
     same(offers("127.0.0.8"), (True, (530, "5.7.0")), "another")
     with client(site, STRANGER, "submission_port") as smtp:
         same(rcpt(smtp), GOOD, "and may relay")
+
+
+@test("relay: sends_over hold keeps what is beyond the bound in the queue, and a postmaster hears of it once")
+def held(bench):
+    users = {"ann": "secret", "bob": "geheim", "postmaster": "segreto"}
+    site = served(bench, users=users, sends_per_hour=1, sends_over="hold")
+
+    def send(text):
+        with user(site) as smtp:
+            same(rcpt(smtp, "bob@example.test", "ann@example.test"), GOOD, text)
+            code, said = smtp.data(f"Subject: {text}\r\n\r\n{text}\r\n".encode())
+            same(code, 250, said)
+
+    def drop(name):
+        try:
+            with open(site.drop(name), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    send("within")
+    wait_for("the first is delivered", lambda: b"Subject: within" in drop("bob"), 20)
+    send("beyond")
+    send("further beyond")
+    wait_for("a postmaster hears of it", lambda: b"Subject: mail of ann is held" in drop("postmaster"), 20)
+    waiting = b""
+    for name in os.listdir(os.path.join(site.work, "queue")):
+        with open(os.path.join(site.work, "queue", name), "rb") as file:
+            waiting += file.read()
+    for text in (b"Subject: beyond", b"Subject: further beyond"):
+        check(text in waiting and text not in drop("bob"), text, "waits in the queue:", waiting)
+    same(drop("postmaster").count(b"Subject: mail of ann is held"), 1, "once a day")
+    check("sends_per_hour is used up" in site.log(), "the log says so:", site.log()[-2000:])

@@ -85,8 +85,8 @@ def run(arguments, seconds=60, **options):
 
 
 def need(program):
-    """Skips the test when a program is missing; gives its path."""
-    path = shutil.which(program)
+    """Skips the test when a program, or a file by its whole path, is missing; gives its path."""
+    path = shutil.which(program) or (program if os.path.exists(program) else None)
     if not path:
         raise Skip(f"{program} is not installed")
     return path
