@@ -417,6 +417,18 @@ fn where_our_rights_end_a_drop_is_made_by_the_hand_and_is_its_owners() {
 }
 
 #[test]
+fn where_we_may_make_files_and_not_give_them_away_a_drop_is_made_by_the_hand() {
+    let disk = SimDisk::new(1, &["/spool", "/work"]);
+    disk.world().hand = Some(Vec::new());
+    disk.world().sticky = true;
+    let (place, head) = (Place { owner: Some(1000), ..place() }, received(1));
+    deliver(&intents(&disk), &place, &[letter(b"a: b\n\nhello\n", &head, None)]).unwrap();
+    let world = &mut disk.world();
+    assert_eq!(world.file(Path::new(DROP)).unwrap().uid, 1000);
+    assert_eq!(world.names(Path::new("/spool")), ["ann"]);
+}
+
+#[test]
 fn what_was_delivered_for_the_queue_by_the_hand_is_found_where_the_drops_owner_is_known() {
     let disk = SimDisk::new(1, &["/spool", "/work"]);
     disk.world().hand = Some(Vec::new());
