@@ -191,6 +191,9 @@ impl Transit {
             Refused::Unsafe(fault) | Refused::Fault(fault) => format!("{fault}; work_path must be ours to write to"),
         };
         let intents = Intents::open_on(disk, work_path).map_err(sentence)?;
+        if let Err(fault) = intents.tidy() {
+            log::error!("{fault}: no mail is delivered before there is space");
+        }
         let queue = Queue::open_on(disk, work_path).map_err(sentence)?;
         let volume = fs::metadata(work_path).map_err(|error| format!("{}: {error}", work_path.display()))?.dev();
         let most = usize::try_from(settings.body_memory * 1024).unwrap_or(usize::MAX);

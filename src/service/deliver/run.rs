@@ -57,6 +57,9 @@ pub const PAGE: u32 = 64;
 /// How long one waits of whom it is not known whether he has it, where the schedule does not say.
 const DOUBT_SECS: i64 = 300;
 
+/// The same, when only somebody else has his drop.
+const LOCKED_SECS: i64 = 10;
+
 /// The least time between two rounds.
 const LEAST_SECS: i64 = 5;
 
@@ -592,16 +595,19 @@ fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, se
     }
     let bounces = if all { tell(queue, settings, id, &found.envelope, secs)? } else { Vec::new() };
     let mut rows = queue.page(id, from, PAGE)?;
-    let (mut doubt, like) = (false, account::place_of(PathBuf::new(), settings));
+    let (mut doubt, like) = (None, account::place_of(PathBuf::new(), settings));
     // Who may have his message already by a try whose end is not known is not tried before that is.
     for row in rows.iter_mut().filter(|row| stores.intents.holds(&queued(id, row.number))) {
         match queue.settle(&stores.intents, &like, id, row.number, secs) {
             Ok(true) => {}
             Ok(false) => row.state = State::Delivered,
             Err(miss) => {
-                log::warn!("the queue: {id}: {miss:?}");
                 row.state = State::Held { why: String::new() };
-                doubt = true;
+                let (Miss::Fault(fault) | Miss::Damaged(fault)) = miss else { continue };
+                log::warn!("the queue: {id}: it is not known whether recipient {} has it: {fault}", row.number);
+                let is_locked = fault.source.kind() == io::ErrorKind::WouldBlock;
+                let wait = if is_locked { LOCKED_SECS } else { DOUBT_SECS };
+                doubt = Some(doubt.map_or(wait, |least: i64| least.min(wait)));
             }
         }
     }
@@ -609,7 +615,7 @@ fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, se
     // By now some may have become delivered or bounced.
     found.tally = queue.read(id)?.tally;
     let gone = found.tally.is_ended() && queue.remove(id)?;
-    let next_secs = if doubt { Some(secs + DOUBT_SECS) } else { found.tally.next_secs };
+    let next_secs = doubt.map_or(found.tally.next_secs, |wait| Some(secs + wait));
     let known = text.map(|text| {
         let message = Message {
             id: id.into(),
