@@ -305,12 +305,13 @@ impl Desk<'_> {
     /// Asks where an address of ours leads now.
     fn route(&mut self, at: usize, part: usize) {
         let run = &self.runner.runs[at];
-        let text = &run.parts[part].recipient.address;
-        let Some(address) = address_of(text) else {
+        let recipient = &run.parts[part].recipient;
+        let Some(address) = address_of(&recipient.address) else {
             return self.settle(at, part, Came::Never("5.1.3 this is no address".to_owned()));
         };
+        let stage = ways::stage(recipient);
         let octets = run.known.as_ref().map_or(0, |(message, _)| message.text.bytes());
-        let mut routing = Box::new(Routing::begin(&address, octets, false, self.shared));
+        let mut routing = Box::new(Routing::begin(&address, stage, octets, false, self.shared));
         let ticket = self.ticket_for_routing();
         let step = routing.go_on(self.now, ticket, self.shared);
         self.stepped(at, part, routing, ticket, step);

@@ -165,8 +165,11 @@ impl Runner {
     /// Whom an authenticator is asked about.
     #[cfg(test)]
     pub(super) fn user_of(&self, doing: &Doing) -> String {
-        let (Doing::Find(run, part) | Doing::Route(run, part, _)) = doing else { return String::new() };
-        self.runs[*run].address_of(*part).to_owned()
+        match doing {
+            Doing::Find(run, part) => self.runs[*run].address_of(*part).to_owned(),
+            Doing::Route(_, _, routing) => routing.asked_about(),
+            _ => String::new(),
+        }
     }
 
     fn with(now: Instant, clock: Clock) -> Runner {

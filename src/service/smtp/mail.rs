@@ -24,7 +24,7 @@ use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
-use crate::service::route::{Destination, Routing, Step, Way};
+use crate::service::route::{Destination, Routing, Stage, Step, Way};
 use crate::service::{Outcome, Shared};
 use crate::settings::Settings;
 use crate::text::printable::printable;
@@ -168,7 +168,7 @@ impl Service<'_> {
             mail.over = mail.over.or(over);
         }
         let octets = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref()?.size).unwrap_or(0);
-        let routing = Routing::begin(&recipient.path, octets, false, self.shared);
+        let routing = Routing::begin(&recipient.path, Stage::Whole, octets, false, self.shared);
         self.whom(recipient, Some(routing));
         self.route(now, None)
     }
@@ -355,7 +355,7 @@ impl Service<'_> {
         };
         let body = self.shared.transit.body_of(&text.written());
         let to = To {
-            ways: vec![Way { to: Destination::Local(to.clone()), sender: None }],
+            ways: vec![Way { to: Destination::Local(to.clone(), Stage::Whole), sender: None }],
             recipient: Recipient { path: to, notify: None, orcpt: None },
         };
         let sender =
