@@ -603,7 +603,7 @@ impl<A: Clone> Route<A> {
 /// lines of the settings. Nobody is asked: whoever can be a user is taken for one, but for those with a detail, who lead on to
 /// the user before it. So what `catch_all` gathers is nobody's, and what users have forwarded changes nothing.
 pub fn leads_to(from: Addressee, login: &str, table: &Table, domains: &Domains) -> bool {
-    let mut route = Route::new(from, false);
+    let mut route = Route::new(from, Stage::Whole, false);
     let mut want = route.next(table, domains);
     loop {
         want = match want {

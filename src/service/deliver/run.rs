@@ -47,7 +47,7 @@ use crate::store::delivery::{Body, Failed};
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
 use crate::store::queue::{
-    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, Stage, State, Tally, queued,
+    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Row, Stage, State, Tally, queued,
 };
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
@@ -349,7 +349,9 @@ impl Desk<'_> {
         let Some((message, envelope)) = run.known.clone() else { return };
         let Part { number, recipient, .. } = &run.parts[part];
         let id = format!("{}r{number}", run.id);
-        let Some(path) = address_of(&recipient.address).filter(|_| id.len() <= ID_BYTES) else {
+        // There must be room for the id of its bounces, too.
+        let fits = bounce_id(&id, RECIPIENTS_MAX).len() <= ID_BYTES;
+        let Some(path) = address_of(&recipient.address).filter(|_| fits) else {
             return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
         };
         let named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
