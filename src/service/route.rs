@@ -27,9 +27,9 @@ use crate::protocol::helper::{Account, Question, Verdict};
 use crate::protocol::smtp::reply::Reply;
 use crate::rules::domains::Name;
 use crate::rules::info;
-pub use crate::rules::route::Program;
 use crate::rules::route::list::{Reader, Voice};
 use crate::rules::route::{self, Addressee, Applied, Failure, Look, Route, Table, Target, User, Want, What};
+pub use crate::rules::route::{Program, Stage};
 use crate::service::launcher::Launcher;
 use crate::settings::{Method, QuotaReply, Settings, addressee};
 use crate::store::disk::RealDisk;
@@ -50,8 +50,8 @@ pub enum Destination {
     /// A program of this machine.
     Program(Program),
     /// An address of ours, one of several that an address stands for, that cannot have it now, or that nobody has: it is kept
-    /// in the queue, which asks where it leads when it is tried, and tells the sender what it hears.
-    Local(Address),
+    /// in the queue, which asks from that step on where it leads when it is tried, and tells the sender what it hears.
+    Local(Address, Stage),
 }
 
 /// A destination, and who hears of it when it cannot be reached.
@@ -114,20 +114,12 @@ pub struct Routing {
 type Wanting = Want<Arc<Account>>;
 
 impl Routing {
-    /// A recipient. `octets`: the message's size, as its sender has announced it or as it is, 0 when nobody knows. `explain`:
-    /// keep what was applied.
-    pub fn begin(recipient: &Address, octets: u64, explain: bool, shared: &Shared) -> Routing {
-        let route = Route::new(whole(recipient, shared.settings.main_domain()), explain);
-        Routing::with(route, octets, shared)
-    }
-
-    /// The same for a user's own mailbox, whatever he has forwarded.
-    pub fn to_mailbox(user: &Address, octets: u64, shared: &Shared) -> Routing {
-        Routing::with(Route::to_mailbox(whole(user, shared.settings.main_domain())), octets, shared)
-    }
-
-    fn with(route: Route<Arc<Account>>, octets: u64, shared: &Shared) -> Routing {
-        Routing { route, table: shared.routes.clone(), settings: shared.settings.clone(), octets, asked: None }
+    /// A recipient, asked about from that step on. `octets`: the message's size, as its sender has announced it or as it is, 0
+    /// when nobody knows. `explain`: keep what was applied.
+    pub fn begin(recipient: &Address, stage: Stage, octets: u64, explain: bool, shared: &Shared) -> Routing {
+        let (settings, table) = (shared.settings.clone(), shared.routes.clone());
+        let whole = whole(recipient, settings.main_domain());
+        Routing { route: Route::new(whole, stage, explain), table, settings, octets, asked: None }
     }
 
     /// Goes on as far as it can; what it has to ask is asked with this ticket.
@@ -165,6 +157,12 @@ impl Routing {
     /// What was applied, a line each: setting or file and line, the address, and what was made of it.
     pub fn trail(&self) -> Vec<String> {
         self.route.trail().iter().map(|applied| told(applied, &self.settings)).collect()
+    }
+
+    /// Whom an outcome is owed about; empty: nobody.
+    #[cfg(test)]
+    pub fn asked_about(&self) -> String {
+        self.asked.as_ref().map_or_else(String::new, |name| name.shown().to_owned())
     }
 
     /// Asks until somebody has to be waited for.
@@ -402,7 +400,7 @@ fn way(way: route::Way<Arc<Account>>) -> Option<Way> {
         route::Destination::Mailbox(name, account) => Destination::Mailbox(name, account),
         route::Destination::Remote(whole) => Destination::Remote(address(whole)?),
         route::Destination::Program(program) => Destination::Program(program),
-        route::Destination::Local(whole) => Destination::Local(address(whole)?),
+        route::Destination::Local(whole, stage) => Destination::Local(address(whole)?, stage),
     };
     Some(Way { to, sender: way.sender.and_then(address), room: way.room })
 }

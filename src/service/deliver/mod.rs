@@ -50,7 +50,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::route::{Destination, Way};
+use super::route::{Destination, Stage, Way};
 use super::{Outcome, Shared, account};
 use crate::mail::address::Address;
 use crate::net::turn::Ticket;
@@ -236,7 +236,7 @@ impl Transit {
         let parcel = Parcel {
             id,
             sender: Sender::default(),
-            recipients: vec![To { recipient, ways: vec![Way::to(Destination::Local(to))] }],
+            recipients: vec![To { recipient, ways: vec![Way::to(Destination::Local(to, Stage::Whole))] }],
             received: Box::default(),
             came: "from this server".into(),
             posted_secs,

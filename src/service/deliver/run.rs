@@ -46,7 +46,7 @@ use crate::store::delivery::{Body, Failed};
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
 use crate::store::queue::{
-    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, Stage, State, Tally, queued,
+    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Row, Stage, State, Tally, queued,
 };
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
@@ -146,11 +146,6 @@ impl Run {
 
     pub(super) fn id(&self) -> &str {
         &self.id
-    }
-
-    #[cfg(test)]
-    pub(super) fn address_of(&self, part: usize) -> &str {
-        &self.parts[part].recipient.address
     }
 }
 
@@ -284,15 +279,13 @@ impl Desk<'_> {
     /// Asks where an address of ours leads now, or a user's mailbox is, and whether there is room.
     fn route(&mut self, at: usize, part: usize) {
         let run = &self.runner.runs[at];
-        let text = &run.parts[part].recipient.address;
-        let Some(address) = address_of(text) else {
+        let recipient = &run.parts[part].recipient;
+        let Some(address) = address_of(&recipient.address) else {
             return self.settle(at, part, Came::Never("5.1.3 this is no address".to_owned()));
         };
+        let stage = ways::stage(recipient);
         let octets = run.known.as_ref().map_or(0, |(message, _)| message.octets());
-        let mut routing = Box::new(match run.parts[part].recipient.kind {
-            Kind::Mailbox => Routing::to_mailbox(&address, octets, self.shared),
-            _ => Routing::begin(&address, octets, false, self.shared),
-        });
+        let mut routing = Box::new(Routing::begin(&address, stage, octets, false, self.shared));
         let ticket = self.ticket_for_routing();
         let step = routing.go_on(self.now, ticket, self.shared);
         self.stepped(at, part, routing, ticket, step);
@@ -327,7 +320,9 @@ impl Desk<'_> {
         let Some((message, envelope)) = run.known.clone() else { return };
         let Part { number, recipient, .. } = &run.parts[part];
         let id = format!("{}r{number}", run.id);
-        let Some(path) = address_of(&recipient.address).filter(|_| id.len() <= ID_BYTES) else {
+        // There must be room for the id of its bounces, too.
+        let fits = bounce_id(&id, RECIPIENTS_MAX).len() <= ID_BYTES;
+        let Some(path) = address_of(&recipient.address).filter(|_| fits) else {
             return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
         };
         let named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };

@@ -166,8 +166,8 @@ impl Runner {
     /// Whom an authenticator is asked about.
     #[cfg(test)]
     pub(super) fn user_of(&self, doing: &Doing) -> String {
-        let Doing::Route(run, part, _) = doing else { return String::new() };
-        self.runs[*run].address_of(*part).to_owned()
+        let Doing::Route(_, _, routing) = doing else { return String::new() };
+        routing.asked_about()
     }
 
     fn with(now: Instant, clock: Clock) -> Runner {

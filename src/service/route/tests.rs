@@ -66,7 +66,7 @@ fn what_was_applied_is_told_with_the_line_that_says_so() {
         "alias_file aliases\nforward sales@example.test info@example.test\ncatch_all example.test sales@example.test\n";
     let (settings, table, told_of) = drawn(folder.path(), more);
     assert_eq!(told_of, [""; 0]);
-    let mut route: Route<Arc<Account>> = Route::new(addressee("whoever@example.test").unwrap(), true);
+    let mut route: Route<Arc<Account>> = Route::new(addressee("whoever@example.test").unwrap(), Stage::Whole, true);
     let Want::User(name) = route.next(&table, &settings.domains) else { panic!("he is asked about") };
     assert_eq!(name.shown(), "whoever");
     assert_eq!(route.looked_up(Ok(None), &table, &settings.domains), Want::Nothing);

@@ -5,7 +5,8 @@ use super::super::runner::RUNS;
 use super::*;
 use crate::control::Told;
 use crate::net::jobs::Lost;
-use crate::settings::QuotaReply;
+use crate::rules::route::{Stage, Target};
+use crate::settings::{QuotaReply, addressee};
 use crate::store::queue::{Change, State};
 
 const LIFE: u64 = 432_000;
@@ -412,4 +413,28 @@ fn who_has_a_mailbox_that_fills_is_told_once_and_nobody_waits_for_that() {
     assert!(text.contains("From MAILER-DAEMON ") && text.contains("\nReturn-Path: <>\n"), "{text}");
     assert!(text.contains("it may hold 100 kB.\n"), "{text}");
     assert!(world.got.is_empty(), "nobody is told what became of it");
+}
+
+#[test]
+fn who_cannot_have_it_is_tried_alone_and_the_others_have_one_copy() {
+    let mut world = World::new();
+    let table = Arc::make_mut(&mut world.shared.routes);
+    let domains = &world.shared.settings.domains;
+    // A list with two members of whom nobody has heard, both of whose addresses have copies sent to the list.
+    for (from, to) in [("team", "bob, ann, tom"), ("ann", "team"), ("tom", "team")] {
+        let whole = |name: &str| addressee(&format!("{name}@example.test")).unwrap();
+        let targets = to.split(", ").map(|name| Target::Address(whole(name))).collect();
+        table.forward(domains, &whole(from), targets, from != "team", ("forward_cc", 0));
+    }
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let to = Destination::Local(address_of("team@example.test"), Stage::Whole);
+    let parcel = world.parcel_of(body, vec![world.to("team", vec![to])]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.mail_of("bob").matches("\nhello").count(), 1);
+    let counts = world.shared.transit.counts;
+    // The message, what it goes on as, and one bounce.
+    assert_eq!((counts.failed, counts.queued), (2, 3), "{counts:?} {:?}", world.queue());
 }
