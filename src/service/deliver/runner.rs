@@ -79,7 +79,7 @@ pub(super) enum Finished {
     Loaded(Result<Vec<(String, Option<i64>)>, Fault>),
     Carried(Carried),
     Filed(Result<Made, Failed>),
-    Read(Result<Box<Found>, Miss>),
+    Read(Vec<String>, Result<Box<Found>, Miss>),
     Noted(Result<Wound, Miss>),
     Obeyed(Result<Obeyed, String>),
     Looked(u64, bool),
@@ -136,6 +136,8 @@ pub struct Runner {
     pub(super) lanes: Lanes,
     /// Those whose senders wait, the first first.
     pub(super) answers: VecDeque<(Instant, usize, Ticket)>,
+    /// Runs of which something could not be written down, the first first, and when that is tried again.
+    pub(super) owed: VecDeque<(Instant, usize)>,
     loading: Loading,
     /// Messages that need the queue, before it has been looked through.
     unfiled: Vec<usize>,
@@ -180,6 +182,7 @@ impl Runner {
             tried: 0,
             lanes: Lanes::default(),
             answers: VecDeque::new(),
+            owed: VecDeque::new(),
             loading: Loading::From(now),
             unfiled: Vec::new(),
             tidy: None,
@@ -244,6 +247,7 @@ impl Desk<'_> {
             self.fate(key, Fate::Deferred("4.3.0 the disks are too busy".to_owned()));
         }
         self.answer_round();
+        self.write_owed();
         self.try_due();
         self.carry();
         self.look();
@@ -261,7 +265,8 @@ impl Desk<'_> {
         let next = next.map(|secs| self.now + Duration::from_secs(u64::try_from(secs - self.secs).unwrap_or(0)));
         let look = transit.space.looked.filter(|_| transit.space.asked).map(|looked| looked + SPACE_LIFE);
         let answer = self.runner.answers.front().map(|(at, ..)| *at);
-        [load, next, look, answer, self.runner.lanes.deadline(), self.runner.tidy].into_iter().flatten().min()
+        let owed = self.runner.owed.front().map(|(at, _)| *at);
+        [load, next, look, answer, owed, self.runner.lanes.deadline(), self.runner.tidy].into_iter().flatten().min()
     }
 
     /// A ticket for what is asked elsewhere.
@@ -319,8 +324,8 @@ impl Desk<'_> {
             (Doing::Carry(drop), _) => self.carried(drop, Ended::Lost),
             (Doing::File(pending), Some(Finished::Filed(result))) => self.filed(pending, result),
             (Doing::File(pending), _) => self.filed(pending, Err(Failed::Unknown(lost("writing the queue")))),
-            (Doing::Read(run), Some(Finished::Read(result))) => self.read(run, result),
-            (Doing::Read(run), _) => self.read(run, Err(Miss::Fault(lost("reading the queue")))),
+            (Doing::Read(run), Some(Finished::Read(bounces, result))) => self.read(run, &bounces, result),
+            (Doing::Read(run), _) => self.read(run, &[], Err(Miss::Fault(lost("reading the queue")))),
             (Doing::Note(run), Some(Finished::Noted(result))) => self.noted(run, result),
             (Doing::Note(run), _) => self.noted(run, Err(Miss::Fault(lost("writing the queue")))),
             // It takes any outcome: see above.
@@ -648,6 +653,10 @@ impl Desk<'_> {
         while self.may_try()
             && let Some(id) = self.shared.transit.table.pop_due(self.secs)
         {
+            // Two rounds at once would deliver it twice; when the one ends it comes back into the table by itself.
+            if self.runner.runs.iter().any(|(_, run)| run.id() == id) {
+                continue;
+            }
             self.runner.tried += 1;
             let run = self.runner.runs.insert(Run::of(id));
             self.read_page(run);

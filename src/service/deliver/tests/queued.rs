@@ -1,10 +1,14 @@
 //! Messages that the queue has.
 
+use std::sync::{Mutex, MutexGuard};
+
 use super::super::lanes::PATIENCE;
 use super::super::runner::RUNS;
 use super::*;
 use crate::control::Told;
-use crate::net::jobs::Lost;
+use crate::net::jobs::{Kind as JobKind, Lost};
+use crate::rules::robot::Verdict;
+use crate::rules::route;
 use crate::rules::route::{Stage, Target};
 use crate::settings::{QuotaReply, addressee};
 use crate::store::queue::{Change, State};
@@ -437,4 +441,141 @@ fn who_cannot_have_it_is_tried_alone_and_the_others_have_one_copy() {
     let counts = world.shared.transit.counts;
     // The message, what it goes on as, and one bounce.
     assert_eq!((counts.failed, counts.queued), (2, 3), "{counts:?} {:?}", world.queue());
+}
+
+/// `team@example.test` leads to all of them, in a message for it that is in the queue.
+fn message_for_a_team(world: &mut World) {
+    know_the_team(world);
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let team = world.to("team", vec![Destination::Local(address_of("team@example.test"), Stage::Whole)]);
+    let parcel = world.parcel_of(body, vec![team]);
+    world.send(parcel);
+}
+
+fn know_the_team(world: &mut World) {
+    let domains = &world.shared.settings.domains;
+    let mut table = route::Table::default();
+    let address = |user: &str| route::Addressee::new(user.to_owned(), "example.test".to_owned());
+    let targets = ["bob", "eve"].map(|user| route::Target::Exact(address(user))).to_vec();
+    table.forward(domains, &address("team"), targets, false, ("forward", 0));
+    world.shared.routes = Arc::new(table);
+    // Whoever is asked about, it is for this address.
+    world.users = Some(vec!["bob", "eve", "team"]);
+}
+
+/// Turns until what was made in the team's place is on disk, and nobody has heard of that.
+fn until_handed_on(world: &mut World) {
+    while !world.queue().iter().any(|name| name.ends_with("r1")) {
+        world.turn();
+    }
+    rest(world);
+}
+
+/// All jobs come to their end, and nobody hears of that.
+fn rest(world: &World) {
+    while world.shared.jobs.load().running + world.shared.jobs.load().waiting > 0 {
+        std::thread::yield_now();
+    }
+}
+
+/// As many jobs as may wait, until the guard goes.
+fn fill_the_pool<'g>(world: &World, gate: &'g Arc<Mutex<()>>) -> MutexGuard<'g, ()> {
+    let guard = gate.lock().unwrap();
+    loop {
+        let gate = gate.clone();
+        let work = move |_: &_| {
+            drop(gate.lock());
+            Outcome::lost()
+        };
+        if world.shared.jobs.submit(None, JobKind::Read, 7, work).is_err() {
+            return guard;
+        }
+    }
+}
+
+#[test]
+fn a_program_that_has_a_message_is_not_given_it_again_while_that_cannot_be_written_down() {
+    let mut world = World::new();
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let words = vec!["/nowhere".to_owned()];
+    let program = world.to("bob", vec![Destination::Program(route::Program { words, user: None })]);
+    let parcel = world.parcel_of(body, vec![program]);
+    world.send(parcel);
+    let robot = |world: &World| {
+        let found = world.runner.doing.iter().find(|(_, doing)| matches!(doing, Doing::Robot(..)));
+        found.map(|(serial, _)| *serial)
+    };
+    while robot(&world).is_none() {
+        world.turn();
+    }
+    rest(&world);
+    let gate = Arc::new(Mutex::new(()));
+    let full = fill_the_pool(&world, &gate);
+    // Whatever the real one says comes too late.
+    let ticket = Ticket { id: world.office, serial: robot(&world).unwrap() };
+    world.runner.deliver(world.now, ticket, Outcome::Robot(Verdict::Taken), &mut world.shared);
+    assert_eq!(world.queue().len(), 1);
+    drop(full);
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(10));
+    }
+    assert_eq!((world.queue(), world.shared.transit.counts.failed), (Vec::<String>::new(), 0));
+}
+
+#[test]
+fn what_goes_on_in_place_of_an_address_goes_on_once_though_the_server_is_killed_before_it_wrote_that_down() {
+    for turns in 0..12 {
+        let mut world = World::new();
+        message_for_a_team(&mut world);
+        until_handed_on(&mut world);
+        // What went on goes its way; its origin is not heard of any more.
+        let origin = |doing: &Doing| matches!(doing, Doing::HandOn(..));
+        let serials = world.runner.doing.iter().filter(|(_, doing)| origin(doing)).map(|(serial, _)| *serial);
+        let serials: Vec<u32> = serials.collect();
+        let id = world.queue().into_iter().find(|name| name.ends_with("r1")).unwrap();
+        for _ in 0..turns {
+            for serial in &serials {
+                world.runner.doing.remove(serial);
+            }
+            world.shared.transit.arrive(&id);
+            world.turn();
+            rest(&world);
+        }
+        let mut world = world.restart();
+        know_the_team(&mut world);
+        world.settle();
+        world.pass(Duration::from_secs(10));
+        for user in ["bob", "eve"] {
+            assert_eq!(world.mail_of(user).matches("hello").count(), 1, "{user}, killed after {turns} turns");
+        }
+        assert!(world.queue().is_empty());
+    }
+}
+
+#[test]
+fn who_was_to_wait_until_a_time_that_is_far_off_is_tried_when_the_clock_was_put_back() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    let id = world.queue()[0].clone();
+    let next_secs = EPOCH + 365 * 86_400;
+    let change = Change { number: 1, to: State::Deferred { next_secs, tries: 1, why: "4.2.0 no".to_owned() } };
+    world.shared.transit.queue().note(&id, next_secs - 10, &[change]).unwrap();
+    let mut world = world.restart();
+    world.settle();
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn a_message_that_is_being_tried_is_not_tried_beside_that() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    let id = world.queue()[0].clone();
+    for _ in 0..3 {
+        world.now += Duration::from_secs(1);
+        world.shared.transit.arrive(&id);
+        world.runner.turn(world.office, world.now, &mut world.shared);
+    }
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
 }
