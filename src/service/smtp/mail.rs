@@ -17,7 +17,7 @@ use crate::mail::undots::Tally;
 use crate::net::stream::{Done, Flow};
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
-use crate::protocol::smtp::reply::Reply;
+use crate::protocol::smtp::reply::{self, Reply};
 use crate::protocol::smtp::{Answer, Face};
 use crate::rules::relay::Gate;
 use crate::rules::sending::Over;
@@ -81,7 +81,7 @@ impl Service<'_> {
 
     pub(super) fn sender(&mut self, now: Instant, sender: Sender) -> Said {
         if self.shared.transit.is_short() {
-            return self.refused(Reply::new(452, 3, 1, "There is not enough room on our disks; try again later"));
+            return self.refused(reply::NO_SPACE.clone());
         }
         let path = sender.path.as_ref();
         if let Err(denied) =
