@@ -572,6 +572,26 @@ impl<A: Clone> Route<A> {
     }
 }
 
+/// Whether mail for an address comes to the user who is canonically called `login`, by what the operator says: alias files and
+/// lines of the settings. Nobody is asked: whoever can be a user is taken for one, but for those with a detail, who lead on to
+/// the user before it. So what `catch_all` gathers is nobody's, and what users have forwarded changes nothing.
+pub fn leads_to(from: Addressee, login: &str, table: &Table, domains: &Domains) -> bool {
+    let mut route = Route::new(from, false);
+    let mut want = route.next(table, domains);
+    loop {
+        want = match want {
+            Want::Nothing => return false,
+            Want::User(name) if name.shown() == login => return true,
+            Want::User(name) => {
+                let has_detail = table.delimiter.is_some_and(|sign| name.shown().contains(sign));
+                let user = User { account: (), uid: None, forward: Vec::new() };
+                route.looked_up(Ok((!has_detail).then_some(user)), table, domains)
+            }
+            Want::Mailbox(..) => route.looked_at(Ok(Look { forward: None, full: false }), table, domains),
+        };
+    }
+}
+
 /// The first of a list, for a trail.
 fn shown(targets: &[Target]) -> String {
     const SHOWN: usize = 5;

@@ -339,7 +339,7 @@ fn complain(now: Instant, shared: &mut Shared, who: &str, why: &str) {
 }
 
 /// A recipient as a whole address: who says no domain means our main one.
-fn whole(recipient: &Address, main: &str) -> Addressee {
+pub(super) fn whole(recipient: &Address, main: &str) -> Addressee {
     let domain = match &recipient.place {
         address::Place::Domain(domain) => domain.clone(),
         address::Place::Literal(std::net::IpAddr::V4(ip)) => format!("[{ip}]").into(),

@@ -373,3 +373,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_alias_leads_to_whoever_gets_its_mail_and_to_nobody_else() {
+    let world = World::default()
+        .aliases(&[
+            (None, "info: \\info, ann\nteam: info, bob\nfar: x@far.example\n"),
+            (Some("abc.example"), "info: bob, bob@main.example\n"),
+        ])
+        .forward("round@main.example", "about@main.example", false)
+        .forward("about@main.example", "round@main.example", false);
+    let leads = |from: &str, login: &str| leads_to(whole(from), login, &world.table, &domains());
+    for (from, logins) in [
+        ("info@main.example", &["info", "ann"][..]),
+        ("INFO@other.main.example", &["info", "ann"]),
+        ("team@main.example", &["info", "ann", "bob"]),
+        ("info@abc.example", &["bob@abc.example", "bob"]),
+        ("round@main.example", &[]),
+        ("far@main.example", &[]),
+        ("x@far.example", &[]),
+        ("ann@main.example", &["ann"]),
+    ] {
+        for login in ["ann", "bob", "info", "carl", "bob@abc.example", "x@far.example"] {
+            assert_eq!(leads(from, login), logins.contains(&login), "{from} {login}");
+        }
+    }
+}

@@ -23,14 +23,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use slab::Slab;
-
 use super::body::{Body, Closed, Text};
 use super::lanes::{Carried, Ended, Fate, Key, Lanes, Letter, Message, Spot};
 use super::orders::Obeyed;
 use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
+use crate::net::Slab;
 use crate::net::jobs::{Busy, Kind, Pulse};
 use crate::net::stream::Turn;
 use crate::net::turn::{Id, Ticket};

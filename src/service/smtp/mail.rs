@@ -84,9 +84,7 @@ impl Service<'_> {
             return self.refused(reply::NO_SPACE.clone());
         }
         let path = sender.path.as_ref();
-        if let Err(denied) =
-            self.with_sender(|shared, settings, who| relay::sender(now, shared, settings, who, path, |_, _| false))
-        {
+        if let Err(denied) = self.with_sender(|shared, settings, who| relay::sender(now, shared, settings, who, path)) {
             return self.denied(*denied);
         }
         let id = self.shared.transit.new_id();

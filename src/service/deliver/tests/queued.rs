@@ -136,6 +136,7 @@ fn what_a_killed_server_had_delivered_and_not_noted_is_not_delivered_again() {
         }
         assert_eq!(world.queue().len(), 1);
         let mut world = world.restart();
+        assert_eq!(world.shared.transit.open_intents(), 0, "that is settled before anything is served");
         world.settle();
         for user in users {
             assert_eq!(world.mail_of(user).matches("hello").count(), 1, "{user}");
