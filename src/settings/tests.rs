@@ -677,10 +677,10 @@ fn the_difference_names_each_row_and_when_it_takes_effect() {
         [
             "host_domain: example.com -> example.com, two.example (for new connections)",
             "log_level: info -> debug (at once)",
-            "bin_path: (unset) -> \"/b b\" (for new connections)",
             "pop_port: 110 -> 1100 (at once)",
             "tls_cert: /conf/a -> (unset) (for new connections)",
             "tls_key: /conf/b -> (unset) (for new connections)",
+            "bin_path: (unset) -> \"/b b\" (for new connections)",
         ]
     );
     // Where and how a line is written is no difference.
