@@ -953,14 +953,20 @@ pub struct Unused {
     pub why: &'static str,
     /// Whether somebody may rely on them for his safety, or for where mail lies: said as a warning, not as a note.
     pub matters: bool,
+    /// Whether a later version may use them.
+    pub later: bool,
 }
 
 const fn note(names: &'static [&'static str], why: &'static str) -> Unused {
-    Unused { names, why, matters: false }
+    Unused { names, why, matters: false, later: true }
 }
 
 const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
-    Unused { names, why, matters: true }
+    Unused { names, why, matters: true, later: true }
+}
+
+const fn gone(names: &'static [&'static str], why: &'static str) -> Unused {
+    Unused { names, why, matters: false, later: false }
 }
 
 /// Known, and for a later version.
@@ -998,27 +1004,27 @@ pub static LATER: &[Unused] = &[
 /// Known, and needed no more.
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
-    note(
+    gone(
         &["allowdup"],
         "several recipients of one message may always have the same drop: none of them is refused for it",
     ),
-    note(
+    gone(
         &["alias"],
         "there are no blocks of a domain: host_domain names another domain of the same users, alias_file_domain has aliases of one domain",
     ),
-    note(&["allow_dds"], "names with ../ in them are never users"),
-    note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
-    note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
-    note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
-    note(&["exit_files"], "the server is stopped with SIGTERM"),
-    note(&["key"], "no licence key is needed"),
-    note(
+    gone(&["allow_dds"], "names with ../ in them are never users"),
+    gone(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
+    gone(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
+    gone(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
+    gone(&["exit_files"], "the server is stopped with SIGTERM"),
+    gone(&["key"], "no licence key is needed"),
+    gone(
         &["log_data"],
         "what messages say is never written to a log; `tellsmtp trace` follows one by its id or by an address",
     ),
-    note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
-    note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
-    note(&["use_drop"], "drop files stay the mbox files they are"),
+    gone(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
+    gone(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
+    gone(&["use_drop"], "drop files stay the mbox files they are"),
 ];
 
 /// Whether and why `name`, in any case, is not used: with the name as we write it.
