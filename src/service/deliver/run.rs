@@ -377,7 +377,7 @@ impl Desk<'_> {
                 self.settle(at, part, Came::Delivered(Vec::new()));
             }
             Err(Failed::Refused(refused)) => {
-                log::error!("delivery {id}: {refused:?}");
+                log::error!("delivery {id}: {refused}");
                 self.settle(at, part, Came::Later("4.3.0 the queue cannot be written to".to_owned()));
             }
             Err(Failed::Unknown(fault)) => {
@@ -623,7 +623,7 @@ fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, se
             Ok(true) => {}
             Ok(false) => row.state = State::Delivered,
             Err(miss) => {
-                log::warn!("the queue: {id}: {miss:?}");
+                log::warn!("the queue: {id}: {miss}");
                 row.state = State::Held { why: String::new() };
                 doubt = true;
             }
