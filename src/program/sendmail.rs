@@ -86,11 +86,12 @@ pub fn page() -> String {
     let usage = "usage: sendmail [OPTION ...] ADDRESS ...
 
 Takes a message from standard input and hands it to the server of this machine, for each ADDRESS.
-Without an address in it, From, Date and Message-ID are added; names without a domain are of the
-main domain. While the server is down the message waits in work_path/incoming, for callers in
-submit_group. Exit codes are those of sysexits(3): 75 means try again later.
+From, Date and Message-ID are added where they are missing; names without a domain are of the main
+domain. While the server is down the message waits in work_path/incoming, for callers in
+submit_group. Options may stand together or apart: -oi -t, -it, -fann@example.com. Exit codes are
+those of sysexits(3): 75 means try again later.
 
-Options, which may stand together (-oi -t, -it, -fann@example.com):
+Options:
 ";
     let rest =
         "\nOptions that other programs of this name have, and that mean nothing here, are taken and forgotten.\n";

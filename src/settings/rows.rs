@@ -117,8 +117,8 @@ pub static ROWS: &[Row] = &[
         required: true,
         takes_effect: Restart,
         example: "/var/lib/dmail",
-        why: "Directory for work files: the run lock, the control socket, and logs unless log_path is set. One server to a \
-              work_path.",
+        why: "Directory for work files: the queue, messages in flight, the run lock, the sockets, and logs unless log_path is \
+              set. One server to a work_path.",
     }),
     row!(log_path {
         kind: Folder,
@@ -139,22 +139,6 @@ pub static ROWS: &[Row] = &[
         default: "info",
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
-    }),
-    row!(submit_group {
-        kind: Group,
-        takes_effect: Restart,
-        example: "mailsubmit",
-        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
-              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
-              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
-              every user of this machine may send.",
-    }),
-    row!(pickup_secs {
-        kind: number("SECONDS", 1, 3_600),
-        default: "30",
-        takes_effect: Now,
-        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
-              one while it runs.",
     }),
     row!(control_group {
         kind: Group,
@@ -178,6 +162,112 @@ pub static ROWS: &[Row] = &[
         why: "true: of each message what became of it is written to a file a day in log_path, dmDDMM.log: that it was \
               accepted, and which of its recipients got it, were sent it, or will not have it. `tellpop statistics` sums the \
               files up; see docs/dsmtp-statistics.md.",
+    }),
+    row!(bind_address {
+        part: "The network",
+        kind: Addresses,
+        default: "*",
+        repeatable: true,
+        takes_effect: Now,
+        example: "192.0.2.1,2001:db8::1",
+        why: "The addresses to listen on; * = all this machine has, IPv6 and IPv4.",
+    }),
+    row!(pop_port {
+        kind: number("PORT", 0, 65_535),
+        default: "110",
+        takes_effect: Now,
+        why: "The port for POP3; 0 = off. TLS begins with STLS.",
+    }),
+    row!(pops_port {
+        kind: number("PORT", 0, 65_535),
+        default: "995",
+        takes_effect: Now,
+        why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(smtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "25",
+        takes_effect: Now,
+        why: "The port for mail from other servers; 0 = off. Nobody logs in there. dpop opens none of the ports for mail that \
+              comes in.",
+    }),
+    row!(submission_port {
+        kind: number("PORT", 0, 65_535),
+        default: "587",
+        takes_effect: Now,
+        why: "The port for mail that users send, who log in first; 0 = off. TLS begins with STARTTLS.",
+    }),
+    row!(smtps_port {
+        kind: number("PORT", 0, 65_535),
+        default: "465",
+        takes_effect: Now,
+        why: "The port for mail that users send, within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(lmtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "0",
+        takes_effect: Now,
+        example: "24",
+        why: "The port for LMTP, for mail from a server in front of this one; 0 = off. Nobody but that server should reach it.",
+    }),
+    row!(tls_cert {
+        kind: Pem,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "/etc/dmail/example.com.crt",
+        why: "The certificate and its chain, PEM. With a domain it is for clients that ask for that domain; one without is \
+              for all others. Files are read again when they change.",
+    }),
+    row!(tls_key {
+        kind: Pem,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "/etc/dmail/example.com.key",
+        why: "The private key of a tls_cert, PEM: the one with the same domain. Nobody but its owner should be able to read \
+              it.",
+    }),
+    row!(plain_auth {
+        kind: OneOf(PlainAuth::NAMES),
+        default: "local",
+        takes_effect: NewConnections,
+        why: "Who may send a password without TLS: nobody, clients on this machine and in plain_networks, or everybody.",
+    }),
+    row!(plain_networks {
+        kind: Networks,
+        takes_effect: NewConnections,
+        example: "192.168.0.0/16,10.1.2.*,!10.1.2.66",
+        why: "For old devices: addresses that may send a password without TLS while plain_auth is local. ! excludes, \
+              wherever in the list it stands.",
+    }),
+    row!(hide_version {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether the greeting keeps the version to itself.",
+    }),
+    row!(pop3_idle_secs {
+        kind: number("SECONDS", 600, 86_400),
+        default: "600",
+        takes_effect: NewConnections,
+        why: "How long a POP3 client may be silent. RFC 1939 asks for at least ten minutes.",
+    }),
+    row!(pop3_login_secs {
+        kind: number("SECONDS", 30, 3_600),
+        default: "180",
+        takes_effect: NewConnections,
+        why: "How long a POP3 client has, in all, until it is logged in.",
+    }),
+    row!(max_connections {
+        kind: number("CONNECTIONS", 0, 1_000_000),
+        default: "0",
+        takes_effect: Now,
+        why: "Most connections at a time; 0 = as many as the limit on open files allows.",
+    }),
+    row!(max_errors {
+        kind: number("COMMANDS", 1, 1_000),
+        default: "10",
+        takes_effect: NewConnections,
+        why: "A session with that many bad commands is closed.",
     }),
     row!(drop_path {
         part: "The spool",
@@ -450,40 +540,106 @@ pub static ROWS: &[Row] = &[
         why: "The longest wait of a login from a prefix that guesses passwords: each new wrong one doubles it, time and good \
               logins bring it down, and a user who logged in well from there lately does not wait. 0 = nobody waits.",
     }),
-    row!(body_memory {
-        part: "Mail on its way",
-        kind: number("KBYTES", 512, 4_194_304),
-        default: "4096",
-        takes_effect: Restart,
-        why: "Memory for the texts of all messages that are on their way at a time. What is larger, or finds no room, is kept in \
-              files in work_path until it is delivered; senders wait while these are written.",
+    row!(smtp_max_size {
+        part: "Mail that comes in",
+        kind: number("KBYTES", 0, 4_194_304),
+        default: "51200",
+        takes_effect: NewConnections,
+        why: "The largest message that is taken, as it is sent; 0 = no bound. A larger one is refused: 552 5.3.4.",
     }),
-    row!(delivery_min_space {
-        kind: number("MEGABYTES", 0, 1_000_000_000),
-        default: "32",
-        takes_effect: Now,
-        why: "With less than this free where drop files lie, or in work_path, no new mail is taken: senders are told to try later \
-              (452 4.3.1). Reading and deleting go on. 0 = free space is not watched.",
+    row!(max_rcpts {
+        kind: number("RECIPIENTS", 1, 50_000),
+        default: "1000",
+        takes_effect: NewConnections,
+        why: "Most recipients of one message. For those beyond, the sender is told to send another copy: 452 4.5.3. RFC 5321 \
+              asks for at least 100.",
     }),
-    row!(retry_schedule {
-        kind: Schedule,
-        default: "10,60,300,900,3600",
-        takes_effect: Now,
-        why: "How long a message that could not be delivered waits in the queue before it is tried again: behind the first try, \
-              the second, and so on; the last of these repeats. Each wait is a tenth longer or shorter by chance.",
+    row!(smtp_max_hops {
+        kind: number("HOPS", 10, 1_000),
+        default: "100",
+        takes_effect: NewConnections,
+        why: "A message that so many servers have passed on, one more than this, is going round in circles and is refused: 554 \
+              5.4.6.",
     }),
-    row!(queue_life {
-        kind: number("SECONDS", 60, 31_536_000),
-        default: "432000",
-        takes_effect: Now,
-        why: "How long a message may wait. Behind that the next failure is the last one, and the sender is told; what comes from no \
-              sender, such as a bounce, waits a day at most and is dropped.",
+    row!(smtp_header_lines {
+        kind: number("LINES", 100, 1_000_000),
+        default: "10000",
+        takes_effect: NewConnections,
+        why: "Most lines of a message's header; with more it is refused: 552 5.6.0.",
     }),
-    row!(bounce_body {
-        kind: Flag,
+    row!(smtp_header_kbytes {
+        kind: number("KBYTES", 16, 65_536),
+        default: "1024",
+        takes_effect: NewConnections,
+        why: "The largest header of a message; a larger one is refused: 552 5.6.0.",
+    }),
+    row!(smtp_line_bytes {
+        kind: number("BYTES", 998, 16_777_216),
+        default: "65536",
+        takes_effect: NewConnections,
+        why: "The longest line of a message; with a longer one it is refused: 550 5.6.0. RFC 5322 allows 998.",
+    }),
+    row!(bare_newline {
+        kind: OneOf(BareNewline::NAMES),
+        default: "normalize",
+        takes_effect: NewConnections,
+        why: "What becomes of a CR or LF that stands alone in a message: it is stored as a line end, or the message is refused. \
+              In neither case does it end a message.",
+    }),
+    row!(hide_auth {
+        kind: OneOf(HideAuth::NAMES),
         default: "false",
+        takes_effect: NewConnections,
+        why: "Whether AUTH goes unmentioned in the answer to EHLO, because some programs insist on it once they have seen it. \
+              true: to all, and who asks for it has it all the same. recentpop: to who connects to submission_port from an address \
+              that forward_user has opened; he needs no login there.",
+    }),
+    row!(smtp_greeting_hold_secs {
+        kind: number("SECONDS", 0, 30),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "How long a client on smtp_port waits for the greeting; who speaks before it is no mail server and is closed. 0 = \
+              not at all. Those in trusted_networks never wait.",
+    }),
+    row!(smtp_greeting_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long a client may wait with its first command.",
+    }),
+    row!(smtp_command_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long a client may wait with each further command. RFC 5321 asks for at least five minutes.",
+    }),
+    row!(smtp_data_secs {
+        kind: number("SECONDS", 10, 3_600),
+        default: "180",
+        takes_effect: NewConnections,
+        why: "How long a client may be silent within a message.",
+    }),
+    row!(smtp_max_errors {
+        kind: number("COMMANDS", 1, 1_000),
+        default: "20",
+        takes_effect: NewConnections,
+        why: "An SMTP client with that many refused commands is closed; an accepted message makes up for them.",
+    }),
+    row!(submit_group {
+        kind: Group,
+        takes_effect: Restart,
+        example: "mailsubmit",
+        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
+              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
+              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
+              every user of this machine may send.",
+    }),
+    row!(pickup_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "30",
         takes_effect: Now,
-        why: "Whether a bounce brings the whole message back, not its header alone.",
+        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
+              one while it runs.",
     }),
     row!(forward_from_ip {
         part: "Who may send what",
@@ -598,135 +754,8 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "Addresses for which fromip_max does not hold, such as a large provider's. Setting it replaces the default.",
     }),
-    row!(bulletin_path {
-        part: "Bulletins",
-        kind: Folder,
-        takes_effect: Now,
-        example: "/var/lib/dmail/bulletins",
-        why: "Directory of bulletins, messages to all users: each is a text file NUMBER.txt, its number higher than any before. \
-              It may begin with a Subject: line and a blank line. One file serves everybody: who deletes it is shown it no more, \
-              and when the file is taken away it is gone for all. Unset, there are none.",
-    }),
-    row!(bulletin_from {
-        kind: Text,
-        default: "\"Email System Administrator\"",
-        takes_effect: Now,
-        why: "From whom bulletins are: a name, or a whole address.",
-    }),
-    row!(hide_old_bulls {
-        kind: Flag,
-        default: "false",
-        takes_effect: NewConnections,
-        why: "true: a user who logs in for the first time is not shown the bulletins that are there already.",
-    }),
-    row!(bind_address {
-        part: "The network",
-        kind: Addresses,
-        default: "*",
-        repeatable: true,
-        takes_effect: Now,
-        example: "192.0.2.1,2001:db8::1",
-        why: "The addresses to listen on; * = all this machine has, IPv6 and IPv4.",
-    }),
-    row!(pop_port {
-        kind: number("PORT", 0, 65_535),
-        default: "110",
-        takes_effect: Now,
-        why: "The port for POP3; 0 = off. TLS begins with STLS.",
-    }),
-    row!(pops_port {
-        kind: number("PORT", 0, 65_535),
-        default: "995",
-        takes_effect: Now,
-        why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
-    }),
-    row!(smtp_port {
-        kind: number("PORT", 0, 65_535),
-        default: "25",
-        takes_effect: Now,
-        why: "The port for mail from other servers; 0 = off. Nobody logs in there. dpop opens none of the ports for mail that \
-              comes in.",
-    }),
-    row!(submission_port {
-        kind: number("PORT", 0, 65_535),
-        default: "587",
-        takes_effect: Now,
-        why: "The port for mail that users send, who log in first; 0 = off. TLS begins with STARTTLS.",
-    }),
-    row!(smtps_port {
-        kind: number("PORT", 0, 65_535),
-        default: "465",
-        takes_effect: Now,
-        why: "The port for mail that users send, within TLS; 0 = off. It is not opened without a tls_cert.",
-    }),
-    row!(lmtp_port {
-        kind: number("PORT", 0, 65_535),
-        default: "0",
-        takes_effect: Now,
-        example: "24",
-        why: "The port for LMTP, for mail from a server in front of this one; 0 = off. Nobody but that server should reach it.",
-    }),
-    row!(tls_cert {
-        kind: Pem,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "/etc/dmail/example.com.crt",
-        why: "The certificate and its chain, PEM. With a domain it is for clients that ask for that domain; one without is \
-              for all others. Files are read again when they change.",
-    }),
-    row!(tls_key {
-        kind: Pem,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "/etc/dmail/example.com.key",
-        why: "The private key of a tls_cert, PEM: the one with the same domain. Nobody but its owner should be able to read \
-              it.",
-    }),
-    row!(plain_auth {
-        kind: OneOf(PlainAuth::NAMES),
-        default: "local",
-        takes_effect: NewConnections,
-        why: "Who may send a password without TLS: nobody, clients on this machine and in plain_networks, or everybody.",
-    }),
-    row!(plain_networks {
-        kind: Networks,
-        takes_effect: NewConnections,
-        example: "192.168.0.0/16,10.1.2.*,!10.1.2.66",
-        why: "For old devices: addresses that may send a password without TLS while plain_auth is local. ! excludes, \
-              wherever in the list it stands.",
-    }),
-    row!(hide_version {
-        kind: Flag,
-        default: "false",
-        takes_effect: NewConnections,
-        why: "Whether the greeting keeps the version to itself.",
-    }),
-    row!(pop3_idle_secs {
-        kind: number("SECONDS", 600, 86_400),
-        default: "600",
-        takes_effect: NewConnections,
-        why: "How long a POP3 client may be silent. RFC 1939 asks for at least ten minutes.",
-    }),
-    row!(pop3_login_secs {
-        kind: number("SECONDS", 30, 3_600),
-        default: "180",
-        takes_effect: NewConnections,
-        why: "How long a POP3 client has, in all, until it is logged in.",
-    }),
-    row!(max_connections {
-        kind: number("CONNECTIONS", 0, 1_000_000),
-        default: "0",
-        takes_effect: Now,
-        why: "Most connections at a time; 0 = as many as the limit on open files allows.",
-    }),
-    row!(max_errors {
-        kind: number("COMMANDS", 1, 1_000),
-        default: "10",
-        takes_effect: NewConnections,
-        why: "A session with that many bad commands is closed.",
-    }),
     row!(sysadmin {
-        part: "Addresses",
+        part: "Where mail goes",
         kind: Address,
         takes_effect: Now,
         example: "ann@example.com",
@@ -812,91 +841,6 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "A user whose mail passes so much of his bound is told by a message, once until he is below it again; 0 = never.",
     }),
-    row!(smtp_max_size {
-        part: "Mail that comes in",
-        kind: number("KBYTES", 0, 4_194_304),
-        default: "51200",
-        takes_effect: NewConnections,
-        why: "The largest message that is taken, as it is sent; 0 = no bound. A larger one is refused: 552 5.3.4.",
-    }),
-    row!(max_rcpts {
-        kind: number("RECIPIENTS", 1, 50_000),
-        default: "1000",
-        takes_effect: NewConnections,
-        why: "Most recipients of one message. For those beyond, the sender is told to send another copy: 452 4.5.3. RFC 5321 \
-              asks for at least 100.",
-    }),
-    row!(smtp_max_hops {
-        kind: number("HOPS", 10, 1_000),
-        default: "100",
-        takes_effect: NewConnections,
-        why: "A message that so many servers have passed on, one more than this, is going round in circles and is refused: 554 \
-              5.4.6.",
-    }),
-    row!(smtp_header_lines {
-        kind: number("LINES", 100, 1_000_000),
-        default: "10000",
-        takes_effect: NewConnections,
-        why: "Most lines of a message's header; with more it is refused: 552 5.6.0.",
-    }),
-    row!(smtp_header_kbytes {
-        kind: number("KBYTES", 16, 65_536),
-        default: "1024",
-        takes_effect: NewConnections,
-        why: "The largest header of a message; a larger one is refused: 552 5.6.0.",
-    }),
-    row!(smtp_line_bytes {
-        kind: number("BYTES", 998, 16_777_216),
-        default: "65536",
-        takes_effect: NewConnections,
-        why: "The longest line of a message; with a longer one it is refused: 550 5.6.0. RFC 5322 allows 998.",
-    }),
-    row!(bare_newline {
-        kind: OneOf(BareNewline::NAMES),
-        default: "normalize",
-        takes_effect: NewConnections,
-        why: "What becomes of a CR or LF that stands alone in a message: it is stored as a line end, or the message is refused. \
-              In neither case does it end a message.",
-    }),
-    row!(hide_auth {
-        kind: OneOf(HideAuth::NAMES),
-        default: "false",
-        takes_effect: NewConnections,
-        why: "Whether AUTH goes unmentioned in the answer to EHLO, because some programs insist on it once they have seen it. \
-              true: to all, and who asks for it has it all the same. recentpop: to who connects to submission_port from an address \
-              that forward_user has opened; he needs no login there.",
-    }),
-    row!(smtp_greeting_hold_secs {
-        kind: number("SECONDS", 0, 30),
-        default: "0",
-        takes_effect: NewConnections,
-        why: "How long a client on smtp_port waits for the greeting; who speaks before it is no mail server and is closed. 0 = \
-              not at all. Those in trusted_networks never wait.",
-    }),
-    row!(smtp_greeting_secs {
-        kind: number("SECONDS", 10, 3_600),
-        default: "300",
-        takes_effect: NewConnections,
-        why: "How long a client may wait with its first command.",
-    }),
-    row!(smtp_command_secs {
-        kind: number("SECONDS", 10, 3_600),
-        default: "300",
-        takes_effect: NewConnections,
-        why: "How long a client may wait with each further command. RFC 5321 asks for at least five minutes.",
-    }),
-    row!(smtp_data_secs {
-        kind: number("SECONDS", 10, 3_600),
-        default: "180",
-        takes_effect: NewConnections,
-        why: "How long a client may be silent within a message.",
-    }),
-    row!(smtp_max_errors {
-        kind: number("COMMANDS", 1, 1_000),
-        default: "20",
-        takes_effect: NewConnections,
-        why: "An SMTP client with that many refused commands is closed; an accepted message makes up for them.",
-    }),
     row!(robot_path {
         part: "Programs that are given mail",
         kind: Folder,
@@ -939,6 +883,62 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "How much of what a program says is kept: its first lines go into the bounce. The rest is read and forgotten.",
     }),
+    row!(body_memory {
+        part: "Delivery and the queue",
+        kind: number("KBYTES", 512, 4_194_304),
+        default: "4096",
+        takes_effect: Restart,
+        why: "Memory for the texts of all messages that are on their way at a time. What is larger, or finds no room, is kept in \
+              files in work_path until it is delivered; senders wait while these are written.",
+    }),
+    row!(delivery_min_space {
+        kind: number("MEGABYTES", 0, 1_000_000_000),
+        default: "32",
+        takes_effect: Now,
+        why: "With less than this free where drop files lie, or in work_path, no new mail is taken: senders are told to try later \
+              (452 4.3.1). Reading and deleting go on. 0 = free space is not watched.",
+    }),
+    row!(retry_schedule {
+        kind: Schedule,
+        default: "10,60,300,900,3600",
+        takes_effect: Now,
+        why: "How long a message that could not be delivered waits in the queue before it is tried again: behind the first try, \
+              the second, and so on; the last of these repeats. Each wait is a tenth longer or shorter by chance.",
+    }),
+    row!(queue_life {
+        kind: number("SECONDS", 60, 31_536_000),
+        default: "432000",
+        takes_effect: Now,
+        why: "How long a message may wait. Behind that the next failure is the last one, and the sender is told; what comes from no \
+              sender, such as a bounce, waits a day at most and is dropped.",
+    }),
+    row!(bounce_body {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "Whether a bounce brings the whole message back, not its header alone.",
+    }),
+    row!(bulletin_path {
+        part: "Bulletins",
+        kind: Folder,
+        takes_effect: Now,
+        example: "/var/lib/dmail/bulletins",
+        why: "Directory of bulletins, messages to all users: each is a text file NUMBER.txt, its number higher than any before. \
+              It may begin with a Subject: line and a blank line. One file serves everybody: who deletes it is shown it no more, \
+              and when the file is taken away it is gone for all. Unset, there are none.",
+    }),
+    row!(bulletin_from {
+        kind: Text,
+        default: "\"Email System Administrator\"",
+        takes_effect: Now,
+        why: "From whom bulletins are: a name, or a whole address.",
+    }),
+    row!(hide_old_bulls {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: a user who logs in for the first time is not shown the bulletins that are there already.",
+    }),
 ];
 
 /// The row of `name`, in any case.
@@ -954,14 +954,20 @@ pub struct Unused {
     pub why: &'static str,
     /// Whether somebody may rely on them for his safety, or for where mail lies: said as a warning, not as a note.
     pub matters: bool,
+    /// Whether a later version may use them.
+    pub later: bool,
 }
 
 const fn note(names: &'static [&'static str], why: &'static str) -> Unused {
-    Unused { names, why, matters: false }
+    Unused { names, why, matters: false, later: true }
 }
 
 const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
-    Unused { names, why, matters: true }
+    Unused { names, why, matters: true, later: true }
+}
+
+const fn gone(names: &'static [&'static str], why: &'static str) -> Unused {
+    Unused { names, why, matters: false, later: false }
 }
 
 /// Known, and for a later version.
@@ -975,7 +981,7 @@ pub static LATER: &[Unused] = &[
             "bomb_dec", "bomb_dir", "bomb_entries", "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to",
             "bomb_max",
         ],
-        "mail bombs are not looked for yet; fromip_max and max_rcpts bound what one sender can do",
+        "mail bombs are not looked for; fromip_max and max_rcpts bound what one sender can do",
     ),
     warn(
         &["filter_file", "mail_filter", "msg_filter"],
@@ -999,27 +1005,27 @@ pub static LATER: &[Unused] = &[
 /// Known, and needed no more.
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
-    note(
+    gone(
         &["allowdup"],
         "several recipients of one message may always have the same drop: none of them is refused for it",
     ),
-    note(
+    gone(
         &["alias"],
         "there are no blocks of a domain: host_domain names another domain of the same users, alias_file_domain has aliases of one domain",
     ),
-    note(&["allow_dds"], "names with ../ in them are never users"),
-    note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
-    note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
-    note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
-    note(&["exit_files"], "the server is stopped with SIGTERM"),
-    note(&["key"], "no licence key is needed"),
-    note(
+    gone(&["allow_dds"], "names with ../ in them are never users"),
+    gone(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
+    gone(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
+    gone(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
+    gone(&["exit_files"], "the server is stopped with SIGTERM"),
+    gone(&["key"], "no licence key is needed"),
+    gone(
         &["log_data"],
         "what messages say is never written to a log; `tellsmtp trace` follows one by its id or by an address",
     ),
-    note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
-    note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
-    note(&["use_drop"], "drop files stay the mbox files they are"),
+    gone(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
+    gone(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
+    gone(&["use_drop"], "drop files stay the mbox files they are"),
 ];
 
 /// Whether and why `name`, in any case, is not used: with the name as we write it.

@@ -343,7 +343,7 @@ fn heal(intents: &Intents, queue: &Queue, settings: &Settings, disk: &RealDisk) 
         log::info!("{} deliveries that the last server had begun are settled", recovered.settled);
     }
     for (path, refused) in recovered.waiting {
-        log::warn!("{}: a delivery that the last server had begun waits to be settled: {refused:?}", path.display());
+        log::warn!("{}: a delivery that the last server had begun waits to be settled: {refused}", path.display());
     }
 }
 

@@ -379,7 +379,7 @@ impl Desk<'_> {
                 self.settle(at, part, Came::Delivered(Vec::new()));
             }
             Err(Failed::Refused(refused)) => {
-                log::error!("delivery {id}: {refused:?}");
+                log::error!("delivery {id}: {refused}");
                 self.settle(at, part, Came::Later("4.3.0 the queue cannot be written to".to_owned()));
             }
             Err(Failed::Unknown(fault)) => {

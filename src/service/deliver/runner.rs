@@ -461,7 +461,7 @@ impl Desk<'_> {
             })
         });
         if let Err(busy) = taken {
-            log::error!("delivery {}: no room for a job: {busy:?}", self.runner.pending[at].id);
+            log::error!("delivery {}: no room for a job: {busy}", self.runner.pending[at].id);
             self.answer(at, Dispatched::Refused(reply::UNAVAILABLE.clone()));
         }
     }
@@ -577,7 +577,7 @@ impl Desk<'_> {
             let work =
                 move |stores: &Stores, _: &Pulse| Finished::Carried(batch.carry(&stores.intents, &disk, percent));
             if let Err(busy) = self.job(doing, Kind::Sync, volume, work) {
-                log::error!("{}: no room for a delivery: {busy:?}", drop.display());
+                log::error!("{}: no room for a delivery: {busy}", drop.display());
                 self.carried(drop, Ended::Refused);
             }
         }
@@ -611,7 +611,7 @@ impl Desk<'_> {
         let volume = self.shared.transit.stores.volume;
         let work = |stores: &Stores, _: &Pulse| Finished::Loaded(list(&stores.queue));
         if let Err(busy) = self.job(Doing::Load, Kind::Read, volume, work) {
-            self.loaded(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy:?}")))));
+            self.loaded(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy}")))));
         }
     }
 

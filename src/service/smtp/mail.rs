@@ -89,7 +89,7 @@ impl Service<'_> {
 
     pub(super) fn sender(&mut self, now: Instant, sender: Sender) -> Said {
         if self.shared.transit.is_short() {
-            return self.refused(Reply::new(452, 3, 1, "There is not enough room on our disks; try again later"));
+            return self.refused(reply::NO_SPACE.clone());
         }
         let path = sender.path.as_ref();
         if let Err(denied) = self.with_sender(|shared, settings, who| relay::sender(now, shared, settings, who, path)) {
