@@ -599,7 +599,7 @@ impl Desk<'_> {
             self.shared.post.push_back((ticket, Outcome::Dispatched(Dispatched::Kept)));
         }
         match next {
-            Next::Gone => {}
+            Next::Gone => self.shared.transit.table.end(&run.id),
             // What is due already, and was not tried, waits for something.
             Next::At(next_secs) => self.leave(&run.id, next_secs.map(|secs| secs.max(self.secs + LEAST_SECS))),
             Next::Soon => self.leave_for_now(&run.id),

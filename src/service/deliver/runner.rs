@@ -505,6 +505,7 @@ impl Desk<'_> {
         self.note_kept(&message, &pending.recipients);
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
         let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
+        self.shared.transit.table.begin(&message.id);
         let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
         if let Some(ticket) = pending.ticket {
             self.runner.answers.push_back((self.now + super::ROUND, run, ticket));
