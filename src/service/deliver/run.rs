@@ -20,20 +20,23 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::body::Text;
+use super::body::{PIECE, Text};
 use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::runner::{Desk, Doing, Finished, spot};
 use super::{Dispatched, Stores, ways};
 use crate::mail::address::{self, Address};
 use crate::mail::bounce::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX, bounce_id};
 use crate::mail::envelope::Envelope as Stored;
+use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
 use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::smtp::params::Recipient as Named;
+use crate::protocol::smtp::reply;
 use crate::rules::domains::Home;
 use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
@@ -47,7 +50,7 @@ use crate::store::delivery::{Body, Failed};
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
 use crate::store::queue::{
-    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, Stage, State, Tally, queued,
+    self, Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, Stage, State, Tally, queued,
 };
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
@@ -233,6 +236,10 @@ impl Desk<'_> {
     }
 
     fn try_part(&mut self, at: usize, part: usize) {
+        let run = &self.runner.runs[at];
+        if run.known.as_ref().is_some_and(|(message, _)| message.has_passed(&run.parts[part].recipient)) {
+            return self.settle(at, part, Came::Never(reply::AGAIN.said()));
+        }
         let Part { recipient, to, .. } = &mut self.runner.runs[at].parts[part];
         match (recipient.kind, to.take()) {
             (Kind::Mailbox, Some(Destination::Mailbox(name, account))) => {
@@ -635,16 +642,28 @@ fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, se
     let gone = found.tally.is_ended() && queue.remove(id)?;
     let next_secs = if doubt { Some(secs + DOUBT_SECS) } else { found.tally.next_secs };
     let known = text.map(|text| {
+        // What cannot be read is not delivered either.
+        let passed = passed(&text).unwrap_or_default();
         let message = Message {
             id: id.into(),
             sender: found.envelope.sender.as_str().into(),
             received: found.envelope.received.as_slice().into(),
             posted_secs: found.envelope.received_secs,
             text: Text::Queued(text),
+            passed,
         };
         (message, found.envelope)
     });
     Ok(Found { known, rows, next_secs, gone, bounces })
+}
+
+/// Who has had a message already, by what a [`PIECE`] has of its header.
+fn passed(text: &queue::Text<RealDisk>) -> io::Result<Passed> {
+    let (file, range) = text.parts();
+    let bytes = (range.end - range.start).min(PIECE as u64);
+    let mut head = vec![0; bytes as usize];
+    file.read_exact_at(&mut head, range.start)?;
+    Ok(Passed::of(&head))
 }
 
 fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
