@@ -12,6 +12,7 @@ pub mod mailboxes;
 pub mod mbox;
 pub mod notice;
 pub mod outgoing;
+pub mod passed;
 pub mod received;
 pub mod respond;
 pub mod status;

@@ -20,11 +20,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::body::Text;
+use crate::mail::passed::Passed;
 use crate::net::jobs::PER_VOLUME;
 use crate::service::{LOCK_RETRY, account};
 use crate::store::delivery::{self, Delivered, Envelope, Failed, IntentId, Intents, Queued, deliver};
 use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Place, Refused};
+use crate::store::queue::{Kind, Recipient};
 use crate::store::quota;
 use crate::text::fault::Fault;
 
@@ -42,9 +44,16 @@ pub(super) struct Message {
     pub(super) received: Box<[u8]>,
     pub(super) posted_secs: i64,
     pub(super) text: Text,
+    /// Who has had it already.
+    pub(super) passed: Passed,
 }
 
 impl Message {
+    /// Whether it has been in this drop or with this program, and goes round.
+    pub(super) fn has_passed(&self, recipient: &Recipient) -> bool {
+        matches!(recipient.kind, Kind::Mailbox | Kind::Program) && self.passed.has(&recipient.address)
+    }
+
     /// Bytes that it takes in a mailbox, but for what a drop adds to it.
     pub(super) fn octets(&self) -> u64 {
         self.text.bytes() + self.received.len() as u64

@@ -25,6 +25,9 @@
 //! ever will be; `Unknown`, whereupon the connection is closed without an answer, when that is not known. What goes to a drop on behalf of
 //! the queue says so in its intent, so that after a crash who has his message is found and noted, and gets it once.
 //!
+//! **Circles.** Who has had a message by its `Delivered-To:` lines ([`passed`](crate::mail::passed)) does not get it again: if that
+//! is all of its recipients it is `Refused`, else he fails.
+//!
 //! **Bounces.** Who cannot be delivered to, or not in time, is told to the sender by a message from nobody through the same
 //! queue. What comes from nobody itself, or was sent with NOTIFY=NEVER, is dropped with a line in the log that has the id: mail
 //! that bounces twice is answered to strangers' forgeries nearly always, and a postmaster who gets it all reads none of it.

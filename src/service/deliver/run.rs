@@ -20,21 +20,23 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::body::Text;
+use super::body::{PIECE, Text};
 use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::runner::{Desk, Doing, Finished, spot};
 use super::{Dispatched, Stores, ways};
 use crate::mail::address::{self, Address};
 use crate::mail::bounce::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX, bounce_id};
 use crate::mail::envelope::Envelope as Stored;
+use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::Recipient as Named;
-use crate::protocol::smtp::reply::Reply;
+use crate::protocol::smtp::reply::{self, Reply};
 use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
@@ -47,7 +49,8 @@ use crate::store::delivery::{Body, Failed};
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
 use crate::store::queue::{
-    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Row, Stage, State, Tally, queued,
+    self, Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Row, Stage, State, Tally,
+    queued,
 };
 use crate::text::fault::Fault;
 use crate::text::number::decimal;
@@ -260,6 +263,9 @@ impl Desk<'_> {
 
     fn try_part(&mut self, at: usize, part: usize) {
         let run = &mut self.runner.runs[at];
+        if run.known.as_ref().is_some_and(|(message, _)| message.has_passed(&run.parts[part].recipient)) {
+            return self.settle(at, part, Came::Never(reply::AGAIN.said()));
+        }
         let octets = run.known.as_ref().map_or(0, |(message, _)| message.octets());
         let Part { recipient, to, .. } = &mut run.parts[part];
         match (recipient.kind, to.take()) {
@@ -686,12 +692,15 @@ fn read(
     let gone = found.tally.is_ended() && queue.remove(id)?;
     let next_secs = doubt.map_or(found.tally.next_secs, |wait| Some(secs + wait));
     let known = text.map(|text| {
+        // What cannot be read is not delivered either.
+        let passed = passed(&text).unwrap_or_default();
         let message = Message {
             id: id.into(),
             sender: found.envelope.sender.as_str().into(),
             received: found.envelope.received.as_slice().into(),
             posted_secs: found.envelope.received_secs,
             text: Text::Queued(text),
+            passed,
         };
         (message, found.envelope)
     });
@@ -725,6 +734,15 @@ fn once(queue: &Queue, id: &str, recipients: usize) -> Result<Made, Failed> {
         }
     }
     Ok(Made::New)
+}
+
+/// Who has had a message already, by what a [`PIECE`] has of its header.
+fn passed(text: &queue::Text<RealDisk>) -> io::Result<Passed> {
+    let (file, range) = text.parts();
+    let bytes = (range.end - range.start).min(PIECE as u64);
+    let mut head = vec![0; bytes as usize];
+    file.read_exact_at(&mut head, range.start)?;
+    Ok(Passed::of(&head))
 }
 
 fn set_aside(queue: &Queue, id: &str, miss: &Miss) {

@@ -30,6 +30,7 @@ use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
 use crate::mail::notice::{Filling, Notice};
+use crate::mail::passed::Passed;
 use crate::net::Slab;
 use crate::net::jobs::{Busy, Kind, Pulse};
 use crate::net::stream::Turn;
@@ -97,6 +98,8 @@ struct Pending {
     hold: Option<Box<str>>,
     /// While its end is being written.
     body: Option<Body>,
+    /// Until it is whole: who has had it already.
+    passed: Passed,
     /// Once it is whole.
     message: Option<Arc<Message>>,
     /// Why its only drop did not take it.
@@ -348,7 +351,7 @@ impl Desk<'_> {
     /// A message comes.
     fn begin(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
         let settings = self.shared.settings.clone();
-        let Parcel { id, sender, recipients, received, came, posted_secs, hold, body } = parcel;
+        let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for To { recipient: named, ways } in recipients {
             for way in ways {
@@ -372,8 +375,9 @@ impl Desk<'_> {
             bounce_of: None,
         };
         let envelope = Arc::new(envelope);
+        let passed = body.take_passed();
         let pending =
-            Pending { ticket, id, envelope, recipients: flat, to, hold, body: None, message: None, why: None };
+            Pending { ticket, id, envelope, recipients: flat, to, hold, passed, body: None, message: None, why: None };
         let pending = self.runner.pending.insert(pending);
         self.close(pending, body);
     }
@@ -415,8 +419,13 @@ impl Desk<'_> {
             received: pending.envelope.received.as_slice().into(),
             posted_secs: pending.envelope.received_secs,
             text,
+            passed: std::mem::take(&mut pending.passed),
         });
         pending.message = Some(message.clone());
+        if !pending.to.is_empty() && pending.recipients.iter().all(|recipient| message.has_passed(recipient)) {
+            return self.answer(at, Dispatched::Refused(reply::AGAIN.clone()));
+        }
+        let pending = &mut self.runner.pending[at];
         match (&pending.to[..], &pending.hold) {
             // All its recipients threw it away.
             ([], _) => self.answer(at, Dispatched::Kept),

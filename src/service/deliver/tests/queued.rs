@@ -90,6 +90,22 @@ fn who_is_reached_in_two_ways_gets_one_and_the_sender_of_a_list_is_its_owner() {
 }
 
 #[test]
+fn who_has_had_a_message_does_not_get_it_again_and_keeps_it_from_no_other() {
+    let text = "Delivered-To: bob@example.test\nDelivered-To: EVE@Example.test\nSubject: x\n\nhello\n";
+    let mut world = World::new();
+    for users in [&["bob"][..], &["bob", "eve"]] {
+        let parcel = world.parcel(text, users);
+        let Some(Dispatched::Refused(reply)) = world.sent(parcel) else { panic!("{users:?}") };
+        assert_eq!((reply, world.queue().len()), (reply::AGAIN.clone(), 0));
+    }
+    let parcel = world.parcel(text, &["bob", "kim"]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    assert_eq!(world.mail_of("kim").matches("hello").count(), 1);
+    assert!(!world.drop_of("bob").exists() && !world.drop_of("eve").exists());
+    assert_eq!(world.shared.transit.counts.failed, 1, "the sender is told");
+}
+
+#[test]
 fn what_cannot_be_filed_is_refused_and_nobody_has_it() {
     let mut world = World::new();
     fs::remove_dir(world.shared.settings.work_path.join("queue")).unwrap();
