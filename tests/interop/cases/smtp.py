@@ -4,6 +4,7 @@ import email
 import json
 import os
 import poplib
+import signal
 import smtplib
 import socket
 import ssl
@@ -330,6 +331,17 @@ def cut(bench):
     same(site.stop(), 0, "exit code")
     idle.expect(b"421 4.3.2 The server is stopping")
     same(len(stored(site)), 0, "letters")
+    site.start()
+    wire = Wire.tcp(site.smtp_port)
+    wire.hello()
+    wire.cmd("MAIL FROM:<a@b.example>", b"250")
+    wire.cmd("RCPT TO:<ann@example.test>", b"250")
+    wire.cmd("DATA", b"354")
+    wire.send(b"Subject: x\r\n\r\nhalf of it\r\n")
+    idle = Wire.tcp(site.smtp_port)
+    idle.hello()
+    site.stop(signal.SIGKILL)
+    same(len(stored(site)), 0, "letters after a kill")
     site.start()
     wire = Wire.tcp(site.smtp_port)
     wire.hello()
