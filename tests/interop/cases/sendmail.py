@@ -402,7 +402,7 @@ def aliases(bench):
         file.write(f"alias_file {bench.write('aliases', 'info: ann' + chr(10) + 'x /y' + chr(10))}\n")
     done = run([link, "-C", post.site.conf])
     same(done.returncode, CONFIG, done.stdout + done.stderr)
-    check("aliases:2: error:" in done.stderr, "file and line:", done.stderr)
+    check(b"aliases:2: error:" in done.stderr, "file and line:", done.stderr)
     # Whoever only sends does not mind that.
     post.sent("ann")
     post.one("hello")
