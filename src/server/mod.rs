@@ -639,7 +639,7 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (mut left, mut queue_ended, mut pickup_ended) = (0, false, None);
+        let (mut left, mut queue_ended, mut pickup_ended) = (0, None, None);
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
                 Entry::Pop3(mut conversation) => {
@@ -662,7 +662,7 @@ impl Server {
                     conversation.farewell(id, now, &mut self.shared);
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
-                Entry::Queue(_) => queue_ended = true,
+                Entry::Queue(runner) => queue_ended = Some(runner),
                 Entry::Pickup(pickup) => pickup_ended = Some(pickup),
                 _ => {}
             }
@@ -670,10 +670,10 @@ impl Server {
         if let Some(pickup) = pickup_ended {
             self.pickup = self.lp.insert(Entry::Pickup(Box::new(pickup.again(now)))).ok();
         }
-        if queue_ended {
+        if let Some(runner) = queue_ended {
             // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
             self.shared.transit.forget();
-            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(Runner::new(now)))) {
+            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(runner.again(now)))) {
                 self.queue = id;
             }
         }

@@ -248,7 +248,7 @@ fn postmaster_always_works_and_abuse_unless_it_is_somebody() {
     world.leads("postmaster@main.example", &["postmaster"]);
     world.fails("abuse@main.example", Failure::Nobody);
     world.table.sysadmin = Some(whole("ann@main.example"));
-    for recipient in ["postmaster@main.example", "PostMaster@abc.example", "abuse@main.example"] {
+    for recipient in ["postmaster@main.example", "PostMaster@abc.example", "abuse@main.example", "Abuse@b.example"] {
         world.leads(recipient, &["ann"]);
     }
     world.leads("postmaster@b.example", &["root"]);

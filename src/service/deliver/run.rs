@@ -171,6 +171,8 @@ impl Run {
 pub(super) enum Came {
     /// It is where it belongs.
     Delivered(Vec<Arc<Stand>>),
+    /// Another message of the queue goes on in its place.
+    HandedOn,
     /// Not now.
     Later(String),
     /// It never will be.
@@ -382,7 +384,7 @@ impl Desk<'_> {
                 self.shared.transit.table.remove(id);
                 self.shared.transit.table.insert(id, Some(self.secs));
                 log::info!("delivery {}: goes on as {id}", self.runner.runs[at].id);
-                self.settle(at, part, Came::Delivered(Vec::new()));
+                self.settle(at, part, Came::HandedOn);
             }
             Err(Failed::Refused(refused)) => {
                 log::error!("delivery {id}: {refused}");
@@ -464,7 +466,11 @@ impl Desk<'_> {
             log::info!("{shown}: deferred: {why}");
             State::Deferred { next_secs, tries, why }
         };
-        let to = match (came.into(), verdict(tries)) {
+        let came = came.into();
+        // Each of those it goes on to is counted when he has it.
+        let counts = !matches!(came, Came::HandedOn);
+        let to = match (came, verdict(tries)) {
+            (Came::HandedOn, _) => State::Delivered,
             (Came::Delivered(stands), _) => {
                 log::info!("{shown}: delivered ({} bytes)", message.text.bytes());
                 *delivered += 1;
@@ -496,7 +502,7 @@ impl Desk<'_> {
             (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
             _ => None,
         };
-        if let Some(class) = class {
+        if let Some(class) = class.filter(|_| counts) {
             let address = std::iter::once(recipient.address.as_str());
             self.shared.note(class, &run.id, message.text.bytes(), &message.sender, address);
         }

@@ -15,7 +15,9 @@
 //! Nothing is written into the queue, and nothing of it tried, before it has been looked through: what a killed server was writing
 //! goes then. Messages that need the queue wait for that, or are refused when it fails; others do not. Should a
 //! fault of ours end this entry, the server makes another, which loads the queue again: what was under way then had its
-//! effect or has it with the next try, and who waited for an answer gets none.
+//! effect or has it with the next try, and who waited for an answer gets none. A message that brings every runner down must
+//! not keep the others from their drops: those that were being tried are passed over for [`PASS`], and each end that follows soon
+//! upon the last doubles the time before the queue is tried again, up to [`PAUSE_MOST`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -52,6 +54,11 @@ use crate::text::printable::printable;
 pub const RUNS: usize = 16;
 /// How long what failed by a fault of our own disks waits, apart from the schedule.
 const AGAIN_SECS: i64 = 60;
+/// How long messages of the queue are left alone that were being tried when a fault of ours ended the runner.
+pub(super) const PASS: Duration = Duration::from_secs(600);
+/// How long the queue waits after the first such end, and at most after the next.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MOST: Duration = Duration::from_secs(64);
 /// How long the log of intents may grow before it is emptied in a quiet moment.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -146,6 +153,11 @@ pub struct Runner {
     unfiled: Vec<usize>,
     tidy: Option<Instant>,
     due: Option<Instant>,
+    begun: Instant,
+    /// The pause before it, if a fault of ours ended another before this one.
+    pause: Option<Duration>,
+    /// Messages of the queue that are passed over until then.
+    passed_over: Vec<(Box<str>, Instant)>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -190,7 +202,24 @@ impl Runner {
             unfiled: Vec::new(),
             tidy: None,
             due: None,
+            begun: now,
+            pause: None,
+            passed_over: Vec::new(),
         }
+    }
+
+    /// The next, when a fault of ours has ended this one.
+    pub fn again(self, now: Instant) -> Runner {
+        let soon = now.saturating_duration_since(self.begun) < PASS;
+        let pause = self.pause.filter(|_| soon).map_or(PAUSE, |pause| (pause * 2).min(PAUSE_MOST));
+        let mut passed_over = self.passed_over;
+        passed_over.retain(|(_, until)| *until > now);
+        for (_, run) in &self.runs {
+            log::warn!("delivery {}: passed over for {} s, for a fault of ours", run.id(), PASS.as_secs());
+            passed_over.push((run.id().into(), now + PASS));
+        }
+        let loading = Loading::From(now + pause);
+        Runner { loading, due: Some(now + pause), pause: Some(pause), passed_over, ..Runner::with(now, self.clock) }
     }
 
     /// Does what can be done now.
@@ -511,7 +540,9 @@ impl Desk<'_> {
         }
         let pending = self.runner.pending.remove(at);
         let Some(message) = pending.message else { return };
-        self.note_kept(&message, &pending.recipients);
+        if pending.ticket.is_some() {
+            self.note_kept(&message, &pending.recipients);
+        }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
         let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
         self.shared.transit.table.begin(&message.id);
@@ -565,6 +596,8 @@ impl Desk<'_> {
         let pending = self.runner.pending.remove(at);
         let counts = &mut self.shared.transit.counts;
         match (&dispatched, &pending.message) {
+            // What is of our own making was accepted from nobody.
+            _ if pending.ticket.is_none() => {}
             (Dispatched::Kept, Some(message)) => self.note_kept(message, &pending.recipients),
             (Dispatched::Kept, None) => counts.accepted += 1,
             (Dispatched::Refused(_), _) => counts.refused += 1,
@@ -636,7 +669,10 @@ impl Desk<'_> {
                     log::info!("{} messages wait in the queue", messages.len());
                 }
                 for (id, due) in messages.into_iter().filter(|(id, _)| !ours.contains(id)) {
-                    self.leave(&id, due);
+                    let passed_over = self.runner.passed_over.iter().find(|(known, _)| **known == *id);
+                    let until = passed_over.map(|(_, until)| until.saturating_duration_since(self.now).as_secs());
+                    let least = until.map_or(i64::MIN, |secs| self.secs.saturating_add_unsigned(secs));
+                    self.leave(&id, due.map(|due| due.max(least)));
                 }
                 self.runner.loading = Loading::Done;
                 for at in std::mem::take(&mut self.runner.unfiled) {

@@ -3,13 +3,14 @@
 use std::sync::{Mutex, MutexGuard};
 
 use super::super::lanes::PATIENCE;
-use super::super::runner::RUNS;
+use super::super::runner::{PASS, PAUSE, RUNS};
 use super::*;
 use crate::control::Told;
 use crate::net::jobs::{Kind as JobKind, Lost};
 use crate::rules::robot::Verdict;
 use crate::rules::route;
-use crate::rules::route::{Stage, Target};
+use crate::rules::route::{Addressee, Stage, Target};
+use crate::rules::traffic::Class;
 use crate::settings::{QuotaReply, addressee};
 use crate::store::queue::{Change, State};
 
@@ -594,4 +595,63 @@ fn a_message_that_is_being_tried_is_not_tried_beside_that() {
     }
     world.settle();
     assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn a_message_is_noted_once_as_sent_and_each_who_has_it_once_whatever_way_it_took() {
+    let mut world = World::with(|settings| settings.oneline_stats = true);
+    let (domains, whole) = (world.shared.settings.domains.clone(), |local: &str| Addressee::new(local, "example.test"));
+    let team = ["bob", "eve"].map(|user| Target::Address(whole(user))).to_vec();
+    Arc::make_mut(&mut world.shared.routes).forward(&domains, &whole("team"), team, false, ("forward", 0));
+    let direct = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+    world.sent(direct);
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let list = world.to("team", vec![Destination::Local(address_of("team@example.test"), Stage::Whole)]);
+    let several = vec![world.to("kim", vec![world.mailbox("kim")]), list];
+    let several = world.parcel_of(body, several);
+    // Who asks about those that it leads to is known here by the list's own name.
+    world.users = Some(vec!["team", "lee"]);
+    world.sent(several);
+    world.pass(Duration::from_secs(10));
+    drop(world.locked_out("lee"));
+    world.wait();
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.queue().len(), 0);
+    let of = |class: Class| world.shared.traffic.iter().filter(move |record| record.class == class);
+    let mut received: Vec<&str> = of(Class::Received).flat_map(|record| record.to.iter().map(String::as_str)).collect();
+    received.sort_unstable();
+    let whole = |user: &str| format!("{user}@example.test");
+    assert_eq!(received, ["bob", "bob", "eve", "kim", "lee"].map(whole));
+    assert_eq!((of(Class::Sent).count(), of(Class::Failed).count()), (3, 0));
+    assert_eq!(world.shared.transit.counts.accepted, 3);
+}
+
+#[test]
+fn after_a_fault_of_ours_the_queue_waits_longer_each_time_and_passes_over_what_was_being_tried() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    let fall = |world: &mut World| {
+        let runner = std::mem::replace(&mut world.runner, Runner::at(world.now, 0));
+        world.shared.transit.forget();
+        world.office = world.lp.insert(Nobody).unwrap();
+        world.runner = runner.again(world.now);
+    };
+    let secs = EPOCH + (world.now - world.begun).as_secs() as i64;
+    let due = world.shared.transit.table.first_secs().unwrap();
+    world.now += Duration::from_secs(u64::try_from(due - secs).unwrap());
+    world.turn();
+    assert_eq!(world.runner.runs.len(), 1, "it is being tried");
+    for times in [1, 2, 4] {
+        fall(&mut world);
+        assert_eq!(world.runner.deadline(), Some(world.now + PAUSE * times));
+        world.pass(PAUSE * times);
+        assert_eq!((world.queue().len(), world.mail_of("bob").as_str()), (1, ""));
+    }
+    let other = world.parcel("Subject: x\n\nhello\n", &["eve", "kim"]);
+    assert!(matches!(world.sent(other), Some(Dispatched::Kept)));
+    assert!(world.mail_of("eve").contains("hello"), "the others have theirs");
+    world.pass(PASS);
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+    fall(&mut world);
+    assert_eq!(world.runner.deadline(), Some(world.now + PAUSE), "it had run for long");
 }
