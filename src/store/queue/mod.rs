@@ -66,7 +66,6 @@ mod tests;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
@@ -145,15 +144,6 @@ pub enum Miss {
     Damaged(Fault),
     /// The disk or the system failed.
     Fault(Fault),
-}
-
-impl fmt::Display for Miss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Miss::Gone => f.write_str("it has left the queue"),
-            Miss::Damaged(fault) | Miss::Fault(fault) => fault.fmt(f),
-        }
-    }
 }
 
 /// How many recipients stand where.
