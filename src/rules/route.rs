@@ -44,6 +44,8 @@ pub use list::{Addressee, Grammar, Target};
 pub const DEPTH_MOST: u8 = 20;
 /// Addresses that one recipient may lead to, with those on the way.
 pub const DESTINATIONS_MOST: usize = 10_000;
+/// Addresses that are looked at before others have their turn.
+pub const WALK_MOST: usize = 256;
 /// Lines of a trail.
 pub const TRAIL_MOST: usize = 64;
 /// Remarks about users' own lists.
@@ -191,6 +193,8 @@ pub enum Want<A> {
     /// What the user's forward file says, unless it is not to be looked at, and whether his mailbox has room: then
     /// [`Route::looked_at`].
     Mailbox(Name, A, bool),
+    /// Time for others: then [`Route::next`].
+    Pause,
     /// Nothing: [`Route::finish`].
     Nothing,
 }
@@ -275,6 +279,8 @@ pub struct Route<A> {
     failures: Vec<(Item, Failure)>,
     discarded: bool,
     overflown: bool,
+    /// Addresses that were looked at since the last pause.
+    walked: usize,
     trail: Option<Vec<Applied>>,
     remarks: Vec<String>,
 }
@@ -300,6 +306,7 @@ impl<A: Clone> Route<A> {
             failures: Vec::new(),
             discarded: false,
             overflown: false,
+            walked: 0,
             trail: explain.then(Vec::new),
             remarks: Vec::new(),
         }
@@ -313,7 +320,13 @@ impl<A: Clone> Route<A> {
     /// What has to be known next.
     pub fn next(&mut self, table: &Table, domains: &Domains) -> Want<A> {
         debug_assert!(self.asked.is_none(), "an answer is owed");
-        while let Some(item) = self.todo.pop() {
+        while !self.todo.is_empty() {
+            if self.walked >= WALK_MOST {
+                self.walked = 0;
+                return Want::Pause;
+            }
+            self.walked += 1;
+            let Some(item) = self.todo.pop() else { break };
             let want = match item.stage {
                 Stage::Whole => self.whole(item, table, domains),
                 Stage::User | Stage::File | Stage::Exact => self.rest(item, table, domains),
@@ -615,6 +628,7 @@ pub fn leads_to(from: Addressee, login: &str, table: &Table, domains: &Domains) 
     loop {
         want = match want {
             Want::Nothing => return false,
+            Want::Pause => route.next(table, domains),
             Want::User(name) if name.shown() == login => return true,
             Want::User(name) => {
                 let has_detail = table.delimiter.is_some_and(|sign| name.shown().contains(sign));

@@ -4,6 +4,7 @@
 //! |-------------|------------------------------------------------------------------------------------------------------|
 //! | a user      | what is remembered of lookups; else an authenticator, and the answer is remembered                   |
 //! | a mailbox   | a job, which reads the user's forward file and looks how full his mailbox is                          |
+//! | a pause     | we, when all others had their turn: a list has as many members as it likes                           |
 //!
 //! One [`Routing`] is one recipient. It lives in an SMTP session or in the queue; it asks for one thing at a time, and takes
 //! the settings and tables that are in force when it begins. `files.rs` draws the table: alias files, forward lines.
@@ -170,6 +171,10 @@ impl Routing {
         loop {
             want = match want {
                 Want::Nothing => return Step::Settled(self.settled(now, shared)),
+                Want::Pause => {
+                    shared.post.push_back((ticket, Outcome::TryAgain));
+                    return Step::Asked;
+                }
                 Want::User(name) => {
                     let key = key(shared, &name);
                     match shared.cache.find(now, &key, &name.asked) {

@@ -92,6 +92,7 @@ impl World {
             self.questions += 1;
             want = match want {
                 Want::Nothing => break,
+                Want::Pause => route.next(&self.table, &domains),
                 Want::User(name) => {
                     let found = self.users.iter().find(|(user, ..)| *user == name.shown());
                     let user = found.map(|(user, fwd, _, uid)| User {
@@ -424,4 +425,17 @@ fn an_alias_leads_to_whoever_gets_its_mail_and_to_nobody_else() {
             assert_eq!(leads(from, login), logins.contains(&login), "{from} {login}");
         }
     }
+}
+
+#[test]
+fn a_long_list_is_walked_in_pieces() {
+    let members: Vec<String> = (0..1000).map(|number| format!("m{number}@far.example")).collect();
+    let world = World::default().aliases(&[(None, &format!("all: {}", members.join(", ")))]);
+    let domains = domains();
+    let mut route: Route<()> = Route::new(whole("all@main.example"), Stage::Whole, false);
+    let mut pauses = 0;
+    while route.next(&world.table, &domains) == Want::Pause {
+        pauses += 1;
+    }
+    assert_eq!((pauses, route.finish().unwrap().len()), (1001 / WALK_MOST, 1000));
 }

@@ -372,7 +372,7 @@ impl Batch {
     fn fills(&self, disk: &RealDisk, percent: u8) -> bool {
         let Spot { place, limit, .. } = &self.spot;
         quota::newly_passed(disk, place, *limit, percent).unwrap_or_else(|refused| {
-            log::warn!("{}: it cannot be told how full this mailbox is: {refused:?}", place.drop.display());
+            log::warn!("{}: it cannot be told how full this mailbox is: {refused}", place.drop.display());
             false
         })
     }

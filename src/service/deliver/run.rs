@@ -358,9 +358,9 @@ impl Desk<'_> {
             return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
         };
         let named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
-        let recipients: Vec<Recipient> =
-            ways.iter().map(|way| ways::recipient(way, &named, &self.shared.settings)).collect();
         let sender = ways::sender(recipient, &envelope).to_owned();
+        let recipients: Vec<Recipient> =
+            ways.iter().map(|way| ways::recipient(way, &sender, &named, &self.shared.settings)).collect();
         let envelope = Envelope { sender, bounce_of: None, ..(*envelope).clone() };
         let volume = self.shared.transit.stores.volume;
         let doing = Doing::HandOn(at, part, id.clone());

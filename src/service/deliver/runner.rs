@@ -381,10 +381,11 @@ impl Desk<'_> {
     fn begin(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
         let settings = self.shared.settings.clone();
         let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
+        let from = sender.path.as_ref().map(ToString::to_string).unwrap_or_default();
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for To { recipient: named, ways } in recipients {
             for way in ways {
-                let recipient = ways::recipient(&way, &named, &settings);
+                let recipient = ways::recipient(&way, &from, &named, &settings);
                 // Who is reached in two ways gets one.
                 if seen.insert((recipient.kind, recipient.address.clone(), recipient.with.clone())) {
                     flat.push(recipient);
@@ -393,7 +394,7 @@ impl Desk<'_> {
             }
         }
         let envelope = Envelope {
-            sender: sender.path.as_ref().map(ToString::to_string).unwrap_or_default(),
+            sender: from,
             received_secs: posted_secs,
             came: came.into(),
             received: received.into(),

@@ -23,9 +23,10 @@ pub(super) fn mailbox(name: &Name, settings: &Settings) -> String {
     if shown.contains('@') { shown.to_owned() } else { format!("{shown}@{}", settings.main_domain()) }
 }
 
-/// A way for what came for `named`.
-pub(super) fn recipient(way: &Way, named: &params::Recipient, settings: &Settings) -> Recipient {
-    let sender = way.sender.as_ref().map(ToString::to_string);
+/// A way for what `sender` sent to `named`. What nobody sent stays nobody's, whatever list passes it on: two owners of lists, each
+/// a member of the other's, would hear of each other's bounces for ever.
+pub(super) fn recipient(way: &Way, sender: &str, named: &params::Recipient, settings: &Settings) -> Recipient {
+    let sender = way.sender.as_ref().filter(|_| !sender.is_empty()).map(ToString::to_string);
     let named_address = named.path.to_string();
     let (kind, address) = match &way.to {
         Destination::Mailbox(name, _) => (Kind::Mailbox, mailbox(name, settings)),
@@ -118,7 +119,7 @@ mod tests {
         ] {
             for owner in [None, Some("owner-team@example.test")] {
                 let way = Way { sender: owner.map(address_of), ..Way::to(to.clone()) };
-                let recipient = recipient(&way, &asked, &settings);
+                let recipient = recipient(&way, &envelope.sender, &asked, &settings);
                 assert_eq!((recipient.kind, &*recipient.address), (kind, address));
                 assert_eq!(sender(&recipient, &envelope), owner.unwrap_or("s@x.test"));
                 if let Destination::Local(_, from) = &to {

@@ -248,6 +248,27 @@ fn who_cannot_be_delivered_to_is_told_to_the_sender_in_a_message_from_nobody() {
 }
 
 #[test]
+fn what_nobody_sent_has_no_owner_either_when_a_list_passes_it_on() {
+    let mut world = World::new();
+    let owner = Some(address_of("bob@example.test"));
+    let gone = Destination::Local(address_of("gone@example.test"), Stage::Whole);
+    let mut list = world.to("list", vec![world.mailbox("eve"), gone]);
+    list.ways.iter_mut().for_each(|way| way.sender.clone_from(&owner));
+    let body = world.body(b"Subject: a bounce\n\nhello\n");
+    let mut parcel = world.parcel_of(body, vec![list]);
+    parcel.sender.path = None;
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    world.pass(Duration::from_secs(10));
+    assert!(world.mail_of("eve").contains("\nReturn-Path: <>\n"), "{}", world.mail_of("eve"));
+    let counts = world.shared.transit.counts;
+    assert_eq!(
+        (counts.dropped, counts.failed, world.mail_of("bob").as_str()),
+        (1, 0, ""),
+        "the owner hears of no bounce"
+    );
+}
+
+#[test]
 fn mail_for_other_hosts_waits_and_expires_and_what_nobody_sent_is_dropped_then() {
     let mut world = World::new();
     for sender in [Some("bob@example.test"), None] {
