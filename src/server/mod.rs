@@ -672,7 +672,7 @@ impl Server {
         if queue_ended {
             // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
             self.shared.transit.forget();
-            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(Runner::new(now)))) {
+            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(Runner::again(now)))) {
                 self.queue = id;
             }
         }

@@ -50,6 +50,10 @@ use crate::text::printable::printable;
 pub const RUNS: usize = 16;
 /// How long what failed by a fault of our own disks waits, apart from the schedule.
 const AGAIN_SECS: i64 = 60;
+/// A clock that was put back by less than that is only being set right.
+const CLOCK_SECS: i64 = 10;
+/// How long a runner that a fault of ours has ended rests before the next one begins: what ended it may be in the queue still.
+const REST: Duration = Duration::from_secs(10);
 /// How long the log of intents may grow before it is emptied in a quiet moment.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -142,6 +146,8 @@ pub struct Runner {
     unfiled: Vec<usize>,
     tidy: Option<Instant>,
     due: Option<Instant>,
+    /// What the clock said last.
+    told_secs: i64,
 }
 
 #[derive(PartialEq, Eq)]
@@ -158,10 +164,21 @@ impl Runner {
         Runner::with(now, Clock::Wall)
     }
 
+    /// One in place of another that a fault of ours has ended. Drops get their mail meanwhile, the queue waits.
+    pub fn again(now: Instant) -> Runner {
+        Runner::with(now + REST, Clock::Wall)
+    }
+
     /// One whose clock says `secs` now, and goes with the instants that it is given.
     #[cfg(test)]
     pub(super) fn at(now: Instant, secs: i64) -> Runner {
         Runner::with(now, Clock::Test(now, secs))
+    }
+
+    /// Its clock is set.
+    #[cfg(test)]
+    pub(super) fn set(&mut self, now: Instant, secs: i64) {
+        self.clock = Clock::Test(now, secs);
     }
 
     /// Whom an authenticator is asked about.
@@ -186,6 +203,7 @@ impl Runner {
             unfiled: Vec::new(),
             tidy: None,
             due: None,
+            told_secs: i64::MIN,
         }
     }
 
@@ -230,6 +248,12 @@ pub(super) struct Desk<'a> {
 
 impl Desk<'_> {
     fn turn(&mut self) {
+        if self.secs.saturating_add(CLOCK_SECS) < self.runner.told_secs {
+            log::warn!("the clock was put back: what waits in the queue waits no longer than retry_schedule says");
+            let (schedule, secs) = (&self.shared.settings.retry_schedule, self.secs);
+            self.shared.transit.table.put_back(|due| schedule.bounded(due, secs));
+        }
+        self.runner.told_secs = self.secs;
         if matches!(self.runner.loading, Loading::From(at) if at <= self.now) {
             self.load();
         }
