@@ -4,7 +4,7 @@
 //! | a lane is | it leaves by                                                                              |
 //! |-----------|---------------------------------------------------------------------------------------------|
 //! | Ready     | a place among the jobs of its volume: Out; [`WAIT`]: its letters are deferred               |
-//! | Out       | the job's end: gone, Ready when others came meanwhile, Parked when the drop was locked      |
+//! | Out       | the job's end: gone, Ready when others came meanwhile, Parked when the drop was locked. Letters that wait behind it for [`WAIT`] are deferred |
 //! | Parked    | [`LOCK_RETRY`]: Ready. Letters that found it locked for [`PATIENCE`] are deferred           |
 //!
 //! A batch has at most [`BATCH`] letters. Of one volume at most [`PER_VOLUME`] lanes are out: as many as may run, so that what
@@ -205,7 +205,9 @@ impl Lanes {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let parked = self.parked.peek().map(|Reverse((at, _))| *at);
         let first = |yard: &Yard| self.lanes.get(yard.ready.front()?)?.waiting.front().map(|first| first.since + WAIT);
-        parked.into_iter().chain(self.yards.values().filter_map(first)).min()
+        let behind = self.lanes.values().filter(|lane| !lane.out.is_empty());
+        let behind = behind.filter_map(|lane| lane.waiting.front().map(|first| first.since + WAIT));
+        parked.into_iter().chain(self.yards.values().filter_map(first)).chain(behind).min()
     }
 
     /// The next batch that a job can have, with its drop and volume.
@@ -231,6 +233,12 @@ impl Lanes {
     /// Letters that have waited too long for their turn.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<Key> {
         let mut keys = Vec::new();
+        // Those behind a job that does not end. What the job has is not known.
+        for lane in self.lanes.values_mut().filter(|lane| !lane.out.is_empty()) {
+            while lane.waiting.front().is_some_and(|first| first.since + WAIT <= now) {
+                keys.extend(lane.waiting.pop_front().map(|waiting| waiting.letter.key));
+            }
+        }
         for yard in self.yards.values_mut() {
             while let Some(drop) = yard.ready.front()
                 && let Some(lane) = self.lanes.get_mut(drop)

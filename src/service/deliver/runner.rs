@@ -59,6 +59,8 @@ pub(super) const PASS: Duration = Duration::from_secs(600);
 /// How long the queue waits after the first such end, and at most after the next.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(64);
+/// A clock that was put back by less than that is only being set right.
+const CLOCK_SECS: i64 = 10;
 /// How long the log of intents may grow before it is emptied in a quiet moment.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -158,6 +160,8 @@ pub struct Runner {
     pause: Option<Duration>,
     /// Messages of the queue that are passed over until then.
     passed_over: Vec<(Box<str>, Instant)>,
+    /// What the clock said last.
+    told_secs: i64,
 }
 
 #[derive(PartialEq, Eq)]
@@ -178,6 +182,12 @@ impl Runner {
     #[cfg(test)]
     pub(super) fn at(now: Instant, secs: i64) -> Runner {
         Runner::with(now, Clock::Test(now, secs))
+    }
+
+    /// Its clock is set.
+    #[cfg(test)]
+    pub(super) fn set(&mut self, now: Instant, secs: i64) {
+        self.clock = Clock::Test(now, secs);
     }
 
     /// Whom an authenticator is asked about.
@@ -205,6 +215,7 @@ impl Runner {
             begun: now,
             pause: None,
             passed_over: Vec::new(),
+            told_secs: i64::MIN,
         }
     }
 
@@ -263,6 +274,12 @@ pub(super) struct Desk<'a> {
 
 impl Desk<'_> {
     fn turn(&mut self) {
+        if self.secs.saturating_add(CLOCK_SECS) < self.runner.told_secs {
+            log::warn!("the clock was put back: what waits in the queue waits no longer than retry_schedule says");
+            let (schedule, secs) = (&self.shared.settings.retry_schedule, self.secs);
+            self.shared.transit.table.put_back(|due| schedule.bounded(due, secs));
+        }
+        self.runner.told_secs = self.secs;
         if matches!(self.runner.loading, Loading::From(at) if at <= self.now) {
             self.load();
         }

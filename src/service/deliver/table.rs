@@ -75,6 +75,12 @@ impl Table {
         Some(id.as_str().to_owned())
     }
 
+    /// Each due time becomes what this says.
+    pub(super) fn put_back(&mut self, due: impl Fn(i64) -> i64) {
+        let due = |(secs, id): (i64, Id)| (if secs == NEVER { NEVER } else { due(secs) }, id);
+        self.by_due = std::mem::take(&mut self.by_due).into_iter().map(due).collect();
+    }
+
     /// When the first is due.
     pub(super) fn first_secs(&self) -> Option<i64> {
         self.by_due.first().map(|(due, _)| *due).filter(|&due| due != NEVER)

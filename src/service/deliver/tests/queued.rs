@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use super::super::lanes::PATIENCE;
+use super::super::lanes::{PATIENCE, WAIT};
 use super::super::runner::{PASS, PAUSE, RUNS};
 use super::*;
 use crate::control::Told;
@@ -675,4 +675,35 @@ fn after_a_fault_of_ours_the_queue_waits_longer_each_time_and_passes_over_what_w
     assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
     fall(&mut world);
     assert_eq!(world.runner.deadline(), Some(world.now + PAUSE), "it had run for long");
+}
+
+#[test]
+fn what_waits_when_the_clock_is_put_back_waits_no_longer_than_the_longest_step() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    world.runner.set(world.now, EPOCH - 365 * 86_400);
+    world.settle();
+    world.pass(Duration::from_secs(3600 + 360));
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn who_waits_behind_a_job_that_does_not_end_is_kept_in_the_queue() {
+    let mut world = World::new();
+    world.settle();
+    let first = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+    let second = world.parcel("Subject: x\n\nhallo\n", &["bob"]);
+    world.send(first);
+    world.runner.turn(world.office, world.now, &mut world.shared);
+    let ticket = world.send(second);
+    world.runner.turn(world.office, world.now, &mut world.shared);
+    world.now += WAIT;
+    assert!(world.runner.deadline().is_some_and(|at| at <= world.now));
+    world.runner.turn(world.office, world.now, &mut world.shared);
+    world.settle();
+    assert!(matches!(world.answer(ticket), Some(Dispatched::Kept)));
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hallo").count()), (1, 0));
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hallo").count()), (0, 1));
+    assert_eq!(world.mail_of("bob").matches("hello").count(), 1);
 }
