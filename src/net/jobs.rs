@@ -13,6 +13,7 @@
 //! has ended its poll. Effects belong to the files, answers to tickets: a value nobody waits for is still collected.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -158,6 +159,15 @@ pub enum Busy {
     Full,
     /// Its volume does not answer.
     Stuck,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Busy::Full => "too many wait",
+            Busy::Stuck => "its disk does not answer",
+        })
+    }
 }
 
 /// How the pool is doing.

@@ -42,6 +42,7 @@ pub fn report(path: &Path) -> (String, u8) {
         let _ = writeln!(text, "{complaint}");
     }
     if let Some(settings) = settings {
+        let _ = writeln!(text, "{}: `dmail serve` opens {}", path.display(), server::opens(&settings));
         let _ = writeln!(text, "{}: {}", path.display(), server::roles(&settings));
     }
     let _ = writeln!(text, "{}: {}", path.display(), complaint::summary(&complaints));
@@ -82,6 +83,18 @@ mod tests {
     }
 
     #[test]
+    fn the_ports_that_a_server_would_open_are_said() {
+        let (_dir, path) = written("bind_address 127.0.0.1\nsmtps_port 4650\nsubmission_port 0\n");
+        let (text, _) = report(&path);
+        assert!(
+            text.contains("dmail.conf: `dmail serve` opens POP3 on 127.0.0.1:110, SMTP on 127.0.0.1:25\n"),
+            "{text}"
+        );
+        let (_dir, path) = written("bind_address 127.0.0.1\npop_port 0\nsmtp_port 0\nsubmission_port 0\n");
+        assert!(report(&path).0.contains("dmail.conf: `dmail serve` opens no port\n"));
+    }
+
+    #[test]
     fn unknown_names_warn_and_later_ones_are_noted_but_both_pass() {
         let (_dir, path) = written("pop_prot 110\nadmin_port 8080\nallow_dds false\n");
         let (text, code) = report(&path);
@@ -91,10 +104,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("dmail.conf:6:1: note: admin_port is known but not used by this version"), "{text}");
-        assert!(
-            text.contains("dmail.conf:7:1: note: allow_dds is known but not used by this version: names with"),
-            "{text}"
-        );
+        assert!(text.contains("dmail.conf:7:1: note: allow_dds is needed no more: names with"), "{text}");
         assert!(text.ends_with("1 warning, 3 notes\n"), "{text}");
     }
 

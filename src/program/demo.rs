@@ -5,7 +5,7 @@
 //! DIR/users/nwauth.txt      ann and bob, both with the password `secret`
 //! DIR/cert.pem, key.pem     a certificate for localhost that nobody else has signed
 //! DIR/spool/ann, bob        mail: in plain mbox files, as any mail program writes them
-//! DIR/work                  the log, the control socket
+//! DIR/work                  the logs, the queue, the sockets
 //! ```
 //!
 //! A folder made by an earlier run is served as it stands, mail and all; anything else that is there is not touched.
@@ -99,6 +99,7 @@ fn furnish(dir: &Path) -> Result<(), String> {
     let config = format!(
         "# Made by `dmail demo`. `dmail settings` explains every line that can stand here.\n\
          host_domain localhost\n\
+         sysadmin ann@localhost\n\
          drop_path spool\n\
          work_path work\n\
          authent_method external\n\
@@ -194,6 +195,9 @@ Send a letter, and fetch it:
   curl -u bob:{PASSWORD} pop3://localhost:{pop}/4
   curl -u ann:{PASSWORD} --cacert {cert} --ssl-reqd smtp://localhost:{submission} \
       --mail-from ann@localhost --mail-rcpt bob@localhost --upload-file letter --crlf
+  printf 'Subject: Done\\n\\nAs a program sends it.\\n' | {dmail} sendmail -C {config} bob
+  {dmail} tellsmtp -i {config} trace bob@localhost
+  {dmail} tellsmtp -i {config} queue
 
 Thunderbird: account ann@localhost. Incoming server POP3, name localhost, port {pops}, connection security SSL/TLS,
 normal password, user name ann. Outgoing server localhost, port {smtps}, SSL/TLS, normal password, user name ann. Accept

@@ -34,7 +34,7 @@ struct Program {
 const PROGRAMS: &[Program] = &[
     Program { name: "serve", link: false, help: "serve what dmail.conf asks for", page: serve::page, run: serve::run },
     Program { name: "dpop", link: true, help: "serve POP3 alone", page: serve::page, run: serve::run_pop3 },
-    Program { name: "dsmtp", link: true, help: "serve SMTP alone", page: serve::page, run: serve::run_smtp },
+    Program { name: "dsmtp", link: true, help: "serve SMTP and LMTP alone", page: serve::page, run: serve::run_smtp },
     Program {
         name: "demo",
         link: false,
@@ -75,11 +75,17 @@ const PROGRAMS: &[Program] = &[
     Program {
         name: sendmail::NAME,
         link: true,
-        help: "take a message from a program of this machine",
+        help: "send a message of a program of this machine",
         page: sendmail::page,
         run: sendmail::run,
     },
-    Program { name: "mailq", link: true, help: "list the queue", page: sendmail::mailq_page, run: sendmail::mailq },
+    Program {
+        name: "mailq",
+        link: true,
+        help: "list what waits in the queue",
+        page: sendmail::mailq_page,
+        run: sendmail::mailq,
+    },
     Program {
         name: "newaliases",
         link: true,
@@ -111,7 +117,7 @@ const PROGRAMS: &[Program] = &[
     Program {
         name: "drespond",
         link: true,
-        help: "the same, by the name that the manual has",
+        help: "the same, by the name of the original",
         page: respond::page,
         run: respond::run,
     },
@@ -171,8 +177,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
 fn help() -> String {
     let mut text = String::from("usage: dmail PROGRAM [OPTION ...]\n\n");
     for Program { name, link, help, .. } in PROGRAMS {
-        let link = if *link { " (also as a name of its own)" } else { "" };
-        text += &format!("  {name:9} {help}{link}\n");
+        let mark = if *link { '+' } else { ' ' };
+        text += &format!("  {name:10} {mark} {help}\n");
     }
-    text + "\n`dmail PROGRAM -h` says more. Exit codes: 0 done, 1 it failed, 2 wrong options.\n"
+    text + "\nThose with a + are also called by that name alone. `dmail PROGRAM -h` says more. Exit codes: 0 done, 1 it failed, 2 wrong options.\n"
 }

@@ -16,7 +16,7 @@
 //! |------|----------------------------------------------------------------------------------------|
 //! | 0    | the server has it, or will                                                             |
 //! | 64   | wrong options, a recipient that is no address, nobody to send it to                    |
-//! | 65   | a header that is too big or names what is no address; alias files that are wrong       |
+//! | 65   | a header that is too big or names what is no address                                   |
 //! | 67   | there is no such recipient                                                             |
 //! | 69   | the server does not take it                                                            |
 //! | 70   | the server did not understand us                                                       |
@@ -25,12 +25,13 @@
 //! | 74   | the message could not be read                                                          |
 //! | 75   | not now: try again later                                                               |
 //! | 77   | that is not allowed                                                                    |
-//! | 78   | the configuration cannot be read                                                       |
+//! | 78   | the configuration cannot be read; for newaliases, or something in it or its alias files is wrong |
 //!
 //! With several recipients those who can be reached are, and the code is that of the first who cannot.
 
 mod client;
 mod options;
+mod queue;
 mod spool;
 
 use std::io::{self, Read, Write};
@@ -86,11 +87,12 @@ pub fn page() -> String {
     let usage = "usage: sendmail [OPTION ...] ADDRESS ...
 
 Takes a message from standard input and hands it to the server of this machine, for each ADDRESS.
-Without an address in it, From, Date and Message-ID are added; names without a domain are of the
-main domain. While the server is down the message waits in work_path/incoming, for callers in
-submit_group. Exit codes are those of sysexits(3): 75 means try again later.
+From, Date and Message-ID are added where they are missing; names without a domain are of the main
+domain. While the server is down the message waits in work_path/incoming, for callers in
+submit_group. Options may stand together or apart: -oi -t, -it, -fann@example.com. Exit codes are
+those of sysexits(3): 75 means try again later.
 
-Options, which may stand together (-oi -t, -it, -fann@example.com):
+Options:
 ";
     let rest =
         "\nOptions that other programs of this name have, and that mean nothing here, are taken and forgotten.\n";
@@ -99,7 +101,8 @@ Options, which may stand together (-oi -t, -it, -fann@example.com):
 
 /// What is printed about `mailq`.
 pub fn mailq_page() -> String {
-    "usage: mailq [-C FILE]\n\nLists what waits in the queue of the running server, for those who may give it orders.\n"
+    "usage: mailq [-C FILE]\n\nLists what waits in the queue of the running server, for those who may give it orders: id, size,\n\
+     time and sender; below, why it waits; the recipients who have not had it.\n"
         .to_owned()
 }
 
@@ -146,7 +149,7 @@ fn program(mode: Mode, args: &[String], page: fn() -> String) -> u8 {
     let done = office(&options.config).and_then(|office| match options.mode {
         Mode::Send => send(&options, &office, &mut io::stdin().lock()),
         Mode::Smtp => speak(&office.work_path.join(SUBMIT)),
-        Mode::List => order(&office, &["tellsmtp", "queue"]),
+        Mode::List => queue::listed(&office).map(|text| print(&text)),
         Mode::Retry => order(&office, &["tellsmtp", "queue", "retry", "--yes"]),
         Mode::Aliases => aliases(&options.config, &office),
     });
@@ -369,11 +372,13 @@ fn random() -> Result<String, Trouble> {
 
 /// Gives the running server an order, and prints what it says.
 fn order(office: &Office, words: &[&str]) -> Result<(), Trouble> {
+    asked(office, words).map(|text| print(&text))
+}
+
+/// What the server says to an order.
+fn asked(office: &Office, words: &[&str]) -> Result<String, Trouble> {
     match tell::ask(&office.work_path, ORDER_PATIENCE, words.iter().copied()) {
-        Ok((true, text)) => {
-            print(&text);
-            Ok(())
-        }
+        Ok((true, text)) => Ok(text),
         Ok((false, text)) => Err((UNAVAILABLE, text)),
         Err(Silence::Nobody(why) | Silence::Other(why)) => Err((LATER, why)),
         Err(Silence::Forbidden(why)) => Err((NOT_ALLOWED, why)),
@@ -384,7 +389,7 @@ fn order(office: &Office, words: &[&str]) -> Result<(), Trouble> {
 fn aliases(config: &Path, office: &Office) -> Result<(), Trouble> {
     let (text, failed) = check::report(config);
     if failed != OK {
-        return Err((DATA, text));
+        return Err((CONFIG, text));
     }
     match tell::ask(&office.work_path, ORDER_PATIENCE, ["reload"].into_iter()) {
         Ok((true, text)) => {

@@ -17,7 +17,9 @@ use crate::sys::{access, process};
 const USAGE_TEXT: &str = "dmail serve [-i FILE]
 
 Serves what dmail.conf asks for, in the foreground, until SIGTERM or `tellpop shutdown`; SIGHUP or
-`tellpop reload` reads dmail.conf again. Called as dpop it serves POP3 alone, as dsmtp SMTP and LMTP alone.";
+`tellpop reload` reads dmail.conf again. Called as dpop it serves POP3 alone, as dsmtp SMTP and LMTP
+alone. The ports 110 and 25 and 587, with a certificate also 995 and 465, are opened unless dmail.conf
+names others, or 0.";
 
 /// What `-h` prints.
 pub fn page() -> String {

@@ -60,7 +60,7 @@ use journal::Journal;
 pub use launcher::part;
 use rates::Rates;
 use start::*;
-pub use start::{judged, roles};
+pub use start::{judged, opens, roles};
 
 /// The file that says a server has this work_path.
 pub const RUN_LOCK: &str = "dmail.run";
@@ -132,14 +132,6 @@ impl Server {
         drop(read);
         let lock = run_lock(&settings)?;
         let disk = RealDisk { hand: launcher.clone().map(|launcher| launcher as _) };
-        let transit = deliver::Transit::open(Instant::now(), &settings, &disk)?;
-        let pickup = match services {
-            Services::All | Services::Smtp => {
-                let group = submit_gid(&settings)?;
-                Some(Pickup::open(Instant::now(), &settings, group, &transit.queue())?)
-            }
-            Services::Pop3 => None,
-        };
         let limit = process::raise_descriptor_limit().map_err(|error| format!("the descriptor limit: {error}"))?;
         let mut listeners = Vec::new();
         for port in ports(&settings, services, tls.is_some()) {
@@ -148,6 +140,15 @@ impl Server {
         if listeners.is_empty() {
             return Err(no_port(&settings, services));
         }
+        // Behind everything that another server here could keep us from: this changes what lies in work_path and in drops.
+        let transit = deliver::Transit::open(Instant::now(), &settings, &disk)?;
+        let pickup = match services {
+            Services::All | Services::Smtp => {
+                let group = submit_gid(&settings)?;
+                Some(Pickup::open(Instant::now(), &settings, group, &transit.queue())?)
+            }
+            Services::Pop3 => None,
+        };
         let socket = settings.work_path.join(SOCKET);
         remove_stale(&socket)?;
         let orders = listen::unix(&socket).map_err(|error| {
@@ -638,7 +639,7 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (mut left, mut queue_ended, mut pickup_ended) = (0, false, None);
+        let (mut left, mut queue_ended, mut pickup_ended) = (0, None, None);
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
                 Entry::Pop3(mut conversation) => {
@@ -661,7 +662,7 @@ impl Server {
                     conversation.farewell(id, now, &mut self.shared);
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
-                Entry::Queue(_) => queue_ended = true,
+                Entry::Queue(runner) => queue_ended = Some(runner),
                 Entry::Pickup(pickup) => pickup_ended = Some(pickup),
                 _ => {}
             }
@@ -669,10 +670,10 @@ impl Server {
         if let Some(pickup) = pickup_ended {
             self.pickup = self.lp.insert(Entry::Pickup(Box::new(pickup.again(now)))).ok();
         }
-        if queue_ended {
+        if let Some(runner) = queue_ended {
             // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
             self.shared.transit.forget();
-            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(Runner::new(now)))) {
+            if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(runner.again(now)))) {
                 self.queue = id;
             }
         }

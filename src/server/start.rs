@@ -140,6 +140,15 @@ pub(super) fn ports(settings: &Settings, services: Services, tls: bool) -> Vec<P
     ports
 }
 
+/// Which they would be, in one line.
+pub fn opens(settings: &Settings) -> String {
+    let ports = ports(settings, Services::All, !settings.tls_cert.is_empty());
+    if ports.is_empty() {
+        return "no port".to_owned();
+    }
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The kinds of connections that come to them.
 pub(super) fn kinds(settings: &Settings, services: Services, tls: bool) -> Vec<places::Kind> {
     let ports = ports(settings, services, tls);

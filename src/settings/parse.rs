@@ -248,7 +248,8 @@ impl<'o> Reader<'o> {
         }
         self.spoken.push(name);
         let level = if unused.matters { Level::Warning } else { Level::Note };
-        self.complain(level, place, format!("{name} is known but not used by this version: {}", unused.why));
+        let stands = if unused.later { "is known but not used by this version" } else { "is needed no more" };
+        self.complain(level, place, format!("{name} {stands}: {}", unused.why));
     }
 
     fn unknown(&mut self, name: &str, place: &Place) {

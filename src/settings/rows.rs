@@ -117,8 +117,8 @@ pub static ROWS: &[Row] = &[
         required: true,
         takes_effect: Restart,
         example: "/var/lib/dmail",
-        why: "Directory for work files: the run lock, the control socket, and logs unless log_path is set. One server to a \
-              work_path.",
+        why: "Directory for work files: the queue, messages in flight, the run lock, the sockets, and logs unless log_path is \
+              set. One server to a work_path.",
     }),
     row!(log_path {
         kind: Folder,
@@ -139,22 +139,6 @@ pub static ROWS: &[Row] = &[
         default: "info",
         takes_effect: Now,
         why: "What is logged: this level and those before it. `tellpop log_level` changes it until the next reload.",
-    }),
-    row!(submit_group {
-        kind: Group,
-        takes_effect: Restart,
-        example: "mailsubmit",
-        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
-              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
-              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
-              every user of this machine may send.",
-    }),
-    row!(pickup_secs {
-        kind: number("SECONDS", 1, 3_600),
-        default: "30",
-        takes_effect: Now,
-        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
-              one while it runs.",
     }),
     row!(control_group {
         kind: Group,
@@ -178,6 +162,112 @@ pub static ROWS: &[Row] = &[
         why: "true: of each message what became of it is written to a file a day in log_path, dmDDMM.log: that it was \
               accepted, and which of its recipients got it, were sent it, or will not have it. `tellpop statistics` sums the \
               files up; see docs/dsmtp-statistics.md.",
+    }),
+    row!(bind_address {
+        part: "The network",
+        kind: Addresses,
+        default: "*",
+        repeatable: true,
+        takes_effect: Now,
+        example: "192.0.2.1,2001:db8::1",
+        why: "The addresses to listen on; * = all this machine has, IPv6 and IPv4.",
+    }),
+    row!(pop_port {
+        kind: number("PORT", 0, 65_535),
+        default: "110",
+        takes_effect: Now,
+        why: "The port for POP3; 0 = off. TLS begins with STLS.",
+    }),
+    row!(pops_port {
+        kind: number("PORT", 0, 65_535),
+        default: "995",
+        takes_effect: Now,
+        why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(smtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "25",
+        takes_effect: Now,
+        why: "The port for mail from other servers; 0 = off. Nobody logs in there. dpop opens none of the ports for mail that \
+              comes in.",
+    }),
+    row!(submission_port {
+        kind: number("PORT", 0, 65_535),
+        default: "587",
+        takes_effect: Now,
+        why: "The port for mail that users send, who log in first; 0 = off. TLS begins with STARTTLS.",
+    }),
+    row!(smtps_port {
+        kind: number("PORT", 0, 65_535),
+        default: "465",
+        takes_effect: Now,
+        why: "The port for mail that users send, within TLS; 0 = off. It is not opened without a tls_cert.",
+    }),
+    row!(lmtp_port {
+        kind: number("PORT", 0, 65_535),
+        default: "0",
+        takes_effect: Now,
+        example: "24",
+        why: "The port for LMTP, for mail from a server in front of this one; 0 = off. Nobody but that server should reach it.",
+    }),
+    row!(tls_cert {
+        kind: Pem,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "/etc/dmail/example.com.crt",
+        why: "The certificate and its chain, PEM. With a domain it is for clients that ask for that domain; one without is \
+              for all others. Files are read again when they change.",
+    }),
+    row!(tls_key {
+        kind: Pem,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "/etc/dmail/example.com.key",
+        why: "The private key of a tls_cert, PEM: the one with the same domain. Nobody but its owner should be able to read \
+              it.",
+    }),
+    row!(plain_auth {
+        kind: OneOf(PlainAuth::NAMES),
+        default: "local",
+        takes_effect: NewConnections,
+        why: "Who may send a password without TLS: nobody, clients on this machine and in plain_networks, or everybody.",
+    }),
+    row!(plain_networks {
+        kind: Networks,
+        takes_effect: NewConnections,
+        example: "192.168.0.0/16,10.1.2.*,!10.1.2.66",
+        why: "For old devices: addresses that may send a password without TLS while plain_auth is local. ! excludes, \
+              wherever in the list it stands.",
+    }),
+    row!(hide_version {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "Whether the greeting keeps the version to itself.",
+    }),
+    row!(pop3_idle_secs {
+        kind: number("SECONDS", 600, 86_400),
+        default: "600",
+        takes_effect: NewConnections,
+        why: "How long a POP3 client may be silent. RFC 1939 asks for at least ten minutes.",
+    }),
+    row!(pop3_login_secs {
+        kind: number("SECONDS", 30, 3_600),
+        default: "180",
+        takes_effect: NewConnections,
+        why: "How long a POP3 client has, in all, until it is logged in.",
+    }),
+    row!(max_connections {
+        kind: number("CONNECTIONS", 0, 1_000_000),
+        default: "0",
+        takes_effect: Now,
+        why: "Most connections at a time; 0 = as many as the limit on open files allows.",
+    }),
+    row!(max_errors {
+        kind: number("COMMANDS", 1, 1_000),
+        default: "10",
+        takes_effect: NewConnections,
+        why: "A session with that many bad commands is closed.",
     }),
     row!(drop_path {
         part: "The spool",
@@ -450,367 +540,6 @@ pub static ROWS: &[Row] = &[
         why: "The longest wait of a login from a prefix that guesses passwords: each new wrong one doubles it, time and good \
               logins bring it down, and a user who logged in well from there lately does not wait. 0 = nobody waits.",
     }),
-    row!(body_memory {
-        part: "Mail on its way",
-        kind: number("KBYTES", 512, 4_194_304),
-        default: "4096",
-        takes_effect: Restart,
-        why: "Memory for the texts of all messages that are on their way at a time. What is larger, or finds no room, is kept in \
-              files in work_path until it is delivered; senders wait while these are written.",
-    }),
-    row!(delivery_min_space {
-        kind: number("MEGABYTES", 0, 1_000_000_000),
-        default: "32",
-        takes_effect: Now,
-        why: "With less than this free where drop files lie, or in work_path, no new mail is taken: senders are told to try later \
-              (452 4.3.1). Reading and deleting go on. 0 = free space is not watched.",
-    }),
-    row!(retry_schedule {
-        kind: Schedule,
-        default: "10,60,300,900,3600",
-        takes_effect: Now,
-        why: "How long a message that could not be delivered waits in the queue before it is tried again: behind the first try, \
-              the second, and so on; the last of these repeats. Each wait is a tenth longer or shorter by chance.",
-    }),
-    row!(queue_life {
-        kind: number("SECONDS", 60, 31_536_000),
-        default: "432000",
-        takes_effect: Now,
-        why: "How long a message may wait. Behind that the next failure is the last one, and the sender is told; what comes from no \
-              sender, such as a bounce, waits a day at most and is dropped.",
-    }),
-    row!(bounce_body {
-        kind: Flag,
-        default: "false",
-        takes_effect: Now,
-        why: "Whether a bounce brings the whole message back, not its header alone.",
-    }),
-    row!(forward_from_ip {
-        part: "Who may send what",
-        kind: Networks,
-        default: "127.0.0.0/8,::1",
-        repeatable: true,
-        takes_effect: NewConnections,
-        why: "Addresses that may send mail to anywhere through smtp_port without logging in: 192.168.0.0/16,!192.168.0.13. Setting \
-              it replaces the default, so name 127.0.0.1 again when programs of this machine send by that port. All others may \
-              send to users here alone, unless they log in on submission_port. See docs/dsmtp-relaying.md.",
-    }),
-    row!(relay_to {
-        kind: Patterns,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "branch.example,*.branch.example",
-        why: "Domains of others that everybody may send to through this server, as their second mail exchanger. An entry with an \
-              @ is compared with the whole address, one without with its domain; *.branch.example is not branch.example itself.",
-    }),
-    row!(forward_user {
-        kind: Patterns,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "ann,*@old.example",
-        why: "POP before SMTP, for programs too old to log in for sending: users who, by reading their mail, open smtp_port to \
-              their address for forward_user_minutes; * = all. Whoever shares that address may send too, so unset is best. A \
-              user of a virtual domain is compared as fred@abc.example.",
-    }),
-    row!(forward_user_minutes {
-        kind: number("MINUTES", 1, 10_080),
-        default: "30",
-        takes_effect: NewConnections,
-        why: "How long an address stays open to a user of forward_user after his last login for reading. A restart forgets all.",
-    }),
-    row!(forward_from {
-        kind: Patterns,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "customer.example",
-        why: "Senders who may send to anywhere: domains, or whole addresses with an @. Anybody can say that he is one of them, so \
-              whoever finds out sends his junk through this server: use forward_from_ip or a login instead.",
-    }),
-    row!(sender_must_match {
-        kind: Flag,
-        default: "true",
-        takes_effect: NewConnections,
-        why: "Whether who has logged in may only send as himself: MAIL FROM must be an address of his own, at any name of his \
-              domain, with or without a detail behind recipient_delimiter, or be empty. The From: line of a message is not \
-              compared.",
-    }),
-    row!(ban_ip {
-        kind: Networks,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "192.0.2.0/24,198.51.100.7",
-        why: "Addresses that the ports for sending mail do not talk to, whoever is there: 554 5.7.1 in place of the greeting.",
-    }),
-    row!(ban_ip_except {
-        kind: Networks,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "192.0.2.25",
-        why: "Addresses that ban_ip does not mean, though it names them.",
-    }),
-    row!(ban_mailfrom {
-        kind: Patterns,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "*@spam.example,bulk.example",
-        why: "Senders whose mail is refused: 550 5.7.1. An entry is compared with the whole address and with its domain; <> is the \
-              null sender, who sends bounces.",
-    }),
-    row!(ban_rcptto {
-        kind: Patterns,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "nobody@example.com,*@closed.example",
-        why: "Recipients to whom nobody may send, compared as by ban_mailfrom: 550 5.7.1. A postmaster of ours is never one of \
-              them.",
-    }),
-    row!(sends_per_hour {
-        kind: number("RECIPIENTS", 0, 1_000_000),
-        default: "500",
-        takes_effect: NewConnections,
-        why: "Most recipients that a user who has logged in may send to within an hour, all his messages together; 0 = no bound. It \
-              is what a stolen password is worth.",
-    }),
-    row!(sends_per_day {
-        kind: number("RECIPIENTS", 0, 1_000_000),
-        default: "2000",
-        takes_effect: NewConnections,
-        why: "The same within 24 hours.",
-    }),
-    row!(sends_over {
-        kind: OneOf(SendsOver::NAMES),
-        default: "refuse",
-        takes_effect: NewConnections,
-        why: "What becomes of mail beyond these two: refuse = the sender is told to try later (452 4.7.1); hold = it is taken, waits in \
-              the queue until an operator releases it, and sysadmin gets one mail a day about that user.",
-    }),
-    row!(fromip_max {
-        kind: number("MESSAGES", 0, 1_000_000),
-        default: "0",
-        takes_effect: NewConnections,
-        why: "Most messages within an hour from one address, or one network of prefix_bits_v6, without a login; 0 = no bound. More \
-              are told to try later: 450 4.7.1.",
-    }),
-    row!(fromip_nolimit {
-        kind: Networks,
-        default: "127.0.0.0/8,::1",
-        repeatable: true,
-        takes_effect: NewConnections,
-        why: "Addresses for which fromip_max does not hold, such as a large provider's. Setting it replaces the default.",
-    }),
-    row!(bulletin_path {
-        part: "Bulletins",
-        kind: Folder,
-        takes_effect: Now,
-        example: "/var/lib/dmail/bulletins",
-        why: "Directory of bulletins, messages to all users: each is a text file NUMBER.txt, its number higher than any before. \
-              It may begin with a Subject: line and a blank line. One file serves everybody: who deletes it is shown it no more, \
-              and when the file is taken away it is gone for all. Unset, there are none.",
-    }),
-    row!(bulletin_from {
-        kind: Text,
-        default: "\"Email System Administrator\"",
-        takes_effect: Now,
-        why: "From whom bulletins are: a name, or a whole address.",
-    }),
-    row!(hide_old_bulls {
-        kind: Flag,
-        default: "false",
-        takes_effect: NewConnections,
-        why: "true: a user who logs in for the first time is not shown the bulletins that are there already.",
-    }),
-    row!(bind_address {
-        part: "The network",
-        kind: Addresses,
-        default: "*",
-        repeatable: true,
-        takes_effect: Now,
-        example: "192.0.2.1,2001:db8::1",
-        why: "The addresses to listen on; * = all this machine has, IPv6 and IPv4.",
-    }),
-    row!(pop_port {
-        kind: number("PORT", 0, 65_535),
-        default: "110",
-        takes_effect: Now,
-        why: "The port for POP3; 0 = off. TLS begins with STLS.",
-    }),
-    row!(pops_port {
-        kind: number("PORT", 0, 65_535),
-        default: "995",
-        takes_effect: Now,
-        why: "The port for POP3 within TLS; 0 = off. It is not opened without a tls_cert.",
-    }),
-    row!(smtp_port {
-        kind: number("PORT", 0, 65_535),
-        default: "25",
-        takes_effect: Now,
-        why: "The port for mail from other servers; 0 = off. Nobody logs in there. dpop opens none of the ports for mail that \
-              comes in.",
-    }),
-    row!(submission_port {
-        kind: number("PORT", 0, 65_535),
-        default: "587",
-        takes_effect: Now,
-        why: "The port for mail that users send, who log in first; 0 = off. TLS begins with STARTTLS.",
-    }),
-    row!(smtps_port {
-        kind: number("PORT", 0, 65_535),
-        default: "465",
-        takes_effect: Now,
-        why: "The port for mail that users send, within TLS; 0 = off. It is not opened without a tls_cert.",
-    }),
-    row!(lmtp_port {
-        kind: number("PORT", 0, 65_535),
-        default: "0",
-        takes_effect: Now,
-        example: "24",
-        why: "The port for LMTP, for mail from a server in front of this one; 0 = off. Nobody but that server should reach it.",
-    }),
-    row!(tls_cert {
-        kind: Pem,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "/etc/dmail/example.com.crt",
-        why: "The certificate and its chain, PEM. With a domain it is for clients that ask for that domain; one without is \
-              for all others. Files are read again when they change.",
-    }),
-    row!(tls_key {
-        kind: Pem,
-        repeatable: true,
-        takes_effect: NewConnections,
-        example: "/etc/dmail/example.com.key",
-        why: "The private key of a tls_cert, PEM: the one with the same domain. Nobody but its owner should be able to read \
-              it.",
-    }),
-    row!(plain_auth {
-        kind: OneOf(PlainAuth::NAMES),
-        default: "local",
-        takes_effect: NewConnections,
-        why: "Who may send a password without TLS: nobody, clients on this machine and in plain_networks, or everybody.",
-    }),
-    row!(plain_networks {
-        kind: Networks,
-        takes_effect: NewConnections,
-        example: "192.168.0.0/16,10.1.2.*,!10.1.2.66",
-        why: "For old devices: addresses that may send a password without TLS while plain_auth is local. ! excludes, \
-              wherever in the list it stands.",
-    }),
-    row!(hide_version {
-        kind: Flag,
-        default: "false",
-        takes_effect: NewConnections,
-        why: "Whether the greeting keeps the version to itself.",
-    }),
-    row!(pop3_idle_secs {
-        kind: number("SECONDS", 600, 86_400),
-        default: "600",
-        takes_effect: NewConnections,
-        why: "How long a POP3 client may be silent. RFC 1939 asks for at least ten minutes.",
-    }),
-    row!(pop3_login_secs {
-        kind: number("SECONDS", 30, 3_600),
-        default: "180",
-        takes_effect: NewConnections,
-        why: "How long a POP3 client has, in all, until it is logged in.",
-    }),
-    row!(max_connections {
-        kind: number("CONNECTIONS", 0, 1_000_000),
-        default: "0",
-        takes_effect: Now,
-        why: "Most connections at a time; 0 = as many as the limit on open files allows.",
-    }),
-    row!(max_errors {
-        kind: number("COMMANDS", 1, 1_000),
-        default: "10",
-        takes_effect: NewConnections,
-        why: "A session with that many bad commands is closed.",
-    }),
-    row!(sysadmin {
-        part: "Addresses",
-        kind: Address,
-        takes_effect: Now,
-        example: "ann@example.com",
-        why: "The administrator: who has mail for postmaster, in every domain, unless an alias says otherwise, and for abuse \
-              where nobody is called so. Needed by everybody who takes mail.",
-    }),
-    row!(alias_file {
-        kind: File,
-        takes_effect: Now,
-        example: "/etc/aliases",
-        why: "The aliases of the main domain, and of all others unless alias_fallthrough is false: a file in sendmail's \
-              manner, `name: destination, ...`. A destination is an address, a user of the main domain, \\user for his \
-              mailbox itself, |program, :include:/file or /dev/null. It is read at the start, by `newaliases` and by a \
-              reload; with an error in it nothing changes. See docs/dsmtp-addresses.md.",
-    }),
-    row!(alias_file_domain {
-        kind: DomainFile,
-        repeatable: true,
-        takes_effect: Now,
-        example: "abc.example /etc/dmail/aliases.abc",
-        why: "The aliases of one domain, looked at before alias_file. Names without a domain in it are of that domain.",
-    }),
-    row!(alias_fallthrough {
-        kind: Flag,
-        default: "true",
-        takes_effect: Now,
-        why: "Whether what a virtual domain has no alias of its own for is looked for in alias_file.",
-    }),
-    row!(forward {
-        kind: Forward,
-        repeatable: true,
-        takes_effect: Now,
-        example: "sales@example.com carl@example.com \"|/usr/local/lib/dmail/robots/tickets -new\"",
-        why: "Mail for ADDRESS, in a domain of ours or in any other, goes to the DESTINATIONS instead, before anything else is \
-              asked about it: whole addresses, or programs. $user is the address itself.",
-    }),
-    row!(forward_cc {
-        kind: Forward,
-        repeatable: true,
-        takes_effect: Now,
-        example: "ann@example.com archive@example.net",
-        why: "The same, and ADDRESS has the mail too.",
-    }),
-    row!(catch_all {
-        kind: DomainAddress,
-        repeatable: true,
-        takes_effect: Now,
-        example: "abc.example ann@example.com",
-        why: "Who has the mail of a domain of ours for which there is neither alias nor user. Such a domain takes all the junk \
-              there is.",
-    }),
-    row!(recipient_delimiter {
-        kind: OneOf(&["none", "+", "-", "=", "~", "_", "."]),
-        default: "+",
-        takes_effect: Now,
-        why: "ann+anything is ann where there is no such user or alias; `none`: only as it is written.",
-    }),
-    row!(no_dotforward {
-        kind: Flag,
-        default: "false",
-        takes_effect: Now,
-        why: "true: .forward files in the homes of users of this machine (authent_method unix_user) are ignored. Elsewhere a \
-              user's forward file is NAME.fwd beside his drop file.",
-    }),
-    row!(drop_max {
-        kind: number("KBYTES", 0, 1_000_000_000_000),
-        default: "0",
-        takes_effect: Now,
-        why: "Most live mail in a drop file; deleted mail does not count, whether or not its bytes are gone. 0 = no bound. A \
-              user's own bound, quota=\"100k\", \"5M\" or \"2G\" among what the authenticator says of him, comes before it; \
-              quota=\"0\" is none.",
-    }),
-    row!(quota_reply {
-        kind: OneOf(QuotaReply::NAMES),
-        default: "temporary",
-        takes_effect: Now,
-        why: "What a sender hears whose message does not fit: to try again later (452), or that it is refused (552).",
-    }),
-    row!(quota_warn {
-        kind: number("PERCENT", 0, 100),
-        default: "90",
-        takes_effect: Now,
-        why: "A user whose mail passes so much of his bound is told by a message, once until he is below it again; 0 = never.",
-    }),
     row!(smtp_max_size {
         part: "Mail that comes in",
         kind: number("KBYTES", 0, 4_194_304),
@@ -896,6 +625,222 @@ pub static ROWS: &[Row] = &[
         takes_effect: NewConnections,
         why: "An SMTP client with that many refused commands is closed; an accepted message makes up for them.",
     }),
+    row!(submit_group {
+        kind: Group,
+        takes_effect: Restart,
+        example: "mailsubmit",
+        why: "A group of users whose messages wait while the server is down: its members may leave them in the directory \
+              incoming of work_path, by sendmail. They must be able to reach it there. Unset, root and the user that the \
+              server runs as are the only ones, and others' programs are told to try again later. While the server runs, \
+              every user of this machine may send.",
+    }),
+    row!(pickup_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "30",
+        takes_effect: Now,
+        why: "How often the server looks for messages in that directory. It also does at its start, and when sendmail leaves \
+              one while it runs.",
+    }),
+    row!(forward_from_ip {
+        part: "Who may send what",
+        kind: Networks,
+        default: "127.0.0.0/8,::1",
+        repeatable: true,
+        takes_effect: NewConnections,
+        why: "Addresses that may send mail to anywhere through smtp_port without logging in: 192.168.0.0/16,!192.168.0.13. Setting \
+              it replaces the default, so name 127.0.0.1 again when programs of this machine send by that port. All others may \
+              send to users here alone, unless they log in on submission_port. See docs/dsmtp-relaying.md.",
+    }),
+    row!(relay_to {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "branch.example,*.branch.example",
+        why: "Domains of others that everybody may send to through this server, as their second mail exchanger. An entry with an \
+              @ is compared with the whole address, one without with its domain; *.branch.example is not branch.example itself.",
+    }),
+    row!(forward_user {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "ann,*@old.example",
+        why: "POP before SMTP, for programs too old to log in for sending: users who, by reading their mail, open smtp_port to \
+              their address for forward_user_minutes; * = all. Whoever shares that address may send too, so unset is best. A \
+              user of a virtual domain is compared as fred@abc.example.",
+    }),
+    row!(forward_user_minutes {
+        kind: number("MINUTES", 1, 10_080),
+        default: "30",
+        takes_effect: NewConnections,
+        why: "How long an address stays open to a user of forward_user after his last login for reading. A restart forgets all.",
+    }),
+    row!(forward_from {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "customer.example",
+        why: "Senders who may send to anywhere: domains, or whole addresses with an @. Anybody can say that he is one of them, so \
+              whoever finds out sends his junk through this server: use forward_from_ip or a login instead.",
+    }),
+    row!(sender_must_match {
+        kind: Flag,
+        default: "true",
+        takes_effect: NewConnections,
+        why: "Whether who has logged in may only send as himself: MAIL FROM must be an address of his own, at any name of his \
+              domain, with or without a detail behind recipient_delimiter, or an alias or a forward line that leads its mail to \
+              him, or be empty. The From: line of a message is not compared.",
+    }),
+    row!(ban_ip {
+        kind: Networks,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.0/24,198.51.100.7",
+        why: "Addresses that the ports for sending mail do not talk to, whoever is there: 554 5.7.1 in place of the greeting.",
+    }),
+    row!(ban_ip_except {
+        kind: Networks,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.25",
+        why: "Addresses that ban_ip does not mean, though it names them.",
+    }),
+    row!(ban_mailfrom {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "*@spam.example,bulk.example",
+        why: "Senders whose mail is refused: 550 5.7.1. An entry is compared with the whole address and with its domain; <> is the \
+              null sender, who sends bounces.",
+    }),
+    row!(ban_rcptto {
+        kind: Patterns,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "nobody@example.com,*@closed.example",
+        why: "Recipients to whom nobody may send, compared as by ban_mailfrom: 550 5.7.1. A postmaster of ours is never one of \
+              them.",
+    }),
+    row!(sends_per_hour {
+        kind: number("RECIPIENTS", 0, 1_000_000),
+        default: "500",
+        takes_effect: NewConnections,
+        why: "Most recipients that a user who has logged in may send to within an hour, all his messages together; 0 = no bound. It \
+              is what a stolen password is worth.",
+    }),
+    row!(sends_per_day {
+        kind: number("RECIPIENTS", 0, 1_000_000),
+        default: "2000",
+        takes_effect: NewConnections,
+        why: "The same within 24 hours.",
+    }),
+    row!(sends_over {
+        kind: OneOf(SendsOver::NAMES),
+        default: "refuse",
+        takes_effect: NewConnections,
+        why: "What becomes of mail beyond these two: refuse = the sender is told to try later (452 4.7.1); hold = it is taken, waits in \
+              the queue until an operator releases it, and sysadmin gets one mail a day about that user.",
+    }),
+    row!(fromip_max {
+        kind: number("MESSAGES", 0, 1_000_000),
+        default: "0",
+        takes_effect: NewConnections,
+        why: "Most messages within an hour from one address, or one network of prefix_bits_v6, without a login; 0 = no bound. More \
+              are told to try later: 450 4.7.1.",
+    }),
+    row!(fromip_nolimit {
+        kind: Networks,
+        default: "127.0.0.0/8,::1",
+        repeatable: true,
+        takes_effect: NewConnections,
+        why: "Addresses for which fromip_max does not hold, such as a large provider's. Setting it replaces the default.",
+    }),
+    row!(sysadmin {
+        part: "Where mail goes",
+        kind: Address,
+        takes_effect: Now,
+        example: "ann@example.com",
+        why: "The administrator: who has mail for postmaster, in every domain, unless an alias says otherwise, and for abuse \
+              where nobody is called so. Needed by everybody who takes mail.",
+    }),
+    row!(alias_file {
+        kind: File,
+        takes_effect: Now,
+        example: "/etc/aliases",
+        why: "The aliases of the main domain, and of all others unless alias_fallthrough is false: a file in sendmail's \
+              manner, `name: destination, ...`. A destination is an address, a user of the main domain, \\user for his \
+              mailbox itself, |program, :include:/file or /dev/null. It is read at the start, by `newaliases` and by a \
+              reload; with an error in it nothing changes. See docs/dsmtp-addresses.md.",
+    }),
+    row!(alias_file_domain {
+        kind: DomainFile,
+        repeatable: true,
+        takes_effect: Now,
+        example: "abc.example /etc/dmail/aliases.abc",
+        why: "The aliases of one domain, looked at before alias_file. Names without a domain in it are of that domain.",
+    }),
+    row!(alias_fallthrough {
+        kind: Flag,
+        default: "true",
+        takes_effect: Now,
+        why: "Whether what a virtual domain has no alias of its own for is looked for in alias_file.",
+    }),
+    row!(forward {
+        kind: Forward,
+        repeatable: true,
+        takes_effect: Now,
+        example: "sales@example.com carl@example.com \"|/usr/local/lib/dmail/robots/tickets -new\"",
+        why: "Mail for ADDRESS, in a domain of ours or in any other, goes to the DESTINATIONS instead, before anything else is \
+              asked about it: whole addresses, or programs. $user is the address itself.",
+    }),
+    row!(forward_cc {
+        kind: Forward,
+        repeatable: true,
+        takes_effect: Now,
+        example: "ann@example.com archive@example.net",
+        why: "The same, and ADDRESS has the mail too.",
+    }),
+    row!(catch_all {
+        kind: DomainAddress,
+        repeatable: true,
+        takes_effect: Now,
+        example: "abc.example ann@example.com",
+        why: "Who has the mail of a domain of ours for which there is neither alias nor user. Such a domain takes all the junk \
+              there is.",
+    }),
+    row!(recipient_delimiter {
+        kind: OneOf(&["none", "+", "-", "=", "~", "_", "."]),
+        default: "+",
+        takes_effect: Now,
+        why: "ann+anything is ann where there is no such user or alias; `none`: only as it is written.",
+    }),
+    row!(no_dotforward {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "true: .forward files in the homes of users of this machine (authent_method unix_user) are ignored. Elsewhere a \
+              user's forward file is NAME.fwd beside his drop file.",
+    }),
+    row!(drop_max {
+        kind: number("KBYTES", 0, 1_000_000_000_000),
+        default: "0",
+        takes_effect: Now,
+        why: "Most live mail in a drop file; deleted mail does not count, whether or not its bytes are gone. 0 = no bound. A \
+              user's own bound, quota=\"100k\", \"5M\" or \"2G\" among what the authenticator says of him, comes before it; \
+              quota=\"0\" is none. Messages that come at the same time are judged one by one: each sender may go \
+              beyond it by one.",
+    }),
+    row!(quota_reply {
+        kind: OneOf(QuotaReply::NAMES),
+        default: "temporary",
+        takes_effect: Now,
+        why: "What a sender hears whose message does not fit: to try again later (452), or that it is refused (552).",
+    }),
+    row!(quota_warn {
+        kind: number("PERCENT", 0, 100),
+        default: "90",
+        takes_effect: Now,
+        why: "A user whose mail passes so much of his bound is told by a message, once until he is below it again; 0 = never.",
+    }),
     row!(robot_path {
         part: "Programs that are given mail",
         kind: Folder,
@@ -938,6 +883,62 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "How much of what a program says is kept: its first lines go into the bounce. The rest is read and forgotten.",
     }),
+    row!(body_memory {
+        part: "Delivery and the queue",
+        kind: number("KBYTES", 512, 4_194_304),
+        default: "4096",
+        takes_effect: Restart,
+        why: "Memory for the texts of all messages that are on their way at a time. What is larger, or finds no room, is kept in \
+              files in work_path until it is delivered; senders wait while these are written.",
+    }),
+    row!(delivery_min_space {
+        kind: number("MEGABYTES", 0, 1_000_000_000),
+        default: "32",
+        takes_effect: Now,
+        why: "With less than this free where drop files lie, or in work_path, no new mail is taken: senders are told to try later \
+              (452 4.3.1). Reading and deleting go on. 0 = free space is not watched.",
+    }),
+    row!(retry_schedule {
+        kind: Schedule,
+        default: "10,60,300,900,3600",
+        takes_effect: Now,
+        why: "How long a message that could not be delivered waits in the queue before it is tried again: behind the first try, \
+              the second, and so on; the last of these repeats. Each wait is a tenth longer or shorter by chance.",
+    }),
+    row!(queue_life {
+        kind: number("SECONDS", 60, 31_536_000),
+        default: "432000",
+        takes_effect: Now,
+        why: "How long a message may wait. Behind that the next failure is the last one, and the sender is told; what comes from no \
+              sender, such as a bounce, waits a day at most and is dropped.",
+    }),
+    row!(bounce_body {
+        kind: Flag,
+        default: "false",
+        takes_effect: Now,
+        why: "Whether a bounce brings the whole message back, not its header alone.",
+    }),
+    row!(bulletin_path {
+        part: "Bulletins",
+        kind: Folder,
+        takes_effect: Now,
+        example: "/var/lib/dmail/bulletins",
+        why: "Directory of bulletins, messages to all users: each is a text file NUMBER.txt, its number higher than any before. \
+              It may begin with a Subject: line and a blank line. One file serves everybody: who deletes it is shown it no more, \
+              and when the file is taken away it is gone for all. Unset, there are none.",
+    }),
+    row!(bulletin_from {
+        kind: Text,
+        default: "\"Email System Administrator\"",
+        takes_effect: Now,
+        why: "From whom bulletins are: a name, or a whole address.",
+    }),
+    row!(hide_old_bulls {
+        kind: Flag,
+        default: "false",
+        takes_effect: NewConnections,
+        why: "true: a user who logs in for the first time is not shown the bulletins that are there already.",
+    }),
 ];
 
 /// The row of `name`, in any case.
@@ -953,14 +954,20 @@ pub struct Unused {
     pub why: &'static str,
     /// Whether somebody may rely on them for his safety, or for where mail lies: said as a warning, not as a note.
     pub matters: bool,
+    /// Whether a later version may use them.
+    pub later: bool,
 }
 
 const fn note(names: &'static [&'static str], why: &'static str) -> Unused {
-    Unused { names, why, matters: false }
+    Unused { names, why, matters: false, later: true }
 }
 
 const fn warn(names: &'static [&'static str], why: &'static str) -> Unused {
-    Unused { names, why, matters: true }
+    Unused { names, why, matters: true, later: true }
+}
+
+const fn gone(names: &'static [&'static str], why: &'static str) -> Unused {
+    Unused { names, why, matters: false, later: false }
 }
 
 /// Known, and for a later version.
@@ -974,7 +981,7 @@ pub static LATER: &[Unused] = &[
             "bomb_dec", "bomb_dir", "bomb_entries", "bomb_exception_from", "bomb_exception_ip", "bomb_exception_to",
             "bomb_max",
         ],
-        "mail bombs are not looked for yet; fromip_max and max_rcpts bound what one sender can do",
+        "mail bombs are not looked for; fromip_max and max_rcpts bound what one sender can do",
     ),
     warn(
         &["filter_file", "mail_filter", "msg_filter"],
@@ -998,27 +1005,27 @@ pub static LATER: &[Unused] = &[
 /// Known, and needed no more.
 #[rustfmt::skip]
 pub static GONE: &[Unused] = &[
-    note(
+    gone(
         &["allowdup"],
         "several recipients of one message may always have the same drop: none of them is refused for it",
     ),
-    note(
+    gone(
         &["alias"],
         "there are no blocks of a domain: host_domain names another domain of the same users, alias_file_domain has aliases of one domain",
     ),
-    note(&["allow_dds"], "names with ../ in them are never users"),
-    note(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
-    note(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
-    note(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
-    note(&["exit_files"], "the server is stopped with SIGTERM"),
-    note(&["key"], "no licence key is needed"),
-    note(
+    gone(&["allow_dds"], "names with ../ in them are never users"),
+    gone(&["dpop_host"], "tellpop reaches the server through a socket in work_path"),
+    gone(&["dpop_path", "dsmtp_path"], "one file holds all programs; nothing is looked for beside it"),
+    gone(&["dwatch_path"], "the system's own supervision watches over the server, systemd for one"),
+    gone(&["exit_files"], "the server is stopped with SIGTERM"),
+    gone(&["key"], "no licence key is needed"),
+    gone(
         &["log_data"],
         "what messages say is never written to a log; `tellsmtp trace` follows one by its id or by an address",
     ),
-    note(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
-    note(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
-    note(&["use_drop"], "drop files stay the mbox files they are"),
+    gone(&["manager_ip_address", "manager_ip_name"], "no port takes commands of managers: tellpop uses a socket in work_path"),
+    gone(&["manager_password"], "who may use the socket in work_path may control the server; take the password out"),
+    gone(&["use_drop"], "drop files stay the mbox files they are"),
 ];
 
 /// Whether and why `name`, in any case, is not used: with the name as we write it.

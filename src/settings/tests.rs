@@ -493,12 +493,12 @@ fn a_bad_line_is_told_with_its_line_column_and_remedy() {
         ("#include", ":5:1: error: #include takes one file"),
         ("#include a b", ":5:1: error: #include takes one file"),
         ("hide\u{7}version", ":5:5: error: a control character"),
-        ("manager_password secret", ":5:1: note: manager_password is known but not used by this version: who may"),
+        ("manager_password secret", ":5:1: note: manager_password is needed no more: who may"),
         (
             "dlist_path a\ndlist_path b",
             ":5:1: note: dlist_path is known but not used by this version: there is no list",
         ),
-        ("alias *.example", ":5:1: note: alias is known but not used by this version: there are no blocks"),
+        ("alias *.example", ":5:1: note: alias is needed no more: there are no blocks"),
         ("forward ann b@x.example", ":5:9: error: forward cannot be `ann`: it is a whole address"),
         ("forward ann@x.example bob", ":5:23: error: forward cannot be `bob`: `bob` is neither an address"),
         ("forward ann@x.example /tmp/x", ":5:23: error: forward cannot be `/tmp/x`: `/tmp/x`: mail is not appended"),
@@ -677,10 +677,10 @@ fn the_difference_names_each_row_and_when_it_takes_effect() {
         [
             "host_domain: example.com -> example.com, two.example (for new connections)",
             "log_level: info -> debug (at once)",
-            "bin_path: (unset) -> \"/b b\" (for new connections)",
             "pop_port: 110 -> 1100 (at once)",
             "tls_cert: /conf/a -> (unset) (for new connections)",
             "tls_key: /conf/b -> (unset) (for new connections)",
+            "bin_path: (unset) -> \"/b b\" (for new connections)",
         ]
     );
     // Where and how a line is written is no difference.

@@ -70,6 +70,16 @@ pub enum Refused {
     Fault(Fault),
 }
 
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::InUse => f.write_str("another session has it"),
+            Refused::Locked => f.write_str("another program has it locked"),
+            Refused::Unsafe(fault) | Refused::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Refused {
         Refused::Fault(fault)

@@ -217,6 +217,7 @@ mod tests {
         assert_eq!(entry(b"root").unwrap().unwrap().uid, 0);
         assert_eq!(person(0).unwrap().unwrap().name, b"root");
         assert_eq!(person(u32::MAX - 7).unwrap(), None);
+        assert_eq!((name_of(0).unwrap().as_deref(), name_of(u32::MAX - 7).unwrap()), (Some("root"), None));
         assert_eq!(by_number(0).unwrap(), Some((root, "/root".into())));
         assert_eq!(by_number(u32::MAX - 7).unwrap(), None);
         for name in ["", "no such user", "nul\0inside", "root:x", "root\n"] {

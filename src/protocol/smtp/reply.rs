@@ -175,6 +175,8 @@ replies! {
     HEADER_TOO_BIG = 552 6 0 "The header is too big";
     /// As many `Received:` lines as no message has that is not going round.
     LOOPING = 554 4 6 "Too many hops: this message is going round in circles";
+    /// Its recipients have had it already, by its `Delivered-To:` lines.
+    AGAIN = 554 4 6 "This message has been here already: it is going round in circles";
     /// A line of text longer than may be.
     TEXT_LINE_TOO_LONG = 550 6 0 "A line of the message is too long";
     /// A CR or LF alone, where that is refused.

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::mail::passed::Passed;
 use crate::net::jobs::{Busy, Kind, Pulse};
 use crate::net::stream::Flow;
 use crate::net::turn::Ticket;
@@ -159,6 +160,7 @@ pub struct Body {
     /// Bytes in the file.
     written: u64,
     fault: Option<Fault>,
+    passed: Passed,
 }
 
 /// What a held sender waited for.
@@ -179,7 +181,7 @@ pub struct Wrote {
 
 impl Body {
     pub(super) fn new(budget: Arc<Budget>) -> Body {
-        Body { rest: Held::new(budget), file: None, written: 0, fault: None }
+        Body { rest: Held::new(budget), file: None, written: 0, fault: None, passed: Passed::default() }
     }
 
     /// Whether its sender may go on: if not, `Outcome::Body` comes with this ticket when he may.
@@ -203,6 +205,7 @@ impl Body {
         if self.fault.is_some() {
             return Flow::More;
         }
+        self.passed.feed(bytes);
         self.rest.push(bytes);
         if self.rest.bytes.len() < PIECE && !self.rest.budget.resting.is_over() {
             return self.wait(ticket, shared);
@@ -266,6 +269,11 @@ impl Body {
     /// Why it will be refused, if it will.
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
+    }
+
+    /// Who has had it already, by what has come of it.
+    pub(super) fn take_passed(&mut self) -> Passed {
+        std::mem::take(&mut self.passed)
     }
 
     /// It is whole.

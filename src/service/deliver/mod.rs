@@ -25,6 +25,9 @@
 //! ever will be; `Unknown`, whereupon the connection is closed without an answer, when that is not known. What goes to a drop on behalf of
 //! the queue says so in its intent, so that after a crash who has his message is found and noted, and gets it once.
 //!
+//! **Circles.** Who has had a message by its `Delivered-To:` lines ([`passed`](crate::mail::passed)) does not get it again: if that
+//! is all of its recipients it is `Refused`, else he fails.
+//!
 //! **Bounces.** Who cannot be delivered to, or not in time, is told to the sender by a message from nobody through the same
 //! queue. What comes from nobody itself, or was sent with NOTIFY=NEVER, is dropped with a line in the log that has the id: mail
 //! that bounces twice is answered to strangers' forgeries nearly always, and a postmaster who gets it all reads none of it.
@@ -50,8 +53,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::route::Way;
+use super::route::{Destination, Stage, Way};
 use super::{Outcome, Shared, account};
+use crate::mail::address::Address;
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::{self, Reply};
@@ -150,7 +154,7 @@ pub(super) struct Stores {
 
 /// The way of messages to their drops, as conversations see it.
 pub struct Transit {
-    inbox: VecDeque<(Ticket, Parcel)>,
+    inbox: VecDeque<(Option<Ticket>, Parcel)>,
     orders: VecDeque<(Ticket, Order)>,
     /// Messages that have come into the queue in another way.
     arrived: VecDeque<String>,
@@ -224,14 +228,25 @@ impl Transit {
         (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
     }
 
-    /// A text of ours, of a few lines.
-    pub fn body_of(&self, text: &[u8]) -> Body {
-        Body::of(self.budget.clone(), text)
-    }
-
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.
     pub fn dispatch(&mut self, ticket: Ticket, parcel: Parcel) {
-        self.inbox.push_back((ticket, parcel));
+        self.inbox.push_back((Some(ticket), parcel));
+    }
+
+    /// Sends a text of ours, of a few lines, from nobody. Nobody waits for what becomes of it.
+    pub fn tell(&mut self, id: Box<str>, to: Address, text: &[u8], posted_secs: i64) {
+        let recipient = Recipient { path: to.clone(), notify: None, orcpt: None };
+        let parcel = Parcel {
+            id,
+            sender: Sender::default(),
+            recipients: vec![To { recipient, ways: vec![Way::to(Destination::Local(to, Stage::Whole))] }],
+            received: Box::default(),
+            came: "from this server".into(),
+            posted_secs,
+            hold: None,
+            body: Body::of(self.budget.clone(), text),
+        };
+        self.inbox.push_back((None, parcel));
     }
 
     /// Has something done with a message of the queue. What came of it comes as `Outcome::Told` with this ticket.
@@ -331,7 +346,7 @@ fn heal(intents: &Intents, queue: &Queue, settings: &Settings, disk: &RealDisk) 
         log::info!("{} deliveries that the last server had begun are settled", recovered.settled);
     }
     for (path, refused) in recovered.waiting {
-        log::warn!("{}: a delivery that the last server had begun waits to be settled: {refused:?}", path.display());
+        log::warn!("{}: a delivery that the last server had begun waits to be settled: {refused}", path.display());
     }
 }
 

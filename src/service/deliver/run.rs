@@ -17,39 +17,43 @@
 //!
 //! What failed or expired with nobody to tell is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::body::Text;
+use super::body::{PIECE, Text};
 use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::runner::{Desk, Doing, Finished, spot};
 use super::{Dispatched, Stores, ways};
 use crate::mail::address::{self, Address};
 use crate::mail::bounce::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX, bounce_id};
 use crate::mail::envelope::Envelope as Stored;
+use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
-use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::smtp::params::Recipient as Named;
-use crate::rules::domains::Home;
+use crate::protocol::smtp::reply::{self, Reply};
 use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
 use crate::rules::traffic::Class;
 use crate::service::robot::{self, Robot};
-use crate::service::route::{Destination, Routing, Step, Way};
+use crate::service::route::{self, Destination, Routing, Step, Way};
 use crate::service::{Outcome, account};
 use crate::settings::Settings;
 use crate::store::delivery::{Body, Failed};
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
 use crate::store::queue::{
-    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, Recipient, Row, Stage, State, Tally, queued,
+    self, Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Row, Stage, State, Tally,
+    queued,
 };
 use crate::text::fault::Fault;
+use crate::text::number::decimal;
 use crate::text::printable::printable;
 
 /// Recipients in memory at a time, in a later round.
@@ -60,6 +64,8 @@ const DOUBT_SECS: i64 = 300;
 
 /// The same, when only somebody else has his drop.
 const LOCKED_SECS: i64 = 10;
+/// How soon it is tried again to write down what could not be.
+const NOTE_AGAIN: Duration = Duration::from_secs(10);
 
 /// The least time between two rounds.
 const LEAST_SECS: i64 = 5;
@@ -72,7 +78,7 @@ pub(super) struct Part {
     /// How often he was tried before.
     pub(super) tries: u32,
     /// Where he is, in the first round.
-    pub(super) to: Option<Destination>,
+    pub(super) to: Option<Way>,
 }
 
 impl Part {
@@ -91,9 +97,13 @@ pub(super) struct Run {
     out: usize,
     changes: Vec<Change>,
     stands: Vec<Arc<Stand>>,
+    /// What is to be written down of this page, until it is.
+    noting: Option<Arc<Mutex<Noting>>>,
     /// Who waits for the first round's end.
     answer: Option<Ticket>,
     is_first: bool,
+    /// By how much it waits longer or shorter: the same for all its recipients, so that one line of its file tells of many.
+    random: u64,
     /// From which number the next page is read; 0: all were at hand.
     next: u32,
 }
@@ -105,7 +115,14 @@ pub(super) struct Found {
     next_secs: Option<i64>,
     /// It has left the queue.
     gone: bool,
-    /// Those that its queue has now besides it.
+}
+
+/// What is to be written down, and leaves as that is done: what is not can be done again without anything being tried again.
+pub(super) struct Noting {
+    /// Those who have one sender in each.
+    changes: Vec<Vec<Change>>,
+    stands: Vec<Arc<Stand>>,
+    /// Bounces that were made.
     bounces: Vec<String>,
 }
 
@@ -114,22 +131,18 @@ pub(super) struct Wound {
     next_secs: Option<i64>,
     /// It has left the queue.
     gone: bool,
-    /// Those that were made of it.
-    bounces: Vec<String>,
 }
 
 impl Run {
     /// The first round of a message that has just been filed.
-    pub(super) fn first(message: Arc<Message>, envelope: Arc<Envelope>, parts: Vec<Part>, answer: Ticket) -> Run {
+    pub(super) fn first(
+        message: Arc<Message>,
+        envelope: Arc<Envelope>,
+        parts: Vec<Part>,
+        answer: Option<Ticket>,
+    ) -> Run {
         let id = message.id.clone();
-        Run {
-            parts,
-            answer: Some(answer),
-            is_first: true,
-            known: Some((message, envelope)),
-            next: 0,
-            ..Run::of(id.into())
-        }
+        Run { parts, answer, is_first: true, known: Some((message, envelope)), next: 0, ..Run::of(id.into()) }
     }
 
     /// A later one.
@@ -141,8 +154,10 @@ impl Run {
             out: 0,
             changes: Vec::new(),
             stands: Vec::new(),
+            noting: None,
             answer: None,
             is_first: false,
+            random: RealDisk::default().random(),
             next: 1,
         }
     }
@@ -150,17 +165,14 @@ impl Run {
     pub(super) fn id(&self) -> &str {
         &self.id
     }
-
-    #[cfg(test)]
-    pub(super) fn address_of(&self, part: usize) -> &str {
-        &self.parts[part].recipient.address
-    }
 }
 
 /// What came of one try for one recipient.
 pub(super) enum Came {
     /// It is where it belongs.
     Delivered(Vec<Arc<Stand>>),
+    /// Another message of the queue goes on in its place.
+    HandedOn,
     /// Not now.
     Later(String),
     /// It never will be.
@@ -169,6 +181,13 @@ pub(super) enum Came {
     Perhaps,
     /// Nothing was tried, and nothing will be.
     Elsewhere,
+}
+
+impl From<&Reply> for Came {
+    fn from(reply: &Reply) -> Came {
+        let why = reply.said();
+        if reply.code() >= 500 { Came::Never(why) } else { Came::Later(why) }
+    }
 }
 
 impl From<Fate> for Came {
@@ -188,20 +207,23 @@ impl Desk<'_> {
         let (id, from, all, secs) = (run.id.clone(), run.next, run.known.is_none(), self.secs);
         let settings = self.shared.settings.clone();
         let volume = self.shared.transit.stores.volume;
-        let work =
-            move |stores: &Stores, _: &_| Finished::Read(read(stores, &settings, &id, from, all, secs).map(Box::new));
+        let work = move |stores: &Stores, _: &_| {
+            let mut bounces = Vec::new();
+            let found = read(stores, &settings, &id, from, all, secs, &mut bounces);
+            Finished::Read(bounces, found.map(Box::new))
+        };
         if self.job(Doing::Read(at), JobKind::Read, volume, work).is_err() {
             self.over(at, Next::Soon);
         }
     }
 
-    pub(super) fn read(&mut self, at: usize, result: Result<Box<Found>, Miss>) {
+    pub(super) fn read(&mut self, at: usize, bounces: &[String], result: Result<Box<Found>, Miss>) {
+        self.begin_bounces(bounces);
         let found = match result {
             Ok(found) => *found,
             Err(miss) => return self.missed(at, miss),
         };
-        let Found { known, rows, next_secs, gone, bounces } = found;
-        self.begin_bounces(&bounces);
+        let Found { known, rows, next_secs, gone } = found;
         if gone {
             return self.over(at, Next::Gone);
         }
@@ -210,10 +232,16 @@ impl Desk<'_> {
             run.known = Some((Arc::new(message), Arc::new(envelope)));
         }
         run.next = rows.last().filter(|_| rows.len() == PAGE as usize).map_or(0, |last| last.number + 1);
+        // What is further ahead than the schedule reaches was noted before the clock was put back. To other hosts nothing is sent
+        // yet, whenever that is tried.
+        let schedule = &self.shared.settings.retry_schedule;
+        let is_due = |kind: Kind, next_secs: i64| {
+            next_secs <= self.secs || kind != Kind::Remote && schedule.bounded(next_secs, self.secs) < next_secs
+        };
         let due = rows.into_iter().filter_map(|Row { number, recipient, state }| {
             let tries = match state {
                 State::Waiting => 0,
-                State::Deferred { next_secs, tries, .. } if next_secs <= self.secs => tries,
+                State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
                 _ => return None,
             };
             Some(Part { number, recipient, tries, to: None })
@@ -236,49 +264,24 @@ impl Desk<'_> {
     }
 
     fn try_part(&mut self, at: usize, part: usize) {
-        let Part { recipient, to, .. } = &mut self.runner.runs[at].parts[part];
+        let run = &mut self.runner.runs[at];
+        if run.known.as_ref().is_some_and(|(message, _)| message.has_passed(&run.parts[part].recipient)) {
+            return self.settle(at, part, Came::Never(reply::AGAIN.said()));
+        }
+        let octets = run.known.as_ref().map_or(0, |(message, _)| message.octets());
+        let Part { recipient, to, .. } = &mut run.parts[part];
         match (recipient.kind, to.take()) {
-            (Kind::Mailbox, Some(Destination::Mailbox(name, account))) => {
+            (Kind::Mailbox, Some(way)) if way.lacks_room_for(octets) => {
+                let reply = route::full(&self.shared.settings);
+                self.settle(at, part, &reply);
+            }
+            (Kind::Mailbox, Some(Way { to: Destination::Mailbox(name, account), .. })) => {
                 let spot = spot(&name, &account, self.shared);
                 self.send(at, part, spot);
             }
-            (Kind::Mailbox, _) => self.find(at, part),
-            (Kind::Local, _) => self.route(at, part),
+            (Kind::Mailbox | Kind::Local, _) => self.route(at, part),
             (Kind::Program, _) => self.attend(at, part),
             (Kind::Remote, _) => self.settle(at, part, Came::Elsewhere),
-        }
-    }
-
-    /// Asks where a user's mail is.
-    fn find(&mut self, at: usize, part: usize) {
-        let address = &self.runner.runs[at].parts[part].recipient.address;
-        let Some(name) = self.shared.settings.domains.resolve(address.as_bytes(), Home::default()) else {
-            return self.settle(at, part, Came::Never("5.1.1 no such user".to_owned()));
-        };
-        let ticket = self.ticket(Doing::Find(at, part));
-        match self.shared.helpers.last_mut() {
-            Some(helpers) => helpers.pool.submit(self.now, ticket, Question::Lookup { user: name.asked }),
-            None => self.shared.post.push_back((ticket, Outcome::Verdict(Verdict::Unavailable))),
-        }
-    }
-
-    pub(super) fn found(&mut self, at: usize, part: usize, verdict: Verdict) {
-        let account = match verdict {
-            Verdict::Accepted(account) => account,
-            Verdict::Refused => return self.settle(at, part, Came::Never("5.1.1 no such user".to_owned())),
-            // A verifier is no answer to this question.
-            Verdict::Unavailable | Verdict::Verifier(..) => {
-                return self.settle(
-                    at,
-                    part,
-                    Came::Later("4.3.0 it cannot be told whether there is such a user".to_owned()),
-                );
-            }
-        };
-        let address = &self.runner.runs[at].parts[part].recipient.address;
-        if let Some(name) = self.shared.settings.domains.resolve(address.as_bytes(), Home::default()) {
-            let spot = spot(&name, &account, self.shared);
-            self.send(at, part, spot);
         }
     }
 
@@ -305,15 +308,16 @@ impl Desk<'_> {
         }
     }
 
-    /// Asks where an address of ours leads now.
+    /// Asks where an address of ours leads now, or a user's mailbox is, and whether there is room.
     fn route(&mut self, at: usize, part: usize) {
         let run = &self.runner.runs[at];
-        let text = &run.parts[part].recipient.address;
-        let Some(address) = address_of(text) else {
+        let recipient = &run.parts[part].recipient;
+        let Some(address) = address_of(&recipient.address) else {
             return self.settle(at, part, Came::Never("5.1.3 this is no address".to_owned()));
         };
-        let octets = run.known.as_ref().map_or(0, |(message, _)| message.text.bytes());
-        let mut routing = Box::new(Routing::begin(&address, octets, false, self.shared));
+        let stage = ways::stage(recipient);
+        let octets = run.known.as_ref().map_or(0, |(message, _)| message.octets());
+        let mut routing = Box::new(Routing::begin(&address, stage, octets, false, self.shared));
         let ticket = self.ticket_for_routing();
         let step = routing.go_on(self.now, ticket, self.shared);
         self.stepped(at, part, routing, ticket, step);
@@ -329,15 +333,12 @@ impl Desk<'_> {
         let ways = match step {
             Step::Asked => return self.expect(ticket, Doing::Route(at, part, routing)),
             Step::Settled(Ok(ways)) => ways,
-            Step::Settled(Err(reply)) => {
-                let why = reply.said();
-                return self.settle(at, part, if reply.code() >= 500 { Came::Never(why) } else { Came::Later(why) });
-            }
+            Step::Settled(Err(reply)) => return self.settle(at, part, &reply),
         };
         match &ways[..] {
             // Thrown away.
             [] => self.settle(at, part, Came::Delivered(Vec::new())),
-            [Way { to: Destination::Mailbox(name, account), sender: None }] => {
+            [Way { to: Destination::Mailbox(name, account), sender: None, .. }] => {
                 let spot = spot(name, account, self.shared);
                 self.send(at, part, spot);
             }
@@ -350,8 +351,10 @@ impl Desk<'_> {
         let run = &self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
         let Part { number, recipient, .. } = &run.parts[part];
-        let id = format!("{}r{number}", run.id);
-        let Some(path) = address_of(&recipient.address).filter(|_| id.len() <= ID_BYTES) else {
+        let id = handed_on_id(&run.id, *number);
+        // A bounce of it needs room behind that.
+        let longest = bounce_id(&id, RECIPIENTS_MAX).len();
+        let Some(path) = address_of(&recipient.address).filter(|_| longest <= ID_BYTES) else {
             return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
         };
         let named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
@@ -362,7 +365,11 @@ impl Desk<'_> {
         let volume = self.shared.transit.stores.volume;
         let doing = Doing::HandOn(at, part, id.clone());
         let taken = self.job(doing, JobKind::Sync, volume, move |stores, _| {
-            Finished::Filed(stores.queue.create(&id, &envelope, &recipients, &message.text.body()))
+            let made = stores.queue.create(&id, &envelope, &recipients, &message.text.body());
+            Finished::Filed(match made {
+                Ok(Made::New) => once(&stores.queue, &id, recipients.len()),
+                made => made,
+            })
         });
         if taken.is_err() {
             self.settle(at, part, Came::Later("4.3.0 the disks are too busy".to_owned()));
@@ -372,15 +379,15 @@ impl Desk<'_> {
     pub(super) fn handed_on(&mut self, at: usize, part: usize, id: &str, result: Result<Made, Failed>) {
         match result {
             Ok(made) => {
-                if made == Made::New {
-                    self.shared.transit.counts.queued += 1;
-                    self.shared.transit.table.insert(id, Some(self.secs));
-                }
+                self.shared.transit.counts.queued += u64::from(made == Made::New);
+                // One that was there may be of a try that did not come to its end, and nobody's.
+                self.shared.transit.table.remove(id);
+                self.shared.transit.table.insert(id, Some(self.secs));
                 log::info!("delivery {}: goes on as {id}", self.runner.runs[at].id);
-                self.settle(at, part, Came::Delivered(Vec::new()));
+                self.settle(at, part, Came::HandedOn);
             }
             Err(Failed::Refused(refused)) => {
-                log::error!("delivery {id}: {refused:?}");
+                log::error!("delivery {id}: {refused}");
                 self.settle(at, part, Came::Later("4.3.0 the queue cannot be written to".to_owned()));
             }
             Err(Failed::Unknown(fault)) => {
@@ -435,8 +442,8 @@ impl Desk<'_> {
         let (number, tries) = (*number, tries + 1);
         let is_null = ways::sender(recipient, &envelope).is_empty();
         let settings = &self.shared.settings;
+        let random = run.random;
         let verdict = |tries| {
-            let random = RealDisk::default().random();
             let (schedule, life) = (&settings.retry_schedule, settings.queue_life);
             retry::verdict(schedule, life, is_null, envelope.received_secs, now_secs, tries, random)
         };
@@ -459,7 +466,11 @@ impl Desk<'_> {
             log::info!("{shown}: deferred: {why}");
             State::Deferred { next_secs, tries, why }
         };
-        let to = match (came.into(), verdict(tries)) {
+        let came = came.into();
+        // Each of those it goes on to is counted when he has it.
+        let counts = !matches!(came, Came::HandedOn);
+        let to = match (came, verdict(tries)) {
+            (Came::HandedOn, _) => State::Delivered,
             (Came::Delivered(stands), _) => {
                 log::info!("{shown}: delivered ({} bytes)", message.text.bytes());
                 *delivered += 1;
@@ -491,7 +502,7 @@ impl Desk<'_> {
             (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
             _ => None,
         };
-        if let Some(class) = class {
+        if let Some(class) = class.filter(|_| counts) {
             let address = std::iter::once(recipient.address.as_str());
             self.shared.note(class, &run.id, message.text.bytes(), &message.sender, address);
         }
@@ -506,36 +517,63 @@ impl Desk<'_> {
     fn note(&mut self, at: usize) {
         let run = &mut self.runner.runs[at];
         let Some((_, envelope)) = run.known.clone() else { return };
-        let (id, secs, settings) = (run.id.clone(), self.secs, self.shared.settings.clone());
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
         let parts = std::mem::take(&mut run.parts);
         // Those who are lost at once are told of in one bounce: by sender, where forward lines have changed it.
-        let sender =
-            |change: &Change| parts.iter().find(|part| part.number == change.number).map(|part| part.sender(&envelope));
-        changes.sort_by(|one, other| sender(one).cmp(&sender(other)));
+        let senders: HashMap<u32, &str> = parts.iter().map(|part| (part.number, part.sender(&envelope))).collect();
+        let sender = |change: &Change| senders.get(&change.number).copied();
+        changes.sort_by_key(|change| (sender(change), change.number));
         let changes: Vec<Vec<Change>> =
             changes.chunk_by(|one, other| sender(one) == sender(other)).map(<[Change]>::to_vec).collect();
+        run.noting = Some(Arc::new(Mutex::new(Noting { changes, stands, bounces: Vec::new() })));
+        self.write_down(at);
+    }
+
+    /// Has a job do that. What a program or another message has already would be given to it once more if this were forgotten, so the
+    /// run stays until it is done: while the disk is full, that is what holds the queue up.
+    pub(super) fn write_down(&mut self, at: usize) {
+        let Some(run) = self.runner.runs.get(at) else { return };
+        let (Some((_, envelope)), Some(noting)) = (run.known.clone(), run.noting.clone()) else { return };
+        let (id, secs, settings) = (run.id.clone(), self.secs, self.shared.settings.clone());
         self.shared.transit.counts.syncs += 1;
         let volume = self.shared.transit.stores.volume;
         let work = move |stores: &Stores, _: &_| {
-            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, &changes, &stands))
+            let mut noting = noting.lock().unwrap_or_else(PoisonError::into_inner);
+            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, &mut noting))
         };
-        if self.job(Doing::Note(at), JobKind::Sync, volume, work).is_err() {
-            self.over(at, Next::Soon);
+        if let Err(busy) = self.job(Doing::Note(at), JobKind::Sync, volume, work) {
+            let error = io::Error::other(format!("no room for a job: {busy:?}"));
+            self.noted(at, Err(Miss::Fault(Fault::new("writing the queue", Path::new(""), error))));
         }
     }
 
     pub(super) fn noted(&mut self, at: usize, result: Result<Wound, Miss>) {
+        let run = &mut self.runner.runs[at];
+        let noting = run.noting.clone();
+        let mut noting = noting.as_ref().map(|noting| noting.lock().unwrap_or_else(PoisonError::into_inner));
+        let bounces = noting.as_mut().map(|noting| std::mem::take(&mut noting.bounces)).unwrap_or_default();
+        let is_owed = noting.is_some_and(|noting| !noting.changes.is_empty());
+        let next = run.next;
+        self.begin_bounces(&bounces);
         match result {
-            Ok(Wound { next_secs, gone, bounces }) => {
-                self.begin_bounces(&bounces);
-                match self.runner.runs[at].next {
-                    _ if gone => self.over(at, Next::Gone),
-                    0 => self.over(at, Next::At(next_secs)),
-                    _ => self.read_page(at),
-                }
+            Ok(Wound { gone: true, .. }) => self.over(at, Next::Gone),
+            Ok(Wound { next_secs, .. }) if next == 0 => self.over(at, Next::At(next_secs)),
+            Ok(_) => self.read_page(at),
+            Err(Miss::Fault(fault)) if is_owed => {
+                log::error!("the queue: {fault}");
+                self.runner.owed.push_back((self.now + NOTE_AGAIN, at));
             }
             Err(miss) => self.missed(at, miss),
+        }
+    }
+
+    /// What could not be written down is once more.
+    pub(super) fn write_owed(&mut self) {
+        while let Some(&(at, run)) = self.runner.owed.front()
+            && at <= self.now
+        {
+            self.runner.owed.pop_front();
+            self.write_down(run);
         }
     }
 
@@ -558,6 +596,7 @@ impl Desk<'_> {
     fn begin_bounces(&mut self, bounces: &[String]) {
         for id in bounces {
             self.shared.transit.counts.queued += 1;
+            self.shared.transit.table.remove(id);
             self.shared.transit.table.insert(id, Some(self.secs));
         }
     }
@@ -611,13 +650,31 @@ pub(super) fn address_of(text: &str) -> Option<Address> {
 }
 
 /// What a round needs to know. In a job.
-fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, secs: i64) -> Result<Found, Miss> {
+fn read(
+    stores: &Stores,
+    settings: &Settings,
+    id: &str,
+    from: u32,
+    all: bool,
+    secs: i64,
+    bounces: &mut Vec<String>,
+) -> Result<Found, Miss> {
     let queue = &stores.queue;
     let mut found = queue.read(id)?;
     if all && found.envelope.bounce_of.is_some() {
         queue.told(id, secs)?;
     }
-    let bounces = if all { tell(queue, settings, id, &found.envelope, secs)? } else { Vec::new() };
+    if all && let Some((origin, number)) = handed_on_from(id) {
+        // Before it is tried, so that whatever happens its origin is not brought here again.
+        let handed_on = Change { number, to: State::Delivered };
+        match queue.note(origin, secs, &[handed_on]) {
+            Ok(_) | Err(Miss::Gone | Miss::Damaged(_)) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    if all {
+        tell(queue, settings, id, &found.envelope, secs, bounces)?;
+    }
     let mut rows = queue.page(id, from, PAGE)?;
     let (mut doubt, like) = (None, account::place_of(PathBuf::new(), settings));
     // Who may have his message already by a try whose end is not known is not tried before that is.
@@ -641,16 +698,57 @@ fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, se
     let gone = found.tally.is_ended() && queue.remove(id)?;
     let next_secs = doubt.map_or(found.tally.next_secs, |wait| Some(secs + wait));
     let known = text.map(|text| {
+        // What cannot be read is not delivered either.
+        let passed = passed(&text).unwrap_or_default();
         let message = Message {
             id: id.into(),
             sender: found.envelope.sender.as_str().into(),
             received: found.envelope.received.as_slice().into(),
             posted_secs: found.envelope.received_secs,
             text: Text::Queued(text),
+            passed,
         };
         (message, found.envelope)
     });
-    Ok(Found { known, rows, next_secs, gone, bounces })
+    Ok(Found { known, rows, next_secs, gone })
+}
+
+/// The id of what goes on in place of a recipient of a message: the same whenever it is made.
+fn handed_on_id(id: &str, number: u32) -> String {
+    format!("{id}r{number}")
+}
+
+/// In whose place a message goes on, if it does.
+fn handed_on_from(id: &str) -> Option<(&str, u32)> {
+    let (origin, number) = id.rsplit_once('r')?;
+    Some((origin, u32::try_from(decimal(number.as_bytes())?).ok()?))
+}
+
+/// A message that goes on in place of a recipient has been made. Should he have become delivered meanwhile, one like it was made
+/// before, by a server that was killed, and has come to its end: this one is taken away. In a job.
+fn once(queue: &Queue, id: &str, recipients: usize) -> Result<Made, Failed> {
+    let Some((origin, number)) = handed_on_from(id) else { return Ok(Made::New) };
+    let is_over = match queue.page(origin, number, 1) {
+        Ok(rows) => rows.iter().any(|row| row.state == State::Delivered),
+        Err(_) => false,
+    };
+    if is_over {
+        let deleted = (1..).take(recipients).map(|number| Change { number, to: State::Deleted }).collect::<Vec<_>>();
+        let removed = queue.note(id, 0, &deleted).and_then(|_| queue.remove(id));
+        if let Err(Miss::Damaged(fault) | Miss::Fault(fault)) = removed {
+            return Err(Failed::Unknown(fault));
+        }
+    }
+    Ok(Made::New)
+}
+
+/// Who has had a message already, by what a [`PIECE`] has of its header.
+fn passed(text: &queue::Text<RealDisk>) -> io::Result<Passed> {
+    let (file, range) = text.parts();
+    let bytes = (range.end - range.start).min(PIECE as u64);
+    let mut head = vec![0; bytes as usize];
+    file.read_exact_at(&mut head, range.start)?;
+    Ok(Passed::of(&head))
 }
 
 fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
@@ -669,15 +767,16 @@ fn wind_up(
     id: &str,
     envelope: &Envelope,
     secs: i64,
-    changes: &[Vec<Change>],
-    stands: &[Arc<Stand>],
+    noting: &mut Noting,
 ) -> Result<Wound, Miss> {
     let queue = &stores.queue;
-    let mut tally = Tally::default();
-    for changes in changes {
-        tally = queue.note(id, secs, changes).inspect_err(|miss| set_aside(queue, id, miss))?.tally;
+    let noted = write_changes(queue, id, secs, &mut noting.changes);
+    if let Err(Miss::Fault(fault)) = noted {
+        return Err(Miss::Fault(fault));
     }
-    for stand in stands {
+    // Also of a message that an operator has taken out meanwhile: else its appends stay open, and their drops are not compacted.
+    let has_found = noting.stands.iter().any(|stand| !stand.found.is_empty());
+    for stand in noting.stands.drain(..) {
         if !stand.found.is_empty()
             && let Err(fault) = queue.note_found(secs, &stand.found)
         {
@@ -687,18 +786,47 @@ fn wind_up(
         }
         stand.noted(&stores.intents);
     }
-    let bounces = tell(queue, settings, id, envelope, secs)?;
-    if !bounces.is_empty() || stands.iter().any(|stand| !stand.found.is_empty()) {
-        tally = queue.read(id)?.tally;
+    let mut tally = noted?;
+    let before = noting.bounces.len();
+    tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
+    if noting.bounces.len() > before || has_found || tally.is_none() {
+        tally = Some(queue.read(id)?.tally);
     }
+    let tally = tally.unwrap_or_default();
     let gone = tally.is_ended() && queue.remove(id)?;
-    Ok(Wound { next_secs: tally.next_secs, gone, bounces })
+    Ok(Wound { next_secs: tally.next_secs, gone })
 }
 
-/// Makes the bounces that tell of those who are lost, and notes that they are told of: the ids of those bounces.
-fn tell(queue: &Queue, settings: &Settings, id: &str, envelope: &Envelope, secs: i64) -> Result<Vec<String>, Miss> {
+/// How its recipients stand then; `None`: nothing was left to be written.
+fn write_changes(queue: &Queue, id: &str, secs: i64, changes: &mut Vec<Vec<Change>>) -> Result<Option<Tally>, Miss> {
+    let mut tally = None;
+    while let Some(some) = changes.last() {
+        match queue.note(id, secs, some) {
+            Ok(noted) => tally = Some(noted.tally),
+            Err(Miss::Fault(fault)) => return Err(Miss::Fault(fault)),
+            Err(miss) => {
+                changes.clear();
+                set_aside(queue, id, &miss);
+                return Err(miss);
+            }
+        }
+        changes.pop();
+    }
+    Ok(tally)
+}
+
+/// Makes the bounces that tell of those who are lost, and notes that they are told of. `bounces`: the ids of those that the queue
+/// has now, also when others could not be made.
+fn tell(
+    queue: &Queue,
+    settings: &Settings,
+    id: &str,
+    envelope: &Envelope,
+    secs: i64,
+    bounces: &mut Vec<String>,
+) -> Result<(), Miss> {
     if queue.read(id)?.tally.untold() == 0 {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let mut losses: BTreeMap<u32, Loss> = BTreeMap::new();
     let mut from = 1;
@@ -721,7 +849,6 @@ fn tell(queue: &Queue, settings: &Settings, id: &str, envelope: &Envelope, secs:
     }
     let limit = if settings.bounce_body { BODY_BYTES } else { HEADER_BYTES };
     let original = queue.beginning(id, limit + 1)?;
-    let mut bounces = Vec::new();
     for (number, loss) in losses {
         let bounce = bounce_id(id, number);
         let Some(sender) = address_of(&loss.sender).filter(|_| bounce.len() <= ID_BYTES) else {
@@ -756,20 +883,19 @@ fn tell(queue: &Queue, settings: &Settings, id: &str, envelope: &Envelope, secs:
         };
         let to = [ways::anywhere(&sender, settings)];
         let text = text.text();
-        let made = match queue.create(&bounce, &about, &to, &Body::Memory(&text)) {
-            Ok(made) => made,
+        match queue.create(&bounce, &about, &to, &Body::Memory(&text)) {
+            Ok(_) => {}
             Err(Failed::Refused(Refused::Fault(fault) | Refused::Unsafe(fault)) | Failed::Unknown(fault)) => {
                 return Err(Miss::Fault(fault));
             }
             Err(Failed::Refused(Refused::Locked | Refused::InUse)) => return Err(Miss::Gone),
-        };
+        }
         queue.told(&bounce, secs)?;
         log::info!("delivery {id}: {} is told by {bounce}", printable(loss.sender.as_bytes()));
-        if made == Made::New {
-            bounces.push(bounce);
-        }
+        // Also one that was there: by a try that did not come to its end, of which nobody heard.
+        bounces.push(bounce);
     }
-    Ok(bounces)
+    Ok(())
 }
 
 /// Those of whom one bounce tells.

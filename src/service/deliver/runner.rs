@@ -7,7 +7,7 @@
 //! | Flush             | a job that writes the end of a text                     | the message goes on               |
 //! | Carry             | a job that brings a batch of letters into a drop        | each letter's sender is told      |
 //! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
-//! | Read, Find, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
+//! | Read, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
 //! | Obey              | a job that does what an operator wants                  | he is told, the table follows     |
 //! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
 //! | Tidy              | a job that empties the log of intents                   | nothing                           |
@@ -15,7 +15,9 @@
 //! Nothing is written into the queue, and nothing of it tried, before it has been looked through: what a killed server was writing
 //! goes then. Messages that need the queue wait for that, or are refused when it fails; others do not. Should a
 //! fault of ours end this entry, the server makes another, which loads the queue again: what was under way then had its
-//! effect or has it with the next try, and who waited for an answer gets none.
+//! effect or has it with the next try, and who waited for an answer gets none. A message that brings every runner down must
+//! not keep the others from their drops: those that were being tried are passed over for [`PASS`], and each end that follows soon
+//! upon the last doubles the time before the queue is tried again, up to [`PAUSE_MOST`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -24,20 +26,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::body::{Body, Closed, Text};
-use super::lanes::{Carried, Ended, Fate, Key, Lanes, Letter, Message, Spot};
+use super::lanes::{Carried, Ended, Fate, Filled, Key, Lanes, Letter, Message, Spot};
 use super::orders::Obeyed;
 use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
+use crate::mail::notice::{Filling, Notice};
+use crate::mail::passed::Passed;
 use crate::net::Slab;
 use crate::net::jobs::{Busy, Kind, Pulse};
 use crate::net::stream::Turn;
 use crate::net::turn::{Id, Ticket};
-use crate::protocol::helper::{Account, Verdict};
+use crate::protocol::helper::Account;
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
 use crate::rules::traffic::Class;
-use crate::service::route::{Destination, Routing};
+use crate::service::route::{self, Destination, Routing, Way};
 use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
@@ -50,6 +54,11 @@ use crate::text::printable::printable;
 pub const RUNS: usize = 16;
 /// How long what failed by a fault of our own disks waits, apart from the schedule.
 const AGAIN_SECS: i64 = 60;
+/// How long messages of the queue are left alone that were being tried when a fault of ours ended the runner.
+pub(super) const PASS: Duration = Duration::from_secs(600);
+/// How long the queue waits after the first such end, and at most after the next.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MOST: Duration = Duration::from_secs(64);
 /// How long the log of intents may grow before it is emptied in a quiet moment.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -60,7 +69,6 @@ pub(super) enum Doing {
     Carry(PathBuf),
     File(usize),
     Read(usize),
-    Find(usize, usize),
     Route(usize, usize, Box<Routing>),
     Robot(usize, usize),
     /// The message that goes on in its place.
@@ -79,7 +87,7 @@ pub(super) enum Finished {
     Loaded(Result<Vec<(String, Option<i64>)>, Fault>),
     Carried(Carried),
     Filed(Result<Made, Failed>),
-    Read(Result<Box<Found>, Miss>),
+    Read(Vec<String>, Result<Box<Found>, Miss>),
     Noted(Result<Wound, Miss>),
     Obeyed(Result<Obeyed, String>),
     Looked(u64, bool),
@@ -88,14 +96,17 @@ pub(super) enum Finished {
 
 /// A message that was dispatched and is nowhere but here.
 struct Pending {
-    ticket: Ticket,
+    /// Who waits for what becomes of it.
+    ticket: Option<Ticket>,
     id: Box<str>,
     envelope: Arc<Envelope>,
     recipients: Vec<Recipient>,
-    to: Vec<Destination>,
+    to: Vec<Way>,
     hold: Option<Box<str>>,
     /// While its end is being written.
     body: Option<Body>,
+    /// Until it is whole: who has had it already.
+    passed: Passed,
     /// Once it is whole.
     message: Option<Arc<Message>>,
     /// Why its only drop did not take it.
@@ -135,11 +146,18 @@ pub struct Runner {
     pub(super) lanes: Lanes,
     /// Those whose senders wait, the first first.
     pub(super) answers: VecDeque<(Instant, usize, Ticket)>,
+    /// Runs of which something could not be written down, the first first, and when that is tried again.
+    pub(super) owed: VecDeque<(Instant, usize)>,
     loading: Loading,
     /// Messages that need the queue, before it has been looked through.
     unfiled: Vec<usize>,
     tidy: Option<Instant>,
     due: Option<Instant>,
+    begun: Instant,
+    /// The pause before it, if a fault of ours ended another before this one.
+    pause: Option<Duration>,
+    /// Messages of the queue that are passed over until then.
+    passed_over: Vec<(Box<str>, Instant)>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -165,8 +183,8 @@ impl Runner {
     /// Whom an authenticator is asked about.
     #[cfg(test)]
     pub(super) fn user_of(&self, doing: &Doing) -> String {
-        let (Doing::Find(run, part) | Doing::Route(run, part, _)) = doing else { return String::new() };
-        self.runs[*run].address_of(*part).to_owned()
+        let Doing::Route(_, _, routing) = doing else { return String::new() };
+        routing.asked_about()
     }
 
     fn with(now: Instant, clock: Clock) -> Runner {
@@ -179,11 +197,29 @@ impl Runner {
             tried: 0,
             lanes: Lanes::default(),
             answers: VecDeque::new(),
+            owed: VecDeque::new(),
             loading: Loading::From(now),
             unfiled: Vec::new(),
             tidy: None,
             due: None,
+            begun: now,
+            pause: None,
+            passed_over: Vec::new(),
         }
+    }
+
+    /// The next, when a fault of ours has ended this one.
+    pub fn again(self, now: Instant) -> Runner {
+        let soon = now.saturating_duration_since(self.begun) < PASS;
+        let pause = self.pause.filter(|_| soon).map_or(PAUSE, |pause| (pause * 2).min(PAUSE_MOST));
+        let mut passed_over = self.passed_over;
+        passed_over.retain(|(_, until)| *until > now);
+        for (_, run) in &self.runs {
+            log::warn!("delivery {}: passed over for {} s, for a fault of ours", run.id(), PASS.as_secs());
+            passed_over.push((run.id().into(), now + PASS));
+        }
+        let loading = Loading::From(now + pause);
+        Runner { loading, due: Some(now + pause), pause: Some(pause), passed_over, ..Runner::with(now, self.clock) }
     }
 
     /// Does what can be done now.
@@ -243,6 +279,7 @@ impl Desk<'_> {
             self.fate(key, Fate::Deferred("4.3.0 the disks are too busy".to_owned()));
         }
         self.answer_round();
+        self.write_owed();
         self.try_due();
         self.carry();
         self.look();
@@ -260,7 +297,8 @@ impl Desk<'_> {
         let next = next.map(|secs| self.now + Duration::from_secs(u64::try_from(secs - self.secs).unwrap_or(0)));
         let look = transit.space.looked.filter(|_| transit.space.asked).map(|looked| looked + SPACE_LIFE);
         let answer = self.runner.answers.front().map(|(at, ..)| *at);
-        [load, next, look, answer, self.runner.lanes.deadline(), self.runner.tidy].into_iter().flatten().min()
+        let owed = self.runner.owed.front().map(|(at, _)| *at);
+        [load, next, look, answer, owed, self.runner.lanes.deadline(), self.runner.tidy].into_iter().flatten().min()
     }
 
     /// A ticket for what is asked elsewhere.
@@ -304,7 +342,6 @@ impl Desk<'_> {
 
     fn told(&mut self, doing: Doing, outcome: Outcome) {
         let (doing, finished) = match (doing, outcome) {
-            (Doing::Find(run, part), Outcome::Verdict(verdict)) => return self.found(run, part, verdict),
             (Doing::Route(run, part, routing), outcome) => return self.routed(run, part, routing, outcome),
             (Doing::Robot(run, part), Outcome::Robot(verdict)) => return self.attended(run, part, verdict),
             (Doing::Flush(pending), Outcome::Body(progress)) => return self.flushed(pending, Some(progress)),
@@ -319,11 +356,12 @@ impl Desk<'_> {
             (Doing::Carry(drop), _) => self.carried(drop, Ended::Lost),
             (Doing::File(pending), Some(Finished::Filed(result))) => self.filed(pending, result),
             (Doing::File(pending), _) => self.filed(pending, Err(Failed::Unknown(lost("writing the queue")))),
-            (Doing::Read(run), Some(Finished::Read(result))) => self.read(run, result),
-            (Doing::Read(run), _) => self.read(run, Err(Miss::Fault(lost("reading the queue")))),
+            (Doing::Read(run), Some(Finished::Read(bounces, result))) => self.read(run, &bounces, result),
+            (Doing::Read(run), _) => self.read(run, &[], Err(Miss::Fault(lost("reading the queue")))),
             (Doing::Note(run), Some(Finished::Noted(result))) => self.noted(run, result),
             (Doing::Note(run), _) => self.noted(run, Err(Miss::Fault(lost("writing the queue")))),
-            (Doing::Find(run, part) | Doing::Route(run, part, _), _) => self.found(run, part, Verdict::Unavailable),
+            // It takes any outcome: see above.
+            (Doing::Route(..), _) => {}
             (Doing::Robot(run, part), _) => {
                 self.settle(run, part, Came::Later("4.3.0 the program was lost".to_owned()))
             }
@@ -340,9 +378,9 @@ impl Desk<'_> {
     }
 
     /// A message comes.
-    fn begin(&mut self, ticket: Ticket, parcel: Parcel) {
+    fn begin(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
         let settings = self.shared.settings.clone();
-        let Parcel { id, sender, recipients, received, came, posted_secs, hold, body } = parcel;
+        let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for To { recipient: named, ways } in recipients {
             for way in ways {
@@ -350,7 +388,7 @@ impl Desk<'_> {
                 // Who is reached in two ways gets one.
                 if seen.insert((recipient.kind, recipient.address.clone(), recipient.with.clone())) {
                     flat.push(recipient);
-                    to.push(way.to);
+                    to.push(way);
                 }
             }
         }
@@ -366,8 +404,9 @@ impl Desk<'_> {
             bounce_of: None,
         };
         let envelope = Arc::new(envelope);
+        let passed = body.take_passed();
         let pending =
-            Pending { ticket, id, envelope, recipients: flat, to, hold, body: None, message: None, why: None };
+            Pending { ticket, id, envelope, recipients: flat, to, hold, passed, body: None, message: None, why: None };
         let pending = self.runner.pending.insert(pending);
         self.close(pending, body);
     }
@@ -409,12 +448,21 @@ impl Desk<'_> {
             received: pending.envelope.received.as_slice().into(),
             posted_secs: pending.envelope.received_secs,
             text,
+            passed: std::mem::take(&mut pending.passed),
         });
         pending.message = Some(message.clone());
+        if !pending.to.is_empty() && pending.recipients.iter().all(|recipient| message.has_passed(recipient)) {
+            return self.answer(at, Dispatched::Refused(reply::AGAIN.clone()));
+        }
+        let pending = &mut self.runner.pending[at];
         match (&pending.to[..], &pending.hold) {
             // All its recipients threw it away.
             ([], _) => self.answer(at, Dispatched::Kept),
-            ([Destination::Mailbox(name, account)], None) => {
+            ([way @ Way { to: Destination::Mailbox(..), .. }], _) if way.lacks_room_for(message.octets()) => {
+                let full = route::full(&self.shared.settings);
+                self.answer(at, Dispatched::Refused(full));
+            }
+            ([Way { to: Destination::Mailbox(name, account), .. }], None) => {
                 let to = &pending.recipients[0];
                 let (sender, recipient) =
                     (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
@@ -451,7 +499,7 @@ impl Desk<'_> {
             })
         });
         if let Err(busy) = taken {
-            log::error!("delivery {}: no room for a job: {busy:?}", self.runner.pending[at].id);
+            log::error!("delivery {}: no room for a job: {busy}", self.runner.pending[at].id);
             self.answer(at, Dispatched::Refused(reply::UNAVAILABLE.clone()));
         }
     }
@@ -492,12 +540,16 @@ impl Desk<'_> {
         }
         let pending = self.runner.pending.remove(at);
         let Some(message) = pending.message else { return };
-        self.note_kept(&message, &pending.recipients);
+        if pending.ticket.is_some() {
+            self.note_kept(&message, &pending.recipients);
+        }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
         let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
         self.shared.transit.table.begin(&message.id);
         let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
-        self.runner.answers.push_back((self.now + super::ROUND, run, pending.ticket));
+        if let Some(ticket) = pending.ticket {
+            self.runner.answers.push_back((self.now + super::ROUND, run, ticket));
+        }
         self.try_parts(run);
     }
 
@@ -544,21 +596,31 @@ impl Desk<'_> {
         let pending = self.runner.pending.remove(at);
         let counts = &mut self.shared.transit.counts;
         match (&dispatched, &pending.message) {
+            // What is of our own making was accepted from nobody.
+            _ if pending.ticket.is_none() => {}
             (Dispatched::Kept, Some(message)) => self.note_kept(message, &pending.recipients),
             (Dispatched::Kept, None) => counts.accepted += 1,
             (Dispatched::Refused(_), _) => counts.refused += 1,
             (Dispatched::Unknown, _) => counts.unknown += 1,
         }
-        self.shared.post.push_back((pending.ticket, Outcome::Dispatched(dispatched)));
+        match (pending.ticket, dispatched) {
+            (Some(ticket), dispatched) => self.shared.post.push_back((ticket, Outcome::Dispatched(dispatched))),
+            (None, Dispatched::Kept) => {}
+            (None, Dispatched::Refused(_) | Dispatched::Unknown) => {
+                log::warn!("delivery {}: a message of ours could not be kept", pending.id);
+            }
+        }
     }
 
     /// Letters become jobs.
     fn carry(&mut self) {
         while let Some((drop, volume, batch)) = self.runner.lanes.next(self.now, self.shared.settings.min_uid) {
             let doing = Doing::Carry(drop.clone());
-            let work = move |stores: &Stores, _: &Pulse| Finished::Carried(batch.carry(&stores.intents));
+            let (disk, percent) = (self.shared.disk(), self.shared.settings.quota_warn);
+            let work =
+                move |stores: &Stores, _: &Pulse| Finished::Carried(batch.carry(&stores.intents, &disk, percent));
             if let Err(busy) = self.job(doing, Kind::Sync, volume, work) {
-                log::error!("{}: no room for a delivery: {busy:?}", drop.display());
+                log::error!("{}: no room for a delivery: {busy}", drop.display());
                 self.carried(drop, Ended::Refused);
             }
         }
@@ -567,9 +629,24 @@ impl Desk<'_> {
     fn carried(&mut self, drop: PathBuf, ended: Ended) {
         self.shared.transit.counts.syncs += 1;
         self.runner.tidy.get_or_insert(self.now + TIDY);
+        if let Ended::Carried(Carried { filled: Some(filled), .. }) = &ended {
+            self.warn(filled);
+        }
         for (key, fate) in self.runner.lanes.told(self.now, drop, ended) {
             self.fate(key, fate);
         }
+    }
+
+    /// A user is told that his mailbox fills. The mark that he was is made first: after a crash in between he is not.
+    fn warn(&mut self, filled: &Filled) {
+        let Some(to) = super::run::address_of(&filled.user) else { return };
+        let settings = self.shared.settings.clone();
+        let (host, id) = (settings.main_domain(), self.shared.transit.new_id());
+        let filling = Filling { limit: filled.limit, percent: settings.quota_warn };
+        let user = to.to_string();
+        let notice = Notice { host, to: &user, subject: Filling::SUBJECT, id: &id, posted_secs: self.secs };
+        log::info!("delivery {id}: {} is told that the mailbox fills", printable(user.as_bytes()));
+        self.shared.transit.tell(id.clone(), to, &notice.written(&filling.text()), self.secs);
     }
 
     fn load(&mut self) {
@@ -577,7 +654,7 @@ impl Desk<'_> {
         let volume = self.shared.transit.stores.volume;
         let work = |stores: &Stores, _: &Pulse| Finished::Loaded(list(&stores.queue));
         if let Err(busy) = self.job(Doing::Load, Kind::Read, volume, work) {
-            self.loaded(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy:?}")))));
+            self.loaded(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy}")))));
         }
     }
 
@@ -592,7 +669,10 @@ impl Desk<'_> {
                     log::info!("{} messages wait in the queue", messages.len());
                 }
                 for (id, due) in messages.into_iter().filter(|(id, _)| !ours.contains(id)) {
-                    self.leave(&id, due);
+                    let passed_over = self.runner.passed_over.iter().find(|(known, _)| **known == *id);
+                    let until = passed_over.map(|(_, until)| until.saturating_duration_since(self.now).as_secs());
+                    let least = until.map_or(i64::MIN, |secs| self.secs.saturating_add_unsigned(secs));
+                    self.leave(&id, due.map(|due| due.max(least)));
                 }
                 self.runner.loading = Loading::Done;
                 for at in std::mem::take(&mut self.runner.unfiled) {
@@ -619,6 +699,10 @@ impl Desk<'_> {
         while self.may_try()
             && let Some(id) = self.shared.transit.table.pop_due(self.secs)
         {
+            // Two rounds at once would deliver it twice; when the one ends it comes back into the table by itself.
+            if self.runner.runs.iter().any(|(_, run)| run.id() == id) {
+                continue;
+            }
             self.runner.tried += 1;
             let run = self.runner.runs.insert(Run::of(id));
             self.read_page(run);
@@ -717,7 +801,8 @@ impl Desk<'_> {
 pub(super) fn spot(name: &Name, account: &Account, shared: &Shared) -> Result<Spot, String> {
     let place = account::place(name, account, &shared.settings)?;
     let volume = shared.volume_of(&place.drop);
-    Ok(Spot { place, uid: account.uid.as_deref().map(Into::into), volume })
+    let limit = account::limit(account, &shared.settings);
+    Ok(Spot { place, uid: account.uid.as_deref().map(Into::into), volume, limit })
 }
 
 /// Nobody tries a message that has just been filed.

@@ -574,7 +574,7 @@ impl Service<'_> {
 
     fn busy(&mut self, busy: &Busy) {
         if self.has_line(Event::Busy) {
-            log::warn!("pop3 {}: no room for a job: {busy:?}", self.id);
+            log::warn!("pop3 {}: no room for a job: {busy}", self.id);
         }
     }
 

@@ -72,6 +72,15 @@ enum Peer {
     Program(u32),
 }
 
+/// Who has come, and how.
+struct Caller {
+    peer: Peer,
+    face: Face,
+    link: Link,
+    /// The domain of users who name none.
+    here: Home,
+}
+
 /// What the service knows of one client.
 struct Session {
     settings: Arc<Settings>,
@@ -170,36 +179,27 @@ impl Conversation {
             (true, Some(tls)) => Some(tls.clone()),
             (false, _) => None,
         };
-        Conversation::open(
-            now,
-            Sock::Tcp(sock),
-            Peer::Host(peer.ip().to_canonical()),
-            face,
-            link,
-            here,
-            at_once,
-            shared,
-        )
+        let caller = Caller { peer: Peer::Host(peer.ip().to_canonical()), face, link, here };
+        Conversation::open(now, Sock::Tcp(sock), caller, at_once, shared)
     }
 
     /// A program on this host.
     pub fn local(now: Instant, sock: UnixStream, shared: &Shared) -> io::Result<Conversation> {
         let peer = Peer::Program(group::peer(&sock)?.uid);
         let link = Link { tls: false, can_tls: false, plain_ok: false, scram: false, known: true };
-        Conversation::open(now, Sock::Unix(sock), peer, Face::Submission, link, Home::default(), None, shared)
+        let caller = Caller { peer, face: Face::Submission, link, here: Home::default() };
+        Conversation::open(now, Sock::Unix(sock), caller, None, shared)
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// `at_once`: within this TLS from the first byte.
     fn open(
         now: Instant,
         sock: Sock,
-        peer: Peer,
-        face: Face,
-        link: Link,
-        here: Home,
+        caller: Caller,
         at_once: Option<Tls>,
         shared: &Shared,
     ) -> io::Result<Conversation> {
+        let Caller { peer, face, link, here } = caller;
         let machine = Smtp::new(now, shared.smtp.clone(), face, link);
         Ok(Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,

@@ -8,7 +8,7 @@ In docs/*.md a fenced block whose info string has the word `try` is run, in the 
 
 In what must be printed `...` stands for any text, and on a line of its own for any lines. `first` behind `try` makes a block
 part of the first server, with which the other pages go on. Nothing is changed but the places (PLACES, below the test's folder),
-the two ports, and the user `dmail`: root stands in for root, and for dmail a user that nobody is; who is not root is both.
+the ports, and the user `dmail`: root stands in for root, and for dmail a user that nobody is; who is not root is both.
 """
 
 import os
@@ -25,7 +25,7 @@ REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..",
 #: Where the manual puts things.
 PLACES = ("/usr/local", "/etc/dmail", "/var/lib/dmail", "/srv/mail", "/var/backups")
 #: The ports of the manual's first server.
-PORTS = ("1110", "1995")
+PORTS = ("1110", "1995", "1025", "1587", "1465")
 #: How the page gives things and work to dmail, and how it is done here: by root, and by anybody else.
 RIGHTS = {
     " -o dmail -g dmail": (f" -o {OWNER} -g {OWNER}", ""),
@@ -157,6 +157,8 @@ def followed(bench, page):
     someone = Follower(bench)
     if page != "dpop-installation.md":
         someone.follow("dpop-installation.md", only="first")
+    if page == "dsmtp-delivery.md":
+        someone.follow("dsmtp-installation.md", only="first")
     someone.follow(page)
 
 
@@ -173,6 +175,16 @@ def the_spool(bench):
 @test("manual: docs/dpop-bulletins.md, line by line")
 def the_bulletins(bench):
     followed(bench, "dpop-bulletins.md")
+
+
+@test("manual: docs/dsmtp-installation.md, line by line")
+def installation_of_dsmtp(bench):
+    followed(bench, "dsmtp-installation.md")
+
+
+@test("manual: docs/dsmtp-delivery.md, line by line")
+def delivery(bench):
+    followed(bench, "dsmtp-delivery.md")
 
 
 @test("manual: the unit for systemd is one that systemd takes")

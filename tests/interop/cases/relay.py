@@ -230,4 +230,19 @@ def held(bench):
     for text in (b"Subject: beyond", b"Subject: further beyond"):
         check(text in waiting and text not in drop("bob"), text, "waits in the queue:", waiting)
     same(drop("postmaster").count(b"Subject: mail of ann is held"), 1, "once a day")
-    check("sends_per_hour is used up" in site.log(), "the log says so:", site.log()[-2000:])
+    wait_for("the log says so", lambda: "sends_per_hour is used up" in site.log(), 20)
+    check(b"From: Mail Delivery System <MAILER-DAEMON@" in drop("postmaster"), "whom it is from:", drop("postmaster"))
+
+    def tell(*words):
+        done = run([DMAIL, "tellsmtp", "-i", site.conf, *words, "--json"])
+        same(done.returncode, 0, done.stdout + done.stderr)
+        return json.loads(done.stdout)
+
+    ids = [row["id"] for row in tell("queue")["queue"] if row["state"] == "1 held"]
+    same(len(ids), 2, "held messages")
+    tell("queue", "release", ids[0])
+    wait_for("what is released is delivered", lambda: b"beyond" in drop("bob"), 20)
+    tell("queue", "delete", ids[1])
+    same(tell("queue")["messages"], 0, "messages in the queue")
+    same(drop("bob").count(b"\nSubject: "), 2, "letters")
+    same(tell("status")["loop"]["late_answers"], 0, "answers that nobody waited for")

@@ -399,9 +399,10 @@ def aliases(bench):
     same(done.returncode, 0, done.stdout + done.stderr)
     wait_for("the reload", lambda: "reload" in post.site.log())
     with open(post.site.conf, "a", encoding="utf-8") as file:
-        file.write("pop_port x\n")
+        file.write(f"alias_file {bench.write('aliases', 'info: ann' + chr(10) + 'x /y' + chr(10))}\n")
     done = run([link, "-C", post.site.conf])
-    same(done.returncode, DATA, done.stdout + done.stderr)
+    same(done.returncode, CONFIG, done.stdout + done.stderr)
+    check(b"aliases:2: error:" in done.stderr, "file and line:", done.stderr)
     # Whoever only sends does not mind that.
     post.sent("ann")
     post.one("hello")

@@ -4,6 +4,7 @@ import email
 import json
 import os
 import poplib
+import signal
 import smtplib
 import socket
 import ssl
@@ -280,26 +281,30 @@ def held(bench):
 @test("smtp: a killed server has delivered nothing that it had not all of, and a stopped one says so")
 def cut(bench):
     site = server(bench)
-    wire = Wire.tcp(site.smtp_port)
-    wire.hello()
-    wire.cmd("MAIL FROM:<a@b.example>", b"250")
-    wire.cmd("RCPT TO:<ann@example.test>", b"250")
-    wire.cmd("DATA", b"354")
-    wire.send(b"Subject: x\r\n\r\nhalf of it\r\n")
-    idle = Wire.tcp(site.smtp_port)
-    idle.hello()
-    same(site.stop(), 0, "exit code")
-    idle.expect(b"421 4.3.2 The server is stopping")
-    same(len(stored(site)), 0, "letters")
-    site.start()
-    wire = Wire.tcp(site.smtp_port)
-    wire.hello()
-    wire.cmd("MAIL FROM:<a@b.example>", b"250")
-    wire.cmd("RCPT TO:<ann@example.test>", b"250")
-    wire.cmd("DATA", b"354")
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        begun(site).send(b"Subject: x\r\n\r\nhalf of it\r\n")
+        idle = Wire.tcp(site.smtp_port)
+        idle.hello()
+        code = site.stop(how)
+        if how == signal.SIGTERM:
+            same(code, 0, "exit code")
+            idle.expect(b"421 4.3.2 The server is stopping")
+        same(len(stored(site)), 0, "letters")
+        site.start()
+    wire = begun(site)
     wire.send(b"Subject: x\r\n\r\nhi\r\n.\r\n")
     wire.expect(b"250 2.0.0")
     same(len(fetched(site)), 1, "letters")
+
+
+def begun(site):
+    """A message whose text may come."""
+    wire = Wire.tcp(site.smtp_port)
+    wire.hello()
+    wire.cmd("MAIL FROM:<a@b.example>", b"250")
+    wire.cmd("RCPT TO:<ann@example.test>", b"250")
+    wire.cmd("DATA", b"354")
+    return wire
 
 
 @test("smtp: a reload's rules are for new connections, and dsmtp serves no POP3")

@@ -215,9 +215,12 @@ class Smtp:
         self.host = said.split()[1]
 
     @classmethod
-    def tcp(cls, port, greeting=b"220", source=None, timeout=20):
+    def tcp(cls, port, greeting=b"220", source=None, timeout=20, cafile=None):
+        """`cafile`: under TLS from the start."""
         sock = socket.create_connection(("127.0.0.1", port), source_address=(source, 0) if source else None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if cafile:
+            sock = context(cafile).wrap_socket(sock, server_hostname="localhost")
         return cls(sock, greeting, timeout)
 
     def reply(self):

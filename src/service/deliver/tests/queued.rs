@@ -1,10 +1,17 @@
 //! Messages that the queue has.
 
+use std::sync::{Mutex, MutexGuard};
+
 use super::super::lanes::PATIENCE;
-use super::super::runner::RUNS;
+use super::super::runner::{PASS, PAUSE, RUNS};
 use super::*;
 use crate::control::Told;
-use crate::net::jobs::Lost;
+use crate::net::jobs::{Kind as JobKind, Lost};
+use crate::rules::robot::Verdict;
+use crate::rules::route;
+use crate::rules::route::{Addressee, Stage, Target};
+use crate::rules::traffic::Class;
+use crate::settings::{QuotaReply, addressee};
 use crate::store::queue::{Change, State};
 
 const LIFE: u64 = 432_000;
@@ -71,7 +78,7 @@ fn a_message_for_several_is_in_the_queue_before_any_drop_has_it_and_out_of_it_wh
 fn who_is_reached_in_two_ways_gets_one_and_the_sender_of_a_list_is_its_owner() {
     let mut world = World::new();
     let body = world.body(b"Subject: x\n\nhello\n");
-    let owner = Way { to: world.mailbox("kim"), sender: Some(address_of("owner-list@example.test")) };
+    let owner = Way { sender: Some(address_of("owner-list@example.test")), ..Way::to(world.mailbox("kim")) };
     let mut list = world.to("list", vec![world.mailbox("bob"), world.mailbox("eve")]);
     list.ways.push(owner);
     let parcel = world.parcel_of(body, vec![world.to("bob", vec![world.mailbox("bob")]), list]);
@@ -81,6 +88,22 @@ fn who_is_reached_in_two_ways_gets_one_and_the_sender_of_a_list_is_its_owner() {
     }
     assert!(world.mail_of("kim").starts_with("From owner-list@example.test "));
     assert!(world.mail_of("kim").contains("\nReturn-Path: <owner-list@example.test>\n"));
+}
+
+#[test]
+fn who_has_had_a_message_does_not_get_it_again_and_keeps_it_from_no_other() {
+    let text = "Delivered-To: bob@example.test\nDelivered-To: EVE@Example.test\nSubject: x\n\nhello\n";
+    let mut world = World::new();
+    for users in [&["bob"][..], &["bob", "eve"]] {
+        let parcel = world.parcel(text, users);
+        let Some(Dispatched::Refused(reply)) = world.sent(parcel) else { panic!("{users:?}") };
+        assert_eq!((reply, world.queue().len()), (reply::AGAIN.clone(), 0));
+    }
+    let parcel = world.parcel(text, &["bob", "kim"]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    assert_eq!(world.mail_of("kim").matches("hello").count(), 1);
+    assert!(!world.drop_of("bob").exists() && !world.drop_of("eve").exists());
+    assert_eq!(world.shared.transit.counts.failed, 1, "the sender is told");
 }
 
 #[test]
@@ -216,7 +239,10 @@ fn who_cannot_be_delivered_to_is_told_to_the_sender_in_a_message_from_nobody() {
     world.pass(Duration::from_secs(10));
     let told = world.mail_of("bob");
     assert!(told.starts_with("From MAILER-DAEMON ") && told.contains("\nReturn-Path: <>\n"), "{told}");
-    assert!(told.contains("<eve@example.test>\n    5.1.1 no such user\n") && told.contains("> Subject: tea"), "{told}");
+    assert!(
+        told.contains("<eve@example.test>\n    5.1.1 No such user here\n") && told.contains("> Subject: tea"),
+        "{told}"
+    );
     assert!(!told.contains("At five."), "bounce_body is off");
     assert_eq!((world.queue().len(), world.shared.transit.counts.failed), (0, 1));
 }
@@ -356,4 +382,276 @@ fn a_disk_that_runs_short_is_noticed_by_those_who_ask() {
     assert!(world.shared.transit.is_short(), "it is not looked at all the time");
     world.pass(SPACE_LIFE);
     assert!(!world.shared.transit.is_short());
+}
+
+#[test]
+fn a_message_that_turns_out_too_large_is_judged_by_the_room_that_was_seen_when_its_recipient_was_taken() {
+    for (quota_reply, code, class) in [(QuotaReply::Temporary, 452, 4), (QuotaReply::Permanent, 552, 5)] {
+        let mut world = World::with(|settings| settings.quota_reply = quota_reply);
+        let mut parcel = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+        let octets = parcel.received.len() as u64 + 18;
+        parcel.recipients[0].ways[0].room = Some(octets - 1);
+        let Some(Dispatched::Refused(reply)) = world.sent(parcel) else { panic!("one has no room") };
+        assert_eq!((reply.code(), &reply.said()[..6]), (code, &*format!("{class}.2.2 ")));
+        let mut parcel = world.parcel("Subject: x\n\nhello\n", &["bob", "eve"]);
+        parcel.recipients[0].ways[0].room = Some(octets);
+        parcel.recipients[1].ways[0].room = Some(octets - 1);
+        parcel.sender.path = Some(address_of("kim@example.test"));
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+        assert_eq!((world.mail_of("bob").matches("hello").count(), world.mail_of("eve")), (1, String::new()));
+        let failed = usize::from(class == 5);
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.mail_of("kim").matches("5.2.2 The mailbox is full").count(), failed);
+        let counts = &world.shared.transit.counts;
+        assert_eq!((counts.failed as usize, counts.deferred as usize), (failed, 1 - failed));
+    }
+}
+
+#[test]
+fn who_has_no_room_is_judged_anew_when_the_queue_tries_him() {
+    let mut world = World::new();
+    let lock = world.locked_out("bob");
+    fs::write(world.drop_of("bob"), format!("From a@b Thu Jan  1 00:00:00 1970\n\n{}\n", "x".repeat(1000))).unwrap();
+    drop(lock);
+    Arc::make_mut(&mut world.shared.settings).drop_max = 1;
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (1, 0));
+    Arc::make_mut(&mut world.shared.settings).drop_max = 2;
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn who_has_a_mailbox_that_fills_is_told_once_and_nobody_waits_for_that() {
+    let mut world = World::with(|settings| settings.drop_max = 100);
+    let told = |world: &World| world.mail_of("bob").matches("\nSubject: Your mailbox is almost full\n").count();
+    for (bytes, times) in [(50_000, 0), (43_000, 1), (500, 1)] {
+        let parcel = world.parcel(&format!("Subject: x\n\n{}\n", "x".repeat(bytes)), &["bob"]);
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+        assert_eq!((told(&world), world.queue().len()), (times, 0), "{bytes}");
+    }
+    let text = world.mail_of("bob");
+    assert!(text.contains("From MAILER-DAEMON ") && text.contains("\nReturn-Path: <>\n"), "{text}");
+    assert!(text.contains("it may hold 100 kB.\n"), "{text}");
+    assert!(world.got.is_empty(), "nobody is told what became of it");
+}
+
+#[test]
+fn who_cannot_have_it_is_tried_alone_and_the_others_have_one_copy() {
+    let mut world = World::new();
+    let table = Arc::make_mut(&mut world.shared.routes);
+    let domains = &world.shared.settings.domains;
+    // A list with two members of whom nobody has heard, both of whose addresses have copies sent to the list.
+    for (from, to) in [("team", "bob, ann, tom"), ("ann", "team"), ("tom", "team")] {
+        let whole = |name: &str| addressee(&format!("{name}@example.test")).unwrap();
+        let targets = to.split(", ").map(|name| Target::Address(whole(name))).collect();
+        table.forward(domains, &whole(from), targets, from != "team", ("forward_cc", 0));
+    }
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let to = Destination::Local(address_of("team@example.test"), Stage::Whole);
+    let parcel = world.parcel_of(body, vec![world.to("team", vec![to])]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.mail_of("bob").matches("\nhello").count(), 1);
+    let counts = world.shared.transit.counts;
+    // The message, what it goes on as, and one bounce.
+    assert_eq!((counts.failed, counts.queued), (2, 3), "{counts:?} {:?}", world.queue());
+}
+
+/// `team@example.test` leads to all of them, in a message for it that is in the queue.
+fn message_for_a_team(world: &mut World) {
+    know_the_team(world);
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let team = world.to("team", vec![Destination::Local(address_of("team@example.test"), Stage::Whole)]);
+    let parcel = world.parcel_of(body, vec![team]);
+    world.send(parcel);
+}
+
+fn know_the_team(world: &mut World) {
+    let domains = &world.shared.settings.domains;
+    let mut table = route::Table::default();
+    let address = |user: &str| route::Addressee::new(user.to_owned(), "example.test".to_owned());
+    let targets = ["bob", "eve"].map(|user| route::Target::Exact(address(user))).to_vec();
+    table.forward(domains, &address("team"), targets, false, ("forward", 0));
+    world.shared.routes = Arc::new(table);
+    // Whoever is asked about, it is for this address.
+    world.users = Some(vec!["bob", "eve", "team"]);
+}
+
+/// Turns until what was made in the team's place is on disk, and nobody has heard of that.
+fn until_handed_on(world: &mut World) {
+    while !world.queue().iter().any(|name| name.ends_with("r1")) {
+        world.turn();
+    }
+    rest(world);
+}
+
+/// All jobs come to their end, and nobody hears of that.
+fn rest(world: &World) {
+    while world.shared.jobs.load().running + world.shared.jobs.load().waiting > 0 {
+        std::thread::yield_now();
+    }
+}
+
+/// As many jobs as may wait, until the guard goes.
+fn fill_the_pool<'g>(world: &World, gate: &'g Arc<Mutex<()>>) -> MutexGuard<'g, ()> {
+    let guard = gate.lock().unwrap();
+    loop {
+        let gate = gate.clone();
+        let work = move |_: &_| {
+            drop(gate.lock());
+            Outcome::lost()
+        };
+        if world.shared.jobs.submit(None, JobKind::Read, 7, work).is_err() {
+            return guard;
+        }
+    }
+}
+
+#[test]
+fn a_program_that_has_a_message_is_not_given_it_again_while_that_cannot_be_written_down() {
+    let mut world = World::new();
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let words = vec!["/nowhere".to_owned()];
+    let program = world.to("bob", vec![Destination::Program(route::Program { words, user: None })]);
+    let parcel = world.parcel_of(body, vec![program]);
+    world.send(parcel);
+    let robot = |world: &World| {
+        let found = world.runner.doing.iter().find(|(_, doing)| matches!(doing, Doing::Robot(..)));
+        found.map(|(serial, _)| *serial)
+    };
+    while robot(&world).is_none() {
+        world.turn();
+    }
+    rest(&world);
+    let gate = Arc::new(Mutex::new(()));
+    let full = fill_the_pool(&world, &gate);
+    // Whatever the real one says comes too late.
+    let ticket = Ticket { id: world.office, serial: robot(&world).unwrap() };
+    world.runner.deliver(world.now, ticket, Outcome::Robot(Verdict::Taken), &mut world.shared);
+    assert_eq!(world.queue().len(), 1);
+    drop(full);
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(10));
+    }
+    assert_eq!((world.queue(), world.shared.transit.counts.failed), (Vec::<String>::new(), 0));
+}
+
+#[test]
+fn what_goes_on_in_place_of_an_address_goes_on_once_though_the_server_is_killed_before_it_wrote_that_down() {
+    for turns in 0..12 {
+        let mut world = World::new();
+        message_for_a_team(&mut world);
+        until_handed_on(&mut world);
+        // What went on goes its way; its origin is not heard of any more.
+        let origin = |doing: &Doing| matches!(doing, Doing::HandOn(..));
+        let serials = world.runner.doing.iter().filter(|(_, doing)| origin(doing)).map(|(serial, _)| *serial);
+        let serials: Vec<u32> = serials.collect();
+        let id = world.queue().into_iter().find(|name| name.ends_with("r1")).unwrap();
+        for _ in 0..turns {
+            for serial in &serials {
+                world.runner.doing.remove(serial);
+            }
+            world.shared.transit.arrive(&id);
+            world.turn();
+            rest(&world);
+        }
+        let mut world = world.restart();
+        know_the_team(&mut world);
+        world.settle();
+        world.pass(Duration::from_secs(10));
+        for user in ["bob", "eve"] {
+            assert_eq!(world.mail_of(user).matches("hello").count(), 1, "{user}, killed after {turns} turns");
+        }
+        assert!(world.queue().is_empty());
+    }
+}
+
+#[test]
+fn who_was_to_wait_until_a_time_that_is_far_off_is_tried_when_the_clock_was_put_back() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    let id = world.queue()[0].clone();
+    let next_secs = EPOCH + 365 * 86_400;
+    let change = Change { number: 1, to: State::Deferred { next_secs, tries: 1, why: "4.2.0 no".to_owned() } };
+    world.shared.transit.queue().note(&id, next_secs - 10, &[change]).unwrap();
+    let mut world = world.restart();
+    world.settle();
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn a_message_that_is_being_tried_is_not_tried_beside_that() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    let id = world.queue()[0].clone();
+    for _ in 0..3 {
+        world.now += Duration::from_secs(1);
+        world.shared.transit.arrive(&id);
+        world.runner.turn(world.office, world.now, &mut world.shared);
+    }
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn a_message_is_noted_once_as_sent_and_each_who_has_it_once_whatever_way_it_took() {
+    let mut world = World::with(|settings| settings.oneline_stats = true);
+    let (domains, whole) = (world.shared.settings.domains.clone(), |local: &str| Addressee::new(local, "example.test"));
+    let team = ["bob", "eve"].map(|user| Target::Address(whole(user))).to_vec();
+    Arc::make_mut(&mut world.shared.routes).forward(&domains, &whole("team"), team, false, ("forward", 0));
+    let direct = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+    world.sent(direct);
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let list = world.to("team", vec![Destination::Local(address_of("team@example.test"), Stage::Whole)]);
+    let several = vec![world.to("kim", vec![world.mailbox("kim")]), list];
+    let several = world.parcel_of(body, several);
+    // Who asks about those that it leads to is known here by the list's own name.
+    world.users = Some(vec!["team", "lee"]);
+    world.sent(several);
+    world.pass(Duration::from_secs(10));
+    drop(world.locked_out("lee"));
+    world.wait();
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.queue().len(), 0);
+    let of = |class: Class| world.shared.traffic.iter().filter(move |record| record.class == class);
+    let mut received: Vec<&str> = of(Class::Received).flat_map(|record| record.to.iter().map(String::as_str)).collect();
+    received.sort_unstable();
+    let whole = |user: &str| format!("{user}@example.test");
+    assert_eq!(received, ["bob", "bob", "eve", "kim", "lee"].map(whole));
+    assert_eq!((of(Class::Sent).count(), of(Class::Failed).count()), (3, 0));
+    assert_eq!(world.shared.transit.counts.accepted, 3);
+}
+
+#[test]
+fn after_a_fault_of_ours_the_queue_waits_longer_each_time_and_passes_over_what_was_being_tried() {
+    let mut world = World::new();
+    drop(world.locked_out("bob"));
+    let fall = |world: &mut World| {
+        let runner = std::mem::replace(&mut world.runner, Runner::at(world.now, 0));
+        world.shared.transit.forget();
+        world.office = world.lp.insert(Nobody).unwrap();
+        world.runner = runner.again(world.now);
+    };
+    let secs = EPOCH + (world.now - world.begun).as_secs() as i64;
+    let due = world.shared.transit.table.first_secs().unwrap();
+    world.now += Duration::from_secs(u64::try_from(due - secs).unwrap());
+    world.turn();
+    assert_eq!(world.runner.runs.len(), 1, "it is being tried");
+    for times in [1, 2, 4] {
+        fall(&mut world);
+        assert_eq!(world.runner.deadline(), Some(world.now + PAUSE * times));
+        world.pass(PAUSE * times);
+        assert_eq!((world.queue().len(), world.mail_of("bob").as_str()), (1, ""));
+    }
+    let other = world.parcel("Subject: x\n\nhello\n", &["eve", "kim"]);
+    assert!(matches!(world.sent(other), Some(Dispatched::Kept)));
+    assert!(world.mail_of("eve").contains("hello"), "the others have theirs");
+    world.pass(PASS);
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+    fall(&mut world);
+    assert_eq!(world.runner.deadline(), Some(world.now + PAUSE), "it had run for long");
 }
