@@ -417,6 +417,11 @@ def tidy(site):
     check(not odd, "left over in work_path:", odd)
 
 
+def start_all(threads):
+    for thread in threads:
+        thread.start()
+
+
 def rounds(bench, sizes=(200, 2_000), readers=(), recipients=None, locked=False, robots=False, programs=0, lives=(0.05, 0.65)):
     """Kills, each audited; `recipients` draws whom a message is for."""
     settings = {"smtp_port": free_ports(1)[0], "retry_schedule": "1", "pickup_secs": 1, "sends_per_hour": 0, "sends_per_day": 0}
@@ -437,13 +442,16 @@ def rounds(bench, sizes=(200, 2_000), readers=(), recipients=None, locked=False,
     slowest = killed = 0
     for number in range(ROUNDS):
         site.extra["bin_pfull"] = (0.5, 1)[number % 2]
+        others = [Program(site, ledger, bench.random) for _ in range(programs)]
+        if programs and number:
+            # What they leave while nobody is there is taken over under the next kill.
+            start_all(others)
+            time.sleep(bench.random.random() * 0.3)
         site.start(patient=True)
         actors = [Sender(site, ledger, bench.random, sizes, recipients) for _ in range(0 if programs else 6)]
         actors += [Reader(site, ledger, bench.random, user) for user in readers]
-        others = [Program(site, ledger, bench.random) for _ in range(programs)]
         locker = Locker(site, bench.random) if locked else None
-        for actor in [*actors, *others, *([locker] if locker else [])]:
-            actor.start()
+        start_all([*actors, *([locker] if locker else []), *([] if number else others)])
         low, high = lives
         time.sleep(low + bench.random.random() * (high - low))
         killed_at = time.monotonic()
