@@ -25,7 +25,8 @@
 //! next, and [`DESTINATIONS_MOST`] addresses for one recipient.
 //!
 //! **Trouble.** One of several that cannot have its mail does not keep the others from theirs: it becomes
-//! [`Destination::Local`], for the queue. When nobody is left, the sender hears why.
+//! [`Destination::Local`], for the queue, with the step at which it failed. There it is asked about from that step on, and not
+//! from the first: what the steps before it led to has its copy already. When nobody is left, the sender hears why.
 //!
 //! **Programs.** Those of the operator's lists run as he decided. One in a user's own list runs as that user, if `user_robots`
 //! allows it and he has a number; else that entry is his own copy, so that no mail is lost by it.
@@ -66,8 +67,9 @@ pub enum Destination<A> {
     Remote(Addressee),
     /// A program of this machine.
     Program(Program),
-    /// An address of ours that cannot have it now, or that nobody has, among others that are good.
-    Local(Addressee),
+    /// An address of ours that cannot have it now, or that nobody has, among others that are good; and from where on it is to be
+    /// asked about.
+    Local(Addressee, Stage),
 }
 
 /// A destination, and who is its sender from here on, if not the message's.
@@ -77,6 +79,8 @@ pub struct Way<A> {
     pub to: Destination<A>,
     /// `owner-LIST`.
     pub sender: Option<Addressee>,
+    /// Bytes that a mailbox had room for; `None`: it has no bound, or it is no mailbox.
+    pub room: Option<u64>,
 }
 
 /// `forward` and `forward_cc` lines for one address.
@@ -207,16 +211,38 @@ pub struct User<A> {
 pub struct Look {
     /// What the forward file says; `None`: there is none.
     pub forward: Option<Vec<Target>>,
-    /// The message would not fit into his mailbox.
+    /// Bytes that his mailbox has room for; `None`: it has no bound.
+    pub room: Option<u64>,
+    /// The message would not fit into it.
     pub full: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+/// From which step on an address is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
     /// All steps.
     Whole,
-    /// The user alone.
+    /// From the user on: `forward` and aliases have been followed.
+    User,
+    /// The user's forward file and his mailbox: `fwd` has been followed too.
+    File,
+    /// His mailbox alone.
     Exact,
+}
+
+impl Stage {
+    const ALL: [(Stage, &str); 4] =
+        [(Stage::Whole, ""), (Stage::User, "user"), (Stage::File, "file"), (Stage::Exact, "mailbox")];
+
+    /// Its word; the first step has none.
+    pub fn word(self) -> &'static str {
+        Stage::ALL[self as usize].1
+    }
+
+    /// The one with this word.
+    pub fn of(word: &str) -> Option<Stage> {
+        Stage::ALL.iter().find(|(_, known)| *known == word).map(|(stage, _)| *stage)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -245,6 +271,7 @@ pub struct Route<A> {
     ways: Vec<Way<A>>,
     /// The users whose mailboxes are among `ways`: two addresses can be one user's.
     boxes: HashSet<Box<str>>,
+    /// With the step at which each failed.
     failures: Vec<(Item, Failure)>,
     discarded: bool,
     overflown: bool,
@@ -261,9 +288,9 @@ fn known_as(whole: &Addressee, domains: &Domains) -> Addressee {
 }
 
 impl<A: Clone> Route<A> {
-    /// A recipient. `explain`: a trail is kept.
-    pub fn new(recipient: Addressee, explain: bool) -> Route<A> {
-        let first = Item { whole: recipient, stage: Stage::Whole, depth: 0, sender: None };
+    /// A recipient, asked about from that step on. `explain`: a trail is kept.
+    pub fn new(recipient: Addressee, stage: Stage, explain: bool) -> Route<A> {
+        let first = Item { whole: recipient, stage, depth: 0, sender: None };
         Route {
             todo: vec![first],
             met: HashSet::new(),
@@ -289,7 +316,7 @@ impl<A: Clone> Route<A> {
         while let Some(item) = self.todo.pop() {
             let want = match item.stage {
                 Stage::Whole => self.whole(item, table, domains),
-                Stage::Exact => self.exact(item, table, domains),
+                Stage::User | Stage::File | Stage::Exact => self.rest(item, table, domains),
             };
             if let Some(name) = want {
                 return Want::User(name);
@@ -305,19 +332,19 @@ impl<A: Clone> Route<A> {
         match user {
             Err(failure) => {
                 self.note(&item.whole, What::Words("user"), || "nobody can tell just now".to_owned());
-                self.fail(item, failure);
+                self.fail(item, Stage::User, failure);
             }
             Ok(None) => self.stranger(item, table, domains),
             Ok(Some(user)) => {
                 self.note(&item.whole, What::Words("user"), || format!("the user {}", name.shown()));
-                let follow = item.stage == Stage::Whole;
                 let mut own = true;
-                if follow && !user.forward.is_empty() {
+                if item.stage <= Stage::User && !user.forward.is_empty() {
                     self.note(&item.whole, What::Words("fwd"), || shown(&user.forward));
                     let targets = self.allowed(user.forward, user.uid, &item.whole, table);
                     own = self.lead(&item, targets, user.uid, domains);
                 }
                 if own {
+                    let follow = item.stage != Stage::Exact;
                     let want = Want::Mailbox(name.clone(), user.account.clone(), follow);
                     self.asked = Some(Asked { item, name, user: Some((user.account, user.uid)) });
                     return want;
@@ -336,12 +363,12 @@ impl<A: Clone> Route<A> {
             Ok(look) => look,
             Err(failure) => {
                 self.note(&item.whole, What::Words("mailbox"), || "it cannot be looked at just now".to_owned());
-                self.fail(item, failure);
+                self.fail(item, Stage::File, failure);
                 return self.next(table, domains);
             }
         };
         let own = match look.forward {
-            Some(targets) if item.stage == Stage::Whole => {
+            Some(targets) if item.stage != Stage::Exact => {
                 self.note(&item.whole, What::Words("forward file"), || shown(&targets));
                 let targets = self.allowed(targets, uid, &item.whole, table);
                 self.lead(&item, targets, uid, domains)
@@ -350,10 +377,11 @@ impl<A: Clone> Route<A> {
         };
         if own && look.full {
             self.note(&item.whole, What::Words("mailbox"), || "it is full".to_owned());
-            self.fail(item, Failure::Full);
+            self.fail(item, Stage::Exact, Failure::Full);
         } else if own && self.boxes.insert(name.shown().into()) {
             self.note(&item.whole, What::Words("mailbox"), || format!("delivered to {}", name.shown()));
-            self.add(Destination::Mailbox(name, account), item.sender);
+            let to = Destination::Mailbox(name, account);
+            self.ways.push(Way { to, sender: item.sender, room: look.room });
         }
         self.next(table, domains)
     }
@@ -368,8 +396,11 @@ impl<A: Clone> Route<A> {
             let first = failures.iter().find(|(_, failure)| failure.passes()).or(failures.first());
             return Err(first.map_or(Failure::Round, |(_, failure)| *failure));
         }
-        let lacking =
-            failures.into_iter().map(|(item, _)| Way { to: Destination::Local(item.whole), sender: item.sender });
+        let lacking = failures.into_iter().map(|(item, _)| Way {
+            to: Destination::Local(item.whole, item.stage),
+            sender: item.sender,
+            room: None,
+        });
         ways.extend(lacking);
         Ok(ways)
     }
@@ -442,13 +473,14 @@ impl<A: Clone> Route<A> {
         }
     }
 
-    fn exact(&mut self, item: Item, table: &Table, domains: &Domains) -> Option<Name> {
+    /// What follows `forward` and aliases.
+    fn rest(&mut self, item: Item, table: &Table, domains: &Domains) -> Option<Name> {
         if self.met.len() >= DESTINATIONS_MOST {
             self.overflown = true;
             return None;
         }
         let key = known_as(&item.whole, domains);
-        if !self.met.insert((key, true)) {
+        if !self.met.insert((key, item.stage == Stage::Exact)) {
             return None;
         }
         self.ask(item, table, domains)
@@ -458,7 +490,7 @@ impl<A: Clone> Route<A> {
     fn stranger(&mut self, item: Item, table: &Table, domains: &Domains) {
         self.note(&item.whole, What::Words("user"), || "there is none".to_owned());
         let key = known_as(&item.whole, domains);
-        if item.stage == Stage::Whole {
+        if item.stage <= Stage::User {
             if let Some((user, _)) = table.delimiter.and_then(|sign| item.whole.local.split_once(sign))
                 && !user.is_empty()
             {
@@ -479,7 +511,7 @@ impl<A: Clone> Route<A> {
                 return;
             }
         }
-        self.fail(item, Failure::Nobody);
+        self.fail(item, Stage::User, Failure::Nobody);
     }
 
     /// Leads on to sysadmin, unless there is none, or he is that address himself.
@@ -552,10 +584,12 @@ impl<A: Clone> Route<A> {
     }
 
     fn add(&mut self, to: Destination<A>, sender: Option<Addressee>) {
-        self.ways.push(Way { to, sender });
+        self.ways.push(Way { to, sender, room: None });
     }
 
-    fn fail(&mut self, item: Item, failure: Failure) {
+    /// It failed at that step, unless it was to begin behind it.
+    fn fail(&mut self, mut item: Item, at: Stage, failure: Failure) {
+        item.stage = item.stage.max(at);
         self.failures.push((item, failure));
     }
 
@@ -576,7 +610,7 @@ impl<A: Clone> Route<A> {
 /// lines of the settings. Nobody is asked: whoever can be a user is taken for one, but for those with a detail, who lead on to
 /// the user before it. So what `catch_all` gathers is nobody's, and what users have forwarded changes nothing.
 pub fn leads_to(from: Addressee, login: &str, table: &Table, domains: &Domains) -> bool {
-    let mut route = Route::new(from, false);
+    let mut route = Route::new(from, Stage::Whole, false);
     let mut want = route.next(table, domains);
     loop {
         want = match want {
@@ -587,7 +621,7 @@ pub fn leads_to(from: Addressee, login: &str, table: &Table, domains: &Domains) 
                 let user = User { account: (), uid: None, forward: Vec::new() };
                 route.looked_up(Ok((!has_detail).then_some(user)), table, domains)
             }
-            Want::Mailbox(..) => route.looked_at(Ok(Look { forward: None, full: false }), table, domains),
+            Want::Mailbox(..) => route.looked_at(Ok(Look { forward: None, room: None, full: false }), table, domains),
         };
     }
 }

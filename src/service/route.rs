@@ -27,9 +27,9 @@ use crate::protocol::helper::{Account, Question, Verdict};
 use crate::protocol::smtp::reply::Reply;
 use crate::rules::domains::Name;
 use crate::rules::info;
-pub use crate::rules::route::Program;
 use crate::rules::route::list::{Reader, Voice};
 use crate::rules::route::{self, Addressee, Applied, Failure, Look, Route, Table, Target, User, Want, What};
+pub use crate::rules::route::{Program, Stage};
 use crate::service::launcher::Launcher;
 use crate::settings::{Method, QuotaReply, Settings, addressee};
 use crate::store::disk::RealDisk;
@@ -50,8 +50,8 @@ pub enum Destination {
     /// A program of this machine.
     Program(Program),
     /// An address of ours, one of several that an address stands for, that cannot have it now, or that nobody has: it is kept
-    /// in the queue, which asks where it leads when it is tried, and tells the sender what it hears.
-    Local(Address),
+    /// in the queue, which asks from that step on where it leads when it is tried, and tells the sender what it hears.
+    Local(Address, Stage),
 }
 
 /// A destination, and who hears of it when it cannot be reached.
@@ -61,6 +61,21 @@ pub struct Way {
     pub to: Destination,
     /// Who is its sender from here on, in place of the message's, unless that is the null sender: `owner-LIST`.
     pub sender: Option<Address>,
+    /// Bytes that a mailbox had room for when it was looked at; `None`: it has no bound, or it is no mailbox.
+    pub room: Option<u64>,
+}
+
+impl Way {
+    /// A way there for the message's own sender.
+    pub fn to(to: Destination) -> Way {
+        Way { to, sender: None, room: None }
+    }
+
+    /// Whether so many bytes do not fit there. Messages that come at the same time are judged one by one, so that a mailbox may
+    /// have too much in the end by as many of them.
+    pub fn lacks_room_for(&self, bytes: u64) -> bool {
+        self.room.is_some_and(|room| bytes > room)
+    }
 }
 
 /// What comes next.
@@ -79,6 +94,8 @@ pub struct Looked {
     forward: Option<String>,
     /// Why one that is there is not believed.
     ignored: Option<String>,
+    /// Bytes that there is room for; `None`: there is no bound.
+    room: Option<u64>,
     /// There is no room for the message.
     full: bool,
 }
@@ -97,12 +114,12 @@ pub struct Routing {
 type Wanting = Want<Arc<Account>>;
 
 impl Routing {
-    /// A recipient. `octets`: the message's size, as its sender has announced it or as it is, 0 when nobody knows. `explain`:
-    /// keep what was applied.
-    pub fn begin(recipient: &Address, octets: u64, explain: bool, shared: &Shared) -> Routing {
+    /// A recipient, asked about from that step on. `octets`: the message's size, as its sender has announced it or as it is, 0
+    /// when nobody knows. `explain`: keep what was applied.
+    pub fn begin(recipient: &Address, stage: Stage, octets: u64, explain: bool, shared: &Shared) -> Routing {
         let (settings, table) = (shared.settings.clone(), shared.routes.clone());
         let whole = whole(recipient, settings.main_domain());
-        Routing { route: Route::new(whole, explain), table, settings, octets, asked: None }
+        Routing { route: Route::new(whole, stage, explain), table, settings, octets, asked: None }
     }
 
     /// Goes on as far as it can; what it has to ask is asked with this ticket.
@@ -140,6 +157,12 @@ impl Routing {
     /// What was applied, a line each: setting or file and line, the address, and what was made of it.
     pub fn trail(&self) -> Vec<String> {
         self.route.trail().iter().map(|applied| told(applied, &self.settings)).collect()
+    }
+
+    /// Whom an outcome is owed about; empty: nobody.
+    #[cfg(test)]
+    pub fn asked_about(&self) -> String {
+        self.asked.as_ref().map_or_else(String::new, |name| name.shown().to_owned())
     }
 
     /// Asks until somebody has to be waited for.
@@ -193,7 +216,7 @@ impl Routing {
         };
         let limit = account::limit(account, &settings);
         if !follow && limit == 0 {
-            return Some(Ok(Look { forward: None, full: false }));
+            return Some(Ok(Look { forward: None, room: None, full: false }));
         }
         let (octets, uid) = (self.octets, account.uid.clone());
         let (disk, launcher, volume) = (shared.disk(), shared.launcher.clone(), shared.volume_of(&place.drop));
@@ -260,7 +283,11 @@ impl Routing {
         });
         // A file that says nothing is none.
         let forward = forward.filter(|targets| !targets.is_empty());
-        self.route.looked_at(Ok(Look { forward, full: looked.full }), &self.table, &self.settings.domains)
+        self.route.looked_at(
+            Ok(Look { forward, room: looked.room, full: looked.full }),
+            &self.table,
+            &self.settings.domains,
+        )
     }
 
     /// A user's own list, with himself in it where an entry cannot be used; and the lines that cannot, with why. What he
@@ -301,7 +328,7 @@ impl Looking<'_> {
     fn look(mut self, disk: &RealDisk, launcher: Option<&Launcher>) -> Result<Looked, String> {
         let uid = self.uid.as_deref().map(|uid| account::owner(uid, self.settings.min_uid)).transpose()?;
         self.place.owner = uid;
-        let mut looked = Looked { forward: None, ignored: None, full: false };
+        let mut looked = Looked { forward: None, ignored: None, room: None, full: false };
         if self.follow {
             let in_home = self.settings.authent_method == Method::UnixUser && !self.settings.no_dotforward;
             let ask = |uid: u32, drop: Option<&Path>| match launcher {
@@ -317,12 +344,17 @@ impl Looking<'_> {
             }
         }
         if self.limit > 0 {
-            looked.full = match quota::is_over(disk, &self.place, self.limit, self.octets) {
-                Ok(full) => full,
+            // A message may become larger than its sender has said.
+            let most = self.settings.smtp_max_size.checked_mul(1024).filter(|most| *most > 0).unwrap_or(u64::MAX);
+            match quota::room(disk, &self.place, self.limit, most.max(self.octets)) {
+                Ok(room) => {
+                    looked.full = room.is_none_or(|room| self.octets > room);
+                    looked.room = Some(room.unwrap_or(0));
+                }
                 Err(Refused::Unsafe(fault) | Refused::Fault(fault)) => return Err(fault.to_string()),
                 // Nobody's lock is asked for.
-                Err(Refused::InUse | Refused::Locked) => false,
-            };
+                Err(Refused::InUse | Refused::Locked) => {}
+            }
         }
         Ok(looked)
     }
@@ -368,9 +400,14 @@ fn way(way: route::Way<Arc<Account>>) -> Option<Way> {
         route::Destination::Mailbox(name, account) => Destination::Mailbox(name, account),
         route::Destination::Remote(whole) => Destination::Remote(address(whole)?),
         route::Destination::Program(program) => Destination::Program(program),
-        route::Destination::Local(whole) => Destination::Local(address(whole)?),
+        route::Destination::Local(whole, stage) => Destination::Local(address(whole)?, stage),
     };
-    Some(Way { to, sender: way.sender.and_then(address) })
+    Some(Way { to, sender: way.sender.and_then(address), room: way.room })
+}
+
+/// What a client hears whose message does not fit.
+pub fn full(settings: &Settings) -> Reply {
+    reply(Failure::Full, settings)
 }
 
 /// What a client hears.

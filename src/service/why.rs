@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::relay::{self, Asked, Who};
-use super::route::{Destination, Routing, Step};
+use super::route::{Destination, Routing, Stage, Step};
 use super::{Outcome, Shared};
 use crate::control::{Report, Why};
 use crate::mail::address::{Address, path};
@@ -34,7 +34,7 @@ pub fn begin(now: Instant, message: &Message, ticket: Ticket, shared: &mut Share
     if refused.is_some() || !relay::is_ours(&shared.settings, &message.to) {
         return Next::Told(report);
     }
-    let mut routing = Routing::begin(&message.to, 0, true, shared);
+    let mut routing = Routing::begin(&message.to, Stage::Whole, 0, true, shared);
     let step = routing.go_on(now, ticket, shared);
     Box::new(Explanation { routing, report }).follow(step)
 }
@@ -69,7 +69,7 @@ fn destination(to: &Destination) -> String {
         Destination::Mailbox(name, _) => format!("the mailbox of {}", name.shown()),
         Destination::Remote(address) => format!("another host, {address}"),
         Destination::Program(program) => format!("the program {}", program.words.join(" ")),
-        Destination::Local(address) => format!("the queue, for {address}"),
+        Destination::Local(address, _) => format!("the queue, for {address}"),
     })
 }
 

@@ -76,8 +76,17 @@ impl World {
     }
 
     fn run(&mut self, recipient: &str, explain: bool) -> (Result<Vec<String>, Failure>, Vec<Applied>, Vec<String>) {
+        self.run_from(recipient, Stage::Whole, explain)
+    }
+
+    fn run_from(
+        &mut self,
+        recipient: &str,
+        stage: Stage,
+        explain: bool,
+    ) -> (Result<Vec<String>, Failure>, Vec<Applied>, Vec<String>) {
         let domains = domains();
-        let mut route: Route<&'static str> = Route::new(whole(recipient), explain);
+        let mut route: Route<&'static str> = Route::new(whole(recipient), stage, explain);
         let mut want = route.next(&self.table, &domains);
         loop {
             self.questions += 1;
@@ -99,7 +108,7 @@ impl World {
                     let (_, _, file, _) = self.users.iter().find(|(user, ..)| *user == name.shown()).unwrap();
                     let forward = file.filter(|_| follow).map(|file| targets(file, "main.example", Voice::User));
                     let full = self.full.contains(&name.shown());
-                    route.looked_at(Ok(Look { forward, full }), &self.table, &domains)
+                    route.looked_at(Ok(Look { forward, room: None, full }), &self.table, &domains)
                 }
             };
         }
@@ -110,7 +119,7 @@ impl World {
                     Destination::Mailbox(name, _) => name.shown().to_owned(),
                     Destination::Remote(whole) => format!("to {whole}"),
                     Destination::Program(Program { words, user }) => format!("|{} as {user:?}", words.join(" ")),
-                    Destination::Local(whole) => format!("later {whole}"),
+                    Destination::Local(whole, stage) => format!("later {whole} {}", stage.word()).trim_end().to_owned(),
                 };
                 way.sender.as_ref().map_or(to.clone(), |sender| format!("{to} by {sender}"))
             };
@@ -283,13 +292,30 @@ fn an_owner_hears_of_what_his_list_passes_on() {
 }
 
 #[test]
+fn who_failed_is_asked_about_from_there_on_and_nobody_else_again() {
+    let mut world = World::of(&["bob"]).user("ann", "$user, bob", Some("$user, x@far.example"), None);
+    world = world.aliases(&[(None, "ann: ann, y@far.example\ngone: gone, bob")]);
+    world.full = vec!["ann"];
+    world.leads("ann@main.example", &["to x@far.example", "bob", "to y@far.example", "later ann@main.example mailbox"]);
+    let from = |world: &mut World, stage| world.run_from("ann@main.example", stage, false).0;
+    assert_eq!(from(&mut world, Stage::Exact), Err(Failure::Full));
+    world.full.clear();
+    let some = |ways: &[&str]| Ok(ways.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(from(&mut world, Stage::Exact), some(&["ann"]));
+    assert_eq!(from(&mut world, Stage::File), some(&["ann", "to x@far.example"]));
+    assert_eq!(from(&mut world, Stage::User), some(&["ann", "to x@far.example", "bob"]));
+    world.leads("gone@main.example", &["bob", "later gone@main.example user"]);
+    assert_eq!(world.run_from("gone@main.example", Stage::User, false).0, Err(Failure::Nobody));
+}
+
+#[test]
 fn one_of_several_who_cannot_have_it_does_not_keep_it_from_the_others() {
     let mut world =
         World::of(&["ann", "bob", "carl"]).aliases(&[(None, "all: ann, gone, bob, carl\ntwo: bob, gone\n")]);
     (world.full, world.unclear) = (vec!["bob"], vec!["carl"]);
     world.leads(
         "all@main.example",
-        &["ann", "later gone@main.example", "later bob@main.example", "later carl@main.example"],
+        &["ann", "later gone@main.example user", "later bob@main.example mailbox", "later carl@main.example user"],
     );
     world.fails("bob@main.example", Failure::Full);
     world.fails("carl@main.example", Failure::Unclear);

@@ -4,7 +4,7 @@
 //! |---------|------------------------------|-------------------------------------------------------------------|
 //! | mailbox | the user's own               | who is the sender from here on, if that is not the message's      |
 //! | remote  | the recipient's there        | the same                                                          |
-//! | local   | one of ours, asked anew      | the same                                                          |
+//! | local   | one of ours, asked anew      | the same or nothing, then from which step on, if not the first    |
 //! | program | whom the program stands for  | the same or nothing, a user's number or nothing, then the command |
 
 use crate::mail::address::Address;
@@ -12,7 +12,7 @@ use crate::protocol::smtp::params;
 use crate::rules::domains::Name;
 use crate::rules::route::Program;
 use crate::service::relay;
-use crate::service::route::{Destination, Way};
+use crate::service::route::{Destination, Stage, Way};
 use crate::settings::Settings;
 use crate::store::queue::{Envelope, Kind, Recipient};
 use crate::text::xtext;
@@ -30,13 +30,16 @@ pub(super) fn recipient(way: &Way, named: &params::Recipient, settings: &Setting
     let (kind, address) = match &way.to {
         Destination::Mailbox(name, _) => (Kind::Mailbox, mailbox(name, settings)),
         Destination::Remote(address) => (Kind::Remote, address.to_string()),
-        Destination::Local(address) => (Kind::Local, address.to_string()),
+        Destination::Local(address, _) => (Kind::Local, address.to_string()),
         Destination::Program(_) => (Kind::Program, named_address.clone()),
     };
     let with = match &way.to {
         Destination::Program(Program { words, user }) => {
             let user = user.map(|user| user.to_string()).unwrap_or_default();
             [sender.unwrap_or_default(), user].into_iter().chain(words.iter().cloned()).collect()
+        }
+        Destination::Local(_, stage) if *stage != Stage::Whole => {
+            vec![sender.unwrap_or_default(), stage.word().to_owned()]
         }
         _ => sender.into_iter().collect(),
     };
@@ -65,6 +68,15 @@ pub(super) fn named(recipient: &Recipient) -> String {
         decoded.and_then(|address| String::from_utf8(address).ok())
     });
     original.unwrap_or_else(|| recipient.address.clone())
+}
+
+/// From which step on it is asked where an address of ours leads.
+pub(super) fn stage(recipient: &Recipient) -> Stage {
+    match recipient.kind {
+        // A user's own mailbox, whatever he has forwarded.
+        Kind::Mailbox => Stage::Exact,
+        _ => recipient.with.get(1).and_then(|word| Stage::of(word)).unwrap_or(Stage::Whole),
+    }
 }
 
 /// The program of a recipient that is one.
@@ -99,15 +111,19 @@ mod tests {
         for (to, kind, address) in [
             (Destination::Mailbox(name, Arc::new(account)), Kind::Mailbox, "fred@example.test"),
             (Destination::Remote(address_of("kim@y.test")), Kind::Remote, "kim@y.test"),
-            (Destination::Local(address_of("list@example.test")), Kind::Local, "list@example.test"),
+            (Destination::Local(address_of("list@example.test"), Stage::Whole), Kind::Local, "list@example.test"),
+            (Destination::Local(address_of("ann@example.test"), Stage::Exact), Kind::Local, "ann@example.test"),
             (Destination::Program(Program { words: words.clone(), user: None }), Kind::Program, "team@example.test"),
             (Destination::Program(Program { words: words.clone(), user: Some(7) }), Kind::Program, "team@example.test"),
         ] {
             for owner in [None, Some("owner-team@example.test")] {
-                let way = Way { to: to.clone(), sender: owner.map(address_of) };
+                let way = Way { sender: owner.map(address_of), ..Way::to(to.clone()) };
                 let recipient = recipient(&way, &asked, &settings);
                 assert_eq!((recipient.kind, &*recipient.address), (kind, address));
                 assert_eq!(sender(&recipient, &envelope), owner.unwrap_or("s@x.test"));
+                if let Destination::Local(_, from) = &to {
+                    assert_eq!(stage(&recipient), *from);
+                }
                 let found = match &to {
                     Destination::Program(program) => Some(program.clone()),
                     _ => None,

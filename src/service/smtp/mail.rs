@@ -15,16 +15,16 @@ use crate::mail::received::{self, From, Received, With};
 use crate::mail::submitted::Submitted;
 use crate::mail::undots::Tally;
 use crate::net::stream::{Done, Flow};
-use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
-use crate::protocol::smtp::reply::Reply;
+use crate::protocol::smtp::reply::{self, Reply};
 use crate::protocol::smtp::{Answer, Face};
 use crate::rules::relay::Gate;
+use crate::rules::route::DESTINATIONS_MOST;
 use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
-use crate::service::route::{Destination, Routing, Step, Way};
+use crate::service::route::{Routing, Stage, Step, Way};
 use crate::service::{Outcome, Shared};
 use crate::settings::Settings;
 use crate::text::printable::printable;
@@ -37,6 +37,11 @@ pub(super) struct Mail {
     sender: Option<Box<Sender>>,
     /// Who is to have it, and where that leads; handed on with its text.
     recipients: Vec<To>,
+    /// To how many places they lead. One may lead to as many as any; several to no more together, for a message names a
+    /// large list in as many ways as it likes.
+    ways: usize,
+    /// One more would have led to too many: nobody else is even looked up.
+    is_full: bool,
     /// Who is being looked up.
     asked: Option<Box<(Recipient, Option<Routing>)>>,
     /// Its text.
@@ -68,7 +73,10 @@ impl Mail {
 
     /// Bytes that it holds besides its text.
     pub(super) fn held(&self) -> usize {
-        size_of::<Mail>() + self.id.len() + self.recipients.capacity() * size_of::<To>()
+        size_of::<Mail>()
+            + self.id.len()
+            + self.recipients.capacity() * size_of::<To>()
+            + self.recipients.iter().map(|to| to.ways.capacity() * size_of::<Way>()).sum::<usize>()
     }
 }
 
@@ -92,6 +100,8 @@ impl Service<'_> {
             id,
             sender: Some(Box::new(sender)),
             recipients: Vec::new(),
+            ways: 0,
+            is_full: false,
             asked: None,
             body: None,
             submitted: None,
@@ -165,8 +175,20 @@ impl Service<'_> {
         if let Some(mail) = self.session.mail.as_deref_mut() {
             mail.over = mail.over.or(over);
         }
+        // It is routed by the settings in force: what was ours when the client came, and is not any more, would go to a host that
+        // nobody gave it a right to.
+        let is_ours = |settings| relay::is_ours(settings, &recipient.path);
+        let is_moved = is_ours(&self.session.settings) != is_ours(&self.shared.settings);
+        let is_full = self.session.mail.as_deref().is_some_and(|mail| mail.is_full);
+        if is_moved || is_full {
+            let why = if is_full { reply::TOO_MANY_RECIPIENTS.clone() } else { reply::UNAVAILABLE.clone() };
+            self.whom(recipient, None);
+            let said = self.refused(why);
+            self.nobody_is_asked();
+            return said;
+        }
         let octets = self.session.mail.as_deref().and_then(|mail| mail.sender.as_deref()?.size).unwrap_or(0);
-        let routing = Routing::begin(&recipient.path, octets, false, self.shared);
+        let routing = Routing::begin(&recipient.path, Stage::Whole, octets, false, self.shared);
         self.whom(recipient, Some(routing));
         self.route(now, None)
     }
@@ -200,10 +222,17 @@ impl Service<'_> {
         match step {
             Step::Asked => Done::Later,
             Step::Settled(Ok(ways)) => {
-                let asked = self.nobody_is_asked();
-                let (Some(mail), Some((recipient, _))) = (self.session.mail.as_deref_mut(), asked) else {
+                let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
+                if mail.ways > 0 && mail.ways + ways.len() > DESTINATIONS_MOST {
+                    mail.is_full = true;
+                    let said = self.refused(reply::TOO_MANY_RECIPIENTS.clone());
+                    self.nobody_is_asked();
+                    return said;
+                }
+                let Some((recipient, _)) = mail.asked.take().map(|asked| *asked) else {
                     return Done::Now(Answer::Failed);
                 };
+                mail.ways += ways.len();
                 mail.recipients.push(To { recipient, ways });
                 Done::Now(Answer::Go)
             }
@@ -331,38 +360,21 @@ impl Service<'_> {
         }
         let host = self.session.settings.main_domain();
         let Ok((Some(to), _)) = address::path(format!("<postmaster@{host}>").as_bytes(), false) else { return };
-        let id = self.shared.transit.new_id();
-        let text = Notice {
-            host,
-            to: &to.to_string(),
-            subject: &format!("mail of {user} is held"),
-            id: &id,
-            posted_secs,
-            text: &[
-                &format!(
-                    "{user} has sent to more recipients than {} allows, last from {}.",
-                    over.setting(),
-                    self.session.from()
-                ),
-                "Either that is much mail, and the bound is too low, or somebody else has the password. What is sent beyond the \
-                 bound waits in the queue, and nobody gets it, until you have looked at it:",
-                "tellsmtp queue list",
-                "tellsmtp queue release ID, or tellsmtp queue delete ID",
-                "There is one such message a day and user.",
-            ],
-        };
-        let body = self.shared.transit.body_of(&text.written());
-        let to = To {
-            ways: vec![Way { to: Destination::Local(to.clone()), sender: None }],
-            recipient: Recipient { path: to, notify: None, orcpt: None },
-        };
-        let sender =
-            Sender { path: None, size: None, eight_bit: false, utf8: false, auth: None, ret: None, envid: None };
-        let came = "from this server".into();
-        let parcel =
-            Parcel { id, sender, recipients: vec![to], received: Box::default(), came, posted_secs, hold: None, body };
-        let nobody = Ticket { id: self.id, serial: self.session.serial.wrapping_sub(1) };
-        self.shared.transit.dispatch(nobody, parcel);
+        let (id, whom) = (self.shared.transit.new_id(), to.to_string());
+        let subject = format!("mail of {user} is held");
+        let text = Notice { host, to: &whom, subject: &subject, id: &id, posted_secs }.written(&[
+            &format!(
+                "{user} has sent to more recipients than {} allows, last from {}.",
+                over.setting(),
+                self.session.from()
+            ),
+            "Either that is much mail, and the bound is too low, or somebody else has the password. What is sent beyond the \
+             bound waits in the queue, and nobody gets it, until you have looked at it:",
+            "tellsmtp queue list",
+            "tellsmtp queue release ID, or tellsmtp queue delete ID",
+            "There is one such message a day and user.",
+        ]);
+        self.shared.transit.tell(id, to, &text, posted_secs);
     }
 
     fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {

@@ -143,3 +143,24 @@ def several(bench):
     send(site, "ann@example.test", "the last")
     wait_for("ann", lambda: subjects(site, "ann") == ["to all", "the last"])
     same(subjects(site, "bob"), ["to all"], "bob's mail")
+
+
+@test("addresses: a message names a large list once, and a domain that a reload has taken away is nobody's to relay to")
+def large(bench):
+    members = ", ".join(f"m{number}@there.example" for number in range(6_000))
+    aliases = bench.write("aliases", f"all: {members}\n")
+    site = served(bench, alias_file=aliases, recipient_delimiter="+", host_domain=["example.test", "old.test"],
+                  forward_from_ip="127.9.9.9")
+    with client(site) as smtp:
+        smtp.docmd("MAIL", "FROM:<bob@elsewhere.example>")
+        same(told(smtp.docmd("RCPT", "TO:<all@example.test>")), GOOD, "the list")
+        for name in ("all@example.test", "all+x@example.test", "ann@example.test"):
+            same(told(smtp.docmd("RCPT", f"TO:<{name}>")), (452, "4.5.3"), name)
+        smtp.docmd("RSET")
+        smtp.docmd("MAIL", "FROM:<bob@elsewhere.example>")
+        same(told(smtp.docmd("RCPT", "TO:<ann@old.test>")), GOOD, "one of ours")
+        site.extra["host_domain"] = "example.test"
+        site.write_conf()
+        check(site.tell("reload").returncode == 0, "reload")
+        same(told(smtp.docmd("RCPT", "TO:<bob@old.test>")), (451, "4.3.0"), "one of ours no more")
+    same(rcpt(client(site), "bob@old.test"), (550, "5.7.1"), "a client that came later")
