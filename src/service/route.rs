@@ -3,7 +3,7 @@
 //! | it wants    | who answers                                                                                          |
 //! |-------------|------------------------------------------------------------------------------------------------------|
 //! | a user      | what is remembered of lookups; else an authenticator, and the answer is remembered                   |
-//! | a mailbox   | a job, which reads the user's forward file and looks how full his mailbox is                          |
+//! | a mailbox   | a job, which reads the user's forward file and looks how full his mailbox is; nobody, where no bound is set and the system knows that there is no such file |
 //!
 //! One [`Routing`] is one recipient. It lives in an SMTP session or in the queue; it asks for one thing at a time, and takes
 //! the settings and tables that are in force when it begins. `files.rs` draws the table: alias files, forward lines.
@@ -192,7 +192,9 @@ impl Routing {
             }
         };
         let limit = account::limit(account, &settings);
-        if !follow && limit == 0 {
+        // Of most users nothing is to be read, and the system knows it: no job is needed to hear that.
+        let is_absent = || !in_home(&settings) && forward::is_known_absent(&place.drop);
+        if limit == 0 && (!follow || is_absent()) {
             return Some(Ok(Look { forward: None, full: false }));
         }
         let (octets, uid) = (self.octets, account.uid.clone());
@@ -303,12 +305,11 @@ impl Looking<'_> {
         self.place.owner = uid;
         let mut looked = Looked { forward: None, ignored: None, full: false };
         if self.follow {
-            let in_home = self.settings.authent_method == Method::UnixUser && !self.settings.no_dotforward;
             let ask = |uid: u32, drop: Option<&Path>| match launcher {
                 Some(launcher) => launcher.forward(uid, drop),
                 None => Err(io::ErrorKind::PermissionDenied.into()),
             };
-            let drop = (!in_home).then_some(&*self.place.drop);
+            let drop = (!in_home(self.settings)).then_some(&*self.place.drop);
             let wanted = Wanted { drop, uid, hand: launcher.is_some().then_some(&ask) };
             match forward::read(&wanted).map_err(|fault| fault.to_string())? {
                 Found::Nothing => {}
@@ -326,6 +327,11 @@ impl Looking<'_> {
         }
         Ok(looked)
     }
+}
+
+/// Whether forward files are in homes.
+fn in_home(settings: &Settings) -> bool {
+    settings.authent_method == Method::UnixUser && !settings.no_dotforward
 }
 
 fn key(shared: &Shared, name: &Name) -> super::cache::Key {

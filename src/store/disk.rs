@@ -326,8 +326,11 @@ impl Disk for RealDisk {
                 _ => format!("unknown {:016x}", self.random()),
             }
         });
-        let pid = std::process::id();
-        Holder { world: world.clone(), pid, started: started(pid).unwrap_or(0) }
+        // Read once: each dotlock of ours names it. A process that was forked off since has another number.
+        static OURS: OnceLock<(u32, u64)> = OnceLock::new();
+        let (pid, since) = (std::process::id(), |pid: u32| started(pid).unwrap_or(0));
+        let (known, then) = *OURS.get_or_init(|| (pid, since(pid)));
+        Holder { world: world.clone(), pid, started: if known == pid { then } else { since(pid) } }
     }
 
     fn is_alive(&self, holder: &Holder) -> bool {
