@@ -82,6 +82,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn cut(&self, file: &Self::File, size: u64) -> io::Result<()>;
     /// Returns when the file's bytes and size are on disk. A failure is final: what was not written may be forgotten.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
+    /// Begins what [`sync`](Disk::sync) would wait for, and promises nothing.
+    fn begin_sync(&self, file: &Self::File) {
+        let _ = file;
+    }
     /// Returns when the names in `dir` are on disk.
     fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;
     /// Renames within `dir`, over whatever had the name.
@@ -229,6 +233,10 @@ impl Disk for RealDisk {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn begin_sync(&self, file: &File) {
+        files::begin_writing(file);
     }
 
     fn sync_dir(&self, dir: &File) -> io::Result<()> {
