@@ -9,10 +9,10 @@
 //! settings/  F4  dmail.conf: rows, parser, snapshot, diff
 //! control/   F4  the verbs of operation: one row each gives parsing, help, rights
 //! net/       F3  the loop and its drivers; the only place that names mio; never opens a mail file
-//! store/     F3  files: the maildrop, users; never a socket
-//! protocol/  F2  conversations without I/O: pop3, control, the helper pool
-//! mail/      F1  what a message is, over bytes: mbox scanner, dots
-//! rules/     F1  decisions as functions: access, names; values in, verdict out
+//! store/     F3  files: the maildrop, delivery, the queue, users; never a socket
+//! protocol/  F2  conversations without I/O: pop3, smtp, control, the helper pool
+//! mail/      F1  what a message is, over bytes: mbox scanner, dots, addresses, bounces
+//! rules/     F1  decisions as functions: access, relaying, routes; values in, verdict out
 //! text/      F0  buffers, numbers, patterns, faults
 //! sys/       F0  every libc call, all the unsafe
 //! ```

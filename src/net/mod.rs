@@ -28,6 +28,7 @@ mod wire;
 
 pub use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 pub use mio::{Registry, Token};
+pub use slab::Slab;
 
 /// Registers a socket once, for both directions and for life: a change of mind costs no system call later.
 pub fn watch(registry: &Registry, source: &mut impl mio::event::Source, token: Token) -> std::io::Result<()> {

@@ -507,8 +507,8 @@ fn right<'a>(list: &'a PatternList, who: Option<Party<'_>>) -> Option<Hit<'a>> {
 }
 
 /// Whether an address is the user's whom `login` canonically names: his own at any name of his domain, with or without a
-/// detail behind one of `delimiters`. Addresses that lead to him in other ways are the aliases' to know.
-pub fn belongs(domains: &Domains, delimiters: &str, login: &str, sender: &Party<'_>) -> bool {
+/// detail behind `delimiter`. Addresses that lead to him in other ways are the aliases' to know.
+pub fn belongs(domains: &Domains, delimiter: Option<char>, login: &str, sender: &Party<'_>) -> bool {
     let At::Domain(domain) = sender.at else { return false };
     let is_his = |local: &str| {
         let address = format!("{local}@{domain}");
@@ -517,7 +517,7 @@ pub fn belongs(domains: &Domains, delimiters: &str, login: &str, sender: &Party<
     if is_his(sender.local) {
         return true;
     }
-    let detail = sender.local.char_indices().skip(1).find(|(_, c)| delimiters.contains(*c));
+    let detail = sender.local.char_indices().skip(1).find(|(_, c)| delimiter == Some(*c));
     detail.is_some_and(|(at, _)| is_his(&sender.local[..at]))
 }
 

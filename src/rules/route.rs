@@ -77,6 +77,8 @@ pub struct Way<A> {
     pub to: Destination<A>,
     /// `owner-LIST`.
     pub sender: Option<Addressee>,
+    /// Bytes that a mailbox had room for; `None`: it has no bound, or it is no mailbox.
+    pub room: Option<u64>,
 }
 
 /// `forward` and `forward_cc` lines for one address.
@@ -207,7 +209,9 @@ pub struct User<A> {
 pub struct Look {
     /// What the forward file says; `None`: there is none.
     pub forward: Option<Vec<Target>>,
-    /// The message would not fit into his mailbox.
+    /// Bytes that his mailbox has room for; `None`: it has no bound.
+    pub room: Option<u64>,
+    /// The message would not fit into it.
     pub full: bool,
 }
 
@@ -263,7 +267,16 @@ fn known_as(whole: &Addressee, domains: &Domains) -> Addressee {
 impl<A: Clone> Route<A> {
     /// A recipient. `explain`: a trail is kept.
     pub fn new(recipient: Addressee, explain: bool) -> Route<A> {
-        let first = Item { whole: recipient, stage: Stage::Whole, depth: 0, sender: None };
+        Route::from(recipient, Stage::Whole, explain)
+    }
+
+    /// A user, for his own mailbox, whatever he has forwarded.
+    pub fn to_mailbox(user: Addressee) -> Route<A> {
+        Route::from(user, Stage::Exact, false)
+    }
+
+    fn from(whole: Addressee, stage: Stage, explain: bool) -> Route<A> {
+        let first = Item { whole, stage, depth: 0, sender: None };
         Route {
             todo: vec![first],
             met: HashSet::new(),
@@ -353,7 +366,8 @@ impl<A: Clone> Route<A> {
             self.fail(item, Failure::Full);
         } else if own && self.boxes.insert(name.shown().into()) {
             self.note(&item.whole, What::Words("mailbox"), || format!("delivered to {}", name.shown()));
-            self.add(Destination::Mailbox(name, account), item.sender);
+            let to = Destination::Mailbox(name, account);
+            self.ways.push(Way { to, sender: item.sender, room: look.room });
         }
         self.next(table, domains)
     }
@@ -368,9 +382,8 @@ impl<A: Clone> Route<A> {
             let first = failures.iter().find(|(_, failure)| failure.passes()).or(failures.first());
             return Err(first.map_or(Failure::Round, |(_, failure)| *failure));
         }
-        let lacking =
-            failures.into_iter().map(|(item, _)| Way { to: Destination::Local(item.whole), sender: item.sender });
-        ways.extend(lacking);
+        let lacking = failures.into_iter().map(|(item, _)| (Destination::Local(item.whole), item.sender));
+        ways.extend(lacking.map(|(to, sender)| Way { to, sender, room: None }));
         Ok(ways)
     }
 
@@ -552,7 +565,7 @@ impl<A: Clone> Route<A> {
     }
 
     fn add(&mut self, to: Destination<A>, sender: Option<Addressee>) {
-        self.ways.push(Way { to, sender });
+        self.ways.push(Way { to, sender, room: None });
     }
 
     fn fail(&mut self, item: Item, failure: Failure) {
@@ -569,6 +582,26 @@ impl<A: Clone> Route<A> {
         if let Some(trail) = self.trail.as_mut().filter(|trail| trail.len() < TRAIL_MOST) {
             trail.push(Applied { to: to.to_string(), what, made: made() });
         }
+    }
+}
+
+/// Whether mail for an address comes to the user who is canonically called `login`, by what the operator says: alias files and
+/// lines of the settings. Nobody is asked: whoever can be a user is taken for one, but for those with a detail, who lead on to
+/// the user before it. So what `catch_all` gathers is nobody's, and what users have forwarded changes nothing.
+pub fn leads_to(from: Addressee, login: &str, table: &Table, domains: &Domains) -> bool {
+    let mut route = Route::new(from, false);
+    let mut want = route.next(table, domains);
+    loop {
+        want = match want {
+            Want::Nothing => return false,
+            Want::User(name) if name.shown() == login => return true,
+            Want::User(name) => {
+                let has_detail = table.delimiter.is_some_and(|sign| name.shown().contains(sign));
+                let user = User { account: (), uid: None, forward: Vec::new() };
+                route.looked_up(Ok((!has_detail).then_some(user)), table, domains)
+            }
+            Want::Mailbox(..) => route.looked_at(Ok(Look { forward: None, room: None, full: false }), table, domains),
+        };
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `cache.rs`   | good answers of authenticators, remembered under keyed hashes                        |
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `route.rs`   | from a recipient to the places where its mail goes                                  |
+//! | `pickup.rs`  | messages that programs left while the server was down                               |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |

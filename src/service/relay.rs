@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::guard::Guard;
+use super::route::whole;
 use super::{Relaying, Shared};
 use crate::mail::address::{Address, Place};
 use crate::protocol::smtp::reply::Reply;
@@ -22,6 +23,7 @@ use crate::rules::relay::{
     self, At, Client, Found, Gate, Lists, Outcome, Party, Refusal, Rule, Ruling, TOO_MANY_MESSAGES, judge_client,
     judge_recipient, judge_sender,
 };
+use crate::rules::route::{Table, leads_to};
 use crate::rules::sending::{Allowance, Over};
 use crate::settings::{self, HideAuth, SendsOver, Settings};
 
@@ -152,20 +154,18 @@ pub fn client(shared: &mut Shared, settings: &Settings, address: IpAddr) -> Resu
     settle(&judge_client(address, &lists(settings)), &mut shared.counts.relaying)
 }
 
-/// Whether a message may have this sender; `None` is the null sender. `leads` says whether an address that is not the login's
-/// own leads to him, by an alias.
+/// Whether a message may have this sender; `None` is the null sender.
 pub fn sender(
     now: Instant,
     shared: &mut Shared,
     settings: &Settings,
     who: &Who<'_>,
     address: Option<&Address>,
-    leads: impl Fn(&Address, &str) -> bool,
 ) -> Result<(), Box<Denied>> {
     let client = who.client(now, settings, &shared.guard);
-    let ruling = judge_sender(&client, address.map(party), &lists(settings), |login, sender| {
-        owns(settings, login, sender) || address.is_some_and(|address| leads(address, login))
-    });
+    let lists = lists(settings);
+    let ruling =
+        judge_sender(&client, address.map(party), &lists, |login, _| owns(settings, &shared.routes, login, address));
     settle(&ruling, &mut shared.counts.relaying)?;
     if let Some(address) = who.counted_at(settings)
         && !shared.guard.sending.message(now, address, bits(settings), settings.fromip_max)
@@ -177,12 +177,13 @@ pub fn sender(
     Ok(())
 }
 
-fn owns(settings: &Settings, login: &str, sender: &Party<'_>) -> bool {
-    relay::belongs(&settings.domains, DELIMITERS, login, sender)
+/// Whether a user may send as this address: it is his own, or an alias leads its mail to him.
+fn owns(settings: &Settings, routes: &Table, login: &str, sender: Option<&Address>) -> bool {
+    let Some(sender) = sender else { return false };
+    let domains = &settings.domains;
+    relay::belongs(domains, settings.recipient_delimiter, login, &party(sender))
+        || leads_to(whole(sender, settings.main_domain()), login, routes, domains)
 }
-
-/// What parts a user from a detail.
-const DELIMITERS: &str = "+";
 
 /// Whether that message may go to this recipient, who is then counted.
 pub fn recipient(
@@ -243,15 +244,15 @@ impl fmt::Display for Asked {
 }
 
 /// Every rule that would be asked about a message of `who` from `from` to `to`, in order, up to the one that refuses; and the
-/// reply then. Nothing is counted. `leads` is as for [`sender`].
+/// reply then. Nothing is counted.
 pub fn why(
     now: Instant,
     guard: &Guard,
     settings: &Settings,
+    routes: &Table,
     who: &Who<'_>,
     from: Option<&Address>,
     to: &Address,
-    leads: impl Fn(&Address, &str) -> bool,
 ) -> (Vec<Asked>, Option<Reply>) {
     let lists = lists(settings);
     let client = who.client(now, settings, guard);
@@ -263,9 +264,7 @@ pub fn why(
             return (asked, Some(reply(refusal)));
         }
     }
-    let ruling = judge_sender(&client, from.map(party), &lists, |login, sender| {
-        owns(settings, login, sender) || from.is_some_and(|address| leads(address, login))
-    });
+    let ruling = judge_sender(&client, from.map(party), &lists, |login, _| owns(settings, routes, login, from));
     note(&mut asked, "MAIL", settings, &ruling);
     if let Some(refusal) = ruling.refused() {
         return (asked, Some(reply(refusal)));
@@ -352,6 +351,7 @@ mod tests {
 
     use super::*;
     use crate::mail::address;
+    use crate::rules::route::{Addressee, Target};
     use crate::settings::parse::load_text;
 
     const CONF: &str = "/etc/dmail.conf";
@@ -368,13 +368,18 @@ mod tests {
         address::path(format!("<{text}>").as_bytes(), true).unwrap().0
     }
 
-    fn nobodys(_: &Address, _: &str) -> bool {
-        false
+    /// Mail for sales goes to bob.
+    fn routes(settings: &Settings) -> Table {
+        let (mut table, whole) = (Table::default(), |local: &str| Addressee::new(local, "here.example"));
+        table.delimiter = settings.recipient_delimiter;
+        table.forward(&settings.domains, &whole("sales"), vec![Target::Address(whole("bob"))], false, ("forward", 0));
+        table
     }
 
     fn explained(settings: &Settings, guard: &Guard, who: &Who<'_>, from: &str, to: &str) -> (Vec<String>, String) {
         let from = address(from);
-        let (asked, reply) = why(Instant::now(), guard, settings, who, from.as_ref(), &address(to).unwrap(), nobodys);
+        let (asked, reply) =
+            why(Instant::now(), guard, settings, &routes(settings), who, from.as_ref(), &address(to).unwrap());
         let told = reply.map_or_else(String::new, |reply| reply.code().to_string());
         (asked.iter().map(Asked::to_string).collect(), told)
     }
@@ -454,6 +459,26 @@ mod tests {
             ("RCPT: /etc/dmail.conf:8: sends_per_hour: 1 of 1 recipients: its message will be held: goes on", "")
         );
         assert_eq!(guard.sending.recipients(now + Duration::from_secs(1), "ann"), (1, 1), "asking counts nothing");
+    }
+
+    #[test]
+    fn who_gets_the_mail_of_an_alias_sends_as_it_and_a_detail_stands_behind_what_the_operator_says() {
+        let guard = Guard::new(Instant::now());
+        for (delimiter, login, from, told) in [
+            ("+", "bob", "sales@here.example", ""),
+            ("+", "bob", "sales+may@HERE.example", ""),
+            ("+", "bob", "bob+x@here.example", ""),
+            ("+", "ann", "sales@here.example", "550"),
+            ("+", "ann", "bob@here.example", "550"),
+            ("none", "bob", "sales@here.example", ""),
+            ("none", "bob", "bob+x@here.example", "550"),
+            ("none", "bob", "sales+may@here.example", "550"),
+        ] {
+            let settings = settings(&format!("recipient_delimiter {delimiter}\n"));
+            let who = Who { gate: Gate::Submission, address: None, login: Some(login) };
+            let (lines, said) = explained(&settings, &guard, &who, from, "x@there.example");
+            assert_eq!(said, told, "{delimiter} {login} {from}: {lines:?}");
+        }
     }
 
     #[test]

@@ -61,6 +61,21 @@ pub struct Way {
     pub to: Destination,
     /// Who is its sender from here on, in place of the message's, unless that is the null sender: `owner-LIST`.
     pub sender: Option<Address>,
+    /// Bytes that a mailbox had room for when it was looked at; `None`: it has no bound, or it is no mailbox.
+    pub room: Option<u64>,
+}
+
+impl Way {
+    /// A way there for the message's own sender.
+    pub fn to(to: Destination) -> Way {
+        Way { to, sender: None, room: None }
+    }
+
+    /// Whether so many bytes do not fit there. Messages that come at the same time are judged one by one, so that a mailbox may
+    /// have too much in the end by as many of them.
+    pub fn lacks_room_for(&self, bytes: u64) -> bool {
+        self.room.is_some_and(|room| bytes > room)
+    }
 }
 
 /// What comes next.
@@ -79,6 +94,8 @@ pub struct Looked {
     forward: Option<String>,
     /// Why one that is there is not believed.
     ignored: Option<String>,
+    /// Bytes that there is room for; `None`: there is no bound.
+    room: Option<u64>,
     /// There is no room for the message.
     full: bool,
 }
@@ -100,9 +117,17 @@ impl Routing {
     /// A recipient. `octets`: the message's size, as its sender has announced it or as it is, 0 when nobody knows. `explain`:
     /// keep what was applied.
     pub fn begin(recipient: &Address, octets: u64, explain: bool, shared: &Shared) -> Routing {
-        let (settings, table) = (shared.settings.clone(), shared.routes.clone());
-        let whole = whole(recipient, settings.main_domain());
-        Routing { route: Route::new(whole, explain), table, settings, octets, asked: None }
+        let route = Route::new(whole(recipient, shared.settings.main_domain()), explain);
+        Routing::with(route, octets, shared)
+    }
+
+    /// The same for a user's own mailbox, whatever he has forwarded.
+    pub fn to_mailbox(user: &Address, octets: u64, shared: &Shared) -> Routing {
+        Routing::with(Route::to_mailbox(whole(user, shared.settings.main_domain())), octets, shared)
+    }
+
+    fn with(route: Route<Arc<Account>>, octets: u64, shared: &Shared) -> Routing {
+        Routing { route, table: shared.routes.clone(), settings: shared.settings.clone(), octets, asked: None }
     }
 
     /// Goes on as far as it can; what it has to ask is asked with this ticket.
@@ -192,10 +217,11 @@ impl Routing {
             }
         };
         let limit = account::limit(account, &settings);
-        // Of most users nothing is to be read, and the system knows it: no job is needed to hear that.
-        let is_absent = || !in_home(&settings) && forward::is_known_absent(&place.drop);
+        // Of most users nothing is to be read, and the system knows it: no job is needed to hear that. Whose own drop it is has to be
+        // looked up first.
+        let is_absent = || account.uid.is_none() && !in_home(&settings) && forward::is_known_absent(&place.drop);
         if limit == 0 && (!follow || is_absent()) {
-            return Some(Ok(Look { forward: None, full: false }));
+            return Some(Ok(Look { forward: None, room: None, full: false }));
         }
         let (octets, uid) = (self.octets, account.uid.clone());
         let (disk, launcher, volume) = (shared.disk(), shared.launcher.clone(), shared.volume_of(&place.drop));
@@ -262,7 +288,11 @@ impl Routing {
         });
         // A file that says nothing is none.
         let forward = forward.filter(|targets| !targets.is_empty());
-        self.route.looked_at(Ok(Look { forward, full: looked.full }), &self.table, &self.settings.domains)
+        self.route.looked_at(
+            Ok(Look { forward, room: looked.room, full: looked.full }),
+            &self.table,
+            &self.settings.domains,
+        )
     }
 
     /// A user's own list, with himself in it where an entry cannot be used; and the lines that cannot, with why. What he
@@ -303,7 +333,7 @@ impl Looking<'_> {
     fn look(mut self, disk: &RealDisk, launcher: Option<&Launcher>) -> Result<Looked, String> {
         let uid = self.uid.as_deref().map(|uid| account::owner(uid, self.settings.min_uid)).transpose()?;
         self.place.owner = uid;
-        let mut looked = Looked { forward: None, ignored: None, full: false };
+        let mut looked = Looked { forward: None, ignored: None, room: None, full: false };
         if self.follow {
             let ask = |uid: u32, drop: Option<&Path>| match launcher {
                 Some(launcher) => launcher.forward(uid, drop),
@@ -318,12 +348,17 @@ impl Looking<'_> {
             }
         }
         if self.limit > 0 {
-            looked.full = match quota::is_over(disk, &self.place, self.limit, self.octets) {
-                Ok(full) => full,
+            // A message may become larger than its sender has said.
+            let most = self.settings.smtp_max_size.checked_mul(1024).filter(|most| *most > 0).unwrap_or(u64::MAX);
+            match quota::room(disk, &self.place, self.limit, most.max(self.octets)) {
+                Ok(room) => {
+                    looked.full = room.is_none_or(|room| self.octets > room);
+                    looked.room = Some(room.unwrap_or(0));
+                }
                 Err(Refused::Unsafe(fault) | Refused::Fault(fault)) => return Err(fault.to_string()),
                 // Nobody's lock is asked for.
-                Err(Refused::InUse | Refused::Locked) => false,
-            };
+                Err(Refused::InUse | Refused::Locked) => {}
+            }
         }
         Ok(looked)
     }
@@ -345,7 +380,7 @@ fn complain(now: Instant, shared: &mut Shared, who: &str, why: &str) {
 }
 
 /// A recipient as a whole address: who says no domain means our main one.
-fn whole(recipient: &Address, main: &str) -> Addressee {
+pub(super) fn whole(recipient: &Address, main: &str) -> Addressee {
     let domain = match &recipient.place {
         address::Place::Domain(domain) => domain.clone(),
         address::Place::Literal(std::net::IpAddr::V4(ip)) => format!("[{ip}]").into(),
@@ -376,7 +411,12 @@ fn way(way: route::Way<Arc<Account>>) -> Option<Way> {
         route::Destination::Program(program) => Destination::Program(program),
         route::Destination::Local(whole) => Destination::Local(address(whole)?),
     };
-    Some(Way { to, sender: way.sender.and_then(address) })
+    Some(Way { to, sender: way.sender.and_then(address), room: way.room })
+}
+
+/// What a client hears whose message does not fit.
+pub fn full(settings: &Settings) -> Reply {
+    reply(Failure::Full, settings)
 }
 
 /// What a client hears.

@@ -105,7 +105,7 @@ impl Message {
     pub fn relaying(&self, now: Instant, shared: &Shared, report: &mut Report) -> Option<Reply> {
         let who = Who { gate: self.gate(), address: self.why.address, login: self.why.login.as_deref() };
         let (asked, refused) =
-            relay::why(now, &shared.guard, &shared.settings, &who, self.from.as_ref(), &self.to, |_, _| false);
+            relay::why(now, &shared.guard, &shared.settings, &shared.routes, &who, self.from.as_ref(), &self.to);
         let named = |address: Option<&Address>| address.map_or_else(|| "<>".to_owned(), ToString::to_string);
         report.add("from", visible(&named(self.from.as_ref())));
         report.add("to", visible(&named(Some(&self.to))));

@@ -1,5 +1,5 @@
-//! How a message comes to be in a drop for good. Nothing calls this yet: `dmail serve` does not take mail in, and other
-//! programs deliver. It is the store's side of it, held against DESIGN's promises on a disk that forgets.
+//! How a message comes to be in a drop for good: the store's side of it, in one job. `service/deliver/lanes.rs` says which
+//! letters a job is given.
 //!
 //! | step                                                       | a crash behind it finds                  | and does                       |
 //! |------------------------------------------------------------|------------------------------------------|--------------------------------|

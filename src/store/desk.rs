@@ -290,7 +290,15 @@ impl<D: Disk> Desk<D> {
                 _ => return Err(Fault::new("making", &path, error).into()),
             },
         };
-        let made = disk.give(&file, self.spot.owner, &self.dir).map_err(Fault::at("giving to its owner", &path));
+        let made = match (disk.give(&file, self.spot.owner, &self.dir), self.spot.owner) {
+            // We may make files here, and only root may give them away.
+            (Err(error), Some(owner)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                there(disk.remove(&self.dir, &new)).map_err(Fault::at("removing", &path))?;
+                disk.open_for(&self.spot.drop, owner, How::Create).map_err(self.fault("making"))?;
+                return Ok(());
+            }
+            (given, _) => given.map_err(Fault::at("giving to its owner", &path)),
+        };
         let named = made.and_then(|()| {
             disk.carry(&self.dir, &new, &self.dir, self.name()).or_else(|error| {
                 drop(disk.remove(&self.dir, &new));

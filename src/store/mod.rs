@@ -9,7 +9,7 @@
 //! | `refresh`            | how the index is brought up to date with drop and ledger                  |
 //! | `compaction`         | `.NAME.copy`: how dead bytes leave the drop, and how a crash there heals  |
 //! | `undelete`           | the dead that are still in the drop called back, by the operator          |
-//! | [`delivery`]         | a message made durable in a drop; not served yet                          |
+//! | [`delivery`]         | a message made durable in a drop                                          |
 //! | [`queue`]            | messages that wait, with what became of each recipient                   |
 //! | [`pickup`]           | `incoming`: messages that programs leave while the server is down         |
 //! | [`intent`]           | `intents`: what is about to be delivered, for after a crash               |

@@ -277,13 +277,13 @@ fn a_sender_belongs_to_the_login_or_is_refused() {
         // Some authenticators know users by a whole foreign name: such a one is that user's.
         ("fred@far.example", "fred@far.example", true),
     ] {
-        assert_eq!(belongs(&domains, "+", login, &party(sender).unwrap()), his, "{login} {sender}");
+        assert_eq!(belongs(&domains, Some('+'), login, &party(sender).unwrap()), his, "{login} {sender}");
     }
-    assert!(!belongs(&domains, "", "ann", &party("ann+x@here.example").unwrap()));
+    assert!(!belongs(&domains, None, "ann", &party("ann+x@here.example").unwrap()));
 
     let ann = Client { login: Some("ann"), ..at(Gate::Submission, STRANGER) };
     let judged = |client: &Client<'_>, written: &Written, from: &str| {
-        let his = |login: &str, sender: &Party<'_>| belongs(&domains, "+", login, sender);
+        let his = |login: &str, sender: &Party<'_>| belongs(&domains, Some('+'), login, sender);
         judge_sender(client, party(from), &written.lists(), his).refused()
     };
     let (strict, lax) = (Written::new("sender_must_match true"), Written::new("sender_must_match false"));

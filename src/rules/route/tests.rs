@@ -99,7 +99,7 @@ impl World {
                     let (_, _, file, _) = self.users.iter().find(|(user, ..)| *user == name.shown()).unwrap();
                     let forward = file.filter(|_| follow).map(|file| targets(file, "main.example", Voice::User));
                     let full = self.full.contains(&name.shown());
-                    route.looked_at(Ok(Look { forward, full }), &self.table, &domains)
+                    route.looked_at(Ok(Look { forward, room: None, full }), &self.table, &domains)
                 }
             };
         }
@@ -370,6 +370,32 @@ proptest! {
         if let Ok(ways) = ways {
             let unique: HashSet<&String> = ways.iter().collect();
             prop_assert_eq!(unique.len(), ways.len());
+        }
+    }
+}
+
+#[test]
+fn an_alias_leads_to_whoever_gets_its_mail_and_to_nobody_else() {
+    let world = World::default()
+        .aliases(&[
+            (None, "info: \\info, ann\nteam: info, bob\nfar: x@far.example\n"),
+            (Some("abc.example"), "info: bob, bob@main.example\n"),
+        ])
+        .forward("round@main.example", "about@main.example", false)
+        .forward("about@main.example", "round@main.example", false);
+    let leads = |from: &str, login: &str| leads_to(whole(from), login, &world.table, &domains());
+    for (from, logins) in [
+        ("info@main.example", &["info", "ann"][..]),
+        ("INFO@other.main.example", &["info", "ann"]),
+        ("team@main.example", &["info", "ann", "bob"]),
+        ("info@abc.example", &["bob@abc.example", "bob"]),
+        ("round@main.example", &[]),
+        ("far@main.example", &[]),
+        ("x@far.example", &[]),
+        ("ann@main.example", &["ann"]),
+    ] {
+        for login in ["ann", "bob", "info", "carl", "bob@abc.example", "x@far.example"] {
+            assert_eq!(leads(from, login), logins.contains(&login), "{from} {login}");
         }
     }
 }

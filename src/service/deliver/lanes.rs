@@ -25,7 +25,9 @@ use super::body::Text;
 use crate::net::jobs::PER_VOLUME;
 use crate::service::{LOCK_RETRY, account};
 use crate::store::delivery::{self, Delivered, Envelope, Failed, IntentId, Intents, Queued, deliver_all};
+use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Place, Refused};
+use crate::store::quota;
 use crate::text::fault::Fault;
 
 /// How long a letter waits for a drop that another program has locked, before it goes to the queue.
@@ -49,6 +51,13 @@ pub(super) struct Message {
     pub(super) received: Box<[u8]>,
     pub(super) posted_secs: i64,
     pub(super) text: Text,
+}
+
+impl Message {
+    /// Bytes that it takes in a mailbox, but for what a drop adds to it.
+    pub(super) fn octets(&self) -> u64 {
+        self.text.bytes() + self.received.len() as u64
+    }
 }
 
 /// A message for a drop.
@@ -79,6 +88,8 @@ pub(super) struct Spot {
     /// Who must own it, as the authenticator has it.
     pub(super) uid: Option<Box<[u8]>>,
     pub(super) volume: u64,
+    /// Bytes of mail that there may be; 0: no bound.
+    pub(super) limit: u64,
 }
 
 /// What became of a letter.
@@ -160,10 +171,19 @@ struct Batch {
     letters: Vec<Waiting>,
 }
 
+/// A user whose mailbox has filled just now as far as he is to be told of.
+pub(super) struct Filled {
+    /// As an address.
+    pub(super) user: Box<str>,
+    /// Bytes of mail that there may be.
+    pub(super) limit: u64,
+}
+
 /// What came of a batch.
 pub(super) struct Carried {
     letters: Vec<Waiting>,
     result: Result<Delivered, Failed>,
+    pub(super) filled: Option<Filled>,
 }
 
 /// How a job ended.
@@ -277,7 +297,7 @@ impl Lanes {
         lane.out.clear();
         let mut parked = false;
         let deferred = |why: &str| Fate::Deferred(why.to_owned());
-        let Carried { letters, result } = carried;
+        let Carried { letters, result, .. } = carried;
         match result {
             Ok(delivered) => fates.extend(delivered_to(letters, delivered)),
             Err(Failed::Unknown(fault)) => {
@@ -364,8 +384,8 @@ fn delivered_to(letters: Vec<Waiting>, delivered: Delivered) -> Vec<(Key, Fate)>
 }
 
 impl Load {
-    /// Brings them into their drops. In a job.
-    pub(super) fn carry(mut self, intents: &Intents) -> Vec<Carried> {
+    /// Brings them into their drops. Says, too, whose user is to be told that his mailbox fills `percent`. In a job.
+    pub(super) fn carry(mut self, intents: &Intents, disk: &RealDisk, percent: u8) -> Vec<Carried> {
         let mut odd: Vec<Option<Failed>> = Vec::with_capacity(self.batches.len());
         for Batch { spot, .. } in &mut self.batches {
             let owner = spot.uid.as_deref().map(|uid| account::owner(uid, self.min_uid)).transpose();
@@ -387,11 +407,26 @@ impl Load {
         let mut next = || results.next().unwrap_or_else(|| Err(Refused::Locked.into()));
         let results: Vec<Result<Delivered, Failed>> =
             odd.into_iter().map(|odd| odd.map_or_else(&mut next, Err)).collect();
-        self.batches
-            .into_iter()
-            .zip(results)
-            .map(|(batch, result)| Carried { letters: batch.letters, result })
-            .collect()
+        let carried = self.batches.into_iter().zip(results).map(|(batch, result)| {
+            let filled = result.is_ok() && batch.fills(disk, percent);
+            let filled = batch.letters.first().filter(|_| filled).map(|first| {
+                let user = first.letter.recipient.clone();
+                Filled { user, limit: batch.spot.limit }
+            });
+            Carried { letters: batch.letters, result, filled }
+        });
+        carried.collect()
+    }
+}
+
+impl Batch {
+    /// What cannot be told is no reason to call a delivery failed.
+    fn fills(&self, disk: &RealDisk, percent: u8) -> bool {
+        let Spot { place, limit, .. } = &self.spot;
+        quota::newly_passed(disk, place, *limit, percent).unwrap_or_else(|refused| {
+            log::warn!("{}: it cannot be told how full this mailbox is: {refused:?}", place.drop.display());
+            false
+        })
     }
 }
 

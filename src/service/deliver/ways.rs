@@ -104,7 +104,7 @@ mod tests {
             (Destination::Program(Program { words: words.clone(), user: Some(7) }), Kind::Program, "team@example.test"),
         ] {
             for owner in [None, Some("owner-team@example.test")] {
-                let way = Way { to: to.clone(), sender: owner.map(address_of) };
+                let way = Way { sender: owner.map(address_of), ..Way::to(to.clone()) };
                 let recipient = recipient(&way, &asked, &settings);
                 assert_eq!((recipient.kind, &*recipient.address), (kind, address));
                 assert_eq!(sender(&recipient, &envelope), owner.unwrap_or("s@x.test"));

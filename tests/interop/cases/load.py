@@ -73,10 +73,10 @@ def postal(bench):
     readers = [threading.Thread(target=fetch, args=(user,)) for user in users]
     for reader in readers:
         reader.start()
-    log = bench.path("postal.log")
+    log = bench.path("postal.out")
     with open(log, "wb") as out:
         sender = subprocess.Popen([need("postal"), "-t", "4", "-c", "5", "-r", "6000", "-m", "40", "-p", str(port), "127.0.0.1", listed],
-                                  stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+                                  stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=bench.folder)
     wait_for("postal has sent some hundred messages", lambda: len(fetched) > 300, 90)
     os.kill(sender.pid, signal.SIGINT)
     try:

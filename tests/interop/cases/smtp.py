@@ -12,49 +12,10 @@ import subprocess
 from harness import spool
 from harness.site import Site
 from harness.suite import DMAIL, check, need, run, same, test, wait_for
+from harness.wire import Smtp as Wire
 
 LETTER = b"From: you@example.org\r\nTo: ann@example.test\r\nSubject: Hello\r\n\r\nIt works.\r\n.\r\n.dot\r\nFrom here\r\n"
 BODY = b"It works.\n.\n.dot\n>From here\n"
-
-
-class Wire:
-    """One conversation, line by line, over whatever socket."""
-
-    def __init__(self, sock, greeting=b"220"):
-        self.sock = sock
-        self.sock.settimeout(20)
-        self.file = sock.makefile("rb")
-        self.expect(greeting)
-
-    @classmethod
-    def tcp(cls, port, greeting=b"220"):
-        return cls(socket.create_connection(("127.0.0.1", port)), greeting)
-
-    def reply(self):
-        lines = []
-        while True:
-            line = self.file.readline()
-            lines.append(line.rstrip(b"\r\n"))
-            if line[3:4] != b"-":
-                return lines
-
-    def expect(self, begins):
-        reply = self.reply()
-        check(reply[-1].startswith(begins), "expected", begins, "and got", reply)
-        return reply
-
-    def send(self, raw):
-        self.sock.sendall(raw)
-
-    def cmd(self, line, begins):
-        self.send(line.encode() + b"\r\n")
-        return self.expect(begins)
-
-    def hello(self, verb="EHLO"):
-        return self.cmd(f"{verb} client.example.org", b"250")
-
-    def ended(self):
-        same(self.file.readline(), b"", "the end of the connection")
 
 
 def server(bench, **settings):

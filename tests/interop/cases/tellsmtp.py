@@ -261,6 +261,10 @@ def queue(bench):
     lines = log(site, day).splitlines()
     check(all(LINE.fullmatch(line) for line in lines), lines)
     same(sorted(line.split()[1] for line in lines), ["recv", "sent", "sent", "sent", "sent"], "classes")
-    done = site.tell("statistics", "-u", "-dall", "--json", "hour")
-    names = {name["name"]: name for name in json.loads(done.stdout)["names"]}
-    same(names["one@a.test"]["recv"]["messages"]["total"], 1, "what reached its drop")
+    # The last hour ends before this second.
+    def names():
+        done = site.tell("statistics", "-u", "-dall", "--json", "hour")
+        found = {name["name"]: name for name in json.loads(done.stdout)["names"]}
+        return found if "one@a.test" in found else None
+
+    same(wait_for("a second later", names)["one@a.test"]["recv"]["messages"]["total"], 1, "what reached its drop")

@@ -1,11 +1,11 @@
-"""A POP3 client that looks at every byte and forgives nothing."""
+"""Clients of POP3 and of SMTP that look at every byte and forgive nothing."""
 
 import re
 import select
 import socket
 import ssl
 
-from .suite import Failure, check
+from .suite import Failure, check, same
 
 STUFFED = re.compile(rb"(?:\A|(?<=\r\n))\.(.?)", re.S)
 
@@ -197,3 +197,90 @@ class Pop:
         """Ends the connection with RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.socket.close()
+
+
+ENHANCED = re.compile(rb"([245])\.\d{1,3}\.\d{1,3} [!-~]")
+
+
+class Smtp:
+    """One conversation in SMTP or LMTP, line by line, over whatever socket. Of every reply it is checked that it is one, and that
+    it has an enhanced code of its code's class (RFC 2034), where it is not the greeting, the answer to EHLO, or a "go on"."""
+
+    def __init__(self, sock, greeting=b"220", timeout=20):
+        self.sock = sock
+        self.sock.settimeout(timeout)
+        self.file = sock.makefile("rb")
+        self.host = None
+        said = self.expect(greeting)[0]
+        self.host = said.split()[1]
+
+    @classmethod
+    def tcp(cls, port, greeting=b"220", source=None, timeout=20):
+        sock = socket.create_connection(("127.0.0.1", port), source_address=(source, 0) if source else None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return cls(sock, greeting, timeout)
+
+    def reply(self):
+        """The lines of one reply without their ends; one that is empty when the connection has ended."""
+        lines = []
+        while True:
+            line = self.file.readline()
+            if not line:
+                return [b""]
+            check(re.match(rb"[2-5]\d\d[ -][ -~]*\r\n\Z", line) and len(line) <= 512, "a reply:", line)
+            lines.append(line[:-2])
+            check(line[:3] == lines[0][:3], "one code in all lines of a reply:", lines)
+            self.judge(line)
+            if line[3:4] == b" ":
+                return lines
+
+    def judge(self, line):
+        text = line[4:]
+        own = self.host is None and line.startswith(b"220") or line[:1] == b"3" or line.startswith(b"250") and self.introduces(text)
+        found = ENHANCED.match(text)
+        check(own or found and found[1] == line[:1], "the enhanced code of", line)
+
+    def introduces(self, text):
+        """Whether it is of the answer to EHLO."""
+        return text.split()[0] in (self.host, b"PIPELINING", b"SIZE", b"STARTTLS", b"AUTH", b"8BITMIME", b"SMTPUTF8", b"DSN",
+                                   b"ENHANCEDSTATUSCODES")
+
+    def expect(self, begins):
+        reply = self.reply()
+        check(reply[-1].startswith(begins), "expected", begins, "and got", reply)
+        return reply
+
+    def send(self, raw):
+        self.sock.sendall(raw)
+
+    def cmd(self, line, begins):
+        self.send((line if isinstance(line, bytes) else line.encode()) + b"\r\n")
+        return self.expect(begins)
+
+    def hello(self, verb="EHLO"):
+        return self.cmd(f"{verb} client.example.org", b"250")
+
+    def starttls(self, cafile):
+        self.cmd("STARTTLS", b"220 2.0.0")
+        self.sock = context(cafile).wrap_socket(self.sock, server_hostname="localhost")
+        self.file = self.sock.makefile("rb")
+
+    def begin(self, sender="a@b.example", *recipients):
+        """Up to where the text of a message is sent."""
+        self.cmd(f"MAIL FROM:<{sender}>", b"250")
+        for recipient in recipients or ("ann@example.test",):
+            self.cmd(f"RCPT TO:<{recipient}>", b"250")
+        self.cmd("DATA", b"354")
+
+    def ended(self):
+        """Nothing more comes; a reset is an end too."""
+        try:
+            rest = self.file.readline()
+        except ConnectionError:
+            rest = b""
+        same(rest, b"", "the end of the connection")
+        self.close()
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
