@@ -179,8 +179,9 @@ enum Doing<A, B> {
     Free,
     Owed,
     Answered(Box<Done<A, B>>),
-    Body(Box<B>, Box<A>),
-    Upgrade(Arc<ServerConfig>, Box<A>),
+    /// With what is answered when it has been handed over.
+    Body(Box<(Box<B>, A)>),
+    Upgrade(Box<(Arc<ServerConfig>, A)>),
     Closing,
     Draining(u32),
 }
@@ -208,16 +209,30 @@ pub struct Readiness {
     pub dead: bool,
 }
 
+/// What a turn could not be done with.
+#[derive(Default)]
+struct Left {
+    /// Received and not understood.
+    input: Vec<u8>,
+    /// Owed to the peer.
+    output: Vec<u8>,
+}
+
+impl Left {
+    /// Nothing has no place.
+    fn kept(self) -> Option<Box<Left>> {
+        (!self.input.is_empty() || !self.output.is_empty()).then(|| Box::new(self))
+    }
+}
+
 /// One conversation over one byte stream.
 pub struct Stream<S, M: Machine, B> {
     sock: S,
     machine: M,
     wire: Wire,
     doing: Doing<M::Answer, B>,
-    /// Received and not understood, between turns.
-    input: Vec<u8>,
-    /// Owed to the peer, between turns.
-    output: Vec<u8>,
+    /// What is left over between turns: nothing, mostly.
+    left: Option<Box<Left>>,
     ready: Ready,
     eof: bool,
     held: bool,
@@ -247,8 +262,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             machine,
             wire,
             doing: Doing::Free,
-            input: Vec::new(),
-            output: greeting.bytes().to_vec(),
+            left: Left { input: Vec::new(), output: greeting.bytes().to_vec() }.kept(),
             // The socket is new: nothing is known, so both are tried.
             ready: Ready { read: true, write: true, ..Ready::default() },
             eof: false,
@@ -291,7 +305,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     /// The body being sent, for the host to supply.
     pub fn body(&mut self) -> Option<&mut B> {
         match &mut self.doing {
-            Doing::Body(body, _) => Some(body),
+            Doing::Body(sending) => Some(&mut sending.0),
             _ => None,
         }
     }
@@ -323,7 +337,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
 
     /// Bytes of what was received and not understood, or is owed to a slow peer: nothing, between turns, for most.
     pub fn buffered(&self) -> usize {
-        self.input.capacity() + self.output.capacity() + self.wire.buffered()
+        let left = |left: &Left| size_of::<Left>() + left.input.capacity() + left.output.capacity();
+        self.left.as_deref().map_or(0, left) + self.wire.buffered()
     }
 
     /// Whether it is within TLS.
@@ -386,7 +401,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
 
     /// Whether the peer is owed something that it does not take.
     pub fn is_behind(&self) -> bool {
-        !self.output.is_empty()
+        self.left.as_deref().is_some_and(|left| !left.output.is_empty())
             || self.wire.has_unsent()
             || matches!(self.doing, Doing::Body(..) | Doing::Closing | Doing::Upgrade(..))
     }
@@ -399,8 +414,9 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         // Taken out now and put back below: should this turn panic, nothing of this connection stays in the sum.
         scratch.partial = scratch.partial.saturating_sub(self.wire.partial_bytes());
         let was_behind = self.is_behind();
-        scratch.input.load(&mut self.input);
-        scratch.output.load(&mut self.output);
+        let mut left = self.left.take().map_or_else(Left::default, |left| *left);
+        scratch.input.load(&mut left.input);
+        scratch.output.load(&mut left.output);
         let turn = self.run(now, scratch, host).unwrap_or_else(|_| {
             // The peer's end of the line is broken: nothing of ours to log, nothing left to say.
             self.wire.last_words(&mut self.sock);
@@ -411,8 +427,9 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             scratch.output.clear();
             self.wire = Wire::Plain;
         }
-        scratch.input.save(&mut self.input);
-        scratch.output.save(&mut self.output);
+        scratch.input.save(&mut left.input);
+        scratch.output.save(&mut left.output);
+        self.left = left.kept();
         scratch.partial += self.wire.partial_bytes();
         if !was_behind && self.is_behind() {
             self.since = now;
@@ -448,7 +465,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                     moved = true;
                 }
                 // Only for a socket that can take it: what is pulled for one that cannot would be held for it.
-                Doing::Body(body, _) if may && self.ready.write => {
+                Doing::Body(sending) if may && self.ready.write => {
+                    let body = &mut sending.0;
                     let before = scratch.output.len();
                     let pulled = body.pull(&mut scratch.slice, &mut scratch.output);
                     budget -= (scratch.output.len() - before) as isize;
@@ -457,8 +475,8 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                         Pull::More => {}
                         Pull::Last => {
                             host.over(body, true);
-                            let Doing::Body(_, after) = self.take() else { unreachable!("matched above") };
-                            self.machine.answer(now, *after, &mut scratch.output);
+                            let Doing::Body(sending) = self.take() else { unreachable!("matched above") };
+                            self.machine.answer(now, sending.1, &mut scratch.output);
                         }
                         Pull::Cold => {
                             self.held = true;
@@ -472,12 +490,13 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                     }
                 }
                 Doing::Upgrade(..) if self.wire.is_flushed(&scratch.output) => {
-                    let Doing::Upgrade(config, after) = self.take() else { unreachable!("matched above") };
+                    let Doing::Upgrade(upgrade) = self.take() else { unreachable!("matched above") };
+                    let (config, after) = *upgrade;
                     // What came before the handshake was not protected: it is forgotten, not obeyed.
                     scratch.input.clear();
                     self.wire = Wire::tls(config)?;
                     self.since = now;
-                    self.machine.answer(now, *after, &mut scratch.output);
+                    self.machine.answer(now, after, &mut scratch.output);
                     moved = true;
                 }
                 // Before the handshake is done nothing can be said, not even goodbye.
@@ -575,9 +594,9 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             Done::Later => self.doing = Doing::Owed,
             Done::Send(begin, body, end) => {
                 self.machine.answer(now, begin, out);
-                self.doing = Doing::Body(body, Box::new(end));
+                self.doing = Doing::Body(Box::new((body, end)));
             }
-            Done::StartTls(config, after) => self.doing = Doing::Upgrade(config, Box::new(after)),
+            Done::StartTls(config, after) => self.doing = Doing::Upgrade(Box::new((config, after))),
         }
     }
 

@@ -3,7 +3,7 @@
 //! | it wants    | who answers                                                                                          |
 //! |-------------|------------------------------------------------------------------------------------------------------|
 //! | a user      | what is remembered of lookups; else an authenticator, and the answer is remembered                   |
-//! | a mailbox   | a job, which reads the user's forward file and looks how full his mailbox is                          |
+//! | a mailbox   | a job, which reads the user's forward file and looks how full his mailbox is; nobody, where no bound is set and the system knows that there is no such file |
 //! | a pause     | we, when all others had their turn: a list has as many members as it likes                           |
 //!
 //! One [`Routing`] is one recipient. It lives in an SMTP session or in the queue; it asks for one thing at a time, and takes
@@ -220,7 +220,10 @@ impl Routing {
             }
         };
         let limit = account::limit(account, &settings);
-        if !follow && limit == 0 {
+        // Of most users nothing is to be read, and the system knows it: no job is needed to hear that. Whose own drop it is has to be
+        // looked up first.
+        let is_absent = || account.uid.is_none() && !in_home(&settings) && forward::is_known_absent(&place.drop);
+        if limit == 0 && (!follow || is_absent()) {
             return Some(Ok(Look { forward: None, room: None, full: false }));
         }
         let (octets, uid) = (self.octets, account.uid.clone());
@@ -335,12 +338,11 @@ impl Looking<'_> {
         self.place.owner = uid;
         let mut looked = Looked { forward: None, ignored: None, room: None, full: false };
         if self.follow {
-            let in_home = self.settings.authent_method == Method::UnixUser && !self.settings.no_dotforward;
             let ask = |uid: u32, drop: Option<&Path>| match launcher {
                 Some(launcher) => launcher.forward(uid, drop),
                 None => Err(io::ErrorKind::PermissionDenied.into()),
             };
-            let drop = (!in_home).then_some(&*self.place.drop);
+            let drop = (!in_home(self.settings)).then_some(&*self.place.drop);
             let wanted = Wanted { drop, uid, hand: launcher.is_some().then_some(&ask) };
             match forward::read(&wanted).map_err(|fault| fault.to_string())? {
                 Found::Nothing => {}
@@ -363,6 +365,11 @@ impl Looking<'_> {
         }
         Ok(looked)
     }
+}
+
+/// Whether forward files are in homes.
+fn in_home(settings: &Settings) -> bool {
+    settings.authent_method == Method::UnixUser && !settings.no_dotforward
 }
 
 fn key(shared: &Shared, name: &Name) -> super::cache::Key {

@@ -10,7 +10,8 @@
 //! | 5 the intent closed; with recipients of the queue only when the queue has noted them | the same       | says that they are delivered   |
 //!
 //! A letter on behalf of the queue whose recipient has it already, by an intent that is still open, is not appended again:
-//! [`Delivered::found`]. [`deliver`] answers `Ok` behind step 4. Jobs for different drops run side by side and share the syncs of step 2.
+//! [`Delivered::found`]. [`deliver`] answers `Ok` behind step 4. Several drops go through each step together ([`deliver_all`]), and jobs
+//! that run side by side share the syncs of step 2.
 //!
 //! **Recovery.** Under the drop's locks, at start for every open intent ([`recover`]), and whenever a drop is appended to,
 //! scanned or compacted. Of each message, at its recorded place in the same inode:
@@ -147,13 +148,24 @@ impl From<Fault> for Failed {
 /// Appends a batch of messages to the drop at `place`, all of them under one lock and one sync. Waits for the disk, never for a
 /// lock: only in a job.
 pub fn deliver<D: Disk>(intents: &Intents<D>, place: &Place, batch: &[Letter<'_, D>]) -> Result<Delivered, Failed> {
+    deliver_all(intents, &[(place, batch)]).pop().unwrap_or_else(|| Err(Refused::Locked.into()))
+}
+
+/// The same for several drops: each has what became of its batch, in their order, and is not touched by what fails at another.
+/// They share the sync of the log, and the disk writes out one drop while another is waited for: where a journal is written for
+/// every sync, one is enough for nearly all of them.
+pub fn deliver_all<D: Disk>(
+    intents: &Intents<D>,
+    batches: &[(&Place, &[Letter<'_, D>])],
+) -> Vec<Result<Delivered, Failed>> {
+    let mut results: Vec<Option<Result<Delivered, Failed>>> = batches.iter().map(|_| None).collect();
     for _ in 0..ATTEMPTS {
-        let desk = hold(&intents.disk, place)?;
-        if let Some(delivered) = attempt(intents, &desk, batch)? {
-            return Ok(delivered);
+        if results.iter().all(Option::is_some) {
+            break;
         }
+        attempt(intents, batches, &mut results);
     }
-    Err(Refused::Locked.into())
+    results.into_iter().map(|result| result.unwrap_or_else(|| Err(Refused::Locked.into()))).collect()
 }
 
 /// The directories of `place`, made where they are missing.
@@ -183,32 +195,122 @@ fn hold<D: Disk>(disk: &D, place: &Place) -> Result<Desk<D>, Refused> {
     }
 }
 
-/// `None`: something was made or replaced, begin again.
+/// An append that can be made as soon as its intent is on disk.
+struct Ready<'d, 'b, D: Disk> {
+    desk: &'d Desk<D>,
+    drop: &'d D::File,
+    locks: DropLocks<'d, D>,
+    intent: Intent,
+    /// What is appended, of the batch.
+    good: Vec<&'b Letter<'b, D>>,
+    outcomes: Vec<Outcome>,
+    found: Vec<(IntentId, Vec<Queued>)>,
+}
+
+/// What came of the steps before the intent.
+enum Begun<'d, 'b, D: Disk> {
+    Ready(Ready<'d, 'b, D>),
+    /// Nothing is to be appended.
+    Done(Delivered),
+    /// Something was replaced: begin again.
+    Again,
+}
+
+/// Steps 1 to 5 for all batches that have no result yet; where something was made or replaced they have none afterwards either.
 fn attempt<D: Disk>(
     intents: &Intents<D>,
-    desk: &Desk<D>,
-    batch: &[Letter<'_, D>],
-) -> Result<Option<Delivered>, Failed> {
-    let disk = &desk.disk;
-    let Some((drop, _)) = desk.open_drop()? else {
-        desk.make_drop()?;
-        return Ok(None);
-    };
-    let mut locks = DropLocks::take(desk, &drop)?;
-    if !desk.is_named(&drop)? {
-        return Ok(None);
+    batches: &[(&Place, &[Letter<'_, D>])],
+    results: &mut [Option<Result<Delivered, Failed>>],
+) {
+    let mut held = Vec::new();
+    for (at, (place, _)) in batches.iter().enumerate() {
+        if results[at].is_none() {
+            match open(&intents.disk, place) {
+                Ok(Some((desk, drop))) => held.push((at, desk, drop)),
+                Ok(None) => {}
+                Err(refused) => results[at] = Some(Err(refused.into())),
+            }
+        }
     }
-    complete_copy(desk, &drop, &mut locks)?;
+    let mut ready = Vec::new();
+    for (at, desk, drop) in &held {
+        match begin(intents, desk, drop, batches[*at].1) {
+            Ok(Begun::Ready(append)) => ready.push((*at, append)),
+            Ok(Begun::Done(delivered)) => results[*at] = Some(Ok(delivered)),
+            Ok(Begun::Again) => {}
+            Err(failed) => results[*at] = Some(Err(failed)),
+        }
+    }
+    let ids = match intents.begin_all(ready.iter().map(|(_, append)| append.intent.clone()).collect()) {
+        Ok(ids) => ids,
+        Err(fault) => {
+            for (at, _) in ready {
+                let source = io::Error::new(fault.source.kind(), fault.source.to_string());
+                results[at] = Some(Err(Fault::new(fault.doing, &fault.path, source).into()));
+            }
+            return;
+        }
+    };
+    let mut written = Vec::new();
+    for ((at, mut append), id) in ready.into_iter().zip(ids) {
+        match write(append.desk, append.drop, &append.intent, &append.good, &mut append.locks) {
+            Ok(()) => written.push((at, append, id)),
+            Err(trouble) => results[at] = Some(Err(append.taken_back(intents, id, trouble))),
+        }
+    }
+    if written.len() > 1 {
+        written.iter().for_each(|(_, append, _)| intents.disk.begin_sync(append.drop));
+    }
+    let mut past = Vec::new();
+    for (at, append, id) in written {
+        if let Err(fault) = sync(append.desk, append.drop, &append.intent) {
+            results[at] = Some(Err(append.taken_back(intents, id, fault.into())));
+            continue;
+        }
+        let is_queued = append.intent.parts.iter().any(|part| part.queued.is_some());
+        if is_queued {
+            intents.stands(id);
+        } else {
+            past.push(id);
+        }
+        let Ready { outcomes, found, .. } = append;
+        results[at] = Some(Ok(Delivered { outcomes, intent: is_queued.then_some(id), found }));
+    }
+    intents.close_all(&past);
+}
+
+/// The drop at `place` and its directories. `None`: it had to be made, begin again.
+fn open<D: Disk>(disk: &D, place: &Place) -> Result<Option<(Desk<D>, D::File)>, Refused> {
+    let desk = hold(disk, place)?;
+    match desk.open_drop()? {
+        Some((drop, _)) => Ok(Some((desk, drop))),
+        None => desk.make_drop().map(|()| None),
+    }
+}
+
+/// Step 1, and what step 2 writes.
+fn begin<'d, 'b, D: Disk>(
+    intents: &Intents<D>,
+    desk: &'d Desk<D>,
+    drop: &'d D::File,
+    batch: &'b [Letter<'b, D>],
+) -> Result<Begun<'d, 'b, D>, Failed> {
+    let disk = &desk.disk;
+    let mut locks = DropLocks::take(desk, drop)?;
+    if !desk.is_named(drop)? {
+        return Ok(Begun::Again);
+    }
+    complete_copy(desk, drop, &mut locks)?;
     let mut found = Vec::new();
     for (id, intent) in intents.of(&desk.spot.drop) {
-        let known = own(intents, desk, &drop, id, &intent, &mut locks)?;
+        let known = own(intents, desk, drop, id, &intent, &mut locks)?;
         let queued = queued_of(&intent, &known);
         if batch.iter().any(|letter| letter.queued.as_ref().is_some_and(|mine| queued.contains(mine))) {
             found.push((id, queued));
         }
     }
-    let seen = disk.stat(&drop).map_err(desk.fault("looking at"))?;
-    let pad = missing(desk, &drop, seen.size)?;
+    let seen = disk.stat(drop).map_err(desk.fault("looking at"))?;
+    let pad = missing(desk, drop, seen.size)?;
     let seed = disk.random();
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut parts = Vec::with_capacity(batch.len());
@@ -229,7 +331,7 @@ fn attempt<D: Disk>(
         }
     }
     if good.is_empty() {
-        return Ok(Some(Delivered { outcomes, intent: None, found }));
+        return Ok(Begun::Done(Delivered { outcomes, intent: None, found }));
     }
     let intent = Intent {
         drop: desk.spot.drop.clone().into(),
@@ -241,17 +343,13 @@ fn attempt<D: Disk>(
         void: false,
         found: Vec::new(),
     };
-    let is_queued = intent.parts.iter().any(|part| part.queued.is_some());
-    let id = intents.begin(intent.clone())?;
-    if let Err(trouble) = append(desk, &drop, &intent, &good, &mut locks) {
-        return Err(take_back(intents, desk, &drop, id, intent, trouble, &mut locks));
+    Ok(Begun::Ready(Ready { desk, drop, locks, intent, good, outcomes, found }))
+}
+
+impl<D: Disk> Ready<'_, '_, D> {
+    fn taken_back(mut self, intents: &Intents<D>, id: IntentId, trouble: Trouble) -> Failed {
+        take_back(intents, self.desk, self.drop, id, self.intent, trouble, &mut self.locks)
     }
-    if is_queued {
-        intents.stands(id);
-    } else {
-        intents.close(id);
-    }
-    Ok(Some(Delivered { outcomes, intent: is_queued.then_some(id), found }))
 }
 
 /// A compaction that was interrupted knows the drop without what we append.
@@ -360,8 +458,8 @@ impl From<Fault> for Trouble {
     }
 }
 
-/// Steps 3 and 4.
-fn append<D: Disk>(
+/// Step 3.
+fn write<D: Disk>(
     desk: &Desk<D>,
     drop: &D::File,
     intent: &Intent,
@@ -398,6 +496,12 @@ fn append<D: Disk>(
         let error = io::Error::new(io::ErrorKind::InvalidData, "it is not as long as what was written");
         return Err(desk.fault("appending to")(error).into());
     }
+    Ok(())
+}
+
+/// Step 4.
+fn sync<D: Disk>(desk: &Desk<D>, drop: &D::File, intent: &Intent) -> Result<(), Fault> {
+    let disk = &desk.disk;
     disk.sync(drop).map_err(desk.fault("syncing"))?;
     if intent.start == 0 {
         // Its name may be as new as its first message.

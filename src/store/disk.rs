@@ -82,6 +82,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn cut(&self, file: &Self::File, size: u64) -> io::Result<()>;
     /// Returns when the file's bytes and size are on disk. A failure is final: what was not written may be forgotten.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
+    /// Begins what [`sync`](Disk::sync) would wait for, and promises nothing.
+    fn begin_sync(&self, file: &Self::File) {
+        let _ = file;
+    }
     /// Returns when the names in `dir` are on disk.
     fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;
     /// Renames within `dir`, over whatever had the name.
@@ -231,6 +235,10 @@ impl Disk for RealDisk {
         file.sync_data()
     }
 
+    fn begin_sync(&self, file: &File) {
+        files::begin_writing(file);
+    }
+
     fn sync_dir(&self, dir: &File) -> io::Result<()> {
         dir.sync_all()
     }
@@ -326,8 +334,11 @@ impl Disk for RealDisk {
                 _ => format!("unknown {:016x}", self.random()),
             }
         });
-        let pid = std::process::id();
-        Holder { world: world.clone(), pid, started: started(pid).unwrap_or(0) }
+        // Read once: each dotlock of ours names it. A process that was forked off since has another number.
+        static OURS: OnceLock<(u32, u64)> = OnceLock::new();
+        let (pid, since) = (std::process::id(), |pid: u32| started(pid).unwrap_or(0));
+        let (known, then) = *OURS.get_or_init(|| (pid, since(pid)));
+        Holder { world: world.clone(), pid, started: if known == pid { then } else { since(pid) } }
     }
 
     fn is_alive(&self, holder: &Holder) -> bool {

@@ -47,6 +47,11 @@ pub fn beside(drop: &Path) -> PathBuf {
     drop.with_file_name(name)
 }
 
+/// Whether a drop is known to have none, without waiting for a disk.
+pub fn is_known_absent(drop: &Path) -> bool {
+    files::is_known_absent(&beside(drop))
+}
+
 /// Opens a user's `.forward` in his home, which is looked up. `None`: he has no home, or no such file there.
 pub fn open_home(uid: u32) -> io::Result<Option<File>> {
     let Some((_, home)) = user::by_number(uid)? else { return Ok(None) };

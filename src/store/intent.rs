@@ -402,22 +402,34 @@ impl<D: Disk> Intents<D> {
 
     /// Writes an intent down; it is on disk when this returns. Refuses when too many are open.
     pub(super) fn begin(&self, intent: Intent) -> Result<IntentId, Fault> {
+        self.begin_all(vec![intent]).map(|ids| ids[0])
+    }
+
+    /// The same for several, in their order, with one sync: all of them or none.
+    pub(super) fn begin_all(&self, intents: Vec<Intent>) -> Result<Vec<IntentId>, Fault> {
+        if intents.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut state = self.state();
-        if state.open.len() >= OPEN_MAX {
+        if state.open.len() + intents.len() > OPEN_MAX {
             let error = io::Error::other(format!("{OPEN_MAX} deliveries are open already"));
             return Err(Fault::new("writing", &self.path(), error));
         }
-        let id = state.highest + 1;
-        state.highest = id;
-        let record = encode(id, &Record::Begun(intent.clone()));
-        state.open_bytes += record.len() as u64;
-        // Open from now on: nobody renews the log without it.
-        state.open.insert(id, intent);
-        let (mut state, result) = self.durably(state, &record);
-        if result.is_err() {
-            state.open.remove(&id);
+        let (mut ids, mut records) = (Vec::with_capacity(intents.len()), Vec::new());
+        for intent in intents {
+            state.highest += 1;
+            let id = state.highest;
+            records.extend(encode(id, &Record::Begun(intent.clone())));
+            // Open from now on: nobody renews the log without it.
+            state.open.insert(id, intent);
+            ids.push(IntentId(id));
         }
-        result.map(|()| IntentId(id))
+        state.open_bytes += records.len() as u64;
+        let (mut state, result) = self.durably(state, &records);
+        if result.is_err() {
+            ids.iter().for_each(|id| drop(state.open.remove(&id.0)));
+        }
+        result.map(|()| ids)
     }
 
     /// All its messages are whole and on disk: this process saw to it, and need not look again.
@@ -451,13 +463,24 @@ impl<D: Disk> Intents<D> {
 
     /// Nothing is to be known of this append any more: for one on behalf of the queue, its file says so, on disk.
     pub fn close(&self, id: IntentId) {
+        self.close_all(&[id]);
+    }
+
+    /// The same of several.
+    pub(super) fn close_all(&self, ids: &[IntentId]) {
         let mut state = self.state();
-        let Some(intent) = state.open.remove(&id.0) else { return };
-        let past = (HEAD_BYTES + intent.encode().len()) as u64;
-        state.open_bytes = state.open_bytes.saturating_sub(past);
-        let record = encode(id.0, &Record::Closed);
-        match self.disk.write(&state.file, &record, state.end) {
-            Ok(()) => state.end += record.len() as u64,
+        let mut records = Vec::new();
+        for id in ids {
+            let Some(intent) = state.open.remove(&id.0) else { continue };
+            let past = (HEAD_BYTES + intent.encode().len()) as u64;
+            state.open_bytes = state.open_bytes.saturating_sub(past);
+            records.extend(encode(id.0, &Record::Closed));
+        }
+        if records.is_empty() {
+            return;
+        }
+        match self.disk.write(&state.file, &records, state.end) {
+            Ok(()) => state.end += records.len() as u64,
             // The log says it is open until it is renewed.
             Err(_) => state.broken = true,
         }

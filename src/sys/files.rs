@@ -190,6 +190,31 @@ pub fn read_now(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize
     }
 }
 
+/// Whether it is known, without waiting for a disk, that there is no `path`. False: there is one, or nobody can tell at once.
+pub fn is_known_absent(path: &Path) -> bool {
+    let Ok(path) = c_name(path) else { return false };
+    // SAFETY: all zeros is a valid open_how.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_CACHED;
+    // SAFETY: `path` ends with NUL and `how` is of the size that is given; both outlive the call.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+    };
+    if fd < 0 {
+        return io::Error::last_os_error().kind() == io::ErrorKind::NotFound;
+    }
+    // SAFETY: the call has just opened it, and nobody else has it.
+    drop(unsafe { File::from_raw_fd(fd as RawFd) });
+    false
+}
+
+/// Begins to write out what the file has in memory, and waits for nothing. It promises nothing: only a sync does.
+pub fn begin_writing(file: &File) {
+    // SAFETY: takes an open descriptor and numbers. What fails here is heard from the sync.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Writes some of `bytes` where the file ends at that moment, whoever else may be writing, and says where that was and how much.
 pub fn append(file: &File, bytes: &[u8]) -> io::Result<(u64, usize)> {
     let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -346,6 +371,24 @@ mod tests {
         }
         assert_eq!(std::fs::read(folder.path().join("lines")).unwrap(), b"one\ntwo\n");
         assert_eq!(stat_at(&dir, Path::new("lines")).unwrap().mode & 0o137, 0);
+    }
+
+    #[test]
+    fn what_is_known_to_be_absent_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ann.fwd");
+        // Somebody looked: from now on the system remembers, on a disk of this machine.
+        assert!(!path.exists());
+        let known = is_known_absent(&path);
+        File::create(&path).unwrap();
+        assert!(!is_known_absent(&path), "it is there");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        assert!(!is_known_absent(&path), "a link is something");
+        std::fs::remove_file(&path).unwrap();
+        assert!(!path.exists());
+        assert_eq!(is_known_absent(&path), known);
+        assert!(!is_known_absent(&folder.path().join("never looked for")), "asking has not waited for the answer");
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl Bench {
 
     /// Bytes that this one connection holds between turns.
     fn held(&self) -> usize {
-        self.stream.input.capacity() + self.stream.output.capacity()
+        self.stream.buffered()
     }
 }
 

@@ -7,9 +7,11 @@
 //! | Out       | the job's end: gone, Ready when others came meanwhile, Parked when the drop was locked. Letters that wait behind it for [`WAIT`] are deferred |
 //! | Parked    | [`LOCK_RETRY`]: Ready. Letters that found it locked for [`PATIENCE`] are deferred           |
 //!
-//! A batch has at most [`BATCH`] letters. Of one volume at most [`PER_VOLUME`] lanes are out: as many as may run, so that what
-//! waits waits here, where it is put together, and other work does not queue behind it. There are no more lanes than letters,
-//! and of those one for each message in flight and each recipient that is being tried.
+//! A batch has at most [`BATCH`] letters, and a job the batches of at most [`DROPS`] drops, which share syncs too. Of one volume at most
+//! [`JOBS`] are out, or as many as may run where there is a whole job's work for each: what waits waits here, where it is put
+//! together, and other work does not queue behind it. Large messages go with few others, so that these need not wait for
+//! them. There are no more lanes than letters, and of those one for each message in flight and each recipient that is being
+//! tried.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -23,7 +25,7 @@ use super::body::Text;
 use crate::mail::passed::Passed;
 use crate::net::jobs::PER_VOLUME;
 use crate::service::{LOCK_RETRY, account};
-use crate::store::delivery::{self, Delivered, Envelope, Failed, IntentId, Intents, Queued, deliver};
+use crate::store::delivery::{self, Delivered, Envelope, Failed, IntentId, Intents, Queued, deliver_all};
 use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Place, Refused};
 use crate::store::queue::{Kind, Recipient};
@@ -36,6 +38,13 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 pub const WAIT: Duration = Duration::from_secs(30);
 /// Letters of one batch: what a lock is held for, and an intent can describe.
 pub const BATCH: usize = 32;
+
+/// Drops of one job.
+pub const DROPS: usize = 16;
+/// Jobs of one volume while there is not more to do than this many can take.
+const JOBS: usize = 4;
+/// Bytes of text after which a job takes no further drop.
+const JOB_BYTES: u64 = 256 * 1024;
 
 /// What all letters of a message have in common.
 pub(super) struct Message {
@@ -139,8 +148,16 @@ struct Lane {
 /// Lanes of one volume.
 #[derive(Default)]
 struct Yard {
+    /// Jobs.
     out: usize,
     ready: VecDeque<PathBuf>,
+}
+
+impl Yard {
+    fn may_go(&self) -> bool {
+        let most = if self.ready.len() < DROPS { JOBS } else { PER_VOLUME };
+        self.out < most && !self.ready.is_empty()
+    }
 }
 
 /// All lanes.
@@ -151,10 +168,15 @@ pub(super) struct Lanes {
     parked: BinaryHeap<Reverse<(Instant, PathBuf)>>,
 }
 
-/// A batch, for a job.
-pub(super) struct Batch {
-    spot: Spot,
+/// What a job takes.
+pub(super) struct Load {
     min_uid: u32,
+    batches: Vec<Batch>,
+}
+
+/// Letters for one drop.
+struct Batch {
+    spot: Spot,
     letters: Vec<Waiting>,
 }
 
@@ -166,7 +188,7 @@ pub(super) struct Filled {
     pub(super) limit: u64,
 }
 
-/// What came of it.
+/// What came of a batch.
 pub(super) struct Carried {
     letters: Vec<Waiting>,
     result: Result<Delivered, Failed>,
@@ -175,7 +197,8 @@ pub(super) struct Carried {
 
 /// How a job ended.
 pub(super) enum Ended {
-    Carried(Carried),
+    /// In the order of its drops.
+    Carried(Vec<Carried>),
     /// It was not begun.
     Refused,
     Lost,
@@ -210,8 +233,8 @@ impl Lanes {
         parked.into_iter().chain(self.yards.values().filter_map(first)).chain(behind).min()
     }
 
-    /// The next batch that a job can have, with its drop and volume.
-    pub(super) fn next(&mut self, now: Instant, min_uid: u32) -> Option<(PathBuf, u64, Batch)> {
+    /// What the next job can have, with its drops and their volume.
+    pub(super) fn next(&mut self, now: Instant, min_uid: u32) -> Option<(Vec<PathBuf>, u64, Load)> {
         while let Some(Reverse((at, _))) = self.parked.peek()
             && *at <= now
         {
@@ -220,14 +243,21 @@ impl Lanes {
                 self.yards.entry(lane.spot.volume).or_default().ready.push_back(drop);
             }
         }
-        let (&volume, yard) =
-            self.yards.iter_mut().find(|(_, yard)| yard.out < PER_VOLUME && !yard.ready.is_empty())?;
-        let drop = yard.ready.pop_front()?;
-        let lane = self.lanes.get_mut(&drop)?;
-        let letters: Vec<Waiting> = lane.waiting.drain(..lane.waiting.len().min(BATCH)).collect();
-        lane.out = letters.iter().map(|waiting| waiting.letter.key).collect();
+        let (&volume, yard) = self.yards.iter_mut().find(|(_, yard)| yard.may_go())?;
+        let (mut drops, mut batches, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while drops.len() < DROPS
+            && bytes < JOB_BYTES
+            && let Some(drop) = yard.ready.pop_front()
+        {
+            let Some(lane) = self.lanes.get_mut(&drop) else { continue };
+            let letters: Vec<Waiting> = lane.waiting.drain(..lane.waiting.len().min(BATCH)).collect();
+            lane.out = letters.iter().map(|waiting| waiting.letter.key).collect();
+            bytes += letters.iter().map(|waiting| waiting.letter.message.text.bytes()).sum::<u64>();
+            batches.push(Batch { spot: lane.spot.clone(), letters });
+            drops.push(drop);
+        }
         yard.out += 1;
-        Some((drop, volume, Batch { spot: lane.spot.clone(), min_uid, letters }))
+        Some((drops, volume, Load { min_uid, batches }))
     }
 
     /// Letters that have waited too long for their turn.
@@ -253,26 +283,45 @@ impl Lanes {
     }
 
     /// A job has ended, or was lost, or not even begun: what became of its letters.
-    pub(super) fn told(&mut self, now: Instant, drop: PathBuf, ended: Ended) -> Vec<(Key, Fate)> {
-        let Some(lane) = self.lanes.get_mut(&drop) else { return Vec::new() };
-        let volume = lane.spot.volume;
-        let out = std::mem::take(&mut lane.out);
+    pub(super) fn told(&mut self, now: Instant, volume: u64, drops: Vec<PathBuf>, ended: Ended) -> Vec<(Key, Fate)> {
+        let yard = self.yards.entry(volume).or_default();
+        yard.out = yard.out.saturating_sub(1);
         let mut fates = Vec::new();
+        let deferred = || Fate::Deferred("4.3.0 the disks are too busy".to_owned());
+        match ended {
+            Ended::Carried(carried) => {
+                for (drop, carried) in drops.into_iter().zip(carried) {
+                    self.told_of(now, drop, carried, &mut fates);
+                }
+            }
+            Ended::Lost => drops.into_iter().for_each(|drop| self.lost(drop, || Fate::Unknown, &mut fates)),
+            Ended::Refused => drops.into_iter().for_each(|drop| self.lost(drop, deferred, &mut fates)),
+        }
+        self.yards.retain(|_, yard| yard.out > 0 || !yard.ready.is_empty());
+        fates
+    }
+
+    /// A batch did not come back.
+    fn lost(&mut self, drop: PathBuf, fate: impl Fn() -> Fate, fates: &mut Vec<(Key, Fate)>) {
+        let Some(lane) = self.lanes.get_mut(&drop) else { return };
+        fates.extend(std::mem::take(&mut lane.out).into_iter().map(|key| (key, fate())));
+        self.rest(drop);
+    }
+
+    /// A batch came back.
+    fn told_of(&mut self, now: Instant, drop: PathBuf, carried: Carried, fates: &mut Vec<(Key, Fate)>) {
+        let Some(lane) = self.lanes.get_mut(&drop) else { return };
+        lane.out.clear();
         let mut parked = false;
         let deferred = |why: &str| Fate::Deferred(why.to_owned());
-        match ended {
-            Ended::Lost => fates.extend(out.into_iter().map(|key| (key, Fate::Unknown))),
-            Ended::Refused => fates.extend(out.into_iter().map(|key| (key, deferred("4.3.0 the disks are too busy")))),
-            Ended::Carried(Carried { letters, result: Ok(delivered), .. }) => {
-                fates.extend(delivered_to(letters, delivered))
-            }
-            Ended::Carried(Carried { letters, result: Err(Failed::Unknown(fault)), .. }) => {
+        let Carried { letters, result, .. } = carried;
+        match result {
+            Ok(delivered) => fates.extend(delivered_to(letters, delivered)),
+            Err(Failed::Unknown(fault)) => {
                 log::error!("{fault}: it is not known whether {} messages are in the drop", letters.len());
                 fates.extend(letters.into_iter().map(|waiting| (waiting.letter.key, Fate::Unknown)));
             }
-            Ended::Carried(Carried {
-                letters, result: Err(Failed::Refused(Refused::Locked | Refused::InUse)), ..
-            }) => {
+            Err(Failed::Refused(Refused::Locked | Refused::InUse)) => {
                 for waiting in letters.into_iter().rev() {
                     let locked = waiting.locked.unwrap_or(now);
                     if now.saturating_duration_since(locked) >= PATIENCE {
@@ -283,30 +332,26 @@ impl Lanes {
                     }
                 }
             }
-            Ended::Carried(Carried {
-                letters,
-                result: Err(Failed::Refused(Refused::Unsafe(fault) | Refused::Fault(fault))),
-                ..
-            }) => {
+            Err(Failed::Refused(Refused::Unsafe(fault) | Refused::Fault(fault))) => {
                 log::error!("delivery: {fault}");
                 let why = why(&fault);
                 fates.extend(letters.into_iter().map(|waiting| (waiting.letter.key, Fate::Deferred(why.clone()))));
             }
         }
-        let done = lane.waiting.is_empty();
-        let yard = self.yards.entry(volume).or_default();
-        yard.out = yard.out.saturating_sub(1);
-        if done {
+        match parked {
+            true => self.parked.push(Reverse((now + LOCK_RETRY, drop))),
+            false => self.rest(drop),
+        }
+    }
+
+    /// No job has it any more: what came meanwhile is ready.
+    fn rest(&mut self, drop: PathBuf) {
+        let Some(lane) = self.lanes.get(&drop) else { return };
+        if lane.waiting.is_empty() {
             self.lanes.remove(&drop);
-        } else if parked {
-            self.parked.push(Reverse((now + LOCK_RETRY, drop)));
         } else {
-            yard.ready.push_back(drop);
+            self.yards.entry(lane.spot.volume).or_default().ready.push_back(drop);
         }
-        if yard.out == 0 && yard.ready.is_empty() {
-            self.yards.remove(&volume);
-        }
-        fates
     }
 }
 
@@ -355,27 +400,43 @@ fn delivered_to(letters: Vec<Waiting>, delivered: Delivered) -> Vec<(Key, Fate)>
     fates
 }
 
-impl Batch {
-    /// Brings it into the drop. Says, too, whether its user is to be told that his mailbox fills `percent`. In a job.
-    pub(super) fn carry(mut self, intents: &Intents, disk: &RealDisk, percent: u8) -> Carried {
-        let owner = self.spot.uid.as_deref().map(|uid| account::owner(uid, self.min_uid)).transpose();
-        let result = match owner {
-            Ok(owner) => {
-                self.spot.place.owner = owner;
-                let letters: Vec<delivery::Letter<'_>> =
-                    self.letters.iter().map(|waiting| waiting.letter.stored()).collect();
-                deliver(intents, &self.spot.place, &letters)
-            }
-            Err(why) => Err(Fault::new("writing to", &self.spot.place.drop, io::Error::other(why)).into()),
-        };
-        let filled = result.is_ok() && self.fills(disk, percent);
-        let filled = self.letters.first().filter(|_| filled).map(|first| {
-            let user = first.letter.recipient.clone();
-            Filled { user, limit: self.spot.limit }
+impl Load {
+    /// Brings them into their drops. Says, too, whose user is to be told that his mailbox fills `percent`. In a job.
+    pub(super) fn carry(mut self, intents: &Intents, disk: &RealDisk, percent: u8) -> Vec<Carried> {
+        let mut odd: Vec<Option<Failed>> = Vec::with_capacity(self.batches.len());
+        for Batch { spot, .. } in &mut self.batches {
+            let owner = spot.uid.as_deref().map(|uid| account::owner(uid, self.min_uid)).transpose();
+            odd.push(match owner {
+                Ok(owner) => {
+                    spot.place.owner = owner;
+                    None
+                }
+                Err(why) => Some(Fault::new("writing to", &spot.place.drop, io::Error::other(why)).into()),
+            });
+        }
+        let good = || self.batches.iter().zip(&odd).filter(|(_, odd)| odd.is_none()).map(|(batch, _)| batch);
+        let stored: Vec<Vec<delivery::Letter<'_>>> =
+            good().map(|batch| batch.letters.iter().map(|waiting| waiting.letter.stored()).collect()).collect();
+        let batches: Vec<(&Place, &[delivery::Letter<'_>])> =
+            good().zip(&stored).map(|(batch, letters)| (&batch.spot.place, &letters[..])).collect();
+        let mut results = deliver_all(intents, &batches).into_iter();
+        // As many as are good came in, and as many go out.
+        let mut next = || results.next().unwrap_or_else(|| Err(Refused::Locked.into()));
+        let results: Vec<Result<Delivered, Failed>> =
+            odd.into_iter().map(|odd| odd.map_or_else(&mut next, Err)).collect();
+        let carried = self.batches.into_iter().zip(results).map(|(batch, result)| {
+            let filled = result.is_ok() && batch.fills(disk, percent);
+            let filled = batch.letters.first().filter(|_| filled).map(|first| {
+                let user = first.letter.recipient.clone();
+                Filled { user, limit: batch.spot.limit }
+            });
+            Carried { letters: batch.letters, result, filled }
         });
-        Carried { letters: self.letters, result, filled }
+        carried.collect()
     }
+}
 
+impl Batch {
     /// What cannot be told is no reason to call a delivery failed.
     fn fills(&self, disk: &RealDisk, percent: u8) -> bool {
         let Spot { place, limit, .. } = &self.spot;

@@ -5,7 +5,7 @@
 //! |-------------------|---------------------------------------------------------|-----------------------------------|
 //! | Load              | a job that looks through the queue's directory          | messages wait in the table        |
 //! | Flush             | a job that writes the end of a text                     | the message goes on               |
-//! | Carry             | a job that brings a batch of letters into a drop        | each letter's sender is told      |
+//! | Carry             | a job that brings batches of letters into their drops   | each letter's sender is told      |
 //! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
 //! | Read, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
 //! | Obey              | a job that does what an operator wants                  | he is told, the table follows     |
@@ -68,7 +68,8 @@ const TIDY: Duration = Duration::from_secs(10);
 pub(super) enum Doing {
     Load,
     Flush(usize),
-    Carry(PathBuf),
+    /// These drops, of that volume.
+    Carry(u64, Vec<PathBuf>),
     File(usize),
     Read(usize),
     Route(usize, usize, Box<Routing>),
@@ -87,7 +88,7 @@ pub struct Done(pub(super) Finished);
 /// See [`Doing`].
 pub(super) enum Finished {
     Loaded(Result<Vec<(String, Option<i64>)>, Fault>),
-    Carried(Carried),
+    Carried(Vec<Carried>),
     Filed(Result<Made, Failed>),
     Read(Vec<String>, Result<Box<Found>, Miss>),
     Noted(Result<Wound, Miss>),
@@ -369,8 +370,10 @@ impl Desk<'_> {
             (Doing::Load, Some(Finished::Loaded(result))) => self.loaded(result),
             (Doing::Load, _) => self.loaded(Err(lost("reading the queue"))),
             (Doing::Flush(pending), _) => self.flushed(pending, None),
-            (Doing::Carry(drop), Some(Finished::Carried(carried))) => self.carried(drop, Ended::Carried(carried)),
-            (Doing::Carry(drop), _) => self.carried(drop, Ended::Lost),
+            (Doing::Carry(volume, drops), Some(Finished::Carried(carried))) => {
+                self.carried(volume, drops, Ended::Carried(carried));
+            }
+            (Doing::Carry(volume, drops), _) => self.carried(volume, drops, Ended::Lost),
             (Doing::File(pending), Some(Finished::Filed(result))) => self.filed(pending, result),
             (Doing::File(pending), _) => self.filed(pending, Err(Failed::Unknown(lost("writing the queue")))),
             (Doing::Read(run), Some(Finished::Read(bounces, result))) => self.read(run, &bounces, result),
@@ -632,25 +635,24 @@ impl Desk<'_> {
 
     /// Letters become jobs.
     fn carry(&mut self) {
-        while let Some((drop, volume, batch)) = self.runner.lanes.next(self.now, self.shared.settings.min_uid) {
-            let doing = Doing::Carry(drop.clone());
+        while let Some((drops, volume, load)) = self.runner.lanes.next(self.now, self.shared.settings.min_uid) {
+            let doing = Doing::Carry(volume, drops.clone());
             let (disk, percent) = (self.shared.disk(), self.shared.settings.quota_warn);
-            let work =
-                move |stores: &Stores, _: &Pulse| Finished::Carried(batch.carry(&stores.intents, &disk, percent));
+            let work = move |stores: &Stores, _: &Pulse| Finished::Carried(load.carry(&stores.intents, &disk, percent));
             if let Err(busy) = self.job(doing, Kind::Sync, volume, work) {
-                log::error!("{}: no room for a delivery: {busy}", drop.display());
-                self.carried(drop, Ended::Refused);
+                log::error!("no room for a delivery to {} mailboxes: {busy}", drops.len());
+                self.carried(volume, drops, Ended::Refused);
             }
         }
     }
 
-    fn carried(&mut self, drop: PathBuf, ended: Ended) {
+    fn carried(&mut self, volume: u64, drops: Vec<PathBuf>, ended: Ended) {
         self.shared.transit.counts.syncs += 1;
         self.runner.tidy.get_or_insert(self.now + TIDY);
-        if let Ended::Carried(Carried { filled: Some(filled), .. }) = &ended {
-            self.warn(filled);
+        if let Ended::Carried(carried) = &ended {
+            carried.iter().filter_map(|carried| carried.filled.as_ref()).for_each(|filled| self.warn(filled));
         }
-        for (key, fate) in self.runner.lanes.told(self.now, drop, ended) {
+        for (key, fate) in self.runner.lanes.told(self.now, volume, drops, ended) {
             self.fate(key, fate);
         }
     }

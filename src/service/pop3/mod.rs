@@ -38,7 +38,6 @@ use super::noise::Event;
 use super::{Channel, Outcome, Shared};
 use crate::net::jobs::{Busy, Kind};
 use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
-use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, watch};
 use crate::protocol::pop3::reply::Refusal;
@@ -80,7 +79,6 @@ pub struct Visitor<'s> {
 /// What the service knows of one client.
 struct Session {
     settings: Arc<Settings>,
-    tls: Option<Tls>,
     peer: SocketAddr,
     /// The domain of users who name none.
     here: Home,
@@ -182,7 +180,6 @@ impl Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,
             session: Session {
                 settings: shared.settings.clone(),
-                tls: shared.tls.clone(),
                 peer,
                 here,
                 began: now,
@@ -463,7 +460,7 @@ impl Host<Pop3> for Service<'_> {
 
     fn perform(&mut self, now: Instant, ask: Ask) -> Said {
         match ask {
-            Ask::StartTls => match self.session.tls.clone() {
+            Ask::StartTls => match self.shared.tls.clone() {
                 Some(tls) => {
                     self.session.secured = true;
                     Done::StartTls(tls, Answer::TlsStarted)

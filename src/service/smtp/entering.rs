@@ -74,7 +74,7 @@ impl Service<'_> {
     }
 
     /// The client says its name. By now the one of its host may be known.
-    pub(super) fn hello(&mut self, now: Instant, hello: Box<Hello>) -> Said {
+    pub(super) fn hello(&mut self, now: Instant, hello: Hello) -> Said {
         self.forget();
         self.session.hello = Some(hello);
         match self.session.peer {

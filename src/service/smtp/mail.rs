@@ -378,7 +378,7 @@ impl Service<'_> {
     }
 
     fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {
-        let hello = self.session.hello.as_deref();
+        let hello = self.session.hello.as_ref();
         let from = match self.session.peer {
             Peer::Host(address) => From::Client {
                 hello: hello.map_or("unknown", |hello| &hello.name),
@@ -400,7 +400,7 @@ impl Service<'_> {
     fn with(&self, mail: &Mail) -> With {
         With {
             lmtp: self.face == Face::Lmtp,
-            extended: self.session.hello.as_deref().is_some_and(|hello| hello.extended),
+            extended: self.session.hello.as_ref().is_some_and(|hello| hello.extended),
             tls: self.session.secured,
             login: self.session.user.is_some() && matches!(self.session.peer, Peer::Host(_)),
             utf8: mail.sender.as_deref().is_some_and(|sender| sender.utf8),

@@ -84,7 +84,6 @@ struct Caller {
 /// What the service knows of one client.
 struct Session {
     settings: Arc<Settings>,
-    tls: Option<Tls>,
     peer: Peer,
     /// The domain of users who name none.
     here: Home,
@@ -94,19 +93,19 @@ struct Session {
     /// The name of the client's host, where names are looked up and it has one.
     host: Option<Box<str>>,
     /// How it calls itself.
-    hello: Option<Box<Hello>>,
+    hello: Option<Hello>,
     /// What is only needed while somebody logs in.
     entering: Option<Box<Entering>>,
     /// Who has logged in, or whose program it is.
     user: Option<Box<str>>,
     /// The message under way.
     mail: Option<Box<Mail>>,
-    /// The greeting is held back until then.
-    held_until: Option<Instant>,
     /// Messages that were accepted.
     accepted: u32,
     /// Senders, recipients and messages that were refused.
     refused: u32,
+    /// The greeting is held back.
+    mute: bool,
     secured: bool,
     /// An answer after the dot is owed.
     committing: bool,
@@ -205,7 +204,6 @@ impl Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,
             session: Session {
                 settings: shared.settings.clone(),
-                tls: shared.tls.clone().filter(|_| link.can_tls),
                 peer,
                 here,
                 began: now,
@@ -215,9 +213,9 @@ impl Conversation {
                 entering: None,
                 user: None,
                 mail: None,
-                held_until: None,
                 accepted: 0,
                 refused: 0,
+                mute: false,
                 secured: link.tls,
                 committing: false,
             },
@@ -243,7 +241,7 @@ impl Conversation {
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
         // A server that stops lets nobody wait.
         if self.parked().is_some_and(|at| at <= now || shared.stopping) {
-            let spoke = self.session.held_until.is_some() && network::is_readable(self.stream.sock());
+            let spoke = self.session.mute && network::is_readable(self.stream.sock());
             let mut service =
                 Service { session: &mut self.session, shared, id, now, face: self.stream.machine().face() };
             match service.again(now, spoke) {
@@ -272,7 +270,10 @@ impl Conversation {
         if !self.stream.is_owed() {
             return None;
         }
-        self.session.held_until.or_else(|| self.session.entering.as_deref().and_then(|entering| entering.parked))
+        match self.session.mute {
+            true => Some(self.session.began + Duration::from_secs(self.session.settings.smtp_greeting_hold_secs)),
+            false => self.session.entering.as_deref().and_then(|entering| entering.parked),
+        }
     }
 
     /// The peer was silent too long, or too slow; or the client would give up; or it is time to try again, which the next turn
@@ -374,7 +375,7 @@ impl Conversation {
             + self.stream.buffered()
             + text(user)
             + text(host)
-            + hello.as_deref().map_or(0, |hello| size_of::<Hello>() + hello.name.len())
+            + hello.as_ref().map_or(0, |hello| hello.name.len())
             + entering.as_deref().map_or(0, |entering| size_of::<Entering>() + entering.user().len())
             + mail.as_deref().map_or(0, Mail::held)
     }
@@ -456,8 +457,8 @@ impl Host<Smtp> for Service<'_> {
 
     fn perform(&mut self, now: Instant, ask: Ask) -> Said {
         match ask {
-            Ask::Hold(time) => self.hold(now, time),
-            Ask::StartTls => match self.session.tls.clone() {
+            Ask::Hold(_) => self.hold(),
+            Ask::StartTls => match self.shared.tls.clone() {
                 Some(tls) => {
                     self.session.secured = true;
                     self.session.hello = None;
@@ -470,7 +471,7 @@ impl Host<Smtp> for Service<'_> {
             Ask::Login(login) => self.login(now, *login),
             Ask::Verifier(user) => self.verifier(now, &user),
             Ask::Proof(good) => self.proof(now, good),
-            Ask::Hello(hello) => self.hello(now, hello),
+            Ask::Hello(hello) => self.hello(now, *hello),
             Ask::Sender(sender) => self.sender(now, *sender),
             Ask::Recipient(recipient) => self.recipient(now, *recipient),
             Ask::Reset => {
@@ -499,20 +500,20 @@ impl Service<'_> {
     }
 
     /// Before the greeting. Within TLS the client speaks first, and who sends mail for our users is no stranger.
-    fn hold(&mut self, now: Instant, time: Duration) -> Said {
+    fn hold(&mut self) -> Said {
         let Peer::Host(address) = self.session.peer else { return Done::Now(Answer::Go) };
         let trusted = self.session.settings.trusted_networks.contains(address);
         if self.face != Face::Mx || trusted || self.shared.stopping {
             return Done::Now(Answer::Go);
         }
-        self.session.held_until = Some(now + time);
+        self.session.mute = true;
         self.ticket();
         Done::Later
     }
 
     /// It is time to try again.
     fn again(&mut self, now: Instant, spoke: bool) -> Said {
-        if self.session.held_until.take().is_some() {
+        if std::mem::take(&mut self.session.mute) {
             // Whoever else was to wake it finds nobody.
             self.ticket();
             return Done::Now(if spoke { Answer::Spoke } else { Answer::Go });

@@ -56,6 +56,93 @@ fn foreign(k: usize) -> Vec<u8> {
     format!("From f{k}@z Mon Jan  5 10:00:00 2026\nSubject: f{k}\n\nforeign {k}\n\n").into_bytes()
 }
 
+/// Three drops, one of them new, get a letter each in one go; what came of each, if the log could be opened.
+fn bring_to_three(disk: &SimDisk) -> Option<Vec<Result<Delivered, Failed>>> {
+    let heads = [1, 2, 3].map(received);
+    let letters = heads.each_ref().map(|head| [letter(b"a: b\n\nhello\n", head, None)]);
+    let places = three();
+    let batches: Vec<(&Place, &[Letter<'_, SimDisk>])> =
+        places.iter().zip(&letters).map(|(place, letters)| (place, &letters[..])).collect();
+    Some(deliver_all(&Intents::open_on(disk, Path::new("/work")).ok()?, &batches))
+}
+
+fn three() -> [Place; 3] {
+    ["/spool/ann", "/spool/bob", "/spool/eve"].map(|drop| Place { full: Fraction::ALL, ..Place::new(drop, "/work") })
+}
+
+fn three_drops() -> SimDisk {
+    let disk = SimDisk::new(1, &["/spool", "/work"]);
+    ["/spool/ann", "/spool/bob"].iter().for_each(|drop| disk.world().put(Path::new(drop), &foreign(0), true));
+    disk
+}
+
+#[test]
+fn drops_that_go_together_share_the_sync_of_the_log() {
+    let disk = three_drops();
+    disk.world().put(Path::new("/spool/eve"), &foreign(0), true);
+    drop(intents(&disk));
+    let before = disk.world().syncs;
+    assert!(bring_to_three(&disk).unwrap().iter().all(Result::is_ok));
+    let opening = {
+        let disk = SimDisk::new(1, &["/spool", "/work"]);
+        drop(intents(&disk));
+        let before = disk.world().syncs;
+        drop(intents(&disk));
+        disk.world().syncs - before
+    };
+    assert_eq!(disk.world().syncs - before - opening, 4, "the intents once, each drop once");
+}
+
+#[test]
+fn drops_that_go_together_keep_their_promises_each() {
+    let calls = {
+        let disk = three_drops();
+        assert!(bring_to_three(&disk).unwrap().iter().all(Result::is_ok));
+        disk.world().calls
+    };
+    let mut unlike = 0;
+    for n in 1..=calls {
+        for accident in [Accident::Kill(n), Accident::PowerCut(n), Accident::Error(n)] {
+            let disk = three_drops();
+            match accident {
+                Accident::Error(_) => disk.world().fail_at = Some((n, io::ErrorKind::Other)),
+                _ => disk.world().stop_at = Some(n),
+            }
+            let results = bring_to_three(&disk);
+            let stopped = disk.world().stopped;
+            match accident {
+                Accident::Kill(_) => disk.world().kill(),
+                _ => disk.world().cut_power(),
+            }
+            let disk = disk.again();
+            disk.world().now += 1_100_000_000_000;
+            let recovered = recover(&intents(&disk), &place());
+            assert!(recovered.waiting.is_empty(), "{n}: {:?}", recovered.waiting);
+            let results = results.unwrap_or_default();
+            if !stopped {
+                unlike += usize::from(results.iter().any(Result::is_ok) && !results.iter().all(Result::is_ok));
+            }
+            for (at, place) in three().iter().enumerate() {
+                let (mut there, mine) =
+                    (disk.world().bytes(&place.drop), stored(b"a: b\n\nhello\n", &received(at + 1)));
+                if at < 2 {
+                    assert!(there.starts_with(&foreign(0)), "{n}: another's mail stays");
+                    there.drain(..foreign(0).len());
+                }
+                let whole = [&mine[..], b"\n"].concat();
+                assert!(there.is_empty() || there == whole, "{n}: {:?}", String::from_utf8_lossy(&there));
+                match results.get(at) {
+                    _ if stopped => {}
+                    Some(Ok(_)) => assert_eq!(there, whole, "{n}: what is accepted is there"),
+                    Some(Err(Failed::Refused(_))) => assert!(there.is_empty(), "{n}: what is refused is not"),
+                    Some(Err(Failed::Unknown(_))) | None => {}
+                }
+            }
+        }
+    }
+    assert!(unlike > 0, "what fails at one drop is no other's trouble");
+}
+
 #[test]
 fn a_batch_comes_into_a_new_drop_with_one_lock_and_one_sync() {
     let disk = SimDisk::new(1, &["/spool", "/work"]);

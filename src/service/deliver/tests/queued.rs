@@ -213,7 +213,7 @@ fn a_job_that_is_lost_gets_a_sender_no_answer_and_a_recipient_of_the_queue_anoth
 
 /// What the jobs did with letters is not heard.
 fn lose_letters(world: &mut World) {
-    let carried = world.runner.doing.iter().filter(|(_, doing)| matches!(doing, Doing::Carry(_)));
+    let carried = world.runner.doing.iter().filter(|(_, doing)| matches!(doing, Doing::Carry(..)));
     for serial in carried.map(|(serial, _)| *serial).collect::<Vec<_>>() {
         while world.shared.jobs.load().running > 0 {
             std::thread::yield_now();
