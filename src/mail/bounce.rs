@@ -1,17 +1,7 @@
-//! What we write of our own accord: that a message could not be delivered, to its sender; that a mailbox is nearly full, to its
-//! owner. In: facts. Out: a text with its header, with LF, as any message that comes in.
+//! That a message could not be delivered, to its sender. In: facts. Out: a [`Notice`], with LF, as any message that comes in. Its
+//! text:
 //!
 //! ```text
-//! From: Mail Delivery System <MAILER-DAEMON@mail.example.com>
-//! To: <ann@example.org>
-//! Subject: Your message could not be delivered
-//! Date: Mon, 5 Jan 2026 11:00:00 +0000
-//! Message-ID: <7K2Fb1@mail.example.com>
-//! Auto-Submitted: auto-replied
-//! MIME-Version: 1.0
-//! Content-Type: text/plain; charset=utf-8
-//! Content-Transfer-Encoding: 8bit
-//!
 //! This is the mail server at mail.example.com. ...
 //!
 //! <bob@example.com>
@@ -30,6 +20,7 @@
 
 use std::fmt::Write as _;
 
+use super::notice::Notice;
 use super::received::date;
 use crate::text::printable::visible;
 
@@ -90,8 +81,14 @@ pub struct Bounce<'a> {
 impl Bounce<'_> {
     /// The whole message.
     pub fn text(&self) -> Vec<u8> {
-        let subject = "Your message could not be delivered";
-        let mut text = head(self.id, self.host, self.sender, subject, self.written_secs, "auto-replied");
+        let mut text = Notice {
+            host: self.host,
+            to: self.sender,
+            subject: "Your message could not be delivered",
+            id: self.id,
+            posted_secs: self.written_secs,
+        }
+        .head("auto-replied");
         let host = visible(self.host);
         let _ = write!(
             text,
@@ -121,53 +118,6 @@ impl Bounce<'_> {
         }
         text.into_bytes()
     }
-}
-
-/// That a mailbox is nearly full.
-#[derive(Clone, Copy, Debug)]
-pub struct Filling<'a> {
-    /// The message's queue id.
-    pub id: &'a str,
-    /// The name of this host.
-    pub host: &'a str,
-    /// Whose mailbox.
-    pub address: &'a str,
-    /// When that is written.
-    pub written_secs: i64,
-    /// What is in it.
-    pub used_kbytes: u64,
-    /// What may be.
-    pub limit_kbytes: u64,
-}
-
-impl Filling<'_> {
-    /// The whole message.
-    pub fn text(&self) -> Vec<u8> {
-        let subject = "Your mailbox is nearly full";
-        let mut text = head(self.id, self.host, self.address, subject, self.written_secs, "auto-generated");
-        let percent = self.used_kbytes.saturating_mul(100).checked_div(self.limit_kbytes).unwrap_or(100);
-        let _ = write!(
-            text,
-            "This is the mail server at {}.\n\nThe mailbox of {} holds {} kbytes of mail, {percent} % of the {} it may hold.\n\
-             When it is full, mail for you is refused. Please fetch and delete what you no longer need.\n",
-            visible(self.host),
-            visible(self.address),
-            self.used_kbytes,
-            self.limit_kbytes,
-        );
-        text.into_bytes()
-    }
-}
-
-/// The header, and the blank line.
-fn head(id: &str, host: &str, to: &str, subject: &str, written_secs: i64, submitted: &str) -> String {
-    let (id, host, to) = (visible(id), visible(host), visible(to));
-    format!(
-        "From: Mail Delivery System <MAILER-DAEMON@{host}>\nTo: <{to}>\nSubject: {subject}\nDate: {}\n\
-         Message-ID: <{id}@{host}>\nAuto-Submitted: {submitted}\nMIME-Version: 1.0\n\
-         Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n",
-        date(written_secs)
-    )
 }
 
 /// Lines of a message behind `> `, at most `limit` bytes of it, and without `whole` only its header; says whether more follows that
@@ -271,19 +221,6 @@ mod tests {
                 assert!((limit..limit + 2000).contains(&text.len()) || text.len() < 2 * limit, "{}", text.len());
             }
         }
-    }
-
-    #[test]
-    fn a_mailbox_that_is_nearly_full_is_told_of() {
-        let filling =
-            Filling { id: "9Q", host: "h", address: "ann@h", written_secs: 0, used_kbytes: 95, limit_kbytes: 100 };
-        let text = String::from_utf8(filling.text()).unwrap();
-        assert!(
-            text.contains("Auto-Submitted: auto-generated\n")
-                && text.contains("holds 95 kbytes of mail, 95 % of the 100")
-        );
-        let none = Filling { limit_kbytes: 0, used_kbytes: u64::MAX, ..filling };
-        assert!(String::from_utf8(none.text()).unwrap().contains(" 100 % "));
     }
 
     proptest! {

@@ -7,7 +7,6 @@ pub mod bulletin;
 pub mod dots;
 pub mod encoded;
 pub mod envelope;
-pub mod full;
 pub mod identity;
 pub mod mailboxes;
 pub mod mbox;

@@ -15,8 +15,8 @@
 //! | Draining | input, to be dropped, so that our last words are not lost to a reset | end of file, [`DRAIN`], its bound |
 //!
 //! In any of them the host may *hold* the stream: then nothing is read and no machine is called until
-//! [`release`](Stream::release). A peer that takes less than [`FLOOR_OCTETS`] in [`FLOOR_TIME`] of what it is owed, or
-//! gives less while it is sending data, is closed.
+//! [`release`](Stream::release). A peer that takes less than [`FLOOR_OCTETS`] in [`FLOOR_TIME`] of what it is owed is closed.
+//! How little it may give, and in what time, is for its machine to say, whose deadline does not move for less.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::text::bytes::{INPUT_ROOM, Input, Output};
 pub const BUDGET: usize = 64 * 1024;
 /// A slice of a body.
 pub const SLICE: usize = 32 * 1024;
-/// What a peer must at least take of what it is owed, or give of what it is sending, ...
+/// What a peer must at least take of what it is owed ...
 pub const FLOOR_OCTETS: u32 = 4096;
 /// ... in this time.
 pub const FLOOR_TIME: Duration = Duration::from_secs(60);
@@ -221,7 +221,7 @@ pub struct Stream<S, M: Machine, B> {
     ready: Ready,
     eof: bool,
     held: bool,
-    /// The peer sends data: the floor holds for what it gives.
+    /// The peer sends data.
     giving: bool,
     ending: Option<End>,
     /// Its place is needed: what the socket takes of the last words is said, and nobody waits for the peer.
@@ -367,14 +367,14 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             _ if self.wire.is_shaking_hands() => Some(self.since + HANDSHAKE),
             Doing::Owed | Doing::Answered(_) => None,
             _ if self.held => None,
-            _ if self.is_behind() || self.giving => Some(self.since + FLOOR_TIME),
+            _ if self.is_behind() => Some(self.since + FLOOR_TIME),
             _ => Some(self.machine.deadline()),
         }
     }
 
     /// The deadline is over: the conversation is too, unless the peer kept above the floor.
     pub fn expire(&mut self, now: Instant) {
-        let floor = (self.is_behind() || self.giving) && !self.wire.is_shaking_hands();
+        let floor = self.is_behind() && !self.wire.is_shaking_hands();
         if floor && !matches!(self.doing, Doing::Draining(_)) && self.moved >= FLOOR_OCTETS {
             self.moved = 0;
             self.since = now;
@@ -398,7 +398,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     {
         // Taken out now and put back below: should this turn panic, nothing of this connection stays in the sum.
         scratch.partial = scratch.partial.saturating_sub(self.wire.partial_bytes());
-        let was_behind = self.is_behind() || self.giving;
+        let was_behind = self.is_behind();
         scratch.input.load(&mut self.input);
         scratch.output.load(&mut self.output);
         let turn = self.run(now, scratch, host).unwrap_or_else(|_| {
@@ -414,7 +414,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         scratch.input.save(&mut self.input);
         scratch.output.save(&mut self.output);
         scratch.partial += self.wire.partial_bytes();
-        if !was_behind && (self.is_behind() || self.giving) {
+        if !was_behind && self.is_behind() {
             self.since = now;
             self.moved = 0;
         }
@@ -537,7 +537,6 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             Want::Data(bytes) => {
                 self.giving = true;
                 *budget -= bytes.len() as isize;
-                self.moved = self.moved.saturating_add(bytes.len() as u32);
                 self.held = host.data(now, bytes) == Flow::Hold;
             }
             Want::Ask(ask) => {

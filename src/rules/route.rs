@@ -81,6 +81,8 @@ pub struct Way<A> {
     pub to: Destination<A>,
     /// `owner-LIST`.
     pub sender: Option<Addressee>,
+    /// Bytes that a mailbox had room for; `None`: it has no bound, or it is no mailbox.
+    pub room: Option<u64>,
 }
 
 /// `forward` and `forward_cc` lines for one address.
@@ -213,7 +215,9 @@ pub struct User<A> {
 pub struct Look {
     /// What the forward file says; `None`: there is none.
     pub forward: Option<Vec<Target>>,
-    /// The message would not fit into his mailbox.
+    /// Bytes that his mailbox has room for; `None`: it has no bound.
+    pub room: Option<u64>,
+    /// The message would not fit into it.
     pub full: bool,
 }
 
@@ -389,7 +393,8 @@ impl<A: Clone> Route<A> {
             self.fail(item, Stage::Exact, Failure::Full);
         } else if own && self.boxes.insert(name.shown().into()) {
             self.note(&item.whole, What::Words("mailbox"), || format!("delivered to {}", name.shown()));
-            self.add(Destination::Mailbox(name, account), item.sender);
+            let to = Destination::Mailbox(name, account);
+            self.ways.push(Way { to, sender: item.sender, room: look.room });
         }
         self.next(table, domains)
     }
@@ -404,10 +409,8 @@ impl<A: Clone> Route<A> {
             let first = failures.iter().find(|(_, failure)| failure.passes()).or(failures.first());
             return Err(first.map_or(Failure::Round, |(_, failure)| *failure));
         }
-        let lacking = failures
-            .into_iter()
-            .map(|(item, _)| Way { to: Destination::Local(item.whole, item.stage), sender: item.sender });
-        ways.extend(lacking);
+        let lacking = failures.into_iter().map(|(item, _)| (Destination::Local(item.whole, item.stage), item.sender));
+        ways.extend(lacking.map(|(to, sender)| Way { to, sender, room: None }));
         Ok(ways)
     }
 
@@ -590,7 +593,7 @@ impl<A: Clone> Route<A> {
     }
 
     fn add(&mut self, to: Destination<A>, sender: Option<Addressee>) {
-        self.ways.push(Way { to, sender });
+        self.ways.push(Way { to, sender, room: None });
     }
 
     /// It failed at that step, unless it was to begin behind it.
@@ -628,7 +631,7 @@ pub fn leads_to(from: Addressee, login: &str, table: &Table, domains: &Domains) 
                 let user = User { account: (), uid: None, forward: Vec::new() };
                 route.looked_up(Ok((!has_detail).then_some(user)), table, domains)
             }
-            Want::Mailbox(..) => route.looked_at(Ok(Look { forward: None, full: false }), table, domains),
+            Want::Mailbox(..) => route.looked_at(Ok(Look { forward: None, room: None, full: false }), table, domains),
         };
     }
 }

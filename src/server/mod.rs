@@ -132,14 +132,6 @@ impl Server {
         drop(read);
         let lock = run_lock(&settings)?;
         let disk = RealDisk { hand: launcher.clone().map(|launcher| launcher as _) };
-        let transit = deliver::Transit::open(Instant::now(), &settings, &disk)?;
-        let pickup = match services {
-            Services::All | Services::Smtp => {
-                let group = submit_gid(&settings)?;
-                Some(Pickup::open(Instant::now(), &settings, group, &transit.queue())?)
-            }
-            Services::Pop3 => None,
-        };
         let limit = process::raise_descriptor_limit().map_err(|error| format!("the descriptor limit: {error}"))?;
         let mut listeners = Vec::new();
         for port in ports(&settings, services, tls.is_some()) {
@@ -148,6 +140,15 @@ impl Server {
         if listeners.is_empty() {
             return Err(no_port(&settings, services));
         }
+        // Behind everything that another server here could keep us from: this changes what lies in work_path and in drops.
+        let transit = deliver::Transit::open(Instant::now(), &settings, &disk)?;
+        let pickup = match services {
+            Services::All | Services::Smtp => {
+                let group = submit_gid(&settings)?;
+                Some(Pickup::open(Instant::now(), &settings, group, &transit.queue())?)
+            }
+            Services::Pop3 => None,
+        };
         let socket = settings.work_path.join(SOCKET);
         remove_stale(&socket)?;
         let orders = listen::unix(&socket).map_err(|error| {

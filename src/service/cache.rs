@@ -212,7 +212,7 @@ impl Cache {
 
     /// Forgets everything; how many answers that were.
     pub fn clear(&mut self) -> usize {
-        let forgotten = self.entries.len();
+        let forgotten = self.entries.len() + self.absent.len();
         self.reset(self.limit, self.life);
         forgotten
     }
@@ -348,6 +348,8 @@ mod tests {
         let carl = cache.key("lookup", b"carl", &secret(""));
         cache.put_found(now, carl, "carl", None);
         assert_eq!((cache.forget("carl"), cache.find(now, &carl, b"carl")), (1, None));
+        cache.put_found(now, carl, "carl", None);
+        assert_eq!((cache.clear(), cache.find(now, &bob, b"bob"), cache.find(now, &carl, b"carl")), (3, None, None));
     }
 
     #[test]

@@ -62,6 +62,21 @@ pub struct Way {
     pub to: Destination,
     /// Who is its sender from here on, in place of the message's, unless that is the null sender: `owner-LIST`.
     pub sender: Option<Address>,
+    /// Bytes that a mailbox had room for when it was looked at; `None`: it has no bound, or it is no mailbox.
+    pub room: Option<u64>,
+}
+
+impl Way {
+    /// A way there for the message's own sender.
+    pub fn to(to: Destination) -> Way {
+        Way { to, sender: None, room: None }
+    }
+
+    /// Whether so many bytes do not fit there. Messages that come at the same time are judged one by one, so that a mailbox may
+    /// have too much in the end by as many of them.
+    pub fn lacks_room_for(&self, bytes: u64) -> bool {
+        self.room.is_some_and(|room| bytes > room)
+    }
 }
 
 /// What comes next.
@@ -80,6 +95,8 @@ pub struct Looked {
     forward: Option<String>,
     /// Why one that is there is not believed.
     ignored: Option<String>,
+    /// Bytes that there is room for; `None`: there is no bound.
+    room: Option<u64>,
     /// There is no room for the message.
     full: bool,
 }
@@ -204,7 +221,7 @@ impl Routing {
         };
         let limit = account::limit(account, &settings);
         if !follow && limit == 0 {
-            return Some(Ok(Look { forward: None, full: false }));
+            return Some(Ok(Look { forward: None, room: None, full: false }));
         }
         let (octets, uid) = (self.octets, account.uid.clone());
         let (disk, launcher, volume) = (shared.disk(), shared.launcher.clone(), shared.volume_of(&place.drop));
@@ -271,7 +288,11 @@ impl Routing {
         });
         // A file that says nothing is none.
         let forward = forward.filter(|targets| !targets.is_empty());
-        self.route.looked_at(Ok(Look { forward, full: looked.full }), &self.table, &self.settings.domains)
+        self.route.looked_at(
+            Ok(Look { forward, room: looked.room, full: looked.full }),
+            &self.table,
+            &self.settings.domains,
+        )
     }
 
     /// A user's own list, with himself in it where an entry cannot be used; and the lines that cannot, with why. What he
@@ -312,7 +333,7 @@ impl Looking<'_> {
     fn look(mut self, disk: &RealDisk, launcher: Option<&Launcher>) -> Result<Looked, String> {
         let uid = self.uid.as_deref().map(|uid| account::owner(uid, self.settings.min_uid)).transpose()?;
         self.place.owner = uid;
-        let mut looked = Looked { forward: None, ignored: None, full: false };
+        let mut looked = Looked { forward: None, ignored: None, room: None, full: false };
         if self.follow {
             let in_home = self.settings.authent_method == Method::UnixUser && !self.settings.no_dotforward;
             let ask = |uid: u32, drop: Option<&Path>| match launcher {
@@ -328,12 +349,17 @@ impl Looking<'_> {
             }
         }
         if self.limit > 0 {
-            looked.full = match quota::is_over(disk, &self.place, self.limit, self.octets) {
-                Ok(full) => full,
+            // A message may become larger than its sender has said.
+            let most = self.settings.smtp_max_size.checked_mul(1024).filter(|most| *most > 0).unwrap_or(u64::MAX);
+            match quota::room(disk, &self.place, self.limit, most.max(self.octets)) {
+                Ok(room) => {
+                    looked.full = room.is_none_or(|room| self.octets > room);
+                    looked.room = Some(room.unwrap_or(0));
+                }
                 Err(Refused::Unsafe(fault) | Refused::Fault(fault)) => return Err(fault.to_string()),
                 // Nobody's lock is asked for.
-                Err(Refused::InUse | Refused::Locked) => false,
-            };
+                Err(Refused::InUse | Refused::Locked) => {}
+            }
         }
         Ok(looked)
     }
@@ -381,7 +407,12 @@ fn way(way: route::Way<Arc<Account>>) -> Option<Way> {
         route::Destination::Program(program) => Destination::Program(program),
         route::Destination::Local(whole, stage) => Destination::Local(address(whole)?, stage),
     };
-    Some(Way { to, sender: way.sender.and_then(address) })
+    Some(Way { to, sender: way.sender.and_then(address), room: way.room })
+}
+
+/// What a client hears whose message does not fit.
+pub fn full(settings: &Settings) -> Reply {
+    reply(Failure::Full, settings)
 }
 
 /// What a client hears.

@@ -531,8 +531,8 @@ pub static ROWS: &[Row] = &[
         default: "true",
         takes_effect: NewConnections,
         why: "Whether who has logged in may only send as himself: MAIL FROM must be an address of his own, at any name of his \
-              domain, with or without a detail behind recipient_delimiter, or be empty. The From: line of a message is not \
-              compared.",
+              domain, with or without a detail behind recipient_delimiter, or an alias or a forward line that leads its mail to \
+              him, or be empty. The From: line of a message is not compared.",
     }),
     row!(ban_ip {
         kind: Networks,
@@ -797,7 +797,8 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "Most live mail in a drop file; deleted mail does not count, whether or not its bytes are gone. 0 = no bound. A \
               user's own bound, quota=\"100k\", \"5M\" or \"2G\" among what the authenticator says of him, comes before it; \
-              quota=\"0\" is none.",
+              quota=\"0\" is none. Messages that come at the same time are judged one by one: each sender may go \
+              beyond it by one.",
     }),
     row!(quota_reply {
         kind: OneOf(QuotaReply::NAMES),

@@ -27,7 +27,8 @@
 //! and, if they were late, for one more. A failed sync is never retried and believed: the intents that waited for it have
 //! failed, and the file is renewed: the open ones are written to `intents.new`, synced, renamed, the directory synced. The
 //! same is done when nothing is open and there is something to drop, or when more than [`PAST_BYTES`] are past. At most
-//! [`OPEN_MAX`] intents are open; more are refused, which their senders hear as a temporary failure.
+//! [`OPEN_MAX`] intents are open; more are refused, which their senders hear as a temporary failure. A server that starts on a
+//! full disk begins no append until the file can be renewed.
 //!
 //! One server has a log: it is locked while it is open.
 
@@ -351,7 +352,15 @@ impl<D: Disk> Intents<D> {
             ended: Condvar::new(),
         };
         // Behind a torn record nothing is written; and the name is on disk before anything counts on it.
-        intents.renew(&mut intents.state())?;
+        let renewed = intents.renew(&mut intents.state());
+        match renewed {
+            Err(fault) if matches!(fault.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                // Users are served from what is there. Whoever would begin renews it first, or is refused.
+                disk.sync_dir(&dir).map_err(Fault::at("syncing", work_path))?;
+                intents.state().broken = true;
+            }
+            renewed => renewed?,
+        }
         Ok(intents)
     }
 

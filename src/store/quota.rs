@@ -23,13 +23,17 @@ use crate::text::fault::Fault;
 /// The mark of who was warned.
 pub(super) const MARK: &str = ".warned";
 
-/// Whether a mailbox of `limit` bytes, 0 being no bound, has no room for `more`. Waits for the disk: only in a job.
-pub fn is_over<D: Disk>(disk: &D, place: &Place, limit: u64, more: u64) -> Result<bool, Refused> {
-    let Some(desk) = Desk::at(disk, place, false)?.filter(|_| limit > 0) else { return Ok(more > limit && limit > 0) };
+/// Bytes that a mailbox of `limit` bytes has room for; `None`: it has more than that already. Where there is room for `most` it
+/// may say less than there is, but never less than that. Waits for the disk: only in a job.
+pub fn room<D: Disk>(disk: &D, place: &Place, limit: u64, most: u64) -> Result<Option<u64>, Refused> {
+    let Some(desk) = Desk::at(disk, place, false)? else { return Ok(Some(limit)) };
     let size = size(&desk)?;
     // Most drops are far below: their index is not read.
-    let over = |bytes: u64| bytes.saturating_add(more) > limit;
-    Ok(over(size) && over(live_bytes(&desk, size)?))
+    let far = limit.checked_sub(size).filter(|room| *room >= most);
+    Ok(match far {
+        Some(room) => Some(room),
+        None => limit.checked_sub(live_bytes(&desk, size)?),
+    })
 }
 
 /// Mail was delivered: whether its user is to be warned now, because it fills `percent` of `limit` or more, and he was not.
@@ -122,9 +126,9 @@ mod tests {
     fn what_is_deleted_does_not_count_and_what_comes_does() {
         let folder = tempfile::tempdir().unwrap();
         let (place, disk) = (place(folder.path()), RealDisk::default());
-        assert!(!is_over(&disk, &place, 1000, 1000).unwrap() && is_over(&disk, &place, 1000, 1001).unwrap());
+        let over = |limit, more| room(&disk, &place, limit, more).unwrap().is_none_or(|room| more > room);
+        assert!(!over(1000, 1000) && over(1000, 1001));
         fs::write(&place.drop, [message("one", 400), message("two", 400)].concat()).unwrap();
-        let over = |limit, more| is_over(&disk, &place, limit, more).unwrap();
         assert!(!over(1000, 200) && over(1000, 201), "without an index all of it counts");
         let mut maildrop = Maildrop::open(&place).unwrap();
         assert!(!over(1000, 200) && over(1000, 201));
@@ -138,7 +142,9 @@ mod tests {
         assert!(!over(1000, 300) && over(1000, 301), "what came since counts");
         drop(Maildrop::open(&place).unwrap());
         assert!(!over(1000, 300) && over(1000, 301));
-        assert!(!over(0, u64::MAX), "0 is no bound");
+        assert_eq!(room(&disk, &place, 1000, u64::MAX).unwrap(), Some(300), "all that there is");
+        assert_eq!(room(&disk, &place, 10_000, 1000).unwrap(), Some(8900), "or less, when it is enough");
+        assert_eq!(room(&disk, &place, 699, 1).unwrap(), None);
         // Somebody put another file there: what the index says is not of it.
         fs::remove_file(&place.drop).unwrap();
         fs::write(&place.drop, message("other", 900)).unwrap();

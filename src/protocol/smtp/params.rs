@@ -15,7 +15,7 @@ pub const ENVID_LIMIT: usize = 100;
 pub const WORD_LIMIT: usize = 500;
 
 /// Who sends, and how (MAIL).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sender {
     /// Where bounces go; `None` = nowhere.
     pub path: Option<Address>,

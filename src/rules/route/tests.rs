@@ -109,7 +109,7 @@ impl World {
                     let (_, _, file, _) = self.users.iter().find(|(user, ..)| *user == name.shown()).unwrap();
                     let forward = file.filter(|_| follow).map(|file| targets(file, "main.example", Voice::User));
                     let full = self.full.contains(&name.shown());
-                    route.looked_at(Ok(Look { forward, full }), &self.table, &domains)
+                    route.looked_at(Ok(Look { forward, room: None, full }), &self.table, &domains)
                 }
             };
         }

@@ -23,7 +23,9 @@ use super::body::Text;
 use crate::net::jobs::PER_VOLUME;
 use crate::service::{LOCK_RETRY, account};
 use crate::store::delivery::{self, Delivered, Envelope, Failed, IntentId, Intents, Queued, deliver};
+use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Place, Refused};
+use crate::store::quota;
 use crate::text::fault::Fault;
 
 /// How long a letter waits for a drop that another program has locked, before it goes to the queue.
@@ -40,6 +42,13 @@ pub(super) struct Message {
     pub(super) received: Box<[u8]>,
     pub(super) posted_secs: i64,
     pub(super) text: Text,
+}
+
+impl Message {
+    /// Bytes that it takes in a mailbox, but for what a drop adds to it.
+    pub(super) fn octets(&self) -> u64 {
+        self.text.bytes() + self.received.len() as u64
+    }
 }
 
 /// A message for a drop.
@@ -70,6 +79,8 @@ pub(super) struct Spot {
     /// Who must own it, as the authenticator has it.
     pub(super) uid: Option<Box<[u8]>>,
     pub(super) volume: u64,
+    /// Bytes of mail that there may be; 0: no bound.
+    pub(super) limit: u64,
 }
 
 /// What became of a letter.
@@ -138,10 +149,19 @@ pub(super) struct Batch {
     letters: Vec<Waiting>,
 }
 
+/// A user whose mailbox has filled just now as far as he is to be told of.
+pub(super) struct Filled {
+    /// As an address.
+    pub(super) user: Box<str>,
+    /// Bytes of mail that there may be.
+    pub(super) limit: u64,
+}
+
 /// What came of it.
 pub(super) struct Carried {
     letters: Vec<Waiting>,
     result: Result<Delivered, Failed>,
+    pub(super) filled: Option<Filled>,
 }
 
 /// How a job ended.
@@ -226,14 +246,16 @@ impl Lanes {
         match ended {
             Ended::Lost => fates.extend(out.into_iter().map(|key| (key, Fate::Unknown))),
             Ended::Refused => fates.extend(out.into_iter().map(|key| (key, deferred("4.3.0 the disks are too busy")))),
-            Ended::Carried(Carried { letters, result: Ok(delivered) }) => {
+            Ended::Carried(Carried { letters, result: Ok(delivered), .. }) => {
                 fates.extend(delivered_to(letters, delivered))
             }
-            Ended::Carried(Carried { letters, result: Err(Failed::Unknown(fault)) }) => {
+            Ended::Carried(Carried { letters, result: Err(Failed::Unknown(fault)), .. }) => {
                 log::error!("{fault}: it is not known whether {} messages are in the drop", letters.len());
                 fates.extend(letters.into_iter().map(|waiting| (waiting.letter.key, Fate::Unknown)));
             }
-            Ended::Carried(Carried { letters, result: Err(Failed::Refused(Refused::Locked | Refused::InUse)) }) => {
+            Ended::Carried(Carried {
+                letters, result: Err(Failed::Refused(Refused::Locked | Refused::InUse)), ..
+            }) => {
                 for waiting in letters.into_iter().rev() {
                     let locked = waiting.locked.unwrap_or(now);
                     if now.saturating_duration_since(locked) >= PATIENCE {
@@ -247,6 +269,7 @@ impl Lanes {
             Ended::Carried(Carried {
                 letters,
                 result: Err(Failed::Refused(Refused::Unsafe(fault) | Refused::Fault(fault))),
+                ..
             }) => {
                 log::error!("delivery: {fault}");
                 let why = why(&fault);
@@ -316,8 +339,8 @@ fn delivered_to(letters: Vec<Waiting>, delivered: Delivered) -> Vec<(Key, Fate)>
 }
 
 impl Batch {
-    /// Brings it into the drop. In a job.
-    pub(super) fn carry(mut self, intents: &Intents) -> Carried {
+    /// Brings it into the drop. Says, too, whether its user is to be told that his mailbox fills `percent`. In a job.
+    pub(super) fn carry(mut self, intents: &Intents, disk: &RealDisk, percent: u8) -> Carried {
         let owner = self.spot.uid.as_deref().map(|uid| account::owner(uid, self.min_uid)).transpose();
         let result = match owner {
             Ok(owner) => {
@@ -328,7 +351,21 @@ impl Batch {
             }
             Err(why) => Err(Fault::new("writing to", &self.spot.place.drop, io::Error::other(why)).into()),
         };
-        Carried { letters: self.letters, result }
+        let filled = result.is_ok() && self.fills(disk, percent);
+        let filled = self.letters.first().filter(|_| filled).map(|first| {
+            let user = first.letter.recipient.clone();
+            Filled { user, limit: self.spot.limit }
+        });
+        Carried { letters: self.letters, result, filled }
+    }
+
+    /// What cannot be told is no reason to call a delivery failed.
+    fn fills(&self, disk: &RealDisk, percent: u8) -> bool {
+        let Spot { place, limit, .. } = &self.spot;
+        quota::newly_passed(disk, place, *limit, percent).unwrap_or_else(|refused| {
+            log::warn!("{}: it cannot be told how full this mailbox is: {refused:?}", place.drop.display());
+            false
+        })
     }
 }
 

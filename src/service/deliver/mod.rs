@@ -50,8 +50,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::route::Way;
+use super::route::{Destination, Stage, Way};
 use super::{Outcome, Shared, account};
+use crate::mail::address::Address;
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::{self, Reply};
@@ -150,7 +151,7 @@ pub(super) struct Stores {
 
 /// The way of messages to their drops, as conversations see it.
 pub struct Transit {
-    inbox: VecDeque<(Ticket, Parcel)>,
+    inbox: VecDeque<(Option<Ticket>, Parcel)>,
     orders: VecDeque<(Ticket, Order)>,
     /// Messages that have come into the queue in another way.
     arrived: VecDeque<String>,
@@ -190,6 +191,9 @@ impl Transit {
             Refused::Unsafe(fault) | Refused::Fault(fault) => format!("{fault}; work_path must be ours to write to"),
         };
         let intents = Intents::open_on(disk, work_path).map_err(sentence)?;
+        if let Err(fault) = intents.tidy() {
+            log::error!("{fault}: no mail is delivered before there is space");
+        }
         let queue = Queue::open_on(disk, work_path).map_err(sentence)?;
         let volume = fs::metadata(work_path).map_err(|error| format!("{}: {error}", work_path.display()))?.dev();
         let most = usize::try_from(settings.body_memory * 1024).unwrap_or(usize::MAX);
@@ -221,14 +225,25 @@ impl Transit {
         (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
     }
 
-    /// A text of ours, of a few lines.
-    pub fn body_of(&self, text: &[u8]) -> Body {
-        Body::of(self.budget.clone(), text)
-    }
-
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.
     pub fn dispatch(&mut self, ticket: Ticket, parcel: Parcel) {
-        self.inbox.push_back((ticket, parcel));
+        self.inbox.push_back((Some(ticket), parcel));
+    }
+
+    /// Sends a text of ours, of a few lines, from nobody. Nobody waits for what becomes of it.
+    pub fn tell(&mut self, id: Box<str>, to: Address, text: &[u8], posted_secs: i64) {
+        let recipient = Recipient { path: to.clone(), notify: None, orcpt: None };
+        let parcel = Parcel {
+            id,
+            sender: Sender::default(),
+            recipients: vec![To { recipient, ways: vec![Way::to(Destination::Local(to, Stage::Whole))] }],
+            received: Box::default(),
+            came: "from this server".into(),
+            posted_secs,
+            hold: None,
+            body: Body::of(self.budget.clone(), text),
+        };
+        self.inbox.push_back((None, parcel));
     }
 
     /// Has something done with a message of the queue. What came of it comes as `Outcome::Told` with this ticket.

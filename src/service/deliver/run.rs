@@ -32,15 +32,14 @@ use crate::mail::bounce::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX,
 use crate::mail::envelope::Envelope as Stored;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
-use crate::protocol::helper::{Question, Verdict};
 use crate::protocol::smtp::params::Recipient as Named;
-use crate::rules::domains::Home;
+use crate::protocol::smtp::reply::Reply;
 use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
 use crate::rules::traffic::Class;
 use crate::service::robot::{self, Robot};
-use crate::service::route::{Destination, Routing, Step, Way};
+use crate::service::route::{self, Destination, Routing, Step, Way};
 use crate::service::{Outcome, account};
 use crate::settings::Settings;
 use crate::store::delivery::{Body, Failed};
@@ -58,6 +57,9 @@ pub const PAGE: u32 = 64;
 /// How long one waits of whom it is not known whether he has it, where the schedule does not say.
 const DOUBT_SECS: i64 = 300;
 
+/// The same, when only somebody else has his drop.
+const LOCKED_SECS: i64 = 10;
+
 /// The least time between two rounds.
 const LEAST_SECS: i64 = 5;
 
@@ -69,7 +71,7 @@ pub(super) struct Part {
     /// How often he was tried before.
     pub(super) tries: u32,
     /// Where he is, in the first round.
-    pub(super) to: Option<Destination>,
+    pub(super) to: Option<Way>,
 }
 
 impl Part {
@@ -117,16 +119,14 @@ pub(super) struct Wound {
 
 impl Run {
     /// The first round of a message that has just been filed.
-    pub(super) fn first(message: Arc<Message>, envelope: Arc<Envelope>, parts: Vec<Part>, answer: Ticket) -> Run {
+    pub(super) fn first(
+        message: Arc<Message>,
+        envelope: Arc<Envelope>,
+        parts: Vec<Part>,
+        answer: Option<Ticket>,
+    ) -> Run {
         let id = message.id.clone();
-        Run {
-            parts,
-            answer: Some(answer),
-            is_first: true,
-            known: Some((message, envelope)),
-            next: 0,
-            ..Run::of(id.into())
-        }
+        Run { parts, answer, is_first: true, known: Some((message, envelope)), next: 0, ..Run::of(id.into()) }
     }
 
     /// A later one.
@@ -147,11 +147,6 @@ impl Run {
     pub(super) fn id(&self) -> &str {
         &self.id
     }
-
-    #[cfg(test)]
-    pub(super) fn address_of(&self, part: usize) -> &str {
-        &self.parts[part].recipient.address
-    }
 }
 
 /// What came of one try for one recipient.
@@ -166,6 +161,13 @@ pub(super) enum Came {
     Perhaps,
     /// Nothing was tried, and nothing will be.
     Elsewhere,
+}
+
+impl From<&Reply> for Came {
+    fn from(reply: &Reply) -> Came {
+        let why = reply.said();
+        if reply.code() >= 500 { Came::Never(why) } else { Came::Later(why) }
+    }
 }
 
 impl From<Fate> for Came {
@@ -233,49 +235,21 @@ impl Desk<'_> {
     }
 
     fn try_part(&mut self, at: usize, part: usize) {
-        let Part { recipient, to, .. } = &mut self.runner.runs[at].parts[part];
+        let run = &mut self.runner.runs[at];
+        let octets = run.known.as_ref().map_or(0, |(message, _)| message.octets());
+        let Part { recipient, to, .. } = &mut run.parts[part];
         match (recipient.kind, to.take()) {
-            (Kind::Mailbox, Some(Destination::Mailbox(name, account))) => {
+            (Kind::Mailbox, Some(way)) if way.lacks_room_for(octets) => {
+                let reply = route::full(&self.shared.settings);
+                self.settle(at, part, &reply);
+            }
+            (Kind::Mailbox, Some(Way { to: Destination::Mailbox(name, account), .. })) => {
                 let spot = spot(&name, &account, self.shared);
                 self.send(at, part, spot);
             }
-            (Kind::Mailbox, _) => self.find(at, part),
-            (Kind::Local, _) => self.route(at, part),
+            (Kind::Mailbox | Kind::Local, _) => self.route(at, part),
             (Kind::Program, _) => self.attend(at, part),
             (Kind::Remote, _) => self.settle(at, part, Came::Elsewhere),
-        }
-    }
-
-    /// Asks where a user's mail is.
-    fn find(&mut self, at: usize, part: usize) {
-        let address = &self.runner.runs[at].parts[part].recipient.address;
-        let Some(name) = self.shared.settings.domains.resolve(address.as_bytes(), Home::default()) else {
-            return self.settle(at, part, Came::Never("5.1.1 no such user".to_owned()));
-        };
-        let ticket = self.ticket(Doing::Find(at, part));
-        match self.shared.helpers.last_mut() {
-            Some(helpers) => helpers.pool.submit(self.now, ticket, Question::Lookup { user: name.asked }),
-            None => self.shared.post.push_back((ticket, Outcome::Verdict(Verdict::Unavailable))),
-        }
-    }
-
-    pub(super) fn found(&mut self, at: usize, part: usize, verdict: Verdict) {
-        let account = match verdict {
-            Verdict::Accepted(account) => account,
-            Verdict::Refused => return self.settle(at, part, Came::Never("5.1.1 no such user".to_owned())),
-            // A verifier is no answer to this question.
-            Verdict::Unavailable | Verdict::Verifier(..) => {
-                return self.settle(
-                    at,
-                    part,
-                    Came::Later("4.3.0 it cannot be told whether there is such a user".to_owned()),
-                );
-            }
-        };
-        let address = &self.runner.runs[at].parts[part].recipient.address;
-        if let Some(name) = self.shared.settings.domains.resolve(address.as_bytes(), Home::default()) {
-            let spot = spot(&name, &account, self.shared);
-            self.send(at, part, spot);
         }
     }
 
@@ -302,7 +276,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Asks where an address of ours leads now.
+    /// Asks where an address of ours leads now, or a user's mailbox is, and whether there is room.
     fn route(&mut self, at: usize, part: usize) {
         let run = &self.runner.runs[at];
         let recipient = &run.parts[part].recipient;
@@ -310,7 +284,7 @@ impl Desk<'_> {
             return self.settle(at, part, Came::Never("5.1.3 this is no address".to_owned()));
         };
         let stage = ways::stage(recipient);
-        let octets = run.known.as_ref().map_or(0, |(message, _)| message.text.bytes());
+        let octets = run.known.as_ref().map_or(0, |(message, _)| message.octets());
         let mut routing = Box::new(Routing::begin(&address, stage, octets, false, self.shared));
         let ticket = self.ticket_for_routing();
         let step = routing.go_on(self.now, ticket, self.shared);
@@ -327,15 +301,12 @@ impl Desk<'_> {
         let ways = match step {
             Step::Asked => return self.expect(ticket, Doing::Route(at, part, routing)),
             Step::Settled(Ok(ways)) => ways,
-            Step::Settled(Err(reply)) => {
-                let why = reply.said();
-                return self.settle(at, part, if reply.code() >= 500 { Came::Never(why) } else { Came::Later(why) });
-            }
+            Step::Settled(Err(reply)) => return self.settle(at, part, &reply),
         };
         match &ways[..] {
             // Thrown away.
             [] => self.settle(at, part, Came::Delivered(Vec::new())),
-            [Way { to: Destination::Mailbox(name, account), sender: None }] => {
+            [Way { to: Destination::Mailbox(name, account), sender: None, .. }] => {
                 let spot = spot(name, account, self.shared);
                 self.send(at, part, spot);
             }
@@ -619,16 +590,19 @@ fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, se
     }
     let bounces = if all { tell(queue, settings, id, &found.envelope, secs)? } else { Vec::new() };
     let mut rows = queue.page(id, from, PAGE)?;
-    let (mut doubt, like) = (false, account::place_of(PathBuf::new(), settings));
+    let (mut doubt, like) = (None, account::place_of(PathBuf::new(), settings));
     // Who may have his message already by a try whose end is not known is not tried before that is.
     for row in rows.iter_mut().filter(|row| stores.intents.holds(&queued(id, row.number))) {
         match queue.settle(&stores.intents, &like, id, row.number, secs) {
             Ok(true) => {}
             Ok(false) => row.state = State::Delivered,
             Err(miss) => {
-                log::warn!("the queue: {id}: {miss:?}");
                 row.state = State::Held { why: String::new() };
-                doubt = true;
+                let (Miss::Fault(fault) | Miss::Damaged(fault)) = miss else { continue };
+                log::warn!("the queue: {id}: it is not known whether recipient {} has it: {fault}", row.number);
+                let is_locked = fault.source.kind() == io::ErrorKind::WouldBlock;
+                let wait = if is_locked { LOCKED_SECS } else { DOUBT_SECS };
+                doubt = Some(doubt.map_or(wait, |least: i64| least.min(wait)));
             }
         }
     }
@@ -636,7 +610,7 @@ fn read(stores: &Stores, settings: &Settings, id: &str, from: u32, all: bool, se
     // By now some may have become delivered or bounced.
     found.tally = queue.read(id)?.tally;
     let gone = found.tally.is_ended() && queue.remove(id)?;
-    let next_secs = if doubt { Some(secs + DOUBT_SECS) } else { found.tally.next_secs };
+    let next_secs = doubt.map_or(found.tally.next_secs, |wait| Some(secs + wait));
     let known = text.map(|text| {
         let message = Message {
             id: id.into(),

@@ -7,7 +7,7 @@
 //! | Flush             | a job that writes the end of a text                     | the message goes on               |
 //! | Carry             | a job that brings a batch of letters into a drop        | each letter's sender is told      |
 //! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
-//! | Read, Find, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
+//! | Read, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
 //! | Obey              | a job that does what an operator wants                  | he is told, the table follows     |
 //! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
 //! | Tidy              | a job that empties the log of intents                   | nothing                           |
@@ -24,20 +24,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::body::{Body, Closed, Text};
-use super::lanes::{Carried, Ended, Fate, Key, Lanes, Letter, Message, Spot};
+use super::lanes::{Carried, Ended, Fate, Filled, Key, Lanes, Letter, Message, Spot};
 use super::orders::Obeyed;
 use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
+use crate::mail::notice::{Filling, Notice};
 use crate::net::Slab;
 use crate::net::jobs::{Busy, Kind, Pulse};
 use crate::net::stream::Turn;
 use crate::net::turn::{Id, Ticket};
-use crate::protocol::helper::{Account, Verdict};
+use crate::protocol::helper::Account;
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
 use crate::rules::traffic::Class;
-use crate::service::route::{Destination, Routing};
+use crate::service::route::{self, Destination, Routing, Way};
 use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
@@ -60,7 +61,6 @@ pub(super) enum Doing {
     Carry(PathBuf),
     File(usize),
     Read(usize),
-    Find(usize, usize),
     Route(usize, usize, Box<Routing>),
     Robot(usize, usize),
     /// The message that goes on in its place.
@@ -88,11 +88,12 @@ pub(super) enum Finished {
 
 /// A message that was dispatched and is nowhere but here.
 struct Pending {
-    ticket: Ticket,
+    /// Who waits for what becomes of it.
+    ticket: Option<Ticket>,
     id: Box<str>,
     envelope: Arc<Envelope>,
     recipients: Vec<Recipient>,
-    to: Vec<Destination>,
+    to: Vec<Way>,
     hold: Option<Box<str>>,
     /// While its end is being written.
     body: Option<Body>,
@@ -165,11 +166,8 @@ impl Runner {
     /// Whom an authenticator is asked about.
     #[cfg(test)]
     pub(super) fn user_of(&self, doing: &Doing) -> String {
-        match doing {
-            Doing::Find(run, part) => self.runs[*run].address_of(*part).to_owned(),
-            Doing::Route(_, _, routing) => routing.asked_about(),
-            _ => String::new(),
-        }
+        let Doing::Route(_, _, routing) = doing else { return String::new() };
+        routing.asked_about()
     }
 
     fn with(now: Instant, clock: Clock) -> Runner {
@@ -307,7 +305,6 @@ impl Desk<'_> {
 
     fn told(&mut self, doing: Doing, outcome: Outcome) {
         let (doing, finished) = match (doing, outcome) {
-            (Doing::Find(run, part), Outcome::Verdict(verdict)) => return self.found(run, part, verdict),
             (Doing::Route(run, part, routing), outcome) => return self.routed(run, part, routing, outcome),
             (Doing::Robot(run, part), Outcome::Robot(verdict)) => return self.attended(run, part, verdict),
             (Doing::Flush(pending), Outcome::Body(progress)) => return self.flushed(pending, Some(progress)),
@@ -326,7 +323,8 @@ impl Desk<'_> {
             (Doing::Read(run), _) => self.read(run, Err(Miss::Fault(lost("reading the queue")))),
             (Doing::Note(run), Some(Finished::Noted(result))) => self.noted(run, result),
             (Doing::Note(run), _) => self.noted(run, Err(Miss::Fault(lost("writing the queue")))),
-            (Doing::Find(run, part) | Doing::Route(run, part, _), _) => self.found(run, part, Verdict::Unavailable),
+            // It takes any outcome: see above.
+            (Doing::Route(..), _) => {}
             (Doing::Robot(run, part), _) => {
                 self.settle(run, part, Came::Later("4.3.0 the program was lost".to_owned()))
             }
@@ -343,7 +341,7 @@ impl Desk<'_> {
     }
 
     /// A message comes.
-    fn begin(&mut self, ticket: Ticket, parcel: Parcel) {
+    fn begin(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
         let settings = self.shared.settings.clone();
         let Parcel { id, sender, recipients, received, came, posted_secs, hold, body } = parcel;
         let from = sender.path.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -354,7 +352,7 @@ impl Desk<'_> {
                 // Who is reached in two ways gets one.
                 if seen.insert((recipient.kind, recipient.address.clone(), recipient.with.clone())) {
                     flat.push(recipient);
-                    to.push(way.to);
+                    to.push(way);
                 }
             }
         }
@@ -418,7 +416,11 @@ impl Desk<'_> {
         match (&pending.to[..], &pending.hold) {
             // All its recipients threw it away.
             ([], _) => self.answer(at, Dispatched::Kept),
-            ([Destination::Mailbox(name, account)], None) => {
+            ([way @ Way { to: Destination::Mailbox(..), .. }], _) if way.lacks_room_for(message.octets()) => {
+                let full = route::full(&self.shared.settings);
+                self.answer(at, Dispatched::Refused(full));
+            }
+            ([Way { to: Destination::Mailbox(name, account), .. }], None) => {
                 let to = &pending.recipients[0];
                 let (sender, recipient) =
                     (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
@@ -500,7 +502,9 @@ impl Desk<'_> {
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
         let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
         let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
-        self.runner.answers.push_back((self.now + super::ROUND, run, pending.ticket));
+        if let Some(ticket) = pending.ticket {
+            self.runner.answers.push_back((self.now + super::ROUND, run, ticket));
+        }
         self.try_parts(run);
     }
 
@@ -552,14 +556,22 @@ impl Desk<'_> {
             (Dispatched::Refused(_), _) => counts.refused += 1,
             (Dispatched::Unknown, _) => counts.unknown += 1,
         }
-        self.shared.post.push_back((pending.ticket, Outcome::Dispatched(dispatched)));
+        match (pending.ticket, dispatched) {
+            (Some(ticket), dispatched) => self.shared.post.push_back((ticket, Outcome::Dispatched(dispatched))),
+            (None, Dispatched::Kept) => {}
+            (None, Dispatched::Refused(_) | Dispatched::Unknown) => {
+                log::warn!("delivery {}: a message of ours could not be kept", pending.id);
+            }
+        }
     }
 
     /// Letters become jobs.
     fn carry(&mut self) {
         while let Some((drop, volume, batch)) = self.runner.lanes.next(self.now, self.shared.settings.min_uid) {
             let doing = Doing::Carry(drop.clone());
-            let work = move |stores: &Stores, _: &Pulse| Finished::Carried(batch.carry(&stores.intents));
+            let (disk, percent) = (self.shared.disk(), self.shared.settings.quota_warn);
+            let work =
+                move |stores: &Stores, _: &Pulse| Finished::Carried(batch.carry(&stores.intents, &disk, percent));
             if let Err(busy) = self.job(doing, Kind::Sync, volume, work) {
                 log::error!("{}: no room for a delivery: {busy:?}", drop.display());
                 self.carried(drop, Ended::Refused);
@@ -570,9 +582,24 @@ impl Desk<'_> {
     fn carried(&mut self, drop: PathBuf, ended: Ended) {
         self.shared.transit.counts.syncs += 1;
         self.runner.tidy.get_or_insert(self.now + TIDY);
+        if let Ended::Carried(Carried { filled: Some(filled), .. }) = &ended {
+            self.warn(filled);
+        }
         for (key, fate) in self.runner.lanes.told(self.now, drop, ended) {
             self.fate(key, fate);
         }
+    }
+
+    /// A user is told that his mailbox fills. The mark that he was is made first: after a crash in between he is not.
+    fn warn(&mut self, filled: &Filled) {
+        let Some(to) = super::run::address_of(&filled.user) else { return };
+        let settings = self.shared.settings.clone();
+        let (host, id) = (settings.main_domain(), self.shared.transit.new_id());
+        let filling = Filling { limit: filled.limit, percent: settings.quota_warn };
+        let user = to.to_string();
+        let notice = Notice { host, to: &user, subject: Filling::SUBJECT, id: &id, posted_secs: self.secs };
+        log::info!("delivery {id}: {} is told that the mailbox fills", printable(user.as_bytes()));
+        self.shared.transit.tell(id.clone(), to, &notice.written(&filling.text()), self.secs);
     }
 
     fn load(&mut self) {
@@ -720,7 +747,8 @@ impl Desk<'_> {
 pub(super) fn spot(name: &Name, account: &Account, shared: &Shared) -> Result<Spot, String> {
     let place = account::place(name, account, &shared.settings)?;
     let volume = shared.volume_of(&place.drop);
-    Ok(Spot { place, uid: account.uid.as_deref().map(Into::into), volume })
+    let limit = account::limit(account, &shared.settings);
+    Ok(Spot { place, uid: account.uid.as_deref().map(Into::into), volume, limit })
 }
 
 /// Nobody tries a message that has just been filed.

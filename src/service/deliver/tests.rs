@@ -141,7 +141,7 @@ impl World {
     fn tell_users(&mut self) {
         // What routing waits for is a job, or the authenticator.
         let rests = self.shared.jobs.is_idle() && self.shared.post.is_empty();
-        let is_asked = |doing: &Doing| matches!(doing, Doing::Find(..)) || rests && matches!(doing, Doing::Route(..));
+        let is_asked = |doing: &Doing| rests && matches!(doing, Doing::Route(..));
         let asked = self.runner.doing.iter().filter(|(_, doing)| is_asked(doing));
         for (serial, user) in asked.map(|(serial, doing)| (*serial, self.runner.user_of(doing))).collect::<Vec<_>>() {
             let verdict = match &self.users {
@@ -238,7 +238,7 @@ impl World {
     }
 
     fn to(&self, user: &str, to: Vec<Destination>) -> To {
-        let ways = to.into_iter().map(|to| Way { to, sender: None }).collect();
+        let ways = to.into_iter().map(Way::to).collect();
         let path = address_of(&format!("{user}@example.test"));
         To { recipient: Recipient { path, notify: None, orcpt: None }, ways }
     }

@@ -71,8 +71,11 @@ pub(super) fn named(recipient: &Recipient) -> String {
     original.unwrap_or_else(|| recipient.address.clone())
 }
 
-/// From which step on it is asked where an address of ours leads.
+/// From which step on it is asked where an address of ours leads; a mailbox leads on to nobody else.
 pub(super) fn stage(recipient: &Recipient) -> Stage {
+    if recipient.kind == Kind::Mailbox {
+        return Stage::Exact;
+    }
     recipient.with.get(1).and_then(|word| Stage::of(word)).unwrap_or(Stage::Whole)
 }
 
@@ -114,7 +117,7 @@ mod tests {
             (Destination::Program(Program { words: words.clone(), user: Some(7) }), Kind::Program, "team@example.test"),
         ] {
             for owner in [None, Some("owner-team@example.test")] {
-                let way = Way { to: to.clone(), sender: owner.map(address_of) };
+                let way = Way { sender: owner.map(address_of), ..Way::to(to.clone()) };
                 let recipient = recipient(&way, &envelope.sender, &asked, &settings);
                 assert_eq!((recipient.kind, &*recipient.address), (kind, address));
                 assert_eq!(sender(&recipient, &envelope), owner.unwrap_or("s@x.test"));

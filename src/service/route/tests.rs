@@ -85,7 +85,7 @@ fn what_was_applied_is_told_with_the_line_that_says_so() {
     );
     let ways: Vec<Way> = route.finish().unwrap().into_iter().filter_map(way).collect();
     assert!(
-        matches!(&ways[..], [Way { to: Destination::Remote(address), sender: None }] if address.to_string() == "ann@far.example")
+        matches!(&ways[..], [Way { to: Destination::Remote(address), sender: None, .. }] if address.to_string() == "ann@far.example")
     );
 }
 
@@ -132,10 +132,15 @@ fn a_mailbox_is_looked_at_for_a_forward_file_and_for_room() {
     fs::create_dir(folder.path().join("drop")).unwrap();
     fs::create_dir(folder.path().join("work")).unwrap();
     let looked = |limit, octets| look(folder.path(), "", limit, octets).unwrap();
-    assert_eq!(looked(0, 1 << 40), Looked { forward: None, ignored: None, full: false });
+    assert_eq!(looked(0, 1 << 40), Looked { forward: None, ignored: None, room: None, full: false });
     assert!(!looked(1000, 1000).full && looked(1000, 1001).full);
+    assert_eq!(looked(1000, 0).room, Some(1000));
     written(&folder.path().join("drop/ann"), &"From a@b Thu Jan  1 00:00:00 1970\n\nx\n".repeat(10), 0o600);
     assert!(!looked(1000, 100).full && looked(1000, 900).full);
+    assert_eq!(
+        (looked(1000, 0).room, looked(100, 0)),
+        (Some(630), Looked { room: Some(0), full: true, ..looked(0, 0) })
+    );
     let fwd = folder.path().join("drop/ann.fwd");
     written(&fwd, "bob\n", 0o600);
     assert_eq!(looked(0, 0).forward.as_deref(), Some("bob\n"));
@@ -143,5 +148,5 @@ fn a_mailbox_is_looked_at_for_a_forward_file_and_for_room() {
     let ignored = looked(0, 0);
     assert_eq!((ignored.forward, ignored.ignored.as_deref()), (None, Some("others may write to it")));
     fs::remove_dir_all(folder.path().join("drop")).unwrap();
-    assert_eq!(looked(0, 0), Looked { forward: None, ignored: None, full: false }, "he had no mail yet");
+    assert_eq!(looked(0, 0), Looked { forward: None, ignored: None, room: None, full: false }, "he had no mail yet");
 }

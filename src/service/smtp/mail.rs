@@ -15,7 +15,6 @@ use crate::mail::received::{self, From, Received, With};
 use crate::mail::submitted::Submitted;
 use crate::mail::undots::Tally;
 use crate::net::stream::{Done, Flow};
-use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::{self, Reply};
 use crate::protocol::smtp::{Answer, Face};
@@ -25,7 +24,7 @@ use crate::rules::sending::Over;
 use crate::service::deliver::{Body, Dispatched, Parcel, Progress, To};
 use crate::service::noise::Event;
 use crate::service::relay::{self, Denied, Who};
-use crate::service::route::{Destination, Routing, Stage, Step, Way};
+use crate::service::route::{Routing, Stage, Step, Way};
 use crate::service::{Outcome, Shared};
 use crate::settings::Settings;
 use crate::text::printable::printable;
@@ -361,38 +360,21 @@ impl Service<'_> {
         }
         let host = self.session.settings.main_domain();
         let Ok((Some(to), _)) = address::path(format!("<postmaster@{host}>").as_bytes(), false) else { return };
-        let id = self.shared.transit.new_id();
-        let text = Notice {
-            host,
-            to: &to.to_string(),
-            subject: &format!("mail of {user} is held"),
-            id: &id,
-            posted_secs,
-            text: &[
-                &format!(
-                    "{user} has sent to more recipients than {} allows, last from {}.",
-                    over.setting(),
-                    self.session.from()
-                ),
-                "Either that is much mail, and the bound is too low, or somebody else has the password. What is sent beyond the \
-                 bound waits in the queue, and nobody gets it, until you have looked at it:",
-                "tellsmtp queue list",
-                "tellsmtp queue release ID, or tellsmtp queue delete ID",
-                "There is one such message a day and user.",
-            ],
-        };
-        let body = self.shared.transit.body_of(&text.written());
-        let to = To {
-            ways: vec![Way { to: Destination::Local(to.clone(), Stage::Whole), sender: None }],
-            recipient: Recipient { path: to, notify: None, orcpt: None },
-        };
-        let sender =
-            Sender { path: None, size: None, eight_bit: false, utf8: false, auth: None, ret: None, envid: None };
-        let came = "from this server".into();
-        let parcel =
-            Parcel { id, sender, recipients: vec![to], received: Box::default(), came, posted_secs, hold: None, body };
-        let nobody = Ticket { id: self.id, serial: self.session.serial.wrapping_sub(1) };
-        self.shared.transit.dispatch(nobody, parcel);
+        let (id, whom) = (self.shared.transit.new_id(), to.to_string());
+        let subject = format!("mail of {user} is held");
+        let text = Notice { host, to: &whom, subject: &subject, id: &id, posted_secs }.written(&[
+            &format!(
+                "{user} has sent to more recipients than {} allows, last from {}.",
+                over.setting(),
+                self.session.from()
+            ),
+            "Either that is much mail, and the bound is too low, or somebody else has the password. What is sent beyond the \
+             bound waits in the queue, and nobody gets it, until you have looked at it:",
+            "tellsmtp queue list",
+            "tellsmtp queue release ID, or tellsmtp queue delete ID",
+            "There is one such message a day and user.",
+        ]);
+        self.shared.transit.tell(id, to, &text, posted_secs);
     }
 
     fn received(&self, mail: &Mail, posted_secs: i64) -> Box<[u8]> {

@@ -297,6 +297,36 @@ fn a_drop_is_not_shown_before_what_is_torn_has_left_it() {
 }
 
 #[test]
+fn a_server_starts_on_a_full_disk_and_delivers_when_there_is_space() {
+    let text = format!("a: b\n\n{}", "all work and no play\n".repeat(200)).into_bytes();
+    let append = call_after_append(&text, 0);
+    for seed in 1..20 {
+        let disk = SimDisk::new(seed, &["/spool", "/work"]);
+        disk.world().put(Path::new(DROP), &foreign(1), true);
+        disk.world().stop_at = Some(append);
+        assert!(deliver(&intents(&disk), &place(), &[letter(&text, &received(1), None)]).is_err());
+        disk.world().kill();
+        let disk = disk.again();
+        disk.world().now += 1_100_000_000_000;
+        disk.world().full = true;
+        let log = intents(&disk);
+        assert_eq!(log.len(), 1, "what was begun is known");
+        recover(&log, &place());
+        let one = received(2);
+        let batch = [letter(b"a: c\n", &one, None)];
+        assert!(matches!(deliver(&log, &place(), &batch), Err(Failed::Refused(_))));
+        disk.world().full = false;
+        deliver(&log, &place(), &batch).unwrap();
+        let left = bytes(&disk);
+        let rest = left.strip_prefix(std::str::from_utf8(&foreign(1)).unwrap()).unwrap();
+        // The torn one has left, or is whole: that was for the disk to say.
+        let last = String::from_utf8([&stored(b"a: c\n", &one)[..], b"\n"].concat()).unwrap();
+        let first = String::from_utf8([&stored(&text, &received(1))[..], b"\n"].concat()).unwrap();
+        assert!(rest == last || rest == format!("{first}{last}"), "{rest}");
+    }
+}
+
+#[test]
 fn what_was_found_whole_is_known_when_what_stood_before_it_has_left() {
     // Two messages were appended, the first is torn, another program's stands behind: what is torn leaves, and the second one moves.
     let text = format!("a: b\n\n{}", "all work and no play\n".repeat(200)).into_bytes();

@@ -1,5 +1,5 @@
-"""An ISP's spool at work: procmail, Postfix, mutt, Python's mailbox and plain appenders at the same drops as POP3 clients,
-authenticators killed, settings reloaded, the server started anew. After each round all is quiet, and every promise is looked at:
+"""An ISP's spool at work: our own SMTP, procmail, Postfix, mutt, Python's mailbox and plain appenders at the same drops as POP3
+clients, authenticators killed, settings reloaded, the server started anew. After each round all is quiet, and every promise is looked at:
 what was delivered and not deleted is there once and whole, what was deleted is not, UIDs are what they were, so are owner and
 mode, no lock and no copy is left.
 
@@ -15,6 +15,7 @@ from collections import Counter
 
 from harness import actors, spool
 from harness.postfix import Postfix
+from harness.site import free_ports
 from harness.suite import ROOT, Failure, Skip, check, descendants, same, test, wait_for
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "3"))
@@ -22,7 +23,7 @@ SECS = int(os.environ.get("SOAK_SECS", "0")) or 90 + 20 * ROUNDS
 #: Users that every Debian has, for local(8) delivers to nobody else; by what happens to their drops. Each kind of drop has
 #: those programs that do not harm each other: mutt locks with fcntl and then waits for the dotlock, procmail and Postfix the
 #: other way round (they meet for 5 to 20 seconds, until mutt asks whether to take the lock away), and who makes dotlocks only is
-#: kept out by no fcntl.
+#: kept out by no fcntl. Our own SMTP delivers everywhere.
 #:
 #: | kind      | deliver                                                       | rewrite                |
 #: |-----------|---------------------------------------------------------------|------------------------|
@@ -77,7 +78,8 @@ class Soak:
         self.bench, self.full, self.is_open = bench, full, is_open and ROOT
         self.counts = Counter()
         self.serial = 0
-        settings = {"bin_pfull": full, "authent_cache": 0, "authent_number": 3, "authent_timeout": 5}
+        settings = {"bin_pfull": full, "authent_cache": 0, "authent_number": 3, "authent_timeout": 5,
+                    "smtp_port": free_ports(1)[0], "retry_schedule": 1, "sends_per_hour": 0, "sends_per_day": 0}
         if self.is_open:
             settings["bin_path"] = bench.path("bins")
             os.makedirs(settings["bin_path"])
@@ -109,7 +111,7 @@ class Soak:
 
     def ways(self, drop):
         """How mail comes."""
-        ways = [*BOTH, "mailbox"]
+        ways = [*BOTH, "mailbox", "smtp", "smtp", "smtp"]
         if drop.kind != "delivered":
             ways.append(drop.kind)
         if drop.kind != "dotlock" and shutil.which("procmail"):
@@ -131,6 +133,8 @@ class Soak:
             elif way == "postfix":
                 words["postfix"] = self.postfix
                 words["crlf"] = False
+            elif way == "smtp":
+                words["port"] = self.site.extra["smtp_port"]
             yield actors.deliver, words
 
     def edits(self, drop):
@@ -175,9 +179,10 @@ class Soak:
         if self.postfix:
             self.postfix.drain()
         self.site.alive()
+        wait_for("our own queue is empty", lambda: not os.listdir(os.path.join(self.site.work, "queue")), 60)
         now = time.monotonic()
         for entry in journal:
-            if entry.get("way") == "postfix":
+            if entry.get("way") in ("postfix", "smtp"):
                 # In the queue when it was handed in; now in the drop.
                 entry["ended"] = now
         for user, drop in self.drops.items():
@@ -316,6 +321,8 @@ class Soak:
         check(not back, "came back:", {name: gone.get(name, "dead in an earlier round") for name in back})
         alien = found - {*drop.live, *delivered}
         check(not alien, "nobody delivered", alien)
+        refused = {name for name, entry in delivered.items() if entry["way"] == "smtp" and not entry["good"]}
+        check(not refused & found, "its sender was told to try again, and it is there:", refused & found)
         for doubt in doubts:
             rest = doubt - set(gone) - set().union(*(other for other in doubts if other is not doubt))
             check(rest <= found or not rest & found, "a QUIT without an answer deleted", rest - found, "and not", rest & found)

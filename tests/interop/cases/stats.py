@@ -236,7 +236,7 @@ def flood(bench):
     site.stop()
     text = logged(site).decode()
     same(len(re.findall(r"INFO  pop3 \S+ ann\?\[31m 127\.0\.0\.1: login refused: [^\n]+\n", text)), 30, "lines of refused logins")
-    more = re.search(r"WARN  pop3: \.\.\. and (\d+) more logins refused from 127\.0\.0\.0/24\n", text)
+    more = re.search(r"WARN  clients: \.\.\. and (\d+) more logins refused from 127\.0\.0\.0/24\n", text)
     check(more and int(more[1]) == number - 30, text[-600:])
     ends = len(re.findall(r" - 127\.0\.0\.1 plain: ", text))
     more = re.search(r"WARN  pop3: \.\.\. and (\d+) more sessions without a login from 127\.0\.0\.0/24\n", text)

@@ -13,6 +13,7 @@ import pty
 import random
 import re
 import select
+import smtplib
 import subprocess
 import time
 import traceback
@@ -151,10 +152,10 @@ def locked_mailbox(path):
 # ---- deliverers ---------------------------------------------------------------------------------
 
 
-def deliver(drop, path, name, way, crlf=False, as_user=None, folder=None, postfix=None):
-    """One message, by procmail, Postfix, Python's mailbox, or appended under the locks that `way` lists."""
+def deliver(drop, path, name, way, crlf=False, as_user=None, folder=None, postfix=None, port=None):
+    """One message, by procmail, Postfix, Python's mailbox, our own server, or appended under the locks that `way` lists."""
     began, good = time.monotonic(), True
-    quotes = way in ("procmail", "postfix", "mailbox")
+    quotes = way in ("procmail", "postfix", "mailbox", "smtp")
     text = message(name, raw_from=quotes, crlf=crlf)
     if way == "procmail":
         rc = os.path.join(folder, f"procmailrc.{drop}")
@@ -162,6 +163,17 @@ def deliver(drop, path, name, way, crlf=False, as_user=None, folder=None, postfi
                    env={"PATH": os.environ["PATH"], "HOME": folder}, **(as_user or {})).returncode == 0
     elif way == "postfix":
         good = postfix.take(text, drop)
+    elif way == "smtp":
+        try:
+            with smtplib.SMTP("127.0.0.1", port, timeout=60, local_hostname="soak.test") as client:
+                wire = re.sub(rb"\r?\n", b"\r\n", text)
+                client.sendmail("sender@example.test", [f"{drop}@example.test"], wire, ["BODY=8BITMIME"])
+        except smtplib.SMTPRecipientsRefused as refused:
+            good, (code, said) = False, *refused.recipients.values()
+            check(400 <= code < 500, "RCPT was answered", code, said)
+        except smtplib.SMTPResponseException as refused:
+            good = False
+            check(400 <= refused.smtp_code < 500, "answered", refused.smtp_code, refused.smtp_error)
     elif way == "mailbox":
         box = locked_mailbox(path)
         box.add(text)

@@ -117,9 +117,11 @@ class Site:
                 yield f"{name} {one}"
 
     def write_conf(self):
-        with open(self.conf, "w", encoding="utf-8") as file:
+        # As an editor does it: programs that read it meanwhile find the old one or the new one.
+        with open(self.conf + ".new", "w", encoding="utf-8") as file:
             file.write("\n".join(self.lines()) + "\n")
-        os.chmod(self.conf, 0o600)
+        os.chmod(self.conf + ".new", 0o600)
+        os.rename(self.conf + ".new", self.conf)
 
     def launch(self, wrap=()):
         """Starts the server on the ports it has, and waits for nothing."""

@@ -6,7 +6,7 @@ use super::*;
 use crate::control::Told;
 use crate::net::jobs::Lost;
 use crate::rules::route::{Stage, Target};
-use crate::settings::addressee;
+use crate::settings::{QuotaReply, addressee};
 use crate::store::queue::{Change, State};
 
 const LIFE: u64 = 432_000;
@@ -73,7 +73,7 @@ fn a_message_for_several_is_in_the_queue_before_any_drop_has_it_and_out_of_it_wh
 fn who_is_reached_in_two_ways_gets_one_and_the_sender_of_a_list_is_its_owner() {
     let mut world = World::new();
     let body = world.body(b"Subject: x\n\nhello\n");
-    let owner = Way { to: world.mailbox("kim"), sender: Some(address_of("owner-list@example.test")) };
+    let owner = Way { sender: Some(address_of("owner-list@example.test")), ..Way::to(world.mailbox("kim")) };
     let mut list = world.to("list", vec![world.mailbox("bob"), world.mailbox("eve")]);
     list.ways.push(owner);
     let parcel = world.parcel_of(body, vec![world.to("bob", vec![world.mailbox("bob")]), list]);
@@ -218,7 +218,10 @@ fn who_cannot_be_delivered_to_is_told_to_the_sender_in_a_message_from_nobody() {
     world.pass(Duration::from_secs(10));
     let told = world.mail_of("bob");
     assert!(told.starts_with("From MAILER-DAEMON ") && told.contains("\nReturn-Path: <>\n"), "{told}");
-    assert!(told.contains("<eve@example.test>\n    5.1.1 no such user\n") && told.contains("> Subject: tea"), "{told}");
+    assert!(
+        told.contains("<eve@example.test>\n    5.1.1 No such user here\n") && told.contains("> Subject: tea"),
+        "{told}"
+    );
     assert!(!told.contains("At five."), "bounce_body is off");
     assert_eq!((world.queue().len(), world.shared.transit.counts.failed), (0, 1));
 }
@@ -403,4 +406,56 @@ fn who_cannot_have_it_is_tried_alone_and_the_others_have_one_copy() {
     let counts = world.shared.transit.counts;
     // The message, what it goes on as, and one bounce.
     assert_eq!((counts.failed, counts.queued), (2, 3), "{counts:?} {:?}", world.queue());
+}
+
+#[test]
+fn a_message_that_turns_out_too_large_is_judged_by_the_room_that_was_seen_when_its_recipient_was_taken() {
+    for (quota_reply, code, class) in [(QuotaReply::Temporary, 452, 4), (QuotaReply::Permanent, 552, 5)] {
+        let mut world = World::with(|settings| settings.quota_reply = quota_reply);
+        let mut parcel = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+        let octets = parcel.received.len() as u64 + 18;
+        parcel.recipients[0].ways[0].room = Some(octets - 1);
+        let Some(Dispatched::Refused(reply)) = world.sent(parcel) else { panic!("one has no room") };
+        assert_eq!((reply.code(), &reply.said()[..6]), (code, &*format!("{class}.2.2 ")));
+        let mut parcel = world.parcel("Subject: x\n\nhello\n", &["bob", "eve"]);
+        parcel.recipients[0].ways[0].room = Some(octets);
+        parcel.recipients[1].ways[0].room = Some(octets - 1);
+        parcel.sender.path = Some(address_of("kim@example.test"));
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+        assert_eq!((world.mail_of("bob").matches("hello").count(), world.mail_of("eve")), (1, String::new()));
+        let failed = usize::from(class == 5);
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.mail_of("kim").matches("5.2.2 The mailbox is full").count(), failed);
+        let counts = &world.shared.transit.counts;
+        assert_eq!((counts.failed as usize, counts.deferred as usize), (failed, 1 - failed));
+    }
+}
+
+#[test]
+fn who_has_no_room_is_judged_anew_when_the_queue_tries_him() {
+    let mut world = World::new();
+    let lock = world.locked_out("bob");
+    fs::write(world.drop_of("bob"), format!("From a@b Thu Jan  1 00:00:00 1970\n\n{}\n", "x".repeat(1000))).unwrap();
+    drop(lock);
+    Arc::make_mut(&mut world.shared.settings).drop_max = 1;
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (1, 0));
+    Arc::make_mut(&mut world.shared.settings).drop_max = 2;
+    world.wait();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
+}
+
+#[test]
+fn who_has_a_mailbox_that_fills_is_told_once_and_nobody_waits_for_that() {
+    let mut world = World::with(|settings| settings.drop_max = 100);
+    let told = |world: &World| world.mail_of("bob").matches("\nSubject: Your mailbox is almost full\n").count();
+    for (bytes, times) in [(50_000, 0), (43_000, 1), (500, 1)] {
+        let parcel = world.parcel(&format!("Subject: x\n\n{}\n", "x".repeat(bytes)), &["bob"]);
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+        assert_eq!((told(&world), world.queue().len()), (times, 0), "{bytes}");
+    }
+    let text = world.mail_of("bob");
+    assert!(text.contains("From MAILER-DAEMON ") && text.contains("\nReturn-Path: <>\n"), "{text}");
+    assert!(text.contains("it may hold 100 kB.\n"), "{text}");
+    assert!(world.got.is_empty(), "nobody is told what became of it");
 }
