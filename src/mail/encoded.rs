@@ -3,6 +3,9 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 
+/// No encoded word is longer; RFC 2047 has 75. A header of beginnings without an end would be searched through for each of them.
+const WORD_BYTES: usize = 998;
+
 /// The name that stands before an address: a quoted string, or encoded words.
 pub fn phrase(name: &str) -> String {
     let name = one_line(name);
@@ -85,6 +88,7 @@ fn said((charset, bytes): (Charset, Vec<u8>)) -> String {
 /// An encoded word at the beginning, that a blank or the end follows: its charset, its bytes, its length as written.
 fn word(text: &[u8]) -> Option<(Charset, Vec<u8>, usize)> {
     let inside = text.strip_prefix(b"=?")?;
+    let inside = &inside[..inside.len().min(WORD_BYTES)];
     let mut marks = inside.iter().enumerate().filter(|(_, byte)| **byte == b'?').map(|(at, _)| at);
     let (first, second) = (marks.next()?, marks.next()?);
     let end = inside[second + 1..].windows(2).position(|two| two == b"?=")? + second + 1;

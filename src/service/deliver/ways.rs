@@ -71,7 +71,7 @@ pub(super) fn named(recipient: &Recipient) -> String {
     original.unwrap_or_else(|| recipient.address.clone())
 }
 
-/// From which step on it is asked where an address of ours leads.
+/// From which step on it is asked where an address of ours leads; a mailbox leads on to nobody else.
 pub(super) fn stage(recipient: &Recipient) -> Stage {
     match recipient.kind {
         // A user's own mailbox, whatever he has forwarded.
