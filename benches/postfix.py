@@ -162,7 +162,8 @@ class DMail(Peer):
     def __init__(self, bench, program):
         super().__init__(bench, "dmail")
         self.program = program
-        os.makedirs(os.path.join(self.folder, "users"))
+        for folder in ("users", "work"):
+            os.makedirs(os.path.join(self.folder, folder))
         done = run([program, "nwauth", "-path", os.path.join(self.folder, "users"), "-generate", str(USERS)])
         if done.returncode:
             raise Failure(f"nwauth: {done.stderr!r}")
