@@ -279,8 +279,11 @@ fn attempt<D: Disk>(
     intents.close_all(&past);
 }
 
+/// A drop, and its directories.
+type Opened<D> = (Desk<D>, <D as Disk>::File);
+
 /// The drop at `place` and its directories. `None`: it had to be made, begin again.
-fn open<D: Disk>(disk: &D, place: &Place) -> Result<Option<(Desk<D>, D::File)>, Refused> {
+fn open<D: Disk>(disk: &D, place: &Place) -> Result<Option<Opened<D>>, Refused> {
     let desk = hold(disk, place)?;
     match desk.open_drop()? {
         Some((drop, _)) => Ok(Some((desk, drop))),

@@ -161,7 +161,7 @@ fn naive(field: &str) -> Option<Vec<String>> {
     }
     let is_dotted = |text: &str| {
         text.split('.').all(|word| word.strip_prefix(' ').is_some_and(|word| !word.is_empty() && !word.contains(' ')))
-            && !text.contains('\u{2}')
+            && !text.contains(['\u{2}', '@'])
     };
     let spec = |text: &str| -> Option<String> {
         let (local, domain) = match text.split_once('@') {
