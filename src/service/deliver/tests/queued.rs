@@ -630,8 +630,7 @@ fn a_message_is_noted_once_as_sent_and_each_who_has_it_once_whatever_way_it_took
     let list = world.to("team", vec![Destination::Local(address_of("team@example.test"), Stage::Whole)]);
     let several = vec![world.to("kim", vec![world.mailbox("kim")]), list];
     let several = world.parcel_of(body, several);
-    // Who asks about those that it leads to is known here by the list's own name.
-    world.users = Some(vec!["team", "lee"]);
+    world.users = Some(vec!["bob", "eve", "lee"]);
     world.sent(several);
     world.pass(Duration::from_secs(10));
     drop(world.locked_out("lee"));
