@@ -706,3 +706,19 @@ fn who_waits_behind_a_job_that_does_not_end_is_kept_in_the_queue() {
     assert_eq!((world.queue().len(), world.mail_of("bob").matches("hallo").count()), (0, 1));
     assert_eq!(world.mail_of("bob").matches("hello").count(), 1);
 }
+
+#[test]
+fn nothing_is_kept_for_a_locked_drop_whose_queue_file_cannot_be_made() {
+    let mut world = World::new();
+    world.settle();
+    let _lock = world.lock("bob");
+    // What is held open of it takes no names any more.
+    fs::remove_dir(world.shared.settings.work_path.join("queue")).unwrap();
+    let parcel = world.parcel("Subject: x\n\nhello\n", &["bob"]);
+    let ticket = world.send(parcel);
+    for _ in 0..20 {
+        world.pass(PATIENCE / 8);
+    }
+    let Some(Dispatched::Refused(reply)) = world.answer(ticket) else { panic!("nobody has it") };
+    assert_eq!((reply.code(), world.mail_of("bob").as_str()), (451, ""));
+}
