@@ -142,6 +142,8 @@ pub struct Slip {
     /// What follows each `RCPT`.
     pub recipients: Vec<Recipient>,
     text_from: u64,
+    /// Where the file ended when it was looked at: whoever goes on writing is not waited for.
+    text_end: u64,
 }
 
 /// Why a file is not taken.
@@ -432,7 +434,7 @@ impl<D: Disk> Incoming<D> {
         }
         let text_from = lines.position();
         let left_secs = stat.mtime.div_euclid(1_000_000_000);
-        Ok((Slip { name: name.to_owned(), uid: stat.uid, left_secs, sender, recipients, text_from }, file))
+        Ok((Slip { name: name.to_owned(), uid: stat.uid, left_secs, sender, recipients, text_from, text_end: stat.size }, file))
     }
 
     /// Reads the text, as strangers' text is read, into `copy`.
@@ -442,7 +444,8 @@ impl<D: Disk> Incoming<D> {
         let (mut piece, mut text) = (vec![0; PIECE], Vec::new());
         let mut at = slip.text_from;
         loop {
-            let read = match self.disk.read(file, &mut piece, at, Reach::Wait) {
+            let most = PIECE.min(usize::try_from(slip.text_end.saturating_sub(at)).unwrap_or(PIECE));
+            let read = match self.disk.read(file, &mut piece[..most], at, Reach::Wait) {
                 Ok(read) => read,
                 Err(error) => return Err(Fault::new("reading", &path, error).into()),
             };

@@ -336,3 +336,14 @@ fn whenever_the_server_ends_a_message_is_delivered_once() {
         assert!(stops > 8 && between > 0, "{stops} stops, {between} between the two steps");
     }
 }
+
+#[test]
+fn what_is_written_behind_the_end_that_was_judged_is_not_read() {
+    let site = Site::new();
+    let name = site.leave("A: b\n\nhello\n");
+    let (slip, file) = site.incoming.open_slip(&name, &TERMS).unwrap();
+    fs::File::options().append(true).open(site.path(&name)).unwrap().set_len(TERMS.size * 2).unwrap();
+    let mut copy = Copy { memory: Vec::new(), file: None, file_bytes: 0 };
+    site.incoming.copied(&slip, &file, &mut copy).unwrap();
+    assert_eq!((&copy.memory[..], copy.file_bytes), (&b"hello\n"[..], 0));
+}
