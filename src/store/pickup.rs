@@ -434,7 +434,18 @@ impl<D: Disk> Incoming<D> {
         }
         let text_from = lines.position();
         let left_secs = stat.mtime.div_euclid(1_000_000_000);
-        Ok((Slip { name: name.to_owned(), uid: stat.uid, left_secs, sender, recipients, text_from, text_end: stat.size }, file))
+        Ok((
+            Slip {
+                name: name.to_owned(),
+                uid: stat.uid,
+                left_secs,
+                sender,
+                recipients,
+                text_from,
+                text_end: stat.size,
+            },
+            file,
+        ))
     }
 
     /// Reads the text, as strangers' text is read, into `copy`.
