@@ -3,11 +3,10 @@
 //! | order            | is carried out by                                                                            |
 //! |------------------|----------------------------------------------------------------------------------------------|
 //! | list, show       | a job, which reads the files; its report ends the order                                      |
-//! | change ID        | delivery's own hands ([`deliver::Order`](super::deliver::Order))                             |
+//! | change ID        | delivery's own hands ([`deliver::Order`])                                                    |
 //! | change FILTER    | a job, which chooses the messages; then, as far as that was agreed, delivery, one by one     |
 //!
-//! A message that is being tried just now is in no table and in no list; it comes back when its try has ended. What leaves the
-//! queue between being chosen and being changed is not changed, and that is told.
+//! What leaves the queue between being chosen and being changed is not changed, and that is told.
 
 use std::collections::VecDeque;
 
