@@ -161,7 +161,8 @@ def cycles(bench, both, kills):
     ledger = Ledger()
     site = served(bench, delivery_min_space=0, min_space=0, pickup_secs=1)
     os.makedirs(bench.path("small"))
-    small = Small(bench.path("small"), 12, "0755")
+    # Room for all that comes before it is filled up: what stands between the senders and their 250 is to be the filler, not mail.
+    small = Small(bench.path("small"), 128, "0755")
     names = {"work": 0o700, **({"drop": 0o755} if both else {})}
     for name, mode in names.items():
         os.makedirs(os.path.join(small.path, name))
