@@ -55,6 +55,11 @@ impl Reply {
         self.code < 300
     }
 
+    /// Whether it says no, for now or for good.
+    pub fn is_refusal(&self) -> bool {
+        self.code >= 400
+    }
+
     /// Whether it says no, for good.
     pub fn is_permanent(&self) -> bool {
         self.code >= 500
@@ -138,11 +143,6 @@ impl Partly {
         // A further line's enhanced code is said once; another one is part of the text.
         partly.add(if enhanced == partly.enhanced { words } else { text });
         Ok((text, last))
-    }
-
-    /// The three digits.
-    pub(super) fn code(&self) -> u16 {
-        self.code
     }
 
     /// It is whole.
