@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::letter::{Letter, Mark};
+use crate::letter::Stamp;
 
 /// Whom a client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +69,27 @@ pub enum Acts {
     Hold(Duration),
 }
 
-/// An SMTP session: each letter is one MAIL transaction.
+/// A message to be sent: one MAIL transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// What it can be found by afterwards.
+    pub stamp: Stamp,
+    /// Whole addresses.
+    pub from: String,
+    pub to: Vec<String>,
+    /// How long the letter is, with LF ends.
+    pub bytes: u64,
+    /// Its date, in seconds since 1970.
+    pub written_secs: i64,
+}
+
+/// An SMTP session.
 #[derive(Debug, Clone)]
 pub struct SmtpTask {
     pub kind: &'static str,
     pub port: Port,
     pub auth: Option<Account>,
-    pub letters: Vec<Letter>,
+    pub mails: Vec<Mail>,
     pub line: Line,
 }
 
@@ -122,10 +136,10 @@ pub enum Fate {
 /// Something that is certain now.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The text of this letter is about to be sent: from here on it may arrive.
-    Sending { letter: &'a Letter },
+    /// The text of this mail is about to be sent: from here on it may arrive.
+    Sending { mail: &'a Mail },
     /// The server has answered for it, or will not any more.
-    Told { letter: &'a Letter, verdict: &'a Verdict },
+    Told { mail: &'a Mail, verdict: &'a Verdict },
     /// A message was received whole and checked.
     Retrieved { account: &'a Account, seen: &'a Seen },
     /// QUIT is about to be sent with these messages marked: from here on they may be gone.
@@ -134,10 +148,10 @@ pub enum Event<'a> {
     Committed { account: &'a Account, deleted: &'a [Seen] },
 }
 
-/// What a server said of a letter.
+/// What a server said of a mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// For each of the letter's recipients: its reply code; 0 when there was none.
+    /// For each of its recipients: its reply code; 0 when there was none.
     pub recipients: Vec<u16>,
     pub end: End,
 }
@@ -162,8 +176,8 @@ pub struct Seen {
     pub uid: u64,
     /// As LIST says.
     pub octets: u64,
-    /// What its X-Loadtest header says; None: not retrieved, or not one of ours.
-    pub mark: Option<Mark>,
+    /// Which letter it is; None: not retrieved, or not one of ours.
+    pub stamp: Option<Stamp>,
 }
 
 /// What came of a task.
