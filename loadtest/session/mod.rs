@@ -1,0 +1,1 @@
+//! One client: a protocol machine, its socket, and what it checks.
