@@ -20,6 +20,7 @@ mod args;
 mod isp;
 mod ledger;
 mod letter;
+mod load;
 mod meter;
 mod pop;
 mod report;
@@ -28,6 +29,7 @@ mod session;
 mod smtp;
 mod spool;
 mod versus;
+mod who;
 mod work;
 
 use std::process::ExitCode;

@@ -30,6 +30,8 @@ fn times(digits: u8) -> Times {
 pub struct Meter {
     /// When it began to count.
     began: Option<Instant>,
+    /// When what it counts had all begun.
+    ended: Option<Instant>,
     kinds: BTreeMap<&'static str, Kind>,
     series: Vec<Second>,
     /// Of the second that runs.
@@ -88,6 +90,7 @@ impl Default for Meter {
     fn default() -> Meter {
         Meter {
             began: None,
+            ended: None,
             kinds: BTreeMap::new(),
             series: Vec::new(),
             current: times(2),
@@ -108,6 +111,11 @@ impl Meter {
     /// When counting began.
     pub fn began(&self) -> Option<Instant> {
         self.began
+    }
+
+    /// For how long it counted, to its end.
+    pub fn seconds(&self) -> f64 {
+        self.began.map_or(0.0, |began| self.ended.unwrap_or(began).saturating_duration_since(began).as_secs_f64())
     }
 
     /// Tasks that ended before counting began.
@@ -206,6 +214,7 @@ impl Meter {
 
     /// The run is over: the last second, though not whole, is closed.
     pub fn finish(&mut self, now: Instant) {
+        self.ended = Some(now);
         self.tick(now);
         self.close_second();
     }

@@ -121,6 +121,8 @@ pub struct Run {
     pub loose_sizes: bool,
     /// A message without a stamp is an error.
     pub only_ours: bool,
+    /// The accounts are those of a made spool, by number: a letter in somebody else's drop is an error.
+    pub own_spools: bool,
     /// Loopback addresses to come from; 0: as many as the number of connections needs.
     pub sources: usize,
     pub seed: u64,
@@ -142,6 +144,7 @@ pub struct Shared<'w> {
     pub visits: Visits,
     pub loose_sizes: bool,
     pub only_ours: bool,
+    pub own_spools: bool,
     stopped: bool,
 }
 
@@ -162,6 +165,7 @@ pub fn run(
         visits: Visits::default(),
         loose_sizes: run.loose_sizes,
         only_ours: run.only_ours,
+        own_spools: run.own_spools,
         stopped: false,
     };
     let (ended, signals) = engine.run(shared, signals, tick)?;
@@ -479,7 +483,7 @@ impl<'r, 'w> Engine<'r, 'w> {
         shared: &mut Shared<'w>,
     ) {
         shared.meter.error(task.kind(), what, &text);
-        shared.work.done(&task, &Outcome { trouble: Some((what, text)), ..Outcome::default() });
+        shared.work.done(&task, &Outcome::unbegun(what, text, now));
         self.freed(client, now + AFTER_FAILURE);
     }
 

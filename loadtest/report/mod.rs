@@ -1,3 +1,4 @@
-//! How a run is shown: while it runs, and when it is over.
+//! How a run is shown when it is over.
 
+pub mod json;
 pub mod table;

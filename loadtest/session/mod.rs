@@ -302,7 +302,7 @@ impl<T: Talk> Session<T> {
         }
         let task = self.talk.task();
         let is_wrong = trouble.is_some();
-        shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took });
+        shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took, ended: now });
         is_wrong
     }
 }
