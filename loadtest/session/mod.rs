@@ -25,6 +25,9 @@ use crate::run::Shared;
 use crate::work::{Fate, Outcome, Task};
 use wire::Wire;
 
+/// How long a half-open client reads on at most.
+const HALF_OPEN: Duration = Duration::from_secs(30);
+
 /// What every client has.
 pub struct Life {
     pub kind: &'static str,
@@ -125,9 +128,9 @@ impl Life {
         self.wake = Some(until);
     }
 
-    /// Whether its fate has been done.
-    pub fn is_injected(&self) -> bool {
-        self.injected.is_some()
+    /// Whether its fate is due, or done.
+    pub fn is_fated(&self) -> bool {
+        self.due || self.injected.is_some()
     }
 }
 
@@ -222,6 +225,8 @@ impl<T: Talk> Session<T> {
             }
             Fate::HalfOpen { .. } => {
                 self.life.injected = Some("half open");
+                self.life.wake = Some(now + HALF_OPEN);
+                self.stream.release();
                 // An error means that the server was quicker.
                 let _ = self.stream.sock_mut().tcp().shutdown(Shutdown::Write);
             }
@@ -270,9 +275,9 @@ impl<T: Talk> Session<T> {
         &self.life
     }
 
-    /// It is over, or given up: counts what came of it and tells the work. `cut`: why it is given up; nothing when it
-    /// ended by itself.
-    pub fn finish(mut self, now: Instant, shared: &mut Shared<'_>, cut: Cut) {
+    /// It is over, or given up: counts what came of it, tells the work, and says whether anything was wrong. `cut`: why it
+    /// is given up.
+    pub fn finish(mut self, now: Instant, shared: &mut Shared<'_>, cut: Cut) -> bool {
         let fault = self.stream.fault().map(|error| io::Error::new(error.kind(), error.to_string()));
         if cut == Cut::AtEnd {
             self.life.injected.get_or_insert("cut at the end");
@@ -296,7 +301,9 @@ impl<T: Talk> Session<T> {
             _ => {}
         }
         let task = self.talk.task();
+        let is_wrong = trouble.is_some();
         shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took });
+        is_wrong
     }
 }
 
@@ -328,6 +335,3 @@ pub fn why(fault: Option<&io::Error>) -> (&'static str, String) {
     };
     (what, error.to_string())
 }
-
-/// The rest of a pause that somebody would have to wait for.
-pub const NO_PAUSE: Duration = Duration::ZERO;

@@ -10,9 +10,7 @@ use dmail::net::stream::{Body, Done, Flow, Pull};
 use dmail::net::tls::Secure;
 use dmail::protocol::sasl::Login;
 use dmail::protocol::smtp::client::reply::Reply;
-use dmail::protocol::smtp::client::{
-    Answer, Ask, Client, Envelope, Form, Over, Recipient, Sender, Told, Why,
-};
+use dmail::protocol::smtp::client::{Answer, Ask, Client, Envelope, Form, Over, Recipient, Sender, Told, Why};
 use dmail::text::bytes::Output;
 use dmail::text::secret::Secret;
 
@@ -221,12 +219,8 @@ impl Talk for Smtp {
                 let mail = &self.task.mails[under.at];
                 life.step(shared, "envelope", now);
                 shared.work.told(&Event::Sending { mail });
-                let text = Text {
-                    letter: letter(mail),
-                    at: 0,
-                    dots: Some(DotEncoder::whole(false)),
-                    until: life.after(),
-                };
+                let text =
+                    Text { letter: letter(mail), at: 0, dots: Some(DotEncoder::whole(false)), until: life.after() };
                 Done::Send(Answer::Text, Box::new(text), Answer::Sent)
             }
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use dmail::net::TcpStream;
 use dmail::net::stream::Socket;
+use dmail::sys::socket::choose_port_late;
 use socket2::{Domain, Protocol, SockRef, Socket as Raw, Type};
 
 /// What a modem's kernel keeps of what it received: little, so that the server feels how slow the line is.
@@ -46,8 +47,7 @@ impl Wire {
             && address.is_loopback()
             && source > 0
         {
-            // The port is chosen by the kernel when it knows the other end: each address has all of them.
-            raw.set_bind_address_no_port(true)?;
+            choose_port_late(&raw)?;
             let [high, low] = (source as u16).to_be_bytes();
             raw.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, high, low.max(1)), 0)).into())?;
         }
@@ -74,6 +74,11 @@ impl Wire {
     pub fn reset_on_close(&self) {
         // An error means that it is gone already.
         let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Whether it is slow on purpose.
+    pub fn is_modem(&self) -> bool {
+        self.modem.is_some()
     }
 
     /// When a modem can take or give more.
@@ -149,5 +154,9 @@ impl Write for Wire {
 impl Socket for Wire {
     fn shut_write(&self) -> io::Result<()> {
         self.tcp.shut_write()
+    }
+
+    fn is_connected(&self) -> io::Result<bool> {
+        self.tcp.is_connected()
     }
 }
