@@ -180,7 +180,10 @@ mod tests {
     #[test]
     fn a_file_has_a_line_for_each_account_or_is_a_rule() {
         let accounts = loaded("# ours\nann secret\n\nben@x.y other\n").unwrap();
-        assert_eq!((accounts.count(), accounts.account(0).login, accounts.address(1)), (2, "ann".into(), "ben@x.y".into()));
+        assert_eq!(
+            (accounts.count(), accounts.account(0).login, accounts.address(1)),
+            (2, "ann".into(), "ben@x.y".into())
+        );
         assert_eq!(accounts.account(3).password, "other");
         assert_eq!(loaded("rule 500000 0 u%06d p%d\n"), Accounts::rule(500_000, 0, "u%06d", "p%d", "d"));
         for wrong in ["", "ann\n", "ann a b\n", "rule x 0 u p\n"] {
