@@ -3,6 +3,9 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
 
 use super::*;
 use crate::protocol::{Line, Lines};
@@ -59,6 +62,10 @@ impl Socket for Fake {
     fn shut_write(&self) -> io::Result<()> {
         self.0.borrow_mut().shut = true;
         Ok(())
+    }
+
+    fn is_connected(&self) -> io::Result<bool> {
+        Ok(true)
     }
 }
 
@@ -191,7 +198,7 @@ impl Host<Toy> for Toys {
                 let body = Filler { left, broken_at: self.broken_at, cold: self.cold };
                 Done::Send("begin\n", Box::new(body), "end\n")
             }
-            Wish::Tls => Done::StartTls(self.tls.clone().unwrap(), "secure\n"),
+            Wish::Tls => Done::StartTls(self.tls.clone().unwrap().into(), "secure\n"),
         }
     }
 
@@ -639,7 +646,7 @@ mod tls {
     }
 
     fn secure(bench: &mut Bench) {
-        bench.stream = Stream::open(bench.now, bench.far.clone(), Toy::new(bench.now), Some(server())).unwrap();
+        bench.stream = Stream::open(bench.now, bench.far.clone(), Toy::new(bench.now), Some(server().into())).unwrap();
     }
 
     #[test]
