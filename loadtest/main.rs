@@ -10,6 +10,8 @@
 //! | `run.rs`     | the engine: one thread, one loop, arrivals in a closed or an open loop  |
 //! | `session/`   | one client: a protocol machine, its socket, and what it checks          |
 //! | `letter.rs`  | messages that can be verified by themselves                             |
+//! | `laws.rs`    | how much mail people have                                               |
+//! | `manifest.rs`| what was made in a spool                                                |
 //! | `accounts.rs`| whom to be: a rule, or a file                                           |
 //! | `meter.rs`   | what was measured                                                       |
 //! | `report/`    | how it is shown                                                         |
@@ -18,9 +20,11 @@
 mod accounts;
 mod args;
 mod isp;
+mod laws;
 mod ledger;
 mod letter;
 mod load;
+mod manifest;
 mod meter;
 mod pop;
 mod report;

@@ -82,10 +82,10 @@ pub(super) struct Tls {
     at: At,
 }
 
-/// The client's side is boxed: a server has thousands of the other.
+/// Either side's connection. Nobody pays for the other's: they are of nearly the same size, the server's a little larger.
 enum Conn {
     Server(UnbufferedServerConnection),
-    Client(Box<UnbufferedClientConnection>),
+    Client(UnbufferedClientConnection),
 }
 
 /// How far a connection is.
@@ -109,9 +109,7 @@ impl Wire {
     pub(super) fn tls(secure: Secure) -> io::Result<Wire> {
         let conn = match secure {
             Secure::Server(config) => UnbufferedServerConnection::new(config).map(Conn::Server),
-            Secure::Client(client) => {
-                UnbufferedClientConnection::new(client.0, client.1).map(|conn| Conn::Client(Box::new(conn)))
-            }
+            Secure::Client(client) => UnbufferedClientConnection::new(client.0, client.1).map(Conn::Client),
         };
         let conn = conn.map_err(io::Error::other)?;
         let begins = matches!(conn, Conn::Client(_));
@@ -311,7 +309,7 @@ impl Tls {
     ) -> io::Result<usize> {
         match &mut self.conn {
             Conn::Server(conn) => self.at.pump(conn, records, input, output, outgoing),
-            Conn::Client(conn) => self.at.pump(&mut **conn, records, input, output, outgoing),
+            Conn::Client(conn) => self.at.pump(conn, records, input, output, outgoing),
         }
     }
 }
@@ -425,5 +423,17 @@ fn seal(outgoing: &mut Output, mut write: impl FnMut(&mut [u8]) -> Result<usize,
                 return Err(io::Error::other("this TLS connection can seal no more"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server's connection needs, and not a byte for being able to be a client's.
+    #[test]
+    fn a_servers_connection_is_no_larger_for_the_clients() {
+        assert!(size_of::<Conn>() <= size_of::<UnbufferedServerConnection>(), "{}", size_of::<Conn>());
+        assert!(size_of::<Tls>() <= size_of::<UnbufferedServerConnection>() + 56, "{}", size_of::<Tls>());
     }
 }
