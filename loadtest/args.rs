@@ -82,7 +82,7 @@ pub fn load(options: &mut Options) {
     options.optopt("", "domain", "the domain of their addresses (example.test)", "DOMAIN");
     options.optopt("c", "clients", "closed loop: so many clients, each begins anew when it is done (10)", "N");
     options.optopt("r", "rate", "open loop: so many begin each second, whatever the server does", "N");
-    options.optopt("", "most", "open loop: so many may be under way at a time (10000)", "N");
+    options.optopt("", "most", "open loop: so many may be under way at a time (10000, or the accounts)", "N");
     options.optflag("", "even", "open loop: in even steps; without it at random (Poisson)");
     options.optopt("", "ramp", "let clients or rate grow from none for so long, uncounted (0)", "TIME");
     options.optopt("", "warm-up", "after that, do not count for so long (0)", "TIME");
@@ -141,7 +141,7 @@ impl Load {
         };
         let run = Run {
             target,
-            pace: pace(matches)?,
+            pace: pace(matches, accounts.count())?,
             ramp: time(matches, "ramp", 0)?,
             warm_up: time(matches, "warm-up", 0)?,
             duration: time(matches, "duration", 30)?,
@@ -169,7 +169,7 @@ impl Load {
     }
 }
 
-fn pace(matches: &Matches) -> Result<Pace, String> {
+fn pace(matches: &Matches, accounts: u64) -> Result<Pace, String> {
     let Some(rate) = matches.opt_str("rate") else {
         for option in ["most", "even"] {
             if matches.opt_present(option) {
@@ -185,7 +185,7 @@ fn pace(matches: &Matches) -> Result<Pace, String> {
     let per_sec =
         per_sec.ok_or_else(|| format!("--rate {rate}: it is a number of arrivals a second, up to {RATE_MOST}"))?;
     let spacing = if matches.opt_present("even") { Spacing::Even } else { Spacing::Poisson };
-    Ok(Pace::Open { per_sec, most: number(matches, "most", 10_000, 1, CLIENTS_MOST)? as usize, spacing })
+    Ok(Pace::Open { per_sec, most: number(matches, "most", accounts.min(10_000), 1, CLIENTS_MOST)? as usize, spacing })
 }
 
 /// How lines are encrypted, of an option `tls`.
@@ -296,5 +296,6 @@ mod tests {
     fn more_clients_than_accounts_are_refused() {
         assert!(loaded("--accounts 5 -c 6").unwrap().has_accounts_enough().is_err());
         assert!(loaded("--accounts 6 -c 6").unwrap().has_accounts_enough().is_ok());
+        assert_eq!(loaded("--accounts 6 -r 1").unwrap().run.pace.most(), 6);
     }
 }

@@ -105,10 +105,8 @@ pub fn order(matches: &Matches, usual: Order) -> Result<Order, String> {
 
 impl Work for Sessions {
     fn next(&mut self, _client: usize, now: Instant) -> Option<Task> {
-        let (kind, acts, line, pipeline) = (self.kind, self.acts, self.line, self.pipeline);
-        let account = self.who.take(now)?;
-        let leave_above = u32::MAX;
-        Some(Task::Pop(PopTask { kind, account, wrong_password: false, acts, leave_above, pipeline, line }))
+        let task = PopTask::new(self.kind, self.who.take(now)?, self.acts);
+        Some(Task::Pop(PopTask { pipeline: self.pipeline, line: self.line, ..task }))
     }
 
     fn done(&mut self, task: &Task, outcome: &Outcome) {

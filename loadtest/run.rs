@@ -128,6 +128,25 @@ pub struct Run {
     pub seed: u64,
 }
 
+impl Default for Run {
+    /// One client for half a minute, and no server yet.
+    fn default() -> Run {
+        Run {
+            target: Target::default(),
+            pace: Pace::Closed { clients: 1 },
+            ramp: Duration::ZERO,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
+            loose_sizes: false,
+            only_ours: false,
+            own_spools: false,
+            sources: 0,
+            seed: 1,
+        }
+    }
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -413,6 +432,8 @@ impl<'r, 'w> Engine<'r, 'w> {
                         let text = format!("{most} are under way already: raise --most, or this is what it cannot do");
                         self.not_begun(task, "not started", text, 0, now, shared);
                     } else {
+                        // What is ours of the latency: the loop was busy, or slept to the kernel's next millisecond.
+                        shared.meter.step(task.kind(), "late", now.saturating_duration_since(planned));
                         self.connect(task, 0, planned, now, shared);
                     }
                 }

@@ -21,7 +21,7 @@ With --auth the sender is an account too, logs in, and comes to the submission p
 wherever it is found later.";
 
 /// Who writes from outside.
-const STRANGER: &str = "friend@sender.example";
+pub const STRANGER: &str = "friend@sender.example";
 
 fn options(options: &mut Options) {
     options.optopt("m", "messages", "messages of a connection (1)", "N");

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use rand_distr::{Distribution, Zipf};
 use rand_pcg::Pcg64;
 
@@ -160,11 +160,6 @@ fn coprime(count: u64) -> u64 {
     };
     let golden = (count as f64 * 0.618_033_988_75) as u64;
     (golden.max(1)..).find(|&number| common(number, count) == 1).unwrap_or(1)
-}
-
-/// So many of `most`, evenly.
-pub fn below(random: &mut impl Rng, most: u64) -> u64 {
-    random.random_range(0..most.max(1))
 }
 
 #[cfg(test)]

@@ -56,6 +56,14 @@ pub struct PopTask {
     pub line: Line,
 }
 
+impl PopTask {
+    /// Everything as usual: the right password, one command at a time, a line like any other.
+    pub fn new(kind: &'static str, account: Account, acts: Acts) -> PopTask {
+        let line = Line::default();
+        PopTask { kind, account, wrong_password: false, acts, leave_above: u32::MAX, pipeline: 1, line }
+    }
+}
+
 /// What it does between logging in and QUIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acts {
