@@ -753,6 +753,17 @@ mod tls {
     }
 
     #[test]
+    fn a_handshake_that_fails_with_more_of_it_in_the_same_record_is_an_error_of_the_peers_too() {
+        let mut bench = Bench::new();
+        secure(&mut bench);
+        let message = [1, 0, 0, 4, 9, 9, 9, 9];
+        bench.send(&[&[0x16, 3, 1, 0, 16][..], &message, &message].concat());
+        assert_eq!(bench.settle_bytes(), Turn::Closed);
+        assert_eq!(bench.stream.fault().unwrap().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(bench.far.0.borrow().got.first(), Some(&21), "an alert record");
+    }
+
+    #[test]
     fn a_panic_leaves_nothing_in_the_sum_of_partial_records() {
         let mut bench = Bench::new();
         secure(&mut bench);
