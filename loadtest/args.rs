@@ -93,7 +93,9 @@ pub fn load(options: &mut Options) {
     options.optflag("", "loose-sizes", "do not hold announced sizes against the server");
     options.optflag("", "only-ours", "a message that loadtest did not make is an error");
     options.optopt("", "json", "write what was measured into this file", "FILE");
-    options.optflag("q", "quiet", "no line each second");
+    options.optopt("", "html", "write a page with plots", "FILE");
+    options.optopt("p", "pid", "look at this process and its children beside it: the server", "PID");
+    options.optflag("q", "quiet", "no live view");
 }
 
 /// A load, as the command line has it.
@@ -101,6 +103,9 @@ pub struct Load {
     pub run: Run,
     pub accounts: Arc<Accounts>,
     pub json: Option<PathBuf>,
+    pub html: Option<PathBuf>,
+    /// The server to be looked at.
+    pub pid: Option<u32>,
     pub quiet: bool,
 }
 
@@ -152,8 +157,16 @@ impl Load {
             sources: number(matches, "sources", 0, 1, 250)? as usize,
             seed: number(matches, "seed", 1, 0, u64::MAX)?,
         };
-        let json = matches.opt_str("json").map(PathBuf::from);
-        Ok(Load { run, accounts: Arc::new(accounts), json, quiet: matches.opt_present("quiet") })
+        let file = |option| matches.opt_str(option).map(PathBuf::from);
+        let pid = number(matches, "pid", 0, 1, u64::from(u32::MAX))? as u32;
+        Ok(Load {
+            run,
+            accounts: Arc::new(accounts),
+            json: file("json"),
+            html: file("html"),
+            pid: (pid > 0).then_some(pid),
+            quiet: matches.opt_present("quiet"),
+        })
     }
 
     /// Refuses more clients than there are accounts: a maildrop opens for one at a time.

@@ -30,8 +30,8 @@ fn times(digits: u8) -> Times {
 pub struct Meter {
     /// When it began to count.
     began: Option<Instant>,
-    /// When what it counts had all begun.
-    ended: Option<Instant>,
+    /// How long it counted, once that is over.
+    took: Duration,
     kinds: BTreeMap<&'static str, Kind>,
     series: Vec<Second>,
     /// Of the second that runs.
@@ -90,7 +90,7 @@ impl Default for Meter {
     fn default() -> Meter {
         Meter {
             began: None,
-            ended: None,
+            took: Duration::ZERO,
             kinds: BTreeMap::new(),
             series: Vec::new(),
             current: times(2),
@@ -113,9 +113,9 @@ impl Meter {
         self.began
     }
 
-    /// For how long it counted, to its end.
+    /// How many seconds it counted.
     pub fn seconds(&self) -> f64 {
-        self.began.map_or(0.0, |began| self.ended.unwrap_or(began).saturating_duration_since(began).as_secs_f64())
+        self.took.as_secs_f64()
     }
 
     /// Tasks that ended before counting began.
@@ -214,9 +214,9 @@ impl Meter {
 
     /// The run is over: the last second, though not whole, is closed.
     pub fn finish(&mut self, now: Instant) {
-        self.ended = Some(now);
         self.tick(now);
         self.close_second();
+        self.took = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
     }
 
     fn close_second(&mut self) {

@@ -319,6 +319,9 @@ trait Side {
     type Data;
 
     fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data>;
+    /// Whether records of its own wait to be encoded. After a failure it must not be asked for anything else: rustls would
+    /// look for the rest of what failed where it is no more, and panic.
+    fn has_to_say(&self) -> bool;
 }
 
 impl Side for UnbufferedServerConnection {
@@ -327,6 +330,10 @@ impl Side for UnbufferedServerConnection {
     fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data> {
         self.process_tls_records(records)
     }
+
+    fn has_to_say(&self) -> bool {
+        self.wants_write()
+    }
 }
 
 impl Side for UnbufferedClientConnection {
@@ -334,6 +341,10 @@ impl Side for UnbufferedClientConnection {
 
     fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data> {
         self.process_tls_records(records)
+    }
+
+    fn has_to_say(&self) -> bool {
+        self.wants_write()
     }
 }
 
@@ -349,12 +360,14 @@ impl At {
         self.begins = false;
         let (mut done, mut failure) = (0, None);
         loop {
+            if failure.is_some() && !conn.has_to_say() {
+                break;
+            }
             // After a failure there is nothing more to be read, and the alert that explains it to be had.
             let rest = if failure.is_none() { &mut records[done..] } else { &mut [] };
             let UnbufferedStatus { mut discard, state, .. } = conn.process(rest);
             let mut stop = false;
             match state {
-                Err(_) if failure.is_some() => stop = true,
                 Err(error) => failure = Some(error),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -396,11 +409,12 @@ impl At {
             }
             done += discard;
             if stop {
-                return match failure {
-                    None => Ok(done),
-                    Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                };
+                break;
             }
+        }
+        match failure {
+            None => Ok(done),
+            Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
 }
