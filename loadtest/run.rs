@@ -555,3 +555,6 @@ impl<'r, 'w> Engine<'r, 'w> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
