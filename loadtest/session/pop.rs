@@ -5,6 +5,7 @@
 //! | LIST       | numbers from 1 on without a gap; as many and as many octets as STAT said                   |
 //! | UIDL       | as many as STAT said, each once; the same, in the same order, as at the account's last visit |
 //! | a message  | octets: those of LIST, and those its first line announced; bytes: its own stamp            |
+//! | a stamp    | once in a drop; in a made spool, in its own drop                                           |
 //!
 //! What is known of an account between visits is a count and one hash ([`Visits`]): mail is only appended, and whoever
 //! deletes here says so, so all that was there before must stand at the front again.
@@ -20,7 +21,7 @@ use dmail::text::secret::Secret;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{Doing, Life, Talk};
-use crate::letter::{Check, Verdict};
+use crate::letter::{Check, Stamp, Verdict};
 use crate::run::Shared;
 use crate::work::{Acts, Event, PopTask, Seen, Task};
 
@@ -85,6 +86,8 @@ pub struct Pop {
     /// What has been asked: how bytes that come are to be read.
     receiving: Receiving,
     check: Check,
+    /// Letters of this drop, and which messages they are.
+    stamps: HashMap<Stamp, u32>,
     deleted: Vec<Seen>,
     /// QUIT was said with marks set, and what became of it is not known.
     quitting: bool,
@@ -110,6 +113,7 @@ impl Pop {
             owed: 0,
             receiving: Receiving::Message,
             check: Check::default(),
+            stamps: HashMap::new(),
             deleted: Vec::new(),
             quitting: false,
         }
@@ -366,6 +370,11 @@ impl Pop {
                 None
             }
         };
+        if let Some(stamp) = stamp
+            && let Some(other) = self.stamps.insert(stamp, number).filter(|&other| other != number)
+        {
+            life.error(shared, "doubled", &format!("{login}: messages {other} and {number} are both {stamp:?}"));
+        }
         let uid = self.uids.get(at).copied().unwrap_or_default();
         let seen = Seen { uid, octets: text.octets, stamp };
         if !life.is_fated() {
