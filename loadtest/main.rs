@@ -14,6 +14,8 @@
 //! | `manifest.rs`| what was made in a spool                                                |
 //! | `accounts.rs`| whom to be: a rule, or a file                                           |
 //! | `meter.rs`   | what was measured                                                       |
+//! | `sample.rs`, `watch.rs` | what the server under test uses                              |
+//! | `live.rs`    | what is seen while a run goes on                                        |
 //! | `report/`    | how it is shown                                                         |
 //! | `pop.rs`, `smtp.rs`, `isp.rs`, `spool/`, `ledger/`, `versus/` | the commands           |
 
@@ -23,15 +25,18 @@ mod isp;
 mod laws;
 mod ledger;
 mod letter;
+mod live;
 mod manifest;
 mod meter;
 mod pop;
 mod report;
 mod run;
+mod sample;
 mod session;
 mod smtp;
 mod spool;
 mod versus;
+mod watch;
 mod work;
 
 use std::process::ExitCode;

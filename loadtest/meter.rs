@@ -30,6 +30,8 @@ fn times(digits: u8) -> Times {
 pub struct Meter {
     /// When it began to count.
     began: Option<Instant>,
+    /// How long it counted, once that is over.
+    took: Duration,
     kinds: BTreeMap<&'static str, Kind>,
     series: Vec<Second>,
     /// Of the second that runs.
@@ -88,6 +90,7 @@ impl Default for Meter {
     fn default() -> Meter {
         Meter {
             began: None,
+            took: Duration::ZERO,
             kinds: BTreeMap::new(),
             series: Vec::new(),
             current: times(2),
@@ -108,6 +111,11 @@ impl Meter {
     /// When counting began.
     pub fn began(&self) -> Option<Instant> {
         self.began
+    }
+
+    /// How many seconds it counted.
+    pub fn seconds(&self) -> f64 {
+        self.took.as_secs_f64()
     }
 
     /// Tasks that ended before counting began.
@@ -135,9 +143,9 @@ impl Meter {
         self.kinds.values().map(|kind| kind.count).sum()
     }
 
-    /// A task came out right.
-    pub fn done(&mut self, kind: &'static str, took: Duration, messages: u64) {
-        if self.began.is_none() {
+    /// A task came out right. Those that were begun, or due, before counting began are not counted.
+    pub fn done(&mut self, kind: &'static str, planned: Instant, took: Duration, messages: u64) {
+        if self.began.is_none_or(|began| planned < began) {
             self.warm += 1;
             return;
         }
@@ -208,6 +216,7 @@ impl Meter {
     pub fn finish(&mut self, now: Instant) {
         self.tick(now);
         self.close_second();
+        self.took = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
     }
 
     fn close_second(&mut self) {
@@ -256,13 +265,16 @@ mod tests {
     #[test]
     fn a_warm_up_is_counted_apart_but_its_errors_are_errors() {
         let mut meter = Meter::default();
-        meter.done("poll", MS, 0);
+        let before = Instant::now();
+        meter.done("poll", before, MS, 0);
         meter.step("poll", "login", MS);
         meter.error("poll", "reset", "connection reset");
         assert_eq!((meter.warm(), meter.count(), meter.errors()), (1, 0, 1));
-        meter.start(Instant::now());
-        meter.done("poll", MS, 2);
-        assert_eq!((meter.warm(), meter.count()), (1, 1));
+        let start = before + MS;
+        meter.start(start);
+        meter.done("poll", start, MS, 2);
+        meter.done("poll", before, 2 * MS, 2);
+        assert_eq!((meter.warm(), meter.count()), (2, 1));
         assert!(meter.kinds()["poll"].steps.is_empty());
     }
 
@@ -270,9 +282,9 @@ mod tests {
     fn each_second_has_its_own_row_and_an_idle_one_is_a_row_of_zeroes() {
         let (mut meter, start) = (Meter::default(), Instant::now());
         meter.start(start);
-        meter.done("poll", MS, 0);
+        meter.done("poll", start, MS, 0);
         meter.tick(start + 2500 * MS);
-        meter.done("poll", 7 * MS, 0);
+        meter.done("poll", start, 7 * MS, 0);
         meter.error("poll", "4xx", "421 busy");
         meter.finish(start + 2900 * MS);
         let rows: Vec<_> = meter.series().iter().map(|row| (row.done, row.errors, row.max_us / 1000)).collect();
@@ -293,7 +305,7 @@ mod tests {
     fn what_takes_longer_than_the_highest_counts_as_the_highest() {
         let (mut meter, start) = (Meter::default(), Instant::now());
         meter.start(start);
-        meter.done("poll", Duration::from_secs(10_000), 0);
+        meter.done("poll", start, Duration::from_secs(10_000), 0);
         let whole = &meter.kinds()["poll"].whole;
         assert_eq!(whole.len(), 1);
         assert!(whole.max() >= HIGHEST_US && whole.max() < HIGHEST_US + HIGHEST_US / 100);

@@ -49,6 +49,8 @@ pub struct PopTask {
     /// The password is wrong on purpose: a refusal is what is expected, and being let in an error.
     pub wrong_password: bool,
     pub acts: Acts,
+    /// RETR and DELE commands under way at a time; one: each waits for the reply to the last.
+    pub pipeline: u32,
     pub line: Line,
 }
 
@@ -185,6 +187,8 @@ pub struct Seen {
 pub struct Outcome {
     /// Why it failed: kind and text. None: everything was as it should be.
     pub trouble: Option<(&'static str, String)>,
+    /// The fault that was injected, by the name it is counted by: then it ended as it was meant to.
+    pub injected: Option<&'static str>,
     /// Messages retrieved, or acknowledged.
     pub messages: u64,
     /// Of STAT; None when it did not come that far.

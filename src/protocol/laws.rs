@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::control::{self, Control};
+use super::pop3::client::{self, Client, Command};
 use super::pop3::reply::Refusal;
 use super::pop3::{Answer, Apop, Ask, Link, Login, Pop3, Row, Rules, Totals};
 use super::sasl::scram::tests::{NONCE, pencil};
@@ -156,6 +157,41 @@ fn pop3_with_apop() -> Pop3 {
     pop3(OPEN).with_stamp(STAMP.into())
 }
 
+pub(crate) fn client_rules() -> client::Rules {
+    client::Rules {
+        greeting: Duration::from_secs(30),
+        reply: Duration::from_secs(40),
+        login: Duration::from_secs(50),
+        text: Duration::from_secs(60),
+        quit: Duration::from_secs(70),
+        most: 10_000,
+    }
+}
+
+/// A host that wants to know much of a server, and always the same.
+fn client_host(ask: client::Ask) -> Reply<client::Answer> {
+    use client::{Answer, Ask};
+    Reply::Answer(match ask {
+        Ask::StartTls => Answer::TlsStarted,
+        Ask::Broken(_) => Answer::Leave,
+        Ask::Heard(None, _) => Answer::Say(vec![Command::Capa, Command::Stls]),
+        Ask::Heard(Some(Command::Stls), _) => {
+            let login = || Box::new(Login { user: b"ann".to_vec(), password: b"secret"[..].into() });
+            Answer::Say(vec![
+                Command::Plain(login()),
+                Command::User(b"ann"[..].into()),
+                Command::Pass(b"secret"[..].into()),
+            ])
+        }
+        Ask::Heard(Some(Command::Pass(_)), _) => {
+            use Command::{Dele, List, Retr, Stat, Top, Uidl};
+            Answer::Say(vec![Stat, List(None), List(Some(2)), Uidl(None), Uidl(Some(2)), Retr(1), Top(2, 0), Dele(1)])
+        }
+        Ask::Heard(Some(Command::Dele(_)), _) => Answer::Say(vec![Command::Quit]),
+        Ask::Heard(..) => Answer::Say(Vec::new()),
+    })
+}
+
 fn control_host(ask: control::Ask) -> Reply<control::Answer> {
     Reply::Answer(control::Answer { done: true, text: format!("{:?}\n", ask.0) })
 }
@@ -233,6 +269,10 @@ const PROOFS_SAMPLE: &[u8] =
     AUTH SCRAM-SHA-256\r\nbiwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\n\
     Yz1iaXdzLHI9ck9wck5HZndFYmVSV2diTkVrcU8laHZZRHBXVWEyUmFUQ0FmdXhGSWxqKWhObEYkazAscD1kSHpiWmFwV0lrNGpVaE4rVXRlOXl0YWc5empmTUhnc3FtbWl6N0FuZFZRPQ==\r\n\
     \r\nSTAT\r\nAUTH\r\nQUIT\r\n";
+/// What a server says to [`client_host`].
+const CLIENT_SAMPLE: &[u8] = b"+OK ready <1@x>\r\n+OK\r\nSTLS\r\nSASL PLAIN\r\n.\r\n+OK begin\r\n+ \r\n-ERR [AUTH] no\r\n\
+    +OK\r\n+OK 2 messages\r\n+OK 2 320\r\n+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n+OK 2 200\r\n+OK\r\n1 whqt\r\n\
+    2 QhdP\r\n.\r\n+OK 2 QhdP\r\n+OK 13 octets\r\nh: 1\r\n\r\n..\r\n.b\rc\nd\r\n.\r\n-ERR no such message\r\n+OK\r\n+OK bye\r\n";
 const CONTROL_SAMPLE: &[u8] = b"status \"a b\" --json\nstatus\n";
 
 /// A machine, how to make it, what to say to it, and who answers it.
@@ -243,6 +283,7 @@ macro_rules! every_machine {
         $law("smtp, as MX", || smtp(Face::Mx), MX_SAMPLE, smtp_host);
         $law("smtp, submission", || smtp(Face::Submission), SUBMISSION_SAMPLE, smtp_host);
         $law("lmtp", || smtp(Face::Lmtp), LMTP_SAMPLE, smtp_host);
+        $law("pop3, as client", || Client::new(Instant::now(), client_rules().into()), CLIENT_SAMPLE, client_host);
         $law("control", || Control::new(Instant::now()), CONTROL_SAMPLE, control_host);
     };
 }

@@ -309,9 +309,14 @@ pub fn sync_file_system(file: &File) -> io::Result<()> {
 
 /// Gives `from` below `dir` the second name `to`; `AlreadyExists` when something has it.
 pub fn link_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
-    let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
-    // SAFETY: both names are C strings that live until after the call.
-    check(unsafe { libc::linkat(dir, from.as_ptr(), dir, to.as_ptr(), 0) }).map(drop)
+    link_across(dir, from, dir, to)
+}
+
+/// Gives `from` below `from_dir` the second name `to` below `to_dir`, on the same volume; `AlreadyExists` when something has it.
+pub fn link_across(from_dir: &File, from: &Path, to_dir: &File, to: &Path) -> io::Result<()> {
+    let (from, to, from_dir, to_dir) = (c_name(from)?, c_name(to)?, from_dir.as_raw_fd(), to_dir.as_raw_fd());
+    // SAFETY: both names are C strings that live until after the call; both descriptors are open.
+    check(unsafe { libc::linkat(from_dir, from.as_ptr(), to_dir, to.as_ptr(), 0) }).map(drop)
 }
 
 /// Takes the name `name` below `dir` away.
@@ -381,6 +386,10 @@ mod tests {
         move_at(&dir, Path::new("c"), &below).unwrap();
         assert_eq!(stat_at(&below, Path::new("c")).unwrap().inode, seen.inode);
         assert_eq!(move_at(&dir, Path::new("c"), &below).unwrap_err().kind(), io::ErrorKind::NotFound);
+        link_across(&below, Path::new("c"), &dir, Path::new("d")).unwrap();
+        assert_eq!(stat_at(&dir, Path::new("d")).unwrap().inode, seen.inode);
+        let again = link_across(&below, Path::new("c"), &dir, Path::new("d")).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert!(free_bytes(&dir).unwrap() > 0, "tests need a disk that is not full");
         for text in [b"one\n", b"two\n"] {
             io::Write::write_all(&mut append_at(&dir, Path::new("lines")).unwrap(), text).unwrap();
