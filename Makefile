@@ -45,6 +45,9 @@ fuzz: ## each parser against libFuzzer for FUZZ_SECS=n seconds; needs cargo-fuzz
 bench: ## the budgets, each beside its bound; BENCH="--quick poll retr" for less
 	$(CARGO) bench --quiet --bench budgets -- $(BENCH)
 
+peers: ## other mail servers, for `loadtest versus` to put beside ours, from Debian's packages; starts and changes nothing
+	loadtest/peers.sh
+
 install: ## the executable, its names and its manual pages, below PREFIX (/usr/local)
 	$(CARGO) build --release --bin dmail
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/dmail
@@ -56,4 +59,4 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
 	@echo "sendmail, mailq and newaliases are not linked: another mail server may have them. docs/sendmail.md says how."
 
-.PHONY: help run test check interop sim crash soak fuzz bench install
+.PHONY: help run test check interop sim crash soak fuzz bench peers install

@@ -1,0 +1,11 @@
+//! `loadtest pop`.
+
+/// What `-h` prints.
+pub fn page() -> String {
+    String::from("usage: loadtest pop\n")
+}
+
+/// Runs it.
+pub fn run(_args: &[String]) -> u8 {
+    crate::args::FAILED
+}

@@ -1,0 +1,11 @@
+//! `loadtest smtp`.
+
+/// What `-h` prints.
+pub fn page() -> String {
+    String::from("usage: loadtest smtp\n")
+}
+
+/// Runs it.
+pub fn run(_args: &[String]) -> u8 {
+    crate::args::FAILED
+}
