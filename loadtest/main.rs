@@ -26,6 +26,7 @@ mod laws;
 mod ledger;
 mod letter;
 mod live;
+mod load;
 mod manifest;
 mod meter;
 mod pop;
@@ -37,6 +38,7 @@ mod smtp;
 mod spool;
 mod versus;
 mod watch;
+mod who;
 mod work;
 
 use std::process::ExitCode;

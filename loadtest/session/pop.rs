@@ -240,6 +240,11 @@ impl Pop {
     }
 
     fn after_stat(&mut self, life: &mut Life, shared: &mut Shared<'_>, now: Instant) -> Doing<Pop> {
+        if life.stat.is_some_and(|(messages, _)| messages > self.task.leave_above)
+            && self.task.acts == Acts::FetchDelete
+        {
+            self.task.acts = Acts::Leave;
+        }
         match self.task.acts {
             Acts::Poll => self.quit(life, shared, now),
             Acts::Hold(long) => {
@@ -340,13 +345,20 @@ impl Pop {
         let at = number as usize - 1;
         let listed = self.sizes.get(at).copied().unwrap_or_default();
         let verdict = std::mem::take(&mut self.check).finish();
-        let login = &self.task.account.login;
+        let account = &self.task.account;
+        let login = &account.login;
         if !shared.loose_sizes && (text.octets != listed || text.announced.is_some_and(|said| said != text.octets)) {
             let said = text.announced.map(|said| format!(", RETR {said}")).unwrap_or_default();
             let text = format!("{login}: message {number}: LIST {listed}{said}, received {}", text.octets);
             life.error(shared, "wrong size", &text);
         }
         let stamp = match verdict {
+            Verdict::Whole(stamp)
+                if shared.own_spools && stamp.account().is_some_and(|owner| owner != account.number) =>
+            {
+                life.error(shared, "wrong mail", &format!("{login}: message {number} is in the wrong drop: {stamp:?}"));
+                Some(stamp)
+            }
             Verdict::Whole(stamp) => Some(stamp),
             Verdict::Foreign if !shared.only_ours => None,
             verdict => {
