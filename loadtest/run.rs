@@ -579,3 +579,6 @@ impl<'r, 'w> Engine<'r, 'w> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
