@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 DEMO ?= demo
 # The executable that the outside tests drive.
 BUILD = $(or $(CARGO_TARGET_DIR),target)/debug/dmail
+# And the one that loads it.
+LOADTEST = $(or $(CARGO_TARGET_DIR),target)/debug/loadtest
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST) | awk '{ printf "  %-10s", $$1; $$1 = ""; print }'
@@ -24,8 +26,8 @@ check: ## format, lints, floors, sample configuration, documentation
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items --quiet
 
 interop: ## the executable against real mail clients; installs them from Debian's packages when they are missing
-	$(CARGO) build --quiet --bin dmail
-	DMAIL=$(abspath $(BUILD)) tests/interop/run
+	$(CARGO) build --quiet --bin dmail --bin loadtest
+	DMAIL=$(abspath $(BUILD)) LOADTEST=$(abspath $(LOADTEST)) tests/interop/run
 
 sim: ## the simulated disk, wide: SIM_SEEDS=n how wide, SIM_SEED=n one again
 	SIM_SEEDS=$${SIM_SEEDS:-400} $(CARGO) test --release --quiet --lib store -- --nocapture

@@ -250,6 +250,15 @@ fn a_unique_id_that_changes_between_two_visits_is_an_error_and_new_mail_is_none(
 }
 
 #[test]
+fn a_letter_twice_in_a_drop_is_an_error_and_one_that_is_retrieved_twice_is_none() {
+    let server = drop_of(messages(), |_, _, said| Some(said));
+    assert_eq!(errors(&done(&server, Task::Pop(Tasks::pop(Acts::Retrieve(7))), 1).0), []);
+    let twice = [messages(), messages()].concat();
+    let server = drop_of(twice, |_, _, said| Some(said));
+    assert_eq!(errors(&done(&server, Task::Pop(Tasks::pop(Acts::FetchDelete)), 1).0), [("doubled", 2)]);
+}
+
+#[test]
 fn a_wrong_password_that_is_good_enough_is_an_error_and_its_refusal_is_none() {
     let task = || Task::Pop(PopTask { wrong_password: true, ..Tasks::pop(Acts::Poll) });
     let server = drop_of(messages(), |_, _, said| Some(said));
