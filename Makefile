@@ -23,8 +23,8 @@ check: ## format, lints, floors, sample configuration, documentation
 	$(CARGO) test --quiet --lib sample
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items --quiet
 
-interop: ## the executable against real mail clients; installs them from Debian's packages when they are missing
-	$(CARGO) build --quiet --bin dmail
+interop: ## the executables against real mail clients; installs them from Debian's packages when they are missing
+	$(CARGO) build --quiet --bins
 	DMAIL=$(abspath $(BUILD)) tests/interop/run
 
 sim: ## the simulated disk, wide: SIM_SEEDS=n how wide, SIM_SEED=n one again
@@ -42,8 +42,11 @@ fuzz: ## each parser against libFuzzer for FUZZ_SECS=n seconds; needs cargo-fuzz
 	for target in pop3 smtp sasl mbox settings helper drop queue; do \
 	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECS:-60} -max_len=8192 || exit 1; done
 
-bench: ## the budgets, each beside its bound; BENCH="--quick poll retr" for less
+bench: hot ## the hot routines and the budgets, each beside its bound; BENCH="--quick poll retr" for fewer budgets
 	$(CARGO) bench --quiet --bench budgets -- $(BENCH)
+
+hot: ## the hot routines alone; HOT="scan --save-baseline before", then HOT="scan --baseline before"
+	$(CARGO) bench --quiet --bench hot -- $(HOT)
 
 install: ## the executable, its names and its manual pages, below PREFIX (/usr/local)
 	$(CARGO) build --release --bin dmail
@@ -56,4 +59,4 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
 	@echo "sendmail, mailq and newaliases are not linked: another mail server may have them. docs/sendmail.md says how."
 
-.PHONY: help run test check interop sim crash soak fuzz bench install
+.PHONY: help run test check interop sim crash soak fuzz bench hot install
