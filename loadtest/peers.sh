@@ -108,7 +108,8 @@ popa3d() {
             -e 's/^\(#define MIN_DELAY\).*/\1 0/' \
             -e 's#^\(\#define VIRTUAL_HOME_PATH\).*#\1 "/mnt/vhome"#' \
             -e 's#^\(\#define POP_CHROOT\).*#\1 "/mnt/empty"#' params.h
-        sed -i 's/^#include <stdio.h>/&\n#include <stdlib.h>/' standalone.c
+        # In the foreground, so that whoever started it sees it end.
+        sed -i -e 's/^#include <stdio.h>/&\n#include <stdlib.h>/' -e 's/switch (fork())/switch (0)/' standalone.c
         make LIBS=-lcrypt
         cp popa3d "$DIR/root/usr/sbin/popa3d"
     ) > "$DIR/popa3d.log" 2>&1

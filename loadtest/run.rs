@@ -123,9 +123,30 @@ pub struct Run {
     pub loose_sizes: bool,
     /// A message without a stamp is an error.
     pub only_ours: bool,
+    /// The accounts are those of a made spool, by number: a letter in somebody else's drop is an error.
+    pub own_spools: bool,
     /// Loopback addresses to come from; 0: as many as the number of connections needs.
     pub sources: usize,
     pub seed: u64,
+}
+
+impl Default for Run {
+    /// One client for half a minute, and no server yet.
+    fn default() -> Run {
+        Run {
+            target: Target::default(),
+            pace: Pace::Closed { clients: 1 },
+            ramp: Duration::ZERO,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
+            loose_sizes: false,
+            only_ours: false,
+            own_spools: false,
+            sources: 0,
+            seed: 1,
+        }
+    }
 }
 
 /// Why a run ended.
@@ -144,6 +165,7 @@ pub struct Shared<'w> {
     pub visits: Visits,
     pub loose_sizes: bool,
     pub only_ours: bool,
+    pub own_spools: bool,
     stopped: bool,
     /// Clients that stand still until the work has settled.
     held: Vec<Id>,
@@ -166,6 +188,7 @@ pub fn run(
         visits: Visits::default(),
         loose_sizes: run.loose_sizes,
         only_ours: run.only_ours,
+        own_spools: run.own_spools,
         stopped: false,
         held: Vec::new(),
     };
@@ -429,6 +452,8 @@ impl<'r, 'w> Engine<'r, 'w> {
                         let text = format!("{most} are under way already: raise --most, or this is what it cannot do");
                         self.not_begun(task, "not started", text, 0, now, shared);
                     } else {
+                        // What is ours of the latency: the loop was busy, or slept to the kernel's next millisecond.
+                        shared.meter.step(task.kind(), "late", now.saturating_duration_since(planned));
                         self.connect(task, 0, planned, now, shared);
                     }
                 }
@@ -503,7 +528,7 @@ impl<'r, 'w> Engine<'r, 'w> {
         shared: &mut Shared<'w>,
     ) {
         shared.meter.error(task.kind(), what, &text);
-        shared.work.done(&task, &Outcome { trouble: Some((what, text)), ..Outcome::default() });
+        shared.work.done(&task, &Outcome::unbegun(what, text, now));
         self.freed(client, now + AFTER_FAILURE);
     }
 
@@ -554,3 +579,6 @@ impl<'r, 'w> Engine<'r, 'w> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

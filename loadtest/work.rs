@@ -49,9 +49,19 @@ pub struct PopTask {
     /// The password is wrong on purpose: a refusal is what is expected, and being let in an error.
     pub wrong_password: bool,
     pub acts: Acts,
+    /// A drop with more messages is somebody's archive: FetchDelete becomes Leave.
+    pub leave_above: u32,
     /// RETR and DELE commands under way at a time; one: each waits for the reply to the last.
     pub pipeline: u32,
     pub line: Line,
+}
+
+impl PopTask {
+    /// Everything as usual: the right password, one command at a time, a line like any other.
+    pub fn new(kind: &'static str, account: Account, acts: Acts) -> PopTask {
+        let line = Line::default();
+        PopTask { kind, account, wrong_password: false, acts, leave_above: u32::MAX, pipeline: 1, line }
+    }
 }
 
 /// What it does between logging in and QUIT.
@@ -193,7 +203,7 @@ pub struct Seen {
 }
 
 /// What came of a task.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
     /// Why it failed: kind and text. None: everything was as it should be.
     pub trouble: Option<(&'static str, String)>,
@@ -205,6 +215,27 @@ pub struct Outcome {
     pub stat: Option<(u32, u64)>,
     /// From connect, or from the planned time in an open loop.
     pub took: Duration,
+    /// When it was over.
+    pub ended: Instant,
+}
+
+impl Outcome {
+    /// What became of a task that was never begun.
+    pub fn unbegun(what: &'static str, text: String, now: Instant) -> Outcome {
+        Outcome {
+            trouble: Some((what, text)),
+            injected: None,
+            messages: 0,
+            stat: None,
+            took: Duration::ZERO,
+            ended: now,
+        }
+    }
+
+    /// Whether the server said goodbye: nothing of the session is left there.
+    pub fn is_clean(&self) -> bool {
+        self.trouble.is_none() && self.injected.is_none()
+    }
 }
 
 /// Who says what is to be done. One thread calls it.

@@ -85,9 +85,13 @@ fn main() {
                 bed::PROGRAM.set(file).expect("one program");
             }
             // A bound that runs as a process of its own, started by us.
-            bounds::NULL => return bounds::null_server(),
-            bounds::KEEPING => return bounds::keeping_server(words.next().expect("a directory").as_ref()),
-            bounds::BARE => return bounds::bare_server(words.next().expect("a file to send").as_ref()),
+            bounds::NULL => return bounds::null_server(bounds::listen()),
+            bounds::KEEPING => {
+                return bounds::keeping_server(bounds::listen(), words.next().expect("a directory").as_ref());
+            }
+            bounds::BARE => {
+                return bounds::bare_server(bounds::listen(), words.next().expect("a file to send").as_ref(), None);
+            }
             name => match GROUPS.iter().find(|(group, _)| *group == name) {
                 Some(group) => groups.push(group),
                 None => {

@@ -95,11 +95,6 @@ impl Life {
         }
     }
 
-    /// Whether anything was wrong.
-    pub fn is_troubled(&self) -> bool {
-        self.trouble.is_some()
-    }
-
     /// So much message text has passed; true: its fate is due.
     pub fn passed(&mut self, octets: usize) -> bool {
         self.text += octets as u64;
@@ -323,7 +318,7 @@ impl<T: Talk> Session<T> {
         }
         let task = self.talk.task();
         let is_wrong = trouble.is_some();
-        shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took });
+        shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took, ended: now });
         is_wrong
     }
 }

@@ -20,7 +20,7 @@ use dmail::text::secret::Secret;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{Doing, Life, Talk};
-use crate::letter::{Check, Verdict};
+use crate::letter::{Check, Stamp, Verdict};
 use crate::run::Shared;
 use crate::work::{Acts, Event, PopTask, Seen, Task};
 
@@ -243,6 +243,11 @@ impl Pop {
     }
 
     fn after_stat(&mut self, life: &mut Life, shared: &mut Shared<'_>, now: Instant) -> Doing<Pop> {
+        if life.stat.is_some_and(|(messages, _)| messages > self.task.leave_above)
+            && self.task.acts == Acts::FetchDelete
+        {
+            self.task.acts = Acts::Leave;
+        }
         match self.task.acts {
             Acts::Poll => self.quit(life, shared, now),
             Acts::Hold(long) => {
@@ -358,20 +363,24 @@ impl Pop {
         let at = number as usize - 1;
         let listed = self.sizes.get(at).copied().unwrap_or_default();
         let verdict = std::mem::take(&mut self.check).finish();
-        let login = &self.task.account.login;
+        let account = &self.task.account;
+        let login = &account.login;
         if !shared.loose_sizes && (text.octets != listed || text.announced.is_some_and(|said| said != text.octets)) {
             let said = text.announced.map(|said| format!(", RETR {said}")).unwrap_or_default();
             let text = format!("{login}: message {number}: LIST {listed}{said}, received {}", text.octets);
             life.error(shared, "wrong size", &text);
-        }
-        if !matches!(verdict, Verdict::Whole(_)) && (verdict != Verdict::Foreign || shared.only_ours) {
-            life.error(shared, "wrong bytes", &format!("{login}: message {number}: {verdict:?}"));
         }
         let (stamp, damaged) = match verdict {
             Verdict::Whole(stamp) => (Some(stamp), false),
             Verdict::Damaged(stamp, _) => (Some(stamp), true),
             Verdict::Foreign => (None, false),
         };
+        let is_strange = |stamp: &Stamp| stamp.account().is_some_and(|owner| owner != account.number);
+        if damaged || verdict == Verdict::Foreign && shared.only_ours {
+            life.error(shared, "wrong bytes", &format!("{login}: message {number}: {verdict:?}"));
+        } else if shared.own_spools && stamp.as_ref().is_some_and(is_strange) {
+            life.error(shared, "wrong mail", &format!("{login}: message {number} is in the wrong drop: {stamp:?}"));
+        }
         let uid = self.uids.get(at).copied().unwrap_or_default();
         let seen = Seen { uid, octets: text.octets, stamp, damaged };
         if !life.is_fated() {

@@ -40,6 +40,9 @@ pub mod extensions;
 pub mod reply;
 mod sasl;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -440,6 +443,11 @@ impl Client {
 
     /// The conversation ends; the host is told at the next step.
     fn end_with(&mut self, why: Why) {
+        if self.state == State::Quitting {
+            // It was over already, and nothing can be said to QUIT that matters.
+            self.state = State::Over;
+            return;
+        }
         self.over = Some(Box::new(self.ended(why)));
         self.running = None;
         self.login = None;
