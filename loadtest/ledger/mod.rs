@@ -485,6 +485,7 @@ impl Plan {
             patience: PATIENCE,
             loose_sizes: true,
             only_ours: false,
+            own_spools: false,
             sources: 0,
             seed: self.seed,
         }

@@ -149,6 +149,7 @@ impl Clerk {
         self.open.insert(self.sessions, Stage::Open);
         self.journal.note(&Fact::Opens { session: self.sessions, to: &login });
         Task::Pop(PopTask {
+            leave_above: u32::MAX,
             kind: "pop",
             account: Account { number: self.sessions, login, password },
             wrong_password: false,
