@@ -74,6 +74,7 @@ pub fn load(options: &mut Options) {
     options.optopt("", "smtp", "SMTP server for mail from outside", "HOST:PORT");
     options.optopt("", "submission", "SMTP server for mail of users", "HOST:PORT");
     options.optopt("", "smtps", "the same, TLS from the first octet", "HOST:PORT");
+    options.optopt("", "lmtp", "where LMTP is served", "HOST:PORT");
     options.optopt("", "accounts", "how many accounts there are by --login and --password (1)", "N");
     options.optopt("", "first", "the number of the first one (0)", "N");
     options.optopt("", "login", "their names, with a place for the number (u%06d)", "RULE");
@@ -128,6 +129,7 @@ impl Load {
             smtp: door("smtp", "smtp_port")?,
             submission: door("submission", "submission_port")?,
             smtps: door("smtps", "smtps_port")?,
+            lmtp: door("lmtp", "lmtp_port")?,
             name: String::new(),
         };
         let domain = matches.opt_str("domain").or_else(|| conf.value("host_domain"));

@@ -79,6 +79,8 @@ pub enum Acts {
     DeleteHalf,
     /// STAT, then silence for so long; QUIT.
     Hold(Duration),
+    /// STAT, LIST, UIDL, RETR of everything, and DELE of so many in a hundred of it, chosen by unique-id and account number.
+    Audit { deletes: u8 },
 }
 
 /// A message to be sent: one MAIL transaction.
@@ -110,6 +112,8 @@ pub struct SmtpTask {
 pub enum Port {
     Smtp,
     Submission,
+    /// LMTP: each recipient is answered for by itself.
+    Lmtp,
 }
 
 /// How the line to the server is.
@@ -153,7 +157,9 @@ pub enum Event<'a> {
     Sending { mail: &'a Mail },
     /// The server has answered for it, or will not any more.
     Told { mail: &'a Mail, verdict: &'a Verdict },
-    /// A message was received whole and checked.
+    /// UIDL was answered: XXH3 of each unique-id, in order. Only for [`Acts::Audit`].
+    Listed { account: &'a Account, uids: &'a [u64] },
+    /// A message was received to its end and checked.
     Retrieved { account: &'a Account, seen: &'a Seen },
     /// QUIT is about to be sent with these messages marked: from here on they may be gone.
     Quitting { account: &'a Account, deleted: &'a [Seen] },
@@ -167,6 +173,8 @@ pub struct Verdict {
     /// For each of its recipients: its reply code; 0 when there was none.
     pub recipients: Vec<u16>,
     pub end: End,
+    /// What it said last, if anything.
+    pub words: String,
 }
 
 /// What became of its text.
@@ -191,6 +199,8 @@ pub struct Seen {
     pub octets: u64,
     /// Which letter it is; None: not retrieved, or not one of ours.
     pub stamp: Option<Stamp>,
+    /// It says that it is that letter, and is not, or not all of it.
+    pub damaged: bool,
 }
 
 /// What came of a task.
@@ -239,4 +249,13 @@ pub trait Work {
 
     /// A task is over.
     fn done(&mut self, _task: &Task, _outcome: &Outcome) {}
+
+    /// How much of what it was told must be settled before anybody acts on it. A client during whose step this has grown
+    /// stands still until [`settle`](Work::settle).
+    fn unsettled(&self) -> u64 {
+        0
+    }
+
+    /// Once a turn of the loop, before those who stand still go on.
+    fn settle(&mut self) {}
 }

@@ -71,7 +71,8 @@ fn carry_out(order: &Order) -> Result<(), String> {
     }
     let dmail = order.dmail()?;
     make(order, &plan, &dmail)?;
-    let conf = order.dir.join(furnish::CONF);
+    // A whole path, so that the line can be pasted anywhere.
+    let conf = Order::whole(&order.dir).join(furnish::CONF);
     print(&format!(
         "made in {:.0} s\n\n  {} serve -i {}\n",
         began.elapsed().as_secs_f64(),

@@ -10,6 +10,7 @@ use super::pop3::client::{self, Client, Command};
 use super::pop3::reply::Refusal;
 use super::pop3::{Answer, Apop, Ask, Link, Login, Pop3, Row, Rules, Totals};
 use super::sasl::scram::tests::{NONCE, pencil};
+use super::smtp::client as sending;
 use super::smtp::{self, Face, Smtp};
 use super::{End, Machine, Want};
 use crate::mail::identity::Uid;
@@ -275,6 +276,85 @@ const CLIENT_SAMPLE: &[u8] = b"+OK ready <1@x>\r\n+OK\r\nSTLS\r\nSASL PLAIN\r\n.
     2 QhdP\r\n.\r\n+OK 2 QhdP\r\n+OK 13 octets\r\nh: 1\r\n\r\n..\r\n.b\rc\nd\r\n.\r\n-ERR no such message\r\n+OK\r\n+OK bye\r\n";
 const CONTROL_SAMPLE: &[u8] = b"status \"a b\" --json\nstatus\n";
 
+/// A client, whose server says no line before it is wanted: one that comes sooner is an answer to nothing.
+struct Turns<M> {
+    client: M,
+    input: Input,
+}
+
+impl<M: Machine> Machine for Turns<M> {
+    type Ask = M::Ask;
+    type Answer = M::Answer;
+
+    fn open(&mut self, now: Instant, out: &mut Output) {
+        self.client.open(now, out);
+    }
+
+    fn step<'i>(&mut self, now: Instant, input: &'i mut Input, out: &mut Output) -> Want<'i, M::Ask> {
+        match self.client.step(now, &mut self.input, out) {
+            Want::Again => Want::Again,
+            Want::Close => Want::Close,
+            Want::Ask(ask) => Want::Ask(ask),
+            Want::Data(_) => unreachable!("nobody sends a client of SMTP a message"),
+            Want::Input if input.is_empty() => Want::Input,
+            Want::Input => {
+                let line = memchr::memchr(b'\n', input.bytes()).map_or(input.len(), |at| at + 1);
+                let taken = self.input.push(&input.bytes()[..line]);
+                input.consume(taken);
+                Want::Again
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Instant, answer: M::Answer, out: &mut Output) {
+        self.client.answer(now, answer, out);
+    }
+
+    fn end(&mut self, now: Instant, why: End, out: &mut Output) {
+        self.client.end(now, why, out);
+    }
+
+    fn deadline(&self) -> Instant {
+        self.client.deadline()
+    }
+}
+
+fn smtp_client(face: sending::Face) -> Turns<sending::Client> {
+    let rules = sending::Rules {
+        name: "x.example".into(),
+        face,
+        tls: sending::Tls::Offered,
+        plain_ok: true,
+        patience: sending::Patience::default(),
+    };
+    Turns { client: sending::Client::new(Instant::now(), std::sync::Arc::new(rules), false), input: Input::default() }
+}
+
+/// A host with one message for three, again and again.
+fn smtp_client_host(ask: sending::Ask) -> Reply<sending::Answer> {
+    Reply::Answer(match ask {
+        sending::Ask::Next(_) => {
+            let to = |local: &str| {
+                let (path, _) = crate::mail::address::path(format!("<{local}@y>").as_bytes(), false).unwrap();
+                sending::Recipient { path: path.unwrap(), notify: None, orcpt: None }
+            };
+            sending::Answer::Envelope(Box::new(sending::Envelope {
+                sender: sending::Sender::default(),
+                recipients: ["ann", "bob", "carl"].map(to).into(),
+                form: sending::Form::Lines,
+            }))
+        }
+        sending::Ask::Text => return Reply::Body(sending::Answer::Text, b"..a\r\n", sending::Answer::Sent),
+        sending::Ask::StartTls | sending::Ask::Told(_) => sending::Answer::Go,
+    })
+}
+
+const SMTP_SERVER_SAMPLE: &[u8] = b"220-a\r\n220 b\r\n502 5.5.1 no\n250 c\r\n250 ok\r\n250 ok\r\n550-5.1.1 no\r\n550 5.1.1 such\r\n250 ok\r\n\
+    354 go\r\n250 2.0.0 done\r\n250 ok\r\n452 full\r\n452 full\r\n452 full\r\n250 reset\r\n550 no\r\n250 ok\r\n421 bye\r\n";
+const LMTP_SERVER_SAMPLE: &[u8] = b"220 a LMTP\r\n250-b\r\n250-PIPELINING\r\n250-STARTTLS\r\n250 SIZE\r\n220 begin\r\n250-b\r\n250-DSN\r\n\
+    250 PIPELINING\r\n250 ok\r\n250 ok\r\n550 no\r\n251 ok\r\n354 go\r\n250 done\r\n452 4.2.2 full\r\n250 ok\r\n450 no\r\n451 no\r\n\
+    450 no\r\n354 go\r\n554 nobody\r\n250 reset\r\n250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354\r\n250 1\r\n2x0\r\n";
+
 /// A machine, how to make it, what to say to it, and who answers it.
 macro_rules! every_machine {
     ($law:ident) => {
@@ -284,6 +364,8 @@ macro_rules! every_machine {
         $law("smtp, submission", || smtp(Face::Submission), SUBMISSION_SAMPLE, smtp_host);
         $law("lmtp", || smtp(Face::Lmtp), LMTP_SAMPLE, smtp_host);
         $law("pop3, as client", || Client::new(Instant::now(), client_rules().into()), CLIENT_SAMPLE, client_host);
+        $law("smtp, client", || smtp_client(sending::Face::Smtp), SMTP_SERVER_SAMPLE, smtp_client_host);
+        $law("lmtp, client", || smtp_client(sending::Face::Lmtp), LMTP_SERVER_SAMPLE, smtp_client_host);
         $law("control", || Control::new(Instant::now()), CONTROL_SAMPLE, control_host);
     };
 }
