@@ -163,8 +163,8 @@ pub enum Event<'a> {
     Retrieved { account: &'a Account, seen: &'a Seen },
     /// QUIT is about to be sent with these messages marked: from here on they may be gone.
     Quitting { account: &'a Account, deleted: &'a [Seen] },
-    /// QUIT was answered +OK: they are gone.
-    Committed { account: &'a Account, deleted: &'a [Seen] },
+    /// QUIT was answered +OK: what [`Event::Quitting`] named is gone.
+    Committed { account: &'a Account },
 }
 
 /// What a server said of a mail.
@@ -210,12 +210,6 @@ pub struct Outcome {
     pub trouble: Option<(&'static str, String)>,
     /// The fault that was injected, by the name it is counted by: then it ended as it was meant to.
     pub injected: Option<&'static str>,
-    /// Messages retrieved, or acknowledged.
-    pub messages: u64,
-    /// Of STAT; None when it did not come that far.
-    pub stat: Option<(u32, u64)>,
-    /// From connect, or from the planned time in an open loop.
-    pub took: Duration,
     /// When it was over.
     pub ended: Instant,
 }
@@ -223,14 +217,7 @@ pub struct Outcome {
 impl Outcome {
     /// What became of a task that was never begun.
     pub fn unbegun(what: &'static str, text: String, now: Instant) -> Outcome {
-        Outcome {
-            trouble: Some((what, text)),
-            injected: None,
-            messages: 0,
-            stat: None,
-            took: Duration::ZERO,
-            ended: now,
-        }
+        Outcome { trouble: Some((what, text)), injected: None, ended: now }
     }
 
     /// Whether the server said goodbye: nothing of the session is left there.

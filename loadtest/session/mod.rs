@@ -299,7 +299,7 @@ impl<T: Talk> Session<T> {
             self.life.injected.get_or_insert("cut at the end");
         }
         self.talk.ended(&mut self.life, shared, self.stream.machine(), fault.as_ref());
-        let Life { kind, client: _, planned, injected, complete, messages, stat, .. } = self.life;
+        let Life { kind, client: _, planned, injected, complete, messages, .. } = self.life;
         let (mut trouble, took) = (self.life.trouble.take(), now.saturating_duration_since(planned));
         if trouble.is_none() && !complete && injected.is_none() {
             let (what, text) = match cut {
@@ -318,7 +318,7 @@ impl<T: Talk> Session<T> {
         }
         let task = self.talk.task();
         let is_wrong = trouble.is_some();
-        shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took, ended: now });
+        shared.work.done(&task, &Outcome { trouble, injected, ended: now });
         is_wrong
     }
 }

@@ -203,8 +203,7 @@ impl Pop {
                 life.step(shared, "quit", now);
                 life.complete = true;
                 if std::mem::take(&mut self.quitting) {
-                    let (account, deleted) = (&self.task.account, &self.deleted[..]);
-                    shared.work.told(&Event::Committed { account, deleted });
+                    shared.work.told(&Event::Committed { account: &self.task.account });
                 }
                 Done::Now(Answer::Leave)
             }
