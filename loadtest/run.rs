@@ -396,6 +396,10 @@ impl<'r, 'w> Engine<'r, 'w> {
             }
             if over.is_none() {
                 self.begin(now.min(end), &mut shared);
+                // However late we are: whatever was planned is begun, or counted.
+                while now >= end && self.is_open() && self.next_begin().is_some_and(|at| at <= end) {
+                    self.begin(end, &mut shared);
+                }
                 let worked_out = self.in_flight == 0 && self.next_begin().is_none();
                 if now >= end || shared.stopped || worked_out {
                     over = Some(now);
@@ -428,6 +432,10 @@ impl<'r, 'w> Engine<'r, 'w> {
         Ok((if shared.stopped { Ended::Stopped } else { Ended::Planned }, signals))
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self.run.pace, Pace::Open { .. })
+    }
+
     /// When the next task wants to begin.
     fn next_begin(&self) -> Option<Instant> {
         match self.run.pace {
@@ -451,14 +459,19 @@ impl<'r, 'w> Engine<'r, 'w> {
                 Pace::Open { most, .. } => {
                     let planned = self.arrival;
                     self.plan_arrival();
-                    let Some(task) = shared.work.next(0, now) else { continue };
-                    if self.in_flight >= most {
-                        let text = format!("{most} are under way already: raise --most, or this is what it cannot do");
-                        self.not_begun(task, "not started", text, 0, now, shared);
-                    } else {
-                        // What is ours of the latency: the loop was busy, or slept to the kernel's next millisecond.
-                        shared.meter.step(task.kind(), "late", now.saturating_duration_since(planned));
-                        self.connect(task, 0, planned, now, shared);
+                    let text = || format!("{most} are under way already: raise --most, or this is what it cannot do");
+                    match shared.work.next(0, now) {
+                        Some(task) if self.in_flight >= most => {
+                            self.not_begun(task, "not started", text(), 0, now, shared);
+                        }
+                        Some(task) => {
+                            // What is ours of the latency: the loop was busy, or slept to the kernel's next millisecond.
+                            shared.meter.step(task.kind(), "late", now.saturating_duration_since(planned));
+                            self.connect(task, 0, planned, now, shared);
+                        }
+                        // All accounts are taken by those who are under way.
+                        None if self.in_flight >= most => shared.meter.error("any", "not started", &text()),
+                        None => {}
                     }
                 }
             }

@@ -101,6 +101,7 @@ impl Work for Tasks {
         self.told.push(match event {
             Event::Sending { mail } => format!("sending {}", mail.stamp.seq),
             Event::Told { mail, verdict } => format!("{} {:?} {:?}", mail.stamp.seq, verdict.end, verdict.recipients),
+            Event::Listed { uids, .. } => format!("listed {}", uids.len()),
             Event::Retrieved { seen, .. } => format!("retrieved {:?}", seen.stamp.map(|stamp| stamp.seq)),
             Event::Quitting { deleted, .. } => format!("quitting {}", deleted.len()),
             Event::Committed { .. } => "committed".to_owned(),
@@ -346,11 +347,14 @@ fn what_could_not_be_started_is_counted_and_so_is_what_never_ended() {
     let pace = Pace::Open { per_sec: 200.0, most: 3, spacing: Spacing::Even };
     let run = Run { patience: 300 * MS, ..server.run(pace, 200 * MS) };
     let (mut meter, mut work) = (Meter::default(), Tasks::new(Task::Pop(Tasks::pop(Acts::Poll)), 20));
+    // Twenty have a task; for the others the work has none, as when all accounts are taken.
     super::run(&run, &mut work, &mut meter, &mut |_, _| {}).unwrap();
     drop(keep);
     let all = errors(&meter);
     let count = |what: &str| all.iter().find(|(found, _)| *found == what).map_or(0, |(_, count)| *count);
-    assert_eq!(count("not started"), 17, "{all:?}");
+    // 40 arrivals, one more or less by rounding, of which three could begin.
+    let not_started: u64 = all.iter().filter(|(what, _)| *what == "not started").map(|(_, count)| count).sum();
+    assert!((36..=38).contains(&not_started) && count("not started") > 0, "{all:?}");
     assert_eq!(count("timed out") + count("unfinished"), 3, "{all:?}");
 }
 
