@@ -24,7 +24,7 @@ check: ## format, lints, floors, sample configuration, documentation
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items --quiet
 
 interop: ## the executable against real mail clients; installs them from Debian's packages when they are missing
-	$(CARGO) build --quiet --bin dmail
+	$(CARGO) build --quiet --bin dmail --bin loadtest
 	DMAIL=$(abspath $(BUILD)) tests/interop/run
 
 sim: ## the simulated disk, wide: SIM_SEEDS=n how wide, SIM_SEED=n one again
@@ -33,6 +33,12 @@ sim: ## the simulated disk, wide: SIM_SEEDS=n how wide, SIM_SEED=n one again
 crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
 	$(CARGO) build --quiet --bin dmail
 	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
+
+ledger: ## kill -9 and every fault from outside while mail comes and goes, then each message is counted: LEDGER_KILLS=n
+	$(CARGO) build --release --quiet --bin dmail --bin loadtest
+	LEDGER=$$(mktemp -d)/run; B=$(or $(CARGO_TARGET_DIR),target)/release; \
+	  $$B/loadtest ledger $$LEDGER --dmail $$B/dmail --kills $${LEDGER_KILLS:-200} --kill-every $${LEDGER_SECS:-2} --all-faults $(LEDGER_OPTIONS) \
+	  && rm -r $$LEDGER
 
 soak: ## procmail, Postfix, mutt, Python and POP3 clients at the same drops, many rounds: SOAK_ROUNDS=n, SOAK_SECS=n
 	$(CARGO) build --quiet --bin dmail
@@ -59,4 +65,4 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
 	@echo "sendmail, mailq and newaliases are not linked: another mail server may have them. docs/sendmail.md says how."
 
-.PHONY: help run test check interop sim crash soak fuzz bench peers install
+.PHONY: help run test check interop sim crash ledger soak fuzz bench peers install

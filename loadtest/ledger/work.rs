@@ -148,14 +148,9 @@ impl Clerk {
         let (login, password) = self.crew.accounts[place].clone();
         self.open.insert(self.sessions, Stage::Open);
         self.journal.note(&Fact::Opens { session: self.sessions, to: &login });
-        Task::Pop(PopTask {
-            kind: "pop",
-            account: Account { number: self.sessions, login, password },
-            wrong_password: false,
-            acts: Acts::Audit { deletes },
-            pipeline: if self.random.random_range(0..2) == 0 { 1 } else { 8 },
-            line,
-        })
+        let account = Account { number: self.sessions, login, password };
+        let pipeline = if self.random.random_range(0..2) == 0 { 1 } else { 8 };
+        Task::Pop(PopTask { pipeline, line, ..PopTask::new("pop", account, Acts::Audit { deletes }) })
     }
 
     fn answered(&mut self, mail: &Mail, verdict: &crate::work::Verdict) {
