@@ -427,6 +427,9 @@ impl Plan {
         let looking = Run { pace: Pace::Closed { clients: LOOKERS }, ..self.engine(Duration::from_secs(600)) };
         run::run(&looking, &mut look, &mut Meter::default(), &mut |_, _| {}).map_err(|error| error.to_string())?;
         journal.sync();
+        for (login, why) in look.closed() {
+            print(&format!("{login} could not be opened at the end: {why}\n"));
+        }
         let stopping = server.as_ref().and_then(Server::stop);
         if self.has(Fault::FullDisk) {
             self.keep_disk(&disk)?;

@@ -238,7 +238,7 @@ impl Clerk {
     /// The same clerk, for the last look.
     pub fn last_look(self) -> LastLook {
         let waiting = (0..self.crew.accounts.len()).collect();
-        LastLook { clerk: self, waiting, under: HashMap::new(), until: None }
+        LastLook { clerk: self, waiting, under: HashMap::new(), until: None, closed: HashMap::new() }
     }
 }
 
@@ -288,6 +288,15 @@ pub struct LastLook {
     under: HashMap<u64, usize>,
     /// Nobody tries again after this.
     until: Option<Instant>,
+    /// Mailboxes whose last try failed, and why.
+    closed: HashMap<usize, String>,
+}
+
+impl LastLook {
+    /// Whom nobody could look at: mailbox and reason.
+    pub fn closed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.closed.iter().map(|(&place, why)| (&self.clerk.crew.accounts[place].0[..], &why[..]))
+    }
 }
 
 impl Work for LastLook {
@@ -308,12 +317,14 @@ impl Work for LastLook {
     fn done(&mut self, task: &Task, outcome: &Outcome) {
         self.clerk.over(task);
         let Task::Pop(pop) = task else { return };
-        let place = self.under.remove(&pop.account.number);
-        let now = Instant::now();
+        let Some(place) = self.under.remove(&pop.account.number) else { return };
+        self.closed.remove(&place);
         // Wrong bytes are a finding, not a reason to look again.
-        let again = outcome.trouble.as_ref().is_some_and(|(what, _)| !what.starts_with("wrong"));
-        if let Some(place) = place.filter(|_| again && self.until.is_some_and(|until| now < until)) {
-            self.waiting.push_back(place);
+        if let Some((_, why)) = outcome.trouble.as_ref().filter(|(what, _)| !what.starts_with("wrong")) {
+            self.closed.insert(place, why.clone());
+            if self.until.is_some_and(|until| Instant::now() < until) {
+                self.waiting.push_back(place);
+            }
         }
     }
 
