@@ -12,6 +12,7 @@
 //! | `letter.rs`  | messages that can be verified by themselves                             |
 //! | `accounts.rs`| whom to be: a rule, or a file                                           |
 //! | `meter.rs`   | what was measured                                                       |
+//! | `sample.rs`  | what processes use, by pid, and the kernel's share                      |
 //! | `report/`    | how it is shown                                                         |
 //! | `pop.rs`, `smtp.rs`, `isp.rs`, `spool/`, `ledger/`, `versus/` | the commands           |
 
@@ -24,6 +25,7 @@ mod meter;
 mod pop;
 mod report;
 mod run;
+mod sample;
 mod session;
 mod smtp;
 mod spool;
