@@ -151,10 +151,15 @@ impl Letter {
         octets
     }
 
+    /// Gives the whole of it, in pieces of up to some hundred kilobytes.
+    pub fn each(&self, mut each: impl FnMut(&[u8])) {
+        each(&self.head);
+        self.each_part(each);
+    }
+
     /// Appends the whole of it.
     pub fn push_to(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.head);
-        self.each_part(|part| out.extend_from_slice(part));
+        self.each(|part| out.extend_from_slice(part));
     }
 
     /// Copies what stands `at` into the letter, as much as there is and fits; 0 at its end.

@@ -10,17 +10,24 @@
 //! | `run.rs`     | the engine: one thread, one loop, arrivals in a closed or an open loop  |
 //! | `session/`   | one client: a protocol machine, its socket, and what it checks          |
 //! | `letter.rs`  | messages that can be verified by themselves                             |
+//! | `laws.rs`    | how much mail people have                                               |
+//! | `manifest.rs`| what was made in a spool                                                |
 //! | `accounts.rs`| whom to be: a rule, or a file                                           |
 //! | `meter.rs`   | what was measured                                                       |
-//! | `sample.rs`  | what processes use, by pid, and the kernel's share                      |
+//! | `sample.rs`, `watch.rs` | what the server under test uses                              |
+//! | `live.rs`    | what is seen while a run goes on                                        |
 //! | `report/`    | how it is shown                                                         |
 //! | `pop.rs`, `smtp.rs`, `isp.rs`, `spool/`, `ledger/`, `versus/` | the commands           |
 
 mod accounts;
 mod args;
 mod isp;
+mod laws;
 mod ledger;
 mod letter;
+mod live;
+mod load;
+mod manifest;
 mod meter;
 mod pop;
 mod report;
@@ -29,7 +36,8 @@ mod sample;
 mod session;
 mod smtp;
 mod spool;
-mod versus;
+mod watch;
+mod who;
 mod work;
 
 use std::process::ExitCode;
@@ -49,7 +57,6 @@ const COMMANDS: &[Command] = &[
     Command { name: "smtp", help: "load an SMTP server with one kind of work", page: smtp::page, run: smtp::run },
     Command { name: "isp", help: "load both with a mixed day", page: isp::page, run: isp::run },
     Command { name: "ledger", help: "prove that nothing is lost or doubled", page: ledger::page, run: ledger::run },
-    Command { name: "versus", help: "put two servers side by side", page: versus::page, run: versus::run },
 ];
 
 fn main() -> ExitCode {

@@ -30,6 +30,8 @@ fn times(digits: u8) -> Times {
 pub struct Meter {
     /// When it began to count.
     began: Option<Instant>,
+    /// How long it counted, once that is over.
+    took: Duration,
     kinds: BTreeMap<&'static str, Kind>,
     series: Vec<Second>,
     /// Of the second that runs.
@@ -88,6 +90,7 @@ impl Default for Meter {
     fn default() -> Meter {
         Meter {
             began: None,
+            took: Duration::ZERO,
             kinds: BTreeMap::new(),
             series: Vec::new(),
             current: times(2),
@@ -108,6 +111,11 @@ impl Meter {
     /// When counting began.
     pub fn began(&self) -> Option<Instant> {
         self.began
+    }
+
+    /// How many seconds it counted.
+    pub fn seconds(&self) -> f64 {
+        self.took.as_secs_f64()
     }
 
     /// Tasks that ended before counting began.
@@ -208,6 +216,7 @@ impl Meter {
     pub fn finish(&mut self, now: Instant) {
         self.tick(now);
         self.close_second();
+        self.took = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
     }
 
     fn close_second(&mut self) {

@@ -58,6 +58,7 @@ pub struct Target {
     pub submission: Option<SocketAddr>,
     /// Submission with TLS from the first octet.
     pub smtps: Option<SocketAddr>,
+    pub lmtp: Option<SocketAddr>,
     /// The name TLS asks for. Certificates are not judged: this is a load test.
     pub name: String,
 }
@@ -70,6 +71,7 @@ impl Target {
             (Task::Pop(_), _) => (self.pop, "--pop"),
             (Task::Smtp(task), work::Tls::Tls) if task.port == Port::Submission => (self.smtps, "--smtps"),
             (Task::Smtp(task), _) if task.port == Port::Submission => (self.submission, "--submission"),
+            (Task::Smtp(task), _) if task.port == Port::Lmtp => (self.lmtp, "--lmtp"),
             (Task::Smtp(_), _) => (self.smtp, "--smtp"),
         };
         door.ok_or(name)
@@ -121,9 +123,30 @@ pub struct Run {
     pub loose_sizes: bool,
     /// A message without a stamp is an error.
     pub only_ours: bool,
+    /// The accounts are those of a made spool, by number: a letter in somebody else's drop is an error.
+    pub own_spools: bool,
     /// Loopback addresses to come from; 0: as many as the number of connections needs.
     pub sources: usize,
     pub seed: u64,
+}
+
+impl Default for Run {
+    /// One client for half a minute, and no server yet.
+    fn default() -> Run {
+        Run {
+            target: Target::default(),
+            pace: Pace::Closed { clients: 1 },
+            ramp: Duration::ZERO,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
+            loose_sizes: false,
+            only_ours: false,
+            own_spools: false,
+            sources: 0,
+            seed: 1,
+        }
+    }
 }
 
 /// Why a run ended.
@@ -142,7 +165,10 @@ pub struct Shared<'w> {
     pub visits: Visits,
     pub loose_sizes: bool,
     pub only_ours: bool,
+    pub own_spools: bool,
     stopped: bool,
+    /// Clients that stand still until the work has settled.
+    held: Vec<Id>,
 }
 
 /// Does it. `tick` is called once a second with the time since the run began. Ctrl-C ends it early, with what was measured
@@ -162,7 +188,9 @@ pub fn run(
         visits: Visits::default(),
         loose_sizes: run.loose_sizes,
         only_ours: run.only_ours,
+        own_spools: run.own_spools,
         stopped: false,
+        held: Vec::new(),
     };
     let (ended, signals) = engine.run(shared, signals, tick)?;
     *SIGNALS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = signals;
@@ -207,8 +235,14 @@ impl<'w> Entry for Client<'w> {
         either!(self, session => session.mark(ready), _ => {});
     }
 
-    fn turn(&mut self, _id: Id, now: Instant, shared: &mut Shared<'w>, scratch: &mut Scratch) -> Turn {
-        either!(self, session => session.turn(now, shared, scratch), signals => {
+    fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared<'w>, scratch: &mut Scratch) -> Turn {
+        either!(self, session => {
+            let turn = session.turn(now, shared, scratch);
+            if session.is_held() {
+                shared.held.push(id);
+            }
+            turn
+        }, signals => {
             shared.stopped |= signals.take().contains(&Signal::Stop);
             Turn::Idle
         })
@@ -253,6 +287,7 @@ struct Rules {
     pop: Arc<pop3::client::Rules>,
     smtp: Arc<smtp::client::Rules>,
     smtp_starttls: Arc<smtp::client::Rules>,
+    lmtp: Arc<smtp::client::Rules>,
     secure: Secure,
 }
 
@@ -267,10 +302,10 @@ impl Rules {
             quit: patience,
             most: LONGEST_REPLY,
         };
-        let smtp = |tls| {
+        let smtp = |tls, face| {
             Arc::new(smtp::client::Rules {
                 name: "loadtest.example".into(),
-                face: smtp::client::Face::Smtp,
+                face,
                 tls,
                 plain_ok: true,
                 patience: smtp::client::Patience {
@@ -290,8 +325,9 @@ impl Rules {
         let secure = tls::client(Trust::Anybody).and_then(|config| Secure::to(config, name));
         Ok(Rules {
             pop: Arc::new(pop),
-            smtp: smtp(smtp::client::Tls::Never),
-            smtp_starttls: smtp(smtp::client::Tls::Required),
+            smtp: smtp(smtp::client::Tls::Never, smtp::client::Face::Smtp),
+            smtp_starttls: smtp(smtp::client::Tls::Required, smtp::client::Face::Smtp),
+            lmtp: smtp(smtp::client::Tls::Never, smtp::client::Face::Lmtp),
             secure: secure.map_err(io::Error::other)?,
         })
     }
@@ -348,6 +384,13 @@ impl<'r, 'w> Engine<'r, 'w> {
             }
             self.turns.run(&mut shared);
             self.bury(now, &mut shared, Cut::No);
+            shared.work.settle();
+            for id in std::mem::take(&mut shared.held) {
+                if let Some(client) = self.turns.get_mut(id) {
+                    either!(client, session => session.release(), _ => {});
+                    self.turns.wake(id);
+                }
+            }
             if over.is_none() {
                 self.begin(now.min(end), &mut shared);
                 let worked_out = self.in_flight == 0 && self.next_begin().is_none();
@@ -409,6 +452,8 @@ impl<'r, 'w> Engine<'r, 'w> {
                         let text = format!("{most} are under way already: raise --most, or this is what it cannot do");
                         self.not_begun(task, "not started", text, 0, now, shared);
                     } else {
+                        // What is ours of the latency: the loop was busy, or slept to the kernel's next millisecond.
+                        shared.meter.step(task.kind(), "late", now.saturating_duration_since(planned));
                         self.connect(task, 0, planned, now, shared);
                     }
                 }
@@ -453,7 +498,11 @@ impl<'r, 'w> Engine<'r, 'w> {
                     Client::Pop(Box::new(Session::new(stream, Pop::new(task, later), life)))
                 }
                 Task::Smtp(task) => {
-                    let rules = if later.is_some() { &self.rules.smtp_starttls } else { &self.rules.smtp };
+                    let rules = match task.port {
+                        Port::Lmtp => &self.rules.lmtp,
+                        _ if later.is_some() => &self.rules.smtp_starttls,
+                        _ => &self.rules.smtp,
+                    };
                     let machine = smtp::client::Client::new(now, rules.clone(), first.is_some());
                     let stream = Stream::connect(now, wire, machine, first)?;
                     Client::Smtp(Box::new(Session::new(stream, Smtp::new(task, later), life)))
@@ -479,7 +528,7 @@ impl<'r, 'w> Engine<'r, 'w> {
         shared: &mut Shared<'w>,
     ) {
         shared.meter.error(task.kind(), what, &text);
-        shared.work.done(&task, &Outcome { trouble: Some((what, text)), ..Outcome::default() });
+        shared.work.done(&task, &Outcome::unbegun(what, text, now));
         self.freed(client, now + AFTER_FAILURE);
     }
 
@@ -530,3 +579,6 @@ impl<'r, 'w> Engine<'r, 'w> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

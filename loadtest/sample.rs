@@ -145,7 +145,7 @@ mod tests {
         let parents = [(2, 1), (3, 2), (4, 3), (5, 3), (6, 1), (7, 6), (8, 5)];
         assert_eq!(below(2, 0, parents.into_iter()), [2, 3, 4, 5, 8]);
         assert_eq!(below(2, 2, parents.into_iter()), [4, 5, 8]);
-        assert!(below(9, 1, parents.into_iter()).is_empty());
+        assert_eq!(below(9, 1, parents.into_iter()), [0_u32; 0]);
     }
 
     #[test]
@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn the_kernels_share_is_read_in_bytes() {
         let meminfo = "MemTotal: 1 kB\nSUnreclaim:   10 kB\nKernelStack:  2 kB\nPageTables:  3 kB\n";
-        let kernel = Kernel::read(meminfo, "sockets: used 1\nTCP: inuse 5 orphan 0 tw 0 alloc 7 mem 4\nUDP: inuse 1 mem 9\n");
+        let kernel =
+            Kernel::read(meminfo, "sockets: used 1\nTCP: inuse 5 orphan 0 tw 0 alloc 7 mem 4\nUDP: inuse 1 mem 9\n");
         assert_eq!(kernel, Kernel { slab: 10_240, page_tables: 3072, stacks: 2048, sockets: 16_384 });
         assert_eq!(kernel.total(), 31_744);
         assert_eq!(Kernel::read("", ""), Kernel::default());

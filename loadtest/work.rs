@@ -49,9 +49,19 @@ pub struct PopTask {
     /// The password is wrong on purpose: a refusal is what is expected, and being let in an error.
     pub wrong_password: bool,
     pub acts: Acts,
+    /// A drop with more messages is somebody's archive: FetchDelete becomes Leave.
+    pub leave_above: u32,
     /// RETR and DELE commands under way at a time; one: each waits for the reply to the last.
     pub pipeline: u32,
     pub line: Line,
+}
+
+impl PopTask {
+    /// Everything as usual: the right password, one command at a time, a line like any other.
+    pub fn new(kind: &'static str, account: Account, acts: Acts) -> PopTask {
+        let line = Line::default();
+        PopTask { kind, account, wrong_password: false, acts, leave_above: u32::MAX, pipeline: 1, line }
+    }
 }
 
 /// What it does between logging in and QUIT.
@@ -69,6 +79,8 @@ pub enum Acts {
     DeleteHalf,
     /// STAT, then silence for so long; QUIT.
     Hold(Duration),
+    /// STAT, LIST, UIDL, RETR of everything, and DELE of so many in a hundred of it, chosen by unique-id and account number.
+    Audit { deletes: u8 },
 }
 
 /// A message to be sent: one MAIL transaction.
@@ -100,6 +112,8 @@ pub struct SmtpTask {
 pub enum Port {
     Smtp,
     Submission,
+    /// LMTP: each recipient is answered for by itself.
+    Lmtp,
 }
 
 /// How the line to the server is.
@@ -142,7 +156,9 @@ pub enum Event<'a> {
     Sending { mail: &'a Mail },
     /// The server has answered for it, or will not any more.
     Told { mail: &'a Mail, verdict: &'a Verdict },
-    /// A message was received whole and checked.
+    /// UIDL was answered: XXH3 of each unique-id, in order. Only for [`Acts::Audit`].
+    Listed { account: &'a Account, uids: &'a [u64] },
+    /// A message was received to its end and checked.
     Retrieved { account: &'a Account, seen: &'a Seen },
     /// QUIT is about to be sent with these messages marked: from here on they may be gone.
     Quitting { account: &'a Account, deleted: &'a [Seen] },
@@ -156,6 +172,8 @@ pub struct Verdict {
     /// For each of its recipients: its reply code; 0 when there was none.
     pub recipients: Vec<u16>,
     pub end: End,
+    /// What it said last, if anything.
+    pub words: String,
 }
 
 /// What became of its text.
@@ -180,10 +198,12 @@ pub struct Seen {
     pub octets: u64,
     /// Which letter it is; None: not retrieved, or not one of ours.
     pub stamp: Option<Stamp>,
+    /// It says that it is that letter, and is not, or not all of it.
+    pub damaged: bool,
 }
 
 /// What came of a task.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
     /// Why it failed: kind and text. None: everything was as it should be.
     pub trouble: Option<(&'static str, String)>,
@@ -195,6 +215,27 @@ pub struct Outcome {
     pub stat: Option<(u32, u64)>,
     /// From connect, or from the planned time in an open loop.
     pub took: Duration,
+    /// When it was over.
+    pub ended: Instant,
+}
+
+impl Outcome {
+    /// What became of a task that was never begun.
+    pub fn unbegun(what: &'static str, text: String, now: Instant) -> Outcome {
+        Outcome {
+            trouble: Some((what, text)),
+            injected: None,
+            messages: 0,
+            stat: None,
+            took: Duration::ZERO,
+            ended: now,
+        }
+    }
+
+    /// Whether the server said goodbye: nothing of the session is left there.
+    pub fn is_clean(&self) -> bool {
+        self.trouble.is_none() && self.injected.is_none()
+    }
 }
 
 /// Who says what is to be done. One thread calls it.
@@ -207,4 +248,13 @@ pub trait Work {
 
     /// A task is over.
     fn done(&mut self, _task: &Task, _outcome: &Outcome) {}
+
+    /// How much of what it was told must be settled before anybody acts on it. A client during whose step this has grown
+    /// stands still until [`settle`](Work::settle).
+    fn unsettled(&self) -> u64 {
+        0
+    }
+
+    /// Once a turn of the loop, before those who stand still go on.
+    fn settle(&mut self) {}
 }

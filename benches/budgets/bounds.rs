@@ -215,7 +215,7 @@ fn keeping_session(mut socket: &TcpStream, dir: &Path) -> io::Result<()> {
 }
 
 /// LF to CRLF, dots doubled: the plainest loop, right only for pieces that begin a line.
-pub fn convert(piece: &[u8], out: &mut Vec<u8>) {
+fn convert(piece: &[u8], out: &mut Vec<u8>) {
     let mut from = 0;
     for end in memchr_iter(b'\n', piece) {
         if piece[from] == b'.' {
@@ -228,17 +228,7 @@ pub fn convert(piece: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&piece[from..]);
 }
 
-/// Newlines counted and one hash over all, in pieces of what the first cache holds.
-pub fn count_and_hash(bytes: &[u8]) -> (usize, u128) {
-    let (mut lines, mut hash) = (0, Xxh3::new());
-    for piece in bytes.chunks(64 * 1024) {
-        lines += memchr_iter(b'\n', piece).count();
-        hash.update(piece);
-    }
-    (lines, hash.digest128())
-}
-
-/// The same for a file, which has to be read.
+/// A file read, its newlines counted, and one hash over all.
 pub fn read_count_and_hash(path: &Path) -> (usize, u128) {
     let file = File::open(path).expect("a file");
     let (mut lines, mut hash, mut at) = (0, Xxh3::new(), 0);

@@ -95,11 +95,6 @@ impl Life {
         }
     }
 
-    /// Whether anything was wrong.
-    pub fn is_troubled(&self) -> bool {
-        self.trouble.is_some()
-    }
-
     /// So much message text has passed; true: its fate is due.
     pub fn passed(&mut self, octets: usize) -> bool {
         self.text += octets as u64;
@@ -161,20 +156,29 @@ pub struct Session<T: Talk> {
     life: Life,
     /// Its pause is over and has not been answered.
     woke: bool,
+    /// What it will do when the work has settled what it was told.
+    held: Option<Doing<T>>,
 }
 
 /// A talk for the time of one turn.
-struct Hosted<'a, 'w, T> {
+struct Hosted<'a, 'w, T: Talk> {
     talk: &'a mut T,
     life: &'a mut Life,
     shared: &'a mut Shared<'w>,
+    held: &'a mut Option<Doing<T>>,
 }
 
 impl<T: Talk> Host<T::Machine> for Hosted<'_, '_, T> {
     type Body = T::Body;
 
     fn perform(&mut self, now: Instant, ask: Ask<T>) -> Doing<T> {
-        self.talk.perform(self.life, self.shared, now, ask)
+        let before = self.shared.work.unsettled();
+        let doing = self.talk.perform(self.life, self.shared, now, ask);
+        if self.shared.work.unsettled() == before || matches!(doing, Done::Later) {
+            return doing;
+        }
+        *self.held = Some(doing);
+        Done::Later
     }
 
     fn data(&mut self, _now: Instant, bytes: &[u8]) -> Flow {
@@ -189,7 +193,7 @@ impl<T: Talk> Host<T::Machine> for Hosted<'_, '_, T> {
 
 impl<T: Talk> Session<T> {
     pub fn new(stream: Stream<Wire, T::Machine, T::Body>, talk: T, life: Life) -> Session<T> {
-        Session { stream, talk, life, woke: false }
+        Session { stream, talk, life, woke: false, held: None }
     }
 
     pub fn wire(&mut self) -> &mut Wire {
@@ -206,13 +210,25 @@ impl<T: Talk> Session<T> {
         {
             self.stream.answer(done);
         }
-        let mut host = Hosted { talk: &mut self.talk, life: &mut self.life, shared };
+        let mut host = Hosted { talk: &mut self.talk, life: &mut self.life, shared, held: &mut self.held };
         let turn = self.stream.turn(now, scratch, &mut host);
         if turn != Turn::Closed && std::mem::take(&mut self.life.due) {
             self.do_fate(now);
             return Turn::Again;
         }
         turn
+    }
+
+    /// Whether it waits for the work to settle.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The work has settled.
+    pub fn release(&mut self) {
+        if let Some(done) = self.held.take() {
+            self.stream.answer(done);
+        }
     }
 
     fn do_fate(&mut self, now: Instant) {
@@ -302,7 +318,7 @@ impl<T: Talk> Session<T> {
         }
         let task = self.talk.task();
         let is_wrong = trouble.is_some();
-        shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took });
+        shared.work.done(&task, &Outcome { trouble, injected, messages, stat, took, ended: now });
         is_wrong
     }
 }

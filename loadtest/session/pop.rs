@@ -5,6 +5,7 @@
 //! | LIST       | numbers from 1 on without a gap; as many and as many octets as STAT said                   |
 //! | UIDL       | as many as STAT said, each once; the same, in the same order, as at the account's last visit |
 //! | a message  | octets: those of LIST, and those its first line announced; bytes: its own stamp            |
+//! | a stamp    | once in a drop; in a made spool, in its own drop                                           |
 //!
 //! What is known of an account between visits is a count and one hash ([`Visits`]): mail is only appended, and whoever
 //! deletes here says so, so all that was there before must stand at the front again.
@@ -20,7 +21,7 @@ use dmail::text::secret::Secret;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{Doing, Life, Talk};
-use crate::letter::{Check, Verdict};
+use crate::letter::{Check, Stamp, Verdict};
 use crate::run::Shared;
 use crate::work::{Acts, Event, PopTask, Seen, Task};
 
@@ -85,6 +86,8 @@ pub struct Pop {
     /// What has been asked: how bytes that come are to be read.
     receiving: Receiving,
     check: Check,
+    /// Letters of this drop, and which messages they are.
+    stamps: HashMap<Stamp, u32>,
     deleted: Vec<Seen>,
     /// QUIT was said with marks set, and what became of it is not known.
     quitting: bool,
@@ -110,6 +113,7 @@ impl Pop {
             owed: 0,
             receiving: Receiving::Message,
             check: Check::default(),
+            stamps: HashMap::new(),
             deleted: Vec::new(),
             quitting: false,
         }
@@ -170,7 +174,7 @@ impl Pop {
             (Command::List(None), _) => {
                 life.step(shared, "list", now);
                 self.judge_list(life, shared);
-                if matches!(self.task.acts, Acts::Leave) {
+                if matches!(self.task.acts, Acts::Leave | Acts::Audit { .. }) {
                     self.receiving = Receiving::Uids;
                     return self.say(Command::Uidl(None));
                 }
@@ -180,6 +184,9 @@ impl Pop {
             (Command::Uidl(None), _) => {
                 life.step(shared, "uidl", now);
                 let known = self.judge_uids(life, shared);
+                if matches!(self.task.acts, Acts::Audit { .. }) {
+                    shared.work.told(&Event::Listed { account: &self.task.account, uids: &self.uids });
+                }
                 self.plan(Some(known));
                 self.go_on(life, shared, now)
             }
@@ -240,13 +247,18 @@ impl Pop {
     }
 
     fn after_stat(&mut self, life: &mut Life, shared: &mut Shared<'_>, now: Instant) -> Doing<Pop> {
+        if life.stat.is_some_and(|(messages, _)| messages > self.task.leave_above)
+            && self.task.acts == Acts::FetchDelete
+        {
+            self.task.acts = Acts::Leave;
+        }
         match self.task.acts {
             Acts::Poll => self.quit(life, shared, now),
             Acts::Hold(long) => {
                 life.pause(now + long);
                 Done::Later
             }
-            Acts::FetchDelete | Acts::Leave | Acts::Retrieve(_) | Acts::DeleteHalf => {
+            Acts::FetchDelete | Acts::Leave | Acts::Retrieve(_) | Acts::DeleteHalf | Acts::Audit { .. } => {
                 self.receiving = Receiving::Sizes;
                 self.say(Command::List(None))
             }
@@ -275,7 +287,7 @@ impl Pop {
             life.error(shared, "wrong uid", &format!("UIDL: {} messages; STAT: {messages}", self.uids.len()));
         } else if !self.uids.iter().all(|uid| each.insert(uid)) {
             life.error(shared, "wrong uid", "the same unique-id twice in one drop");
-        } else {
+        } else if matches!(self.task.acts, Acts::Leave) {
             match shared.visits.compare(account, &self.uids) {
                 Ok(Some(known)) => return known,
                 Ok(None) => {}
@@ -302,13 +314,28 @@ impl Pop {
                 self.todo.extend((0..times).map(|at| Command::Retr(at % count + 1)));
             }
             Acts::Retrieve(_) => {}
+            Acts::Audit { .. } => {
+                for number in 1..=count {
+                    self.todo.push_back(Command::Retr(number));
+                    if self.is_chosen(number) {
+                        self.todo.push_back(Command::Dele(number));
+                    }
+                }
+            }
             Acts::DeleteHalf => {
                 let octets = |number: u32| self.sizes[number as usize - 1];
-                let seen = |number| Seen { uid: 0, octets: octets(number), stamp: None };
+                let seen = |number| Seen { uid: 0, octets: octets(number), stamp: None, damaged: false };
                 self.deleted = (2..=count).step_by(2).map(seen).collect();
                 self.todo.extend((2..=count).step_by(2).map(Command::Dele));
             }
         }
+    }
+
+    /// Whether an audit deletes it.
+    fn is_chosen(&self, number: u32) -> bool {
+        let Acts::Audit { deletes } = self.task.acts else { return false };
+        let uid = self.uids.get(number as usize - 1).copied().unwrap_or_default();
+        (uid ^ xxh3_64(&self.task.account.number.to_le_bytes())) % 100 < u64::from(deletes)
     }
 
     /// Says as much of the plan as may be under way; QUIT when nothing is left of it.
@@ -340,27 +367,36 @@ impl Pop {
         let at = number as usize - 1;
         let listed = self.sizes.get(at).copied().unwrap_or_default();
         let verdict = std::mem::take(&mut self.check).finish();
-        let login = &self.task.account.login;
+        let account = &self.task.account;
+        let login = &account.login;
         if !shared.loose_sizes && (text.octets != listed || text.announced.is_some_and(|said| said != text.octets)) {
             let said = text.announced.map(|said| format!(", RETR {said}")).unwrap_or_default();
             let text = format!("{login}: message {number}: LIST {listed}{said}, received {}", text.octets);
             life.error(shared, "wrong size", &text);
         }
-        let stamp = match verdict {
-            Verdict::Whole(stamp) => Some(stamp),
-            Verdict::Foreign if !shared.only_ours => None,
-            verdict => {
-                life.error(shared, "wrong bytes", &format!("{login}: message {number}: {verdict:?}"));
-                None
-            }
+        let (stamp, damaged) = match verdict {
+            Verdict::Whole(stamp) => (Some(stamp), false),
+            Verdict::Damaged(stamp, _) => (Some(stamp), true),
+            Verdict::Foreign => (None, false),
         };
+        let is_strange = |stamp: &Stamp| stamp.account().is_some_and(|owner| owner != account.number);
+        if damaged || verdict == Verdict::Foreign && shared.only_ours {
+            life.error(shared, "wrong bytes", &format!("{login}: message {number}: {verdict:?}"));
+        } else if shared.own_spools && stamp.as_ref().is_some_and(is_strange) {
+            life.error(shared, "wrong mail", &format!("{login}: message {number} is in the wrong drop: {stamp:?}"));
+        }
+        if let Some(stamp) = stamp
+            && let Some(other) = self.stamps.insert(stamp, number).filter(|&other| other != number)
+        {
+            life.error(shared, "doubled", &format!("{login}: messages {other} and {number} are both {stamp:?}"));
+        }
         let uid = self.uids.get(at).copied().unwrap_or_default();
-        let seen = Seen { uid, octets: text.octets, stamp };
+        let seen = Seen { uid, octets: text.octets, stamp, damaged };
         if !life.is_fated() {
             life.messages += 1;
         }
         shared.work.told(&Event::Retrieved { account: &self.task.account, seen: &seen });
-        if self.task.acts == Acts::FetchDelete {
+        if self.task.acts == Acts::FetchDelete || self.is_chosen(number) {
             self.deleted.push(seen);
         }
     }

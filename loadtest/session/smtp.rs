@@ -17,7 +17,7 @@ use dmail::text::secret::Secret;
 use super::{Doing, Life, Talk};
 use crate::letter::{Heading, Letter, State};
 use crate::run::Shared;
-use crate::work::{End, Event, Mail, SmtpTask, Task, Verdict};
+use crate::work::{End, Event, Mail, Port, SmtpTask, Task, Verdict};
 
 /// The text of a message on its way: made as it goes.
 pub struct Text {
@@ -53,6 +53,7 @@ struct Under {
     begun: bool,
     /// The server's last word on it.
     end: Option<End>,
+    words: String,
 }
 
 /// A client that brings mail.
@@ -87,7 +88,13 @@ impl Smtp {
             return Done::Now(Answer::Login(Box::new(Login { user: account.login.clone().into_bytes(), password })));
         }
         while let Some(mail) = self.task.mails.get(self.begun).filter(|_| !self.shut_out) {
-            self.under = Some(Under { at: self.begun, codes: vec![0; mail.to.len()], begun: false, end: None });
+            self.under = Some(Under {
+                at: self.begun,
+                codes: vec![0; mail.to.len()],
+                begun: false,
+                end: None,
+                words: String::new(),
+            });
             self.begun += 1;
             match envelope(mail) {
                 Ok(envelope) => {
@@ -120,13 +127,25 @@ impl Smtp {
     }
 
     fn conclude(&mut self, shared: &mut Shared<'_>, end: End) {
-        if let Some(Under { at, codes, .. }) = self.under.take() {
-            shared.work.told(&Event::Told { mail: &self.task.mails[at], verdict: &Verdict { recipients: codes, end } });
+        if let Some(Under { at, codes, words, .. }) = self.under.take() {
+            let verdict = Verdict { recipients: codes, end, words };
+            shared.work.told(&Event::Told { mail: &self.task.mails[at], verdict: &verdict });
         }
     }
 
     fn hear(&mut self, life: &mut Life, shared: &mut Shared<'_>, now: Instant, told: Told) {
         let refused = |reply: &Reply| (!reply.is_good()).then(|| End::Refused(reply.code()));
+        if let (
+            Some(under),
+            Told::Sender(reply)
+            | Told::Recipient(_, reply)
+            | Told::Refused(reply)
+            | Told::Message(reply)
+            | Told::Delivered(_, reply),
+        ) = (&mut self.under, &told)
+        {
+            under.words = reply.to_string();
+        }
         match told {
             Told::Login(reply) => {
                 life.step(shared, "login", now);
@@ -216,6 +235,10 @@ impl Talk for Smtp {
             Ask::Text => {
                 let Some(under) = &mut self.under else { return Done::Now(Answer::Failed) };
                 under.begun = true;
+                if self.task.port == Port::Lmtp {
+                    // Each has an answer of its own to come.
+                    under.codes.iter_mut().filter(|code| **code < 400).for_each(|code| *code = 0);
+                }
                 let mail = &self.task.mails[under.at];
                 life.step(shared, "envelope", now);
                 shared.work.told(&Event::Sending { mail });

@@ -58,7 +58,7 @@ impl Wire {
         }
         let modem = speed.map(|speed| Modem {
             octets_per_sec: f64::from(speed.max(1)),
-            credit: 0.0,
+            credit: f64::from(speed.max(1)) * BURST.as_secs_f64(),
             counted: now,
             resume: None,
         });

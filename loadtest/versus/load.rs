@@ -284,7 +284,8 @@ mod tests {
     #[test]
     fn each_once_visits_every_account_and_ends() {
         let mut polls = work(10, 4, true);
-        let mut seen: Vec<u64> = (0..4).flat_map(|client| std::iter::from_fn(|| asked(&mut polls, client)).collect::<Vec<_>>()).collect();
+        let mut seen: Vec<u64> =
+            (0..4).flat_map(|client| std::iter::from_fn(|| asked(&mut polls, client)).collect::<Vec<_>>()).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..10).collect::<Vec<_>>());
     }

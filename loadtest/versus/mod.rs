@@ -58,13 +58,23 @@ fn options() -> Options {
     let mut options = Options::new();
     options.optopt("", "only", "these rows, all without it", "a,f");
     options.optopt("", "peers", "these peers, all without it", "dmail,null");
-    options.optopt("", "rounds", &format!("so many rounds ({ROUNDS}; {QUICK_ROUNDS} with --quick); (c), (d) and (h) have fewer"), "N");
+    options.optopt(
+        "",
+        "rounds",
+        &format!("so many rounds ({ROUNDS}; {QUICK_ROUNDS} with --quick); (c), (d) and (h) have fewer"),
+        "N",
+    );
     options.optflag("", "quick", "a tenth of everything: whether it works, not how fast");
     options.optopt("", "json", "write all figures of all rounds there", "FILE");
     options.optflag("", "markdown", "print the table as Markdown");
     options.optopt("", "dir", "make folders there: that disk is measured", "DIR");
     options.optopt("", "program", "our server (the dmail beside this program)", "FILE");
-    options.optopt("", "unpacked", "where `make peers` put what it unpacked (peers/ beside this program's folder)", "DIR");
+    options.optopt(
+        "",
+        "unpacked",
+        "where `make peers` put what it unpacked (peers/ beside this program's folder)",
+        "DIR",
+    );
     options.optflag("h", "help", "print this help");
     options
 }
@@ -90,7 +100,8 @@ fn asked(words: &[String]) -> Result<Option<Asked>, String> {
     if let Some(word) = matches.free.first() {
         return Err(format!("`{word}` is no option of it"));
     }
-    let listed = |name: &str| matches.opt_str(name).map(|list| list.split(',').map(|word| word.trim().to_owned()).collect());
+    let listed =
+        |name: &str| matches.opt_str(name).map(|list| list.split(',').map(|word| word.trim().to_owned()).collect());
     let rows = match listed("only") {
         None => ROWS.iter().map(|row| row.letter).collect(),
         Some::<Vec<String>>(names) => {
@@ -231,7 +242,10 @@ mod tests {
     #[test]
     fn without_options_everything_is_measured_five_times() {
         let asked = asked(&[]).unwrap().unwrap();
-        assert_eq!((asked.rows.iter().collect::<String>(), asked.rounds, asked.quick), ("abcdefgh".to_owned(), 5, false));
+        assert_eq!(
+            (asked.rows.iter().collect::<String>(), asked.rounds, asked.quick),
+            ("abcdefgh".to_owned(), 5, false)
+        );
         assert_eq!(asked.peers.len(), PEERS.len());
     }
 

@@ -65,7 +65,16 @@ impl Running {
                 let script = folder.join("start.sh");
                 fs::write(&script, self::script(folder, launch, apart))
                     .map_err(|error| format!("{}: {error}", script.display()))?;
-                command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "sh"]);
+                command.args([
+                    "unshare",
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "--propagation",
+                    "private",
+                    "sh",
+                ]);
                 command.arg(&script);
                 2
             }
@@ -146,11 +155,14 @@ mod tests {
 
     #[test]
     fn the_script_mounts_the_folder_before_what_lies_in_it() {
-        let apart = Apart { root: Some("/peers/root".into()), instead: vec!["etc", "run"], before: "ldconfig\n".into() };
+        let apart =
+            Apart { root: Some("/peers/root".into()), instead: vec!["etc", "run"], before: "ldconfig\n".into() };
         let launch = Launch { words: vec!["/mnt/root/x".into(), "-f".into()], ..Launch::default() };
         let text = script(Path::new("/tmp/a b"), &launch, &apart);
-        let order = ["'/tmp/a b' /mnt\n", "'/peers/root' /mnt/root\n", "/mnt/etc /etc", "/mnt/run /run", "ldconfig", "'-f' &"];
-        let found: Vec<_> = order.iter().map(|part| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"))).collect();
+        let order =
+            ["'/tmp/a b' /mnt\n", "'/peers/root' /mnt/root\n", "/mnt/etc /etc", "/mnt/run /run", "ldconfig", "'-f' &"];
+        let found: Vec<_> =
+            order.iter().map(|part| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"))).collect();
         assert!(found.is_sorted(), "{text}");
     }
 

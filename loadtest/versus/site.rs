@@ -202,7 +202,8 @@ pub fn mail(number: usize, letters: usize, bytes: u64) -> Vec<u8> {
 
 /// A letter as it is sent, dots doubled and CRLF ends, up to and with the dot that ends it.
 pub fn sent(stamp: Stamp, bytes: u64) -> Vec<u8> {
-    let heading = Heading { from: "ann@far.test", to: "all@versus.test", written_secs: WRITTEN_SECS, state: State::Sent };
+    let heading =
+        Heading { from: "ann@far.test", to: "all@versus.test", written_secs: WRITTEN_SECS, state: State::Sent };
     let mut text = Vec::new();
     Letter::new(stamp, bytes, &heading).push_to(&mut text);
     let mut wire = Vec::with_capacity(text.len() + text.len() / 32);
@@ -238,7 +239,8 @@ mod tests {
     #[test]
     fn a_drop_holds_whole_letters_of_the_account() {
         let text = mail(7, 3, 1000);
-        let parts: Vec<_> = text.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"From ann@far.test ")).collect();
+        let parts: Vec<_> =
+            text.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"From ann@far.test ")).collect();
         assert_eq!(parts.len(), 3);
         let first = memchr::memchr(b'\n', &text).unwrap() + 1;
         let second = memchr::memmem::find(&text[first..], b"\nFrom ann@far.test ").unwrap() + first;

@@ -400,7 +400,8 @@ mod tests {
     #[test]
     fn every_line_of_the_page_has_as_many_cells_as_its_head() {
         let page = work().markdown();
-        let bars: Vec<_> = page.lines().filter(|line| line.starts_with('|')).map(|line| line.matches('|').count()).collect();
+        let bars: Vec<_> =
+            page.lines().filter(|line| line.starts_with('|')).map(|line| line.matches('|').count()).collect();
         assert_eq!(bars, [5, 5, 5, 5, 5], "{page}");
         assert!(page.contains("**10.0x** (5.00 .. 10.0)"), "{page}");
     }

@@ -13,7 +13,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -73,8 +75,16 @@ pub enum Trust {
 
 /// What a client needs to speak TLS. Refuses with one sentence that names the file.
 pub fn client(trust: Trust) -> Result<Arc<ClientConfig>, String> {
+    client_of(rustls::DEFAULT_VERSIONS, trust)
+}
+
+/// The same, for these versions of TLS.
+pub(super) fn client_of(
+    versions: &[&'static SupportedProtocolVersion],
+    trust: Trust,
+) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(provider::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
     let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
     let builder = match trust {
         Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),

@@ -82,10 +82,10 @@ pub(super) struct Tls {
     at: At,
 }
 
-/// The client's side is boxed: a server has thousands of the other.
+/// Either side's connection. Nobody pays for the other's: they are of nearly the same size, the server's a little larger.
 enum Conn {
     Server(UnbufferedServerConnection),
-    Client(Box<UnbufferedClientConnection>),
+    Client(UnbufferedClientConnection),
 }
 
 /// How far a connection is.
@@ -109,9 +109,7 @@ impl Wire {
     pub(super) fn tls(secure: Secure) -> io::Result<Wire> {
         let conn = match secure {
             Secure::Server(config) => UnbufferedServerConnection::new(config).map(Conn::Server),
-            Secure::Client(client) => {
-                UnbufferedClientConnection::new(client.0, client.1).map(|conn| Conn::Client(Box::new(conn)))
-            }
+            Secure::Client(client) => UnbufferedClientConnection::new(client.0, client.1).map(Conn::Client),
         };
         let conn = conn.map_err(io::Error::other)?;
         let begins = matches!(conn, Conn::Client(_));
@@ -311,7 +309,7 @@ impl Tls {
     ) -> io::Result<usize> {
         match &mut self.conn {
             Conn::Server(conn) => self.at.pump(conn, records, input, output, outgoing),
-            Conn::Client(conn) => self.at.pump(&mut **conn, records, input, output, outgoing),
+            Conn::Client(conn) => self.at.pump(conn, records, input, output, outgoing),
         }
     }
 }
@@ -321,6 +319,9 @@ trait Side {
     type Data;
 
     fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data>;
+    /// Whether records of its own wait to be encoded. After a failure it must not be asked for anything else: rustls would
+    /// look for the rest of what failed where it is no more, and panic.
+    fn has_to_say(&self) -> bool;
 }
 
 impl Side for UnbufferedServerConnection {
@@ -329,6 +330,10 @@ impl Side for UnbufferedServerConnection {
     fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data> {
         self.process_tls_records(records)
     }
+
+    fn has_to_say(&self) -> bool {
+        self.wants_write()
+    }
 }
 
 impl Side for UnbufferedClientConnection {
@@ -336,6 +341,10 @@ impl Side for UnbufferedClientConnection {
 
     fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data> {
         self.process_tls_records(records)
+    }
+
+    fn has_to_say(&self) -> bool {
+        self.wants_write()
     }
 }
 
@@ -351,12 +360,14 @@ impl At {
         self.begins = false;
         let (mut done, mut failure) = (0, None);
         loop {
+            if failure.is_some() && !conn.has_to_say() {
+                break;
+            }
             // After a failure there is nothing more to be read, and the alert that explains it to be had.
             let rest = if failure.is_none() { &mut records[done..] } else { &mut [] };
             let UnbufferedStatus { mut discard, state, .. } = conn.process(rest);
             let mut stop = false;
             match state {
-                Err(_) if failure.is_some() => stop = true,
                 Err(error) => failure = Some(error),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -398,11 +409,12 @@ impl At {
             }
             done += discard;
             if stop {
-                return match failure {
-                    None => Ok(done),
-                    Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                };
+                break;
             }
+        }
+        match failure {
+            None => Ok(done),
+            Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
 }
@@ -425,5 +437,17 @@ fn seal(outgoing: &mut Output, mut write: impl FnMut(&mut [u8]) -> Result<usize,
                 return Err(io::Error::other("this TLS connection can seal no more"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server's connection needs, and not a byte for being able to be a client's.
+    #[test]
+    fn a_servers_connection_is_no_larger_for_the_clients() {
+        assert!(size_of::<Conn>() <= size_of::<UnbufferedServerConnection>(), "{}", size_of::<Conn>());
+        assert!(size_of::<Tls>() <= size_of::<UnbufferedServerConnection>() + 56, "{}", size_of::<Tls>());
     }
 }

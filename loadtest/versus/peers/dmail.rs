@@ -33,7 +33,9 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
     let (helper, hours) = match site.order.passwords {
         Passwords::Cheap => (format!("\"{program}\" nwauth -path users -readonly"), 12),
         Passwords::Hashed => (format!("\"{program}\" nwauth -path users -readonly"), 0),
-        Passwords::Anything => (format!("\"{}\" versus {}", std::env::current_exe()?.display(), super::bounds::HELPER), 0),
+        Passwords::Anything => {
+            (format!("\"{}\" versus {}", std::env::current_exe()?.display(), super::bounds::HELPER), 0)
+        }
     };
     let config = format!(
         "host_domain {DOMAIN}\ndrop_path spool\nwork_path work\nauthent_process {helper}\nauthent_cache_hours {hours}\n\

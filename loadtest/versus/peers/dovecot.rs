@@ -24,7 +24,8 @@ pub const AS_IT_COMES: Peer = Peer {
     queued: nothing_queued,
 };
 
-pub const TUNED: Peer = Peer { name: "dovecot-tuned", configure: |_: &Tools, site| configure(site, LOGIN), ..AS_IT_COMES };
+pub const TUNED: Peer =
+    Peer { name: "dovecot-tuned", configure: |_: &Tools, site| configure(site, LOGIN), ..AS_IT_COMES };
 
 /// `test`, by SHA-512 with the usual 5,000 rounds.
 pub const SHA512: &str =

@@ -139,7 +139,11 @@ impl Server {
                 Err(error) => error.to_string(),
             };
             if begun.elapsed() > STARTS {
-                return Err(format!("no answer within {} s ({error}): {}", STARTS.as_secs(), self.running.last_words()));
+                return Err(format!(
+                    "no answer within {} s ({error}): {}",
+                    STARTS.as_secs(),
+                    self.running.last_words()
+                ));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -187,7 +191,8 @@ fn needs_root(file: &Path) -> Option<String> {
 /// The machine's /etc in a private folder, as far as a peer from an unpacked package looks at it: users of its own that nobody has to
 /// add to the machine, a resolver that refuses at once, and the libraries that were unpacked with it.
 fn write_etc(site: &Site, users: &[&str]) -> io::Result<()> {
-    let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n");
+    let mut passwd =
+        String::from("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n");
     let mut group = String::from("root:x:0:\nmail:x:8:\nnogroup:x:65534:\n");
     let owner = super::site::OWNER;
     for (name, id) in std::iter::once(("versus", owner)).chain(users.iter().copied().zip(owner + 1..)) {

@@ -37,10 +37,6 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
     Ok(Launch {
         words: vec!["/mnt/root/usr/sbin/popa3d".into(), "-D".into()],
         environment: vec![("POPA3D_PORT", site.pop.port().to_string())],
-        apart: Some(Apart {
-            root: Some(tools.peers.join("root")),
-            instead: vec!["etc"],
-            before: LIBRARIES.to_owned(),
-        }),
+        apart: Some(Apart { root: Some(tools.peers.join("root")), instead: vec!["etc"], before: LIBRARIES.to_owned() }),
     })
 }

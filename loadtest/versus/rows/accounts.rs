@@ -59,7 +59,14 @@ pub fn measure(ground: &mut Ground) {
             let first = each_once(server, CLIENTS, some, Duration::from_secs(120))?;
             let again = polls(server, CLIENTS, some, time)?;
             let after = mega(sample(&server.running.pids()).pss as f64);
-            Ok(vec![rest, Some(after), Some(first.per_sec), Some(again.per_sec), Some(again.p50_ms), Some(again.p99_ms)])
+            Ok(vec![
+                rest,
+                Some(after),
+                Some(first.per_sec),
+                Some(again.per_sec),
+                Some(again.p50_ms),
+                Some(again.p99_ms),
+            ])
         });
         ground.end(lanes);
     }

@@ -38,7 +38,8 @@ pub fn measure(ground: &mut Ground) {
     {
         let accounts = 2 * rounds;
         let text = site::mail(0, count, BYTES);
-        let title = format!("a drop of {count} messages, {} MB: opened, half of it deleted", mega(text.len() as f64).round());
+        let title =
+            format!("a drop of {count} messages, {} MB: opened, half of it deleted", mega(text.len() as f64).round());
         let mut lanes = ground.lanes('c', title, FIGURES);
         let peers = ground.who("", |peer| peer.pop);
         ground.start(&mut lanes, &peers, Order { accounts, passwords: Passwords::Cheap }, |site| {

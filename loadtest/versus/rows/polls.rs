@@ -24,7 +24,9 @@ pub fn measure(ground: &mut Ground) {
         (Passwords::Hashed, "nothing cached, SHA-512 crypt at each login"),
     ] {
         let accounts = ground.either(500, 5000);
-        let title = format!("polls: connect, USER, PASS, STAT, QUIT; {CLIENTS} clients flat out over {accounts} accounts; {how}");
+        let title = format!(
+            "polls: connect, USER, PASS, STAT, QUIT; {CLIENTS} clients flat out over {accounts} accounts; {how}"
+        );
         let mut lanes: Lanes = ground.lanes('a', title, FIGURES);
         let peers = ground.who("null", |peer| peer.pop);
         ground.start(&mut lanes, &peers, Order { accounts, passwords }, |site| {

@@ -25,6 +25,9 @@
 //! It does not say QUIT by itself: that would make deletions final that the host may not have meant. Whether the server hung
 //! up is known to `net` alone.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

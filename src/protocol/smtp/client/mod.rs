@@ -1,5 +1,5 @@
 //! SMTP, the client's side (RFC 5321, 1870, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531, 9422), and LMTP's (RFC 2033). No
-//! I/O: see [`Machine`](crate::protocol::Machine).
+//! I/O: see [`Machine`].
 //!
 //! | state    | what is awaited                                    | leaves by                                        |
 //! |----------|----------------------------------------------------|--------------------------------------------------|
@@ -39,6 +39,9 @@ mod commands;
 pub mod extensions;
 pub mod reply;
 mod sasl;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -440,6 +443,11 @@ impl Client {
 
     /// The conversation ends; the host is told at the next step.
     fn end_with(&mut self, why: Why) {
+        if self.state == State::Quitting {
+            // It was over already, and nothing can be said to QUIT that matters.
+            self.state = State::Over;
+            return;
+        }
         self.over = Some(Box::new(self.ended(why)));
         self.running = None;
         self.login = None;
