@@ -343,7 +343,9 @@ fn a_server_that_stalls_is_seen_in_an_open_loop_and_hides_in_a_closed_one() {
 #[test]
 fn what_could_not_be_started_is_counted_and_so_is_what_never_ended() {
     let (keep, never) = mpsc::channel::<()>();
-    let server = Server::start(move |_, _| drop(never.recv()));
+    let server = Server::start(move |_, _| {
+        let _ = never.recv();
+    });
     let pace = Pace::Open { per_sec: 200.0, most: 3, spacing: Spacing::Even };
     let run = Run { patience: 300 * MS, ..server.run(pace, 200 * MS) };
     let (mut meter, mut work) = (Meter::default(), Tasks::new(Task::Pop(Tasks::pop(Acts::Poll)), 20));
