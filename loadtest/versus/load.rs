@@ -84,6 +84,7 @@ impl Work for Polls {
             wrong_password: false,
             acts: Acts::Poll,
             pipeline: 1,
+            leave_above: 0,
             line: Line::default(),
         }))
     }
@@ -146,6 +147,7 @@ fn order(server: &Server, pace: Pace, warm_up: Duration, duration: Duration) -> 
         pops: Some(site.pops),
         smtp: Some(site.smtp),
         submission: None,
+        lmtp: None,
         smtps: None,
         name: "localhost".to_owned(),
     };
@@ -159,6 +161,7 @@ fn order(server: &Server, pace: Pace, warm_up: Duration, duration: Duration) -> 
         seed: 1,
         loose_sizes: true,
         only_ours: false,
+        own_spools: false,
         sources: 1,
     }
 }
