@@ -36,6 +36,12 @@ crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
 	$(CARGO) build --quiet --bin dmail
 	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
 
+ledger: ## kill -9 and every fault from outside while mail comes and goes, then each message is counted: LEDGER_KILLS=n
+	$(CARGO) build --release --quiet --bin dmail --bin loadtest
+	LEDGER=$$(mktemp -d)/run; B=$(or $(CARGO_TARGET_DIR),target)/release; \
+	  $$B/loadtest ledger $$LEDGER --dmail $$B/dmail --kills $${LEDGER_KILLS:-200} --kill-every $${LEDGER_SECS:-2} --all-faults $(LEDGER_OPTIONS) \
+	  && rm -r $$LEDGER
+
 soak: ## procmail, Postfix, mutt, Python and POP3 clients at the same drops, many rounds: SOAK_ROUNDS=n, SOAK_SECS=n
 	$(CARGO) build --quiet --bin dmail
 	DMAIL=$(abspath $(BUILD)) SOAK_ROUNDS=$${SOAK_ROUNDS:-300} SEED=$${SEED:-$$(date +%s)} tests/interop/run --only soak
@@ -64,4 +70,4 @@ install: ## the executable, its names and its manual pages, below PREFIX (/usr/l
 	$(or $(CARGO_TARGET_DIR),target)/release/dmail man -d $(DESTDIR)$(PREFIX)/share/man
 	@echo "sendmail, mailq and newaliases are not linked: another mail server may have them. docs/sendmail.md says how."
 
-.PHONY: help run test check interop sim crash soak fuzz bench hot peers install
+.PHONY: help run test check interop sim crash ledger soak fuzz bench hot peers install

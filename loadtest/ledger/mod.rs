@@ -86,6 +86,7 @@ fn options() -> Options {
     options.optopt("", "domain", "what their addresses end with", "NAME");
     options.optopt("", "spool", "where their mbox files are; else only POP3 says what is there", "DIR");
     options.optopt("", "hash-spool", "how files are spread below it: 0 to 3, as in dmail.conf (0)", "METHOD");
+    options.optflag("", "keeps-dead", "what is deleted stays in those files for a while (dmail's do)");
     options.optopt("", "queue", "dmail's queue", "DIR");
     options.optopt("", "settled", "succeeds when the server has nothing more to deliver", "COMMAND");
     options.optopt("", "settle", "how long that may take (90)", "SECONDS");
@@ -185,6 +186,7 @@ struct Plan {
     domain: String,
     spool: Option<PathBuf>,
     hash_spool: u8,
+    keeps_dead: bool,
     queue: Option<PathBuf>,
     settled: Option<String>,
     settle: Duration,
@@ -261,6 +263,7 @@ impl Plan {
             domain: matches.opt_str("domain").unwrap_or_default(),
             spool: whole(matches, "spool")?,
             hash_spool: number(matches, "hash-spool")?.unwrap_or_default(),
+            keeps_dead: matches.opt_present("keeps-dead") || matches.opt_present("dmail"),
             queue: whole(matches, "queue")?,
             settled: matches.opt_str("settled"),
             settle: Duration::from_secs(number(matches, "settle")?.unwrap_or(90)),
@@ -367,6 +370,7 @@ impl Plan {
             domain: self.domain.clone(),
             spool: self.spool.clone(),
             hash_spool: self.hash_spool,
+            keeps_dead: self.keeps_dead,
             queue: self.queue.clone(),
             sink: self.sink_dir.clone(),
         };
@@ -423,6 +427,9 @@ impl Plan {
         let looking = Run { pace: Pace::Closed { clients: LOOKERS }, ..self.engine(Duration::from_secs(600)) };
         run::run(&looking, &mut look, &mut Meter::default(), &mut |_, _| {}).map_err(|error| error.to_string())?;
         journal.sync();
+        for (login, why) in look.closed() {
+            print(&format!("{login} could not be opened at the end: {why}\n"));
+        }
         let stopping = server.as_ref().and_then(Server::stop);
         if self.has(Fault::FullDisk) {
             self.keep_disk(&disk)?;
@@ -478,16 +485,11 @@ impl Plan {
     fn engine(&self, duration: Duration) -> Run {
         Run {
             target: Target { pop: self.pop, smtp: self.smtp, lmtp: self.lmtp, ..Target::default() },
-            pace: Pace::Closed { clients: 1 },
-            ramp: Duration::ZERO,
-            warm_up: Duration::ZERO,
             duration,
             patience: PATIENCE,
             loose_sizes: true,
-            only_ours: false,
-            own_spools: false,
-            sources: 0,
             seed: self.seed,
+            ..Run::default()
         }
     }
 

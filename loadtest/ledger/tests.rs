@@ -56,6 +56,7 @@ impl Made {
             domain: "example.test".into(),
             spool: Some("spool".into()),
             hash_spool: 0,
+            keeps_dead: false,
             queue: Some("queue".into()),
             sink: Some("sink".into()),
         };
@@ -202,6 +203,16 @@ fn an_undead_message_is_told_from_the_file() {
     let made = Made::new();
     made.put("spool/ann", &format!("{}{}{}", entry(1), entry(2), entry(3)));
     assert_eq!(made.kinds(), [(Kind::Undead, 1)]);
+}
+
+#[test]
+fn where_the_dead_stay_in_the_file_a_run_that_was_cut_short_says_nothing_of_them() {
+    let made = Made::new();
+    made.put("spool/ann", &format!("{}{}{}", entry(1), entry(2), entry(3)));
+    let at = Whereabouts { keeps_dead: true, ..Whereabouts::read(made.path()).unwrap() };
+    at.write(made.path()).unwrap();
+    assert_eq!(made.kinds(), []);
+    assert_eq!(made.judged().verdict.counts.dead, 1);
 }
 
 #[test]

@@ -203,6 +203,7 @@ pub struct Counts {
 /// The whole account.
 pub struct Books {
     run: u64,
+    keeps_dead: bool,
     names: Vec<String>,
     numbers: HashMap<String, u32>,
     boxes: Vec<Mailbox>,
@@ -217,10 +218,11 @@ pub struct Books {
 }
 
 impl Books {
-    /// For the run whose messages bear that number.
-    pub fn new(run: u64) -> Books {
+    /// For the run whose messages bear that number. `keeps_dead`: the server leaves deleted messages in the file for a while.
+    pub fn new(run: u64, keeps_dead: bool) -> Books {
         Books {
             run,
+            keeps_dead,
             names: Vec::new(),
             numbers: HashMap::new(),
             boxes: Vec::new(),
@@ -533,7 +535,7 @@ impl Books {
         let live = match (has_drops, looked) {
             (true, true) if deleted && !shown => 0,
             // Whether the server would show it nobody could ask.
-            (true, false) if deleted && tried => 0,
+            (true, false) if deleted && (tried || self.keeps_dead) => 0,
             (true, _) => filed,
             (false, _) => u32::from(shown),
         };

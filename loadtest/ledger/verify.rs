@@ -30,6 +30,8 @@ pub struct Whereabouts {
     /// Where the drop files are; None: the server has none that can be read.
     pub spool: Option<PathBuf>,
     pub hash_spool: u8,
+    /// Deleted messages stay in the file for a while: only a last look tells whether they are shown.
+    pub keeps_dead: bool,
     /// dmail's queue.
     pub queue: Option<PathBuf>,
     /// What was relayed, as files.
@@ -42,7 +44,7 @@ impl Whereabouts {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         let value = json!({
             "version": 1, "run": format!("{:016x}", self.run), "seed": self.seed, "domain": self.domain,
-            "spool": path(&self.spool), "hash_spool": self.hash_spool, "queue": path(&self.queue), "sink": path(&self.sink),
+            "spool": path(&self.spool), "hash_spool": self.hash_spool, "keeps_dead": self.keeps_dead, "queue": path(&self.queue), "sink": path(&self.sink),
         });
         let (new, name) = (dir.join("run.new"), dir.join(NAME));
         fs::write(&new, format!("{value:#}\n"))?;
@@ -66,6 +68,7 @@ impl Whereabouts {
             domain: value["domain"].as_str().unwrap_or_default().to_owned(),
             spool: path("spool"),
             hash_spool: value["hash_spool"].as_u64().filter(|&hash| hash <= 3).unwrap_or_default() as u8,
+            keeps_dead: value["keeps_dead"].as_bool().unwrap_or_default(),
             queue: path("queue"),
             sink: path("sink"),
         })
@@ -191,7 +194,7 @@ fn walk(
 pub fn judge(dir: &Path) -> Result<Judged, String> {
     let at = Whereabouts::read(dir)?;
     let path = dir.join(journal::NAME);
-    let mut books = Books::new(at.run);
+    let mut books = Books::new(at.run, at.keeps_dead);
     let facts = journal::read(&path, |line, fact| books.fact(line, &fact))
         .map_err(|why| format!("{}: {why}", path.display()))?;
     let mut extent = Extent { facts, ..Extent::default() };

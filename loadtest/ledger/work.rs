@@ -148,15 +148,9 @@ impl Clerk {
         let (login, password) = self.crew.accounts[place].clone();
         self.open.insert(self.sessions, Stage::Open);
         self.journal.note(&Fact::Opens { session: self.sessions, to: &login });
-        Task::Pop(PopTask {
-            leave_above: u32::MAX,
-            kind: "pop",
-            account: Account { number: self.sessions, login, password },
-            wrong_password: false,
-            acts: Acts::Audit { deletes },
-            pipeline: if self.random.random_range(0..2) == 0 { 1 } else { 8 },
-            line,
-        })
+        let account = Account { number: self.sessions, login, password };
+        let pipeline = if self.random.random_range(0..2) == 0 { 1 } else { 8 };
+        Task::Pop(PopTask { pipeline, line, ..PopTask::new("pop", account, Acts::Audit { deletes }) })
     }
 
     fn answered(&mut self, mail: &Mail, verdict: &crate::work::Verdict) {
@@ -244,7 +238,7 @@ impl Clerk {
     /// The same clerk, for the last look.
     pub fn last_look(self) -> LastLook {
         let waiting = (0..self.crew.accounts.len()).collect();
-        LastLook { clerk: self, waiting, under: HashMap::new(), until: None }
+        LastLook { clerk: self, waiting, under: HashMap::new(), until: None, closed: HashMap::new() }
     }
 }
 
@@ -294,6 +288,15 @@ pub struct LastLook {
     under: HashMap<u64, usize>,
     /// Nobody tries again after this.
     until: Option<Instant>,
+    /// Mailboxes whose last try failed, and why.
+    closed: HashMap<usize, String>,
+}
+
+impl LastLook {
+    /// Whom nobody could look at: mailbox and reason.
+    pub fn closed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.closed.iter().map(|(&place, why)| (&self.clerk.crew.accounts[place].0[..], &why[..]))
+    }
 }
 
 impl Work for LastLook {
@@ -314,12 +317,14 @@ impl Work for LastLook {
     fn done(&mut self, task: &Task, outcome: &Outcome) {
         self.clerk.over(task);
         let Task::Pop(pop) = task else { return };
-        let place = self.under.remove(&pop.account.number);
-        let now = Instant::now();
+        let Some(place) = self.under.remove(&pop.account.number) else { return };
+        self.closed.remove(&place);
         // Wrong bytes are a finding, not a reason to look again.
-        let again = outcome.trouble.as_ref().is_some_and(|(what, _)| !what.starts_with("wrong"));
-        if let Some(place) = place.filter(|_| again && self.until.is_some_and(|until| now < until)) {
-            self.waiting.push_back(place);
+        if let Some((_, why)) = outcome.trouble.as_ref().filter(|(what, _)| !what.starts_with("wrong")) {
+            self.closed.insert(place, why.clone());
+            if self.until.is_some_and(|until| Instant::now() < until) {
+                self.waiting.push_back(place);
+            }
         }
     }
 

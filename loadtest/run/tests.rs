@@ -101,6 +101,7 @@ impl Work for Tasks {
         self.told.push(match event {
             Event::Sending { mail } => format!("sending {}", mail.stamp.seq),
             Event::Told { mail, verdict } => format!("{} {:?} {:?}", mail.stamp.seq, verdict.end, verdict.recipients),
+            Event::Listed { uids, .. } => format!("listed {}", uids.len()),
             Event::Retrieved { seen, .. } => format!("retrieved {:?}", seen.stamp.map(|stamp| stamp.seq)),
             Event::Quitting { deleted, .. } => format!("quitting {}", deleted.len()),
             Event::Committed { deleted, .. } => format!("committed {}", deleted.len()),

@@ -254,6 +254,7 @@ impl Pop {
         }
         match self.task.acts {
             Acts::Poll => self.quit(life, shared, now),
+            Acts::Hold(_) if shared.over => self.quit(life, shared, now),
             Acts::Hold(long) => {
                 life.pause(now + long);
                 Done::Later
