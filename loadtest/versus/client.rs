@@ -19,6 +19,8 @@ use super::site::{PASSWORD, user};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Commands that are sent before their answers are read.
 const DEEP: usize = 50;
+/// A longer reply is none.
+const REPLY_MOST: usize = 64 * 1024;
 /// What a client that reads slowly takes at once.
 const SIP: usize = 64 * 1024;
 
@@ -74,15 +76,15 @@ impl Client {
         Ok(client)
     }
 
-    /// Says a line and hears a good answer to it, whose last line it gives.
+    /// Says a line and hears a good answer to it, all of whose lines it gives.
     pub fn ask(&mut self, line: &str) -> Result<String, String> {
         self.say(format!("{line}\r\n").as_bytes())?;
         self.answer(line)
     }
 
-    /// Says all these lines, [`DEEP`] at a time, and hears an answer to each.
-    pub fn all(&mut self, lines: &[String]) -> Result<(), String> {
-        for lines in lines.chunks(DEEP) {
+    /// Says all these lines, [`DEEP`] at a time or one by one, and hears an answer to each.
+    pub fn all(&mut self, lines: &[String], pipelined: bool) -> Result<(), String> {
+        for lines in lines.chunks(if pipelined { DEEP } else { 1 }) {
             self.say(lines.iter().map(|line| format!("{line}\r\n")).collect::<String>().as_bytes())?;
             for line in lines {
                 self.answer(line)?;
@@ -99,16 +101,17 @@ impl Client {
 
     /// A reply of POP3 or SMTP, which must be a good one.
     pub fn answer(&mut self, asked: &str) -> Result<String, String> {
+        let mut heard = String::new();
         loop {
-            let mut line = String::new();
-            let read = self.0.read_line(&mut line).map_err(|error| format!("{asked}: {error}"))?;
+            let begins = heard.len();
+            let read = self.0.read_line(&mut heard).map_err(|error| format!("{asked}: {error}"))?;
             if read == 0 {
                 return Err(format!("{asked}: the server closed the connection"));
             }
-            match line.as_bytes() {
-                [b'+', ..] | [b'2' | b'3', _, _, b' ' | b'\r' | b'\n', ..] => return Ok(line),
-                [b'2' | b'3', _, _, b'-', ..] => {}
-                _ => return Err(format!("{asked}: {}", line.trim_end())),
+            match heard.as_bytes()[begins..] {
+                [b'+', ..] | [b'2' | b'3', _, _, b' ' | b'\r' | b'\n', ..] => return Ok(heard),
+                [b'2' | b'3', _, _, b'-', ..] if heard.len() < REPLY_MOST => {}
+                _ => return Err(format!("{asked}: {}", heard[begins..].trim_end())),
             }
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Ground, mega};
 use crate::sample::sample;
 use crate::versus::load::{Accounts, each_once, polls};
+use crate::versus::peers::Server;
 use crate::versus::site::{self, Order, Passwords};
 use crate::versus::table::{Better, Figure};
 
@@ -52,7 +53,10 @@ pub fn measure(ground: &mut Ground) {
         let rounds = ground.rounds.min(accounts / POLLED);
         let time = ground.either(Duration::from_secs(1), Duration::from_secs(3));
         ground.rounds(&mut lanes, rounds, |server, round| {
-            let rest = (round == 0).then(|| mega(sample(&server.running.pids()).pss as f64));
+            // What the bound uses bounds nothing.
+            let bound = server.peer.bound;
+            let used = |server: &Server| (!bound).then(|| mega(sample(&server.running.pids()).pss as f64));
+            let rest = if round == 0 { used(server) } else { None };
             // Others in each round: every so many-th of all.
             let stride = accounts / POLLED;
             let some = Accounts { first: round * stride / rounds, count: POLLED, stride };

@@ -65,9 +65,10 @@ fn one(server: &mut Server, count: usize, stamp: Stamp, bytes: u64) -> Result<Ve
 /// Seconds until it was acknowledged, and until it was everywhere.
 fn sent(server: &Server, count: usize, text: &[u8], spool: &mut Spool, stamp: Stamp) -> Result<(f64, f64), String> {
     let mut client = Client::connect(server.site.smtp, false, 4096)?;
-    client.ask("EHLO client.test")?;
+    let pipelined = client.ask("EHLO client.test")?.contains("PIPELINING");
     client.ask("MAIL FROM:<ann@far.test>")?;
-    client.all(&(0..count).map(|number| format!("RCPT TO:<{}>", site::address(number))).collect::<Vec<_>>())?;
+    let recipients: Vec<String> = (0..count).map(|number| format!("RCPT TO:<{}>", site::address(number))).collect();
+    client.all(&recipients, pipelined)?;
     client.ask("DATA")?;
     let begun = Instant::now();
     client.say(text)?;

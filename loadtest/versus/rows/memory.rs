@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Ground, stopped};
-use crate::sample::{Kernel, Sample, sample};
+use crate::sample::{Kernel, Sample, pss, sample};
 use crate::versus::client::{Client, hold};
 use crate::versus::peers::{Peer, Server};
 use crate::versus::site::{self, Order, Passwords};
@@ -19,9 +19,13 @@ const SETTLES: Duration = Duration::from_secs(2);
 /// Until that many more sessions must be there.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// A server of so few processes is one that has a main one.
+const FEW: usize = 16;
+
 const FIGURES: &[Figure] = &[
     Figure { id: "pss", what: "memory in all, Pss", unit: "MB", better: Better::Less },
     Figure { id: "private", what: "memory in all, private", unit: "MB", better: Better::Less },
+    Figure { id: "largest", what: "its largest process, Pss", unit: "MB", better: Better::Neither },
     Figure { id: "session", what: "a session, Pss", unit: "KB", better: Better::Less },
     Figure { id: "kernel", what: "a session, the kernel's share", unit: "KB", better: Better::Less },
     Figure { id: "processes", what: "processes", unit: "of them", better: Better::Neither },
@@ -84,11 +88,15 @@ fn fill(ground: &Ground, peer: &'static Peer, tls: bool, sizes: &[usize], works:
 
 fn looked_at(server: &Server, sessions: usize, rest: Sample, kernel_before: u64) -> Vec<Option<f64>> {
     let kernel = Kernel::now().total() as f64 - kernel_before as f64;
-    let now = sample(&server.running.pids());
+    let pids = server.running.pids();
+    let now = sample(&pids);
+    // Where each session is a process, the largest one says nothing.
+    let largest = pids.iter().take(FEW + 1).map(|&pid| pss(&[pid])).max().filter(|_| pids.len() <= FEW);
     let sessions = sessions as f64;
     vec![
         Some(now.pss as f64 / 1e6),
         Some(now.private as f64 / 1e6),
+        largest.map(|bytes| bytes as f64 / 1e6),
         Some((now.pss as f64 - rest.pss as f64) / sessions / 1e3),
         Some(kernel / sessions / 1e3),
         Some(now.processes as f64),

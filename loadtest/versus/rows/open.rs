@@ -101,7 +101,7 @@ fn open(server: &Server, number: usize, count: usize) -> Result<(Client, f64), S
 fn deleted(server: &Server, number: usize, count: usize) -> Result<(f64, f64), String> {
     let (mut client, _) = open(server, number, count)?;
     let lines: Vec<String> = (1..=count).step_by(2).map(|number| format!("DELE {number}")).collect();
-    let ((), dele) = timed(|| client.all(&lines))?;
+    let ((), dele) = timed(|| client.all(&lines, true))?;
     let (_, quit) = timed(|| client.ask("QUIT"))?;
     opened(server, number, count - lines.len())?;
     Ok((dele, quit))
