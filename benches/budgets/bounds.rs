@@ -208,7 +208,11 @@ fn keeping_session(mut socket: &TcpStream, dir: &Path) -> io::Result<()> {
             file = dir.join(String::from_utf8_lossy(recipient).trim_end_matches(['>', '\r', '\n']));
         }
         // A client may want to know that it can send any letter, and all at once.
-        socket.write_all(if line.starts_with(b"EHLO") { b"250-\r\n250-PIPELINING\r\n250 8BITMIME\r\n" } else { b"250 \r\n" })?;
+        socket.write_all(if line.starts_with(b"EHLO") {
+            b"250-\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+        } else {
+            b"250 \r\n"
+        })?;
         line.clear();
     }
     Ok(())

@@ -78,14 +78,7 @@ impl Work for Polls {
         // Round and round, and within one client's own.
         let whole = if self.arrivals { self.accounts.count } else { self.accounts.count / self.clients * self.clients };
         let number = if self.once { number } else { number % whole.max(1) };
-        Some(Task::Pop(PopTask {
-            kind: "poll",
-            account: account(self.accounts.nth(number)),
-            wrong_password: false,
-            acts: Acts::Poll,
-            pipeline: 1,
-            line: Line::default(),
-        }))
+        Some(Task::Pop(PopTask::new("poll", account(self.accounts.nth(number)), Acts::Poll)))
     }
 }
 
@@ -147,6 +140,7 @@ fn order(server: &Server, pace: Pace, warm_up: Duration, duration: Duration) -> 
         smtp: Some(site.smtp),
         submission: None,
         smtps: None,
+        lmtp: None,
         name: "localhost".to_owned(),
     };
     Run {
@@ -159,6 +153,7 @@ fn order(server: &Server, pace: Pace, warm_up: Duration, duration: Duration) -> 
         seed: 1,
         loose_sizes: true,
         only_ours: false,
+        own_spools: false,
         sources: 1,
     }
 }

@@ -178,8 +178,7 @@ fn measure(asked: Asked, words: &[String]) -> u8 {
     }
     let absolute = |path: PathBuf| path.canonicalize().unwrap_or(path);
     let tools = Tools { program: absolute(asked.tools.program), peers: absolute(asked.tools.peers) };
-    let (here, missing): (Vec<&Peer>, Vec<&Peer>) =
-        asked.peers.iter().partition(|peer| peer.missing(&tools).is_none());
+    let (here, missing): (Vec<&Peer>, Vec<&Peer>) = asked.peers.iter().partition(|peer| peer.missing(&tools).is_none());
     for peer in missing {
         eprintln!("versus: {} is left out: {}", peer.name, peer.missing(&tools).unwrap_or_default());
     }

@@ -71,7 +71,7 @@ pub fn serve(words: &[String]) -> bool {
         [BARE_SERVER, plain, sealed, file] => {
             let (Some(plain), Some(sealed)) = (door(plain), door(sealed)) else { return false };
             let file: &Path = file.as_ref();
-            let configuration = file.ancestors().nth(2).and_then(|folder| certificate(folder));
+            let configuration = file.ancestors().nth(2).and_then(certificate);
             std::thread::scope(|threads| {
                 threads.spawn(|| least::bare_server(plain, file, None));
                 // Without a certificate there is no second door, and clients at it are refused.
