@@ -271,6 +271,42 @@ fn a_deletion_in_doubt_may_be_undone_as_a_whole() {
 }
 
 #[test]
+fn a_doubt_ends_with_the_next_listing_and_not_with_what_is_deleted_after_it() {
+    let mut made = Made::new();
+    made.lines.truncate(made.lines.len() - 5);
+    // It connects while the doubtful one is still there, and is let in behind it.
+    let at = made.lines.iter().position(|line| line == "doubt 2 ann").unwrap();
+    made.lines.insert(at, "opens 3 ann".into());
+    made.session(3, &[1, 2, 9, 10], &[9], "deleted");
+    let again = made.lines.iter().rposition(|line| line == "opens 3 ann").unwrap();
+    made.lines.remove(again);
+    made.session(4, &[1, 2, 10], &[], "deleted");
+    made.put("spool/ann", &format!("{}{}{}", entry(1), entry(2), entry(10)));
+    assert_eq!(made.kinds(), []);
+}
+
+#[test]
+fn a_copy_in_the_drop_that_the_queue_still_holds_is_double_unless_mail_was_still_on_its_way() {
+    let mut made = Made::new();
+    let file = fs::read_to_string(made.path().join("queue/7K")).unwrap();
+    made.put(
+        "queue/7K",
+        &file
+            .replace("remote k@far.test", "mailbox ann@example.test")
+            .replace(&letter(7), &letter(1))
+            .replace(&format!("Text-Bytes: {}", letter(7).len()), &format!("Text-Bytes: {}", letter(1).len())),
+    );
+    made.lines.retain(|line| !line.contains(" 7 k@far"));
+    assert_eq!(made.kinds(), [(Kind::Double, 1)]);
+    made.lines.push("final 4 ann".into());
+    made.session(4, &[1, 2], &[], "deleted");
+    assert_eq!(made.kinds(), []);
+    assert_eq!(made.judged().verdict.counts.unsettled, 1);
+    made.lines.push("settled 1 all".into());
+    assert_eq!(made.kinds(), [(Kind::Double, 1)]);
+}
+
+#[test]
 fn a_session_without_an_end_is_in_doubt() {
     let mut made = Made::new();
     made.lines.truncate(made.lines.len() - 6);

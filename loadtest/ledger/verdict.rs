@@ -151,8 +151,8 @@ struct Session {
     opened: u32,
     listed: Vec<u64>,
     marked: Vec<(u64, Option<Copy>)>,
-    /// QUIT was not answered: since this line.
-    doubt: Option<u32>,
+    /// QUIT was not answered.
+    doubt: bool,
     is_last: bool,
 }
 
@@ -197,6 +197,7 @@ pub struct Counts {
     pub cut_undone: u64,
     pub dead: u64,
     pub unlooked: u64,
+    pub unsettled: u64,
     pub strangers: u64,
 }
 
@@ -312,13 +313,9 @@ impl Books {
             }
             Fact::Doubt { session, to } => {
                 let session = self.session(*session, to);
-                session.doubt = Some(line);
                 session.listed = Vec::new();
-                if session.marked.is_empty() {
-                    session.doubt = None;
-                } else {
-                    self.counts.cut_quits += 1;
-                }
+                session.doubt = !session.marked.is_empty();
+                self.counts.cut_quits += u64::from(session.doubt);
             }
             Fact::Closed { session, to } => {
                 let number = self.number(to);
@@ -384,10 +381,9 @@ impl Books {
                 );
             }
         }
-        // Sessions that ended in doubt before this one began.
-        let sessions = &mut self.boxes[number as usize].sessions;
-        let mut doubtful: Vec<u64> =
-            sessions.iter().filter(|(_, s)| s.doubt.is_some_and(|at| at < opened)).map(|(id, _)| *id).collect();
+        // Sessions that ended in doubt before this listing: a mailbox is open to one at a time, so this one came behind them.
+        let sessions = &self.boxes[number as usize].sessions;
+        let mut doubtful: Vec<u64> = sessions.iter().filter(|(_, session)| session.doubt).map(|(id, _)| *id).collect();
         doubtful.sort_unstable();
         for earlier in doubtful {
             let session = self.boxes[number as usize].sessions.remove(&earlier).expect("it was listed");
@@ -403,7 +399,7 @@ impl Books {
                 );
                 self.violation(Kind::Halves, gone[0].1, Some(earlier), words);
             }
-            self.bury(number, opened, &gone);
+            self.bury(number, line, &gone);
         }
         let mailbox = &mut self.boxes[number as usize];
         // What other sessions are about to delete may be there or not.
@@ -560,6 +556,9 @@ impl Books {
         if state.has(REFUSED) && (places > 0 || state.has(FETCHED)) {
             let fetched = if state.has(FETCHED) { ", and a client has fetched it" } else { "" };
             self.violation(Kind::Refused, Some(copy), None, format_args!("refused, and found {}{fetched}", words()));
+        } else if filed == 1 && queued == 1 && sunk == 0 && !deleted && tried && !self.settled {
+            // Before the queue's next try its server looks into the drop.
+            self.counts.unsettled += 1;
         } else if filed > 1 || !deleted && places > 1 {
             self.violation(
                 Kind::Double,

@@ -338,6 +338,7 @@ impl Judged {
             cut_undone,
             dead,
             unlooked,
+            unsettled,
             strangers,
             bytes,
         } = self.verdict.counts;
@@ -363,6 +364,7 @@ impl Judged {
             ("  nothing was deleted", cut_undone),
             ("deleted messages that stay in the file, shown to nobody", dead),
             ("mailboxes that the last look could not open", unlooked),
+            ("copies in a drop of which the queue, not settled, does not know yet", unsettled),
             ("messages of others", strangers),
             ("drops read", drops),
             ("bytes of drops", drop_bytes),
