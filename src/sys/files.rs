@@ -283,12 +283,28 @@ pub fn move_at(from: &File, name: &Path, to: &File) -> io::Result<()> {
 
 /// What others than root can still write to the file system that `file` is on, in bytes.
 pub fn free_bytes(file: &File) -> io::Result<u64> {
+    let found = file_system(file)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// How many files others than root can still make there; `None` where the file system has no bound of its own.
+pub fn free_inodes(file: &File) -> io::Result<Option<u64>> {
+    let found = file_system(file)?;
+    Ok((found.f_files > 0).then_some(found.f_favail))
+}
+
+fn file_system(file: &File) -> io::Result<libc::statvfs> {
     let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: the descriptor is open, `found` has room for one statvfs.
     check(unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, and every bit pattern of this struct of integers is valid (it was zeroed).
-    let found = unsafe { found.assume_init() };
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    Ok(unsafe { found.assume_init() })
+}
+
+/// Waits until everything that was written to the file system that `file` is on has reached the disk.
+pub fn sync_file_system(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
 }
 
 /// Gives `from` below `dir` the second name `to`; `AlreadyExists` when something has it.
@@ -414,6 +430,17 @@ mod tests {
         carry_at(&one, a, &two, b).unwrap();
         assert_eq!(stat_at(&two, b).unwrap().inode, inode);
         assert_eq!(carry_at(&one, a, &two, Path::new("c")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_system_says_what_it_has_room_for_and_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(folder.path()).unwrap();
+        assert!(free_bytes(&dir).unwrap() > 0);
+        assert_ne!(free_inodes(&dir).unwrap(), Some(0));
+        sync_file_system(&dir).unwrap();
+        let (_, end) = super::super::channel::pair().unwrap();
+        assert!(sync_file_system(&File::from(end)).is_err(), "a socket is on no file system that can be synced");
     }
 
     #[test]
