@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::disk::{Disk, How, LockKind, Stat};
 use super::locks::DropLocks;
@@ -201,9 +202,9 @@ pub(super) enum Bin<F> {
 pub(super) struct Desk<D: Disk> {
     pub(super) disk: D,
     pub(super) spot: Spot,
-    pub(super) dir: D::Dir,
+    pub(super) dir: Arc<D::Dir>,
     /// Where bin, index and copy lie: may be the same directory.
-    pub(super) bins: D::Dir,
+    pub(super) bins: Arc<D::Dir>,
     /// There was less than min_space when this was made.
     pub(super) short: bool,
     /// Where the bin would lie with the other value of `hash_bindir`.
@@ -236,7 +237,7 @@ impl<D: Disk> Desk<D> {
             let (here, there) = if place.hash_bindir { (hashed, flat) } else { (flat, hashed) };
             (spot.bins, other) = (Some(here), Some(there));
         }
-        let desk = Desk::hold(disk, spot, Some(dir), make)?;
+        let desk = Desk::hold(disk, spot, Some(Arc::new(dir)), make)?;
         Ok(desk.map(|desk| Desk { other, ..desk }))
     }
 
@@ -260,7 +261,7 @@ impl<D: Disk> Desk<D> {
         Desk::hold(disk, spot.clone(), None, true)
     }
 
-    fn hold(disk: &D, spot: Spot, dir: Option<D::Dir>, make: bool) -> Result<Option<Desk<D>>, Refused> {
+    fn hold(disk: &D, spot: Spot, dir: Option<Arc<D::Dir>>, make: bool) -> Result<Option<Desk<D>>, Refused> {
         let Some(name) = spot.drop.file_name().map(OsString::from) else {
             return Err(refuse("opening", &spot.drop, "not the path of a file"));
         };
@@ -268,15 +269,21 @@ impl<D: Disk> Desk<D> {
         let dir = match dir {
             Some(dir) => dir,
             None => match there(disk.open_dir(parent)).map_err(Fault::at("opening", parent))? {
-                Some(dir) => dir,
+                Some(dir) => Arc::new(dir),
                 None => return Ok(None),
             },
         };
-        let path = spot.bins.as_deref().unwrap_or(parent);
-        if make && spot.bins.is_some() {
-            disk.make_dirs(path).map_err(Fault::at("making", path))?;
-        }
-        let Some(bins) = there(disk.open_dir(path)).map_err(Fault::at("opening", path))? else { return Ok(None) };
+        let (path, bins) = match spot.bins.as_deref() {
+            None => (parent, dir.clone()),
+            Some(path) => {
+                if make {
+                    disk.make_dirs(path).map_err(Fault::at("making", path))?;
+                }
+                let bins = there(disk.open_dir(path)).map_err(Fault::at("opening", path))?;
+                let Some(bins) = bins else { return Ok(None) };
+                (path, Arc::new(bins))
+            }
+        };
         let short = spot.min_space_bytes > 0
             && disk.free_bytes(&bins).map_err(Fault::at("looking at", path))? < spot.min_space_bytes;
         Ok(Some(Desk { disk: disk.clone(), dir, bins, short, other: None, name, spot }))

@@ -20,6 +20,9 @@ use crate::sys::files;
 pub use crate::sys::files::{How, Stat};
 use crate::sys::process;
 
+/// The kernel's pages.
+const PAGE_BYTES: u64 = 4096;
+
 /// How far a read may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -74,6 +77,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn read(&self, file: &Self::File, buffer: &mut [u8], offset: u64, reach: Reach) -> io::Result<usize>;
     /// Writes all of `bytes` at `offset`.
     fn write(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes zeros from one offset to another.
+    fn fill(&self, file: &Self::File, from: u64, to: u64) -> io::Result<()> {
+        self.write(file, &vec![0; to.saturating_sub(from) as usize], from)
+    }
     /// Writes some of `bytes`, at least one, where the file ends, whoever else may be writing. Says where that was and how many.
     fn append(&self, file: &Self::File, bytes: &[u8]) -> io::Result<(u64, usize)>;
     /// Gives a file to `uid`, if one is named, and to the group of `dir`.
@@ -215,6 +222,17 @@ impl Disk for RealDisk {
 
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         file.write_all_at(bytes, offset)
+    }
+
+    fn fill(&self, file: &File, from: u64, to: u64) -> io::Result<()> {
+        // By pages: what is written in one go the kernel may keep in one piece, which later is dirty as a whole.
+        let (zeros, mut at) = ([0; PAGE_BYTES as usize], from);
+        while at < to {
+            let next = to.min((at / PAGE_BYTES + 1) * PAGE_BYTES);
+            file.write_all_at(&zeros[..(next - at) as usize], at)?;
+            at = next;
+        }
+        Ok(())
     }
 
     fn append(&self, file: &File, bytes: &[u8]) -> io::Result<(u64, usize)> {

@@ -8,7 +8,7 @@
 //! | 0-3   | `DMi1`                                                  |
 //! | 4     | kind, see below; 5-7 zero                               |
 //! | 8-11  | payload's length                                        |
-//! | 12-15 | zero                                                    |
+//! | 12-15 | its generation, see below                               |
 //! | 16-23 | the intent's number                                     |
 //! | 24-31 | XXH3-64 of bytes 0-23 and the payload                   |
 //!
@@ -23,15 +23,31 @@
 //! drop is not compacted before the Closed is on disk ([`standing`]). Records that do not check are passed over, wherever they
 //! stand: an unsynced one has no bytes in any drop.
 //!
+//! **In place.** The file has two halves of the same size, filled with zeros and synced once: what is written then changes bytes and no
+//! size, so that its sync writes these bytes and nothing of the file system's own. A half is written from its start to its end, then
+//! the other one, over what was there:
+//!
+//! | kind | record  | says                                                                                     | synced              |
+//! |------|---------|------------------------------------------------------------------------------------------|---------------------|
+//! | 5    | Start   | first in a half: how long the records of what was open then are, and their hash; they follow | with whatever comes next |
+//! | 6    | Settled | its half's Start was on disk when it was written, with what it describes                  | no                  |
+//!
+//! Each half has a generation, one more than that of the half before it, and so has each record: one of another generation is of the
+//! past. What counts is the half of the highest generation whose Start and what it describes check; as long as that is
+//! not on disk the other half is not touched. A reader that has no part in the writing looks at both Starts again when he has read: where they have
+//! changed he reads anew. So that each Closed has room, a half keeps some for all that are open.
+//!
 //! Jobs that begin side by side share a sync: whoever comes first syncs for all who wrote until then, the others wait for it
 //! and, if they were late, for one more. A failed sync is never retried and believed: the intents that waited for it have
-//! failed, and the file is renewed: the open ones are written to `intents.new`, synced, renamed, the directory synced. The
-//! same is done when nothing is open and there is something to drop, or when more than [`PAST_BYTES`] are past. At most
+//! failed, and the file is renewed: zeros, and the open ones, are written to `intents.new`, synced, renamed, the directory synced. The
+//! same is done when what is open leaves too little room in a half, which is then made larger, and when a server starts. When nothing is open and there is
+//! something to drop, a half is begun, synced, and the other one filled with zeros. At most
 //! [`OPEN_MAX`] intents are open; more are refused, which their senders hear as a temporary failure. A server that starts on a
 //! full disk begins no append until the file can be renewed.
 //!
 //! One server has a log: it is locked while it is open.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
@@ -53,11 +69,17 @@ const NAME: &str = "intents";
 const NEW: &str = "intents.new";
 const MAGIC: &[u8; 4] = b"DMi1";
 const HEAD_BYTES: usize = 32;
-/// More than that of closed intents is not kept.
-const PAST_BYTES: u64 = 256 * 1024;
+/// The length of a half, as long as what is open leaves room in it: some hundred intents.
+const HALF_BYTES: u64 = 256 * 1024;
+/// What a half is a multiple of: pages are what a disk loses or keeps.
+const PAGE_BYTES: u64 = 4096;
+/// How much of a half is read first: as a rule there is no more.
+const FIRST_BYTES: u64 = 16 * 1024;
+/// How often a reader begins anew because the log has gone on meanwhile.
+const READS: usize = 16;
 /// So many are open at once. Each is an append in a job of the pool, or waits for the queue to note it.
 const OPEN_MAX: usize = 4096;
-/// No more of a log is read: what [`OPEN_MAX`] appends of a few messages each can come to.
+/// No log is larger: what [`OPEN_MAX`] appends of a few messages each can come to, with room. An intent that would need more is refused.
 const LOG_BYTES: u64 = 256 << 20;
 /// What is kept of a message's head at most: From_ line, Return-Path, Delivered-To and Received fit, whatever a client says.
 pub(super) const KEPT_BYTES: usize = 4096;
@@ -165,19 +187,30 @@ enum Record {
     Void,
     Found(Vec<u32>),
     Closed,
+    /// How many bytes of records belong to it, and their XXH3-64.
+    Start(u64, u64),
+    Settled,
 }
 
-fn encode(id: u64, record: &Record) -> Vec<u8> {
+/// A Start's length.
+const START_BYTES: usize = HEAD_BYTES + 16;
+/// How far a half is written that has no intent: a Start and a Settled.
+const EMPTY_BYTES: u64 = (START_BYTES + HEAD_BYTES) as u64;
+
+fn encode(generation: u32, id: u64, record: &Record) -> Vec<u8> {
     let (kind, payload) = match record {
         Record::Begun(intent) => (1, intent.encode()),
         Record::Void => (2, Vec::new()),
         Record::Found(parts) => (3, parts.iter().flat_map(|part| part.to_le_bytes()).collect()),
         Record::Closed => (4, Vec::new()),
+        Record::Start(length, hash) => (5, [length.to_le_bytes(), hash.to_le_bytes()].concat()),
+        Record::Settled => (6, Vec::new()),
     };
-    let mut bytes = MAGIC.to_vec();
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
+    bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&[kind, 0, 0, 0]);
     bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&generation.to_le_bytes());
     bytes.extend_from_slice(&id.to_le_bytes());
     let check = check(&bytes, &payload);
     bytes.extend_from_slice(&check.to_le_bytes());
@@ -192,12 +225,21 @@ fn check(head: &[u8], payload: &[u8]) -> u64 {
     hash.digest()
 }
 
-/// The record at the start of `bytes`, if one checks there: its intent, what it says, its length.
-fn decode(bytes: &[u8]) -> Option<(u64, Option<Record>, usize)> {
+/// A record as it stands in a log.
+struct Standing {
+    generation: u32,
+    id: u64,
+    /// `None`: of a kind that is not known.
+    record: Option<Record>,
+    bytes: usize,
+}
+
+/// The record at the start of `bytes`, if one checks there.
+fn decode(bytes: &[u8]) -> Option<Standing> {
     let head = bytes.get(..HEAD_BYTES)?;
     let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
-    let length = u32::from_le_bytes(head[8..12].try_into().expect("four bytes")) as usize;
-    let payload = bytes.get(HEAD_BYTES..HEAD_BYTES.checked_add(length)?)?;
+    let half = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+    let payload = bytes.get(HEAD_BYTES..HEAD_BYTES.checked_add(half(8) as usize)?)?;
     if &head[..4] != MAGIC || word(24) != check(&head[..24], payload) {
         return None;
     }
@@ -208,9 +250,14 @@ fn decode(bytes: &[u8]) -> Option<(u64, Option<Record>, usize)> {
             payload.chunks_exact(4).map(|part| u32::from_le_bytes(part.try_into().expect("four bytes"))).collect(),
         )),
         4 => Some(Record::Closed),
+        5 => {
+            let mut rest = payload;
+            number(&mut rest).zip(number(&mut rest)).map(|(length, hash)| Record::Start(length, hash))
+        }
+        6 => Some(Record::Settled),
         _ => None,
     };
-    Some((word(16), record, HEAD_BYTES + length))
+    Some(Standing { generation: half(12), id: word(16), record, bytes: HEAD_BYTES + payload.len() })
 }
 
 /// What a log says: what is open, and which drops it names at all.
@@ -219,14 +266,25 @@ struct Read {
     open: BTreeMap<u64, Intent>,
     named: HashSet<PathBuf>,
     highest: u64,
+    /// What is not here is not open on disk either.
+    settled: bool,
+    /// There was nothing behind the last record.
+    ended: bool,
 }
 
-fn parse(bytes: &[u8]) -> Read {
+/// What records of one generation say.
+fn parse(bytes: &[u8], generation: u32) -> Read {
     let mut read = Read::default();
     let mut closed = HashSet::new();
     let mut at = 0;
     while at < bytes.len() {
-        let Some((id, record, length)) = decode(&bytes[at..]) else {
+        let standing = decode(&bytes[at..]).filter(|standing| standing.generation == generation);
+        let Some(Standing { id, record, bytes: length, .. }) = standing else {
+            // Records are written one behind the other: what stands behind a gap was not synced.
+            if bytes[at..].get(..HEAD_BYTES).is_some_and(|head| head.iter().all(|&byte| byte == 0)) {
+                read.ended = true;
+                break;
+            }
             at += 1 + memmem::find(&bytes[at + 1..], MAGIC).unwrap_or(bytes.len() - at - 1);
             continue;
         };
@@ -240,24 +298,97 @@ fn parse(bytes: &[u8]) -> Read {
             Some(Record::Void) => drop(read.open.get_mut(&id).map(|intent| intent.void = true)),
             Some(Record::Found(parts)) => drop(read.open.get_mut(&id).map(|intent| intent.found = parts)),
             Some(Record::Closed) => drop(closed.insert(id)),
-            None => {}
+            Some(Record::Settled) => read.settled = true,
+            Some(Record::Start(..)) | None => {}
         }
     }
     read.open.retain(|id, _| !closed.contains(id));
     read
 }
 
-fn read_all<D: Disk>(disk: &D, file: &D::File, path: &Path) -> Result<Vec<u8>, Fault> {
-    let size = disk.stat(file).map_err(Fault::at("looking at", path))?.size.min(LOG_BYTES) as usize;
-    let (mut bytes, mut at) = (vec![0; size], 0);
-    while at < size {
-        match disk.read(file, &mut bytes[at..], at as u64, Reach::Wait).map_err(Fault::at("reading", path))? {
-            0 => break,
-            some => at += some,
+/// A log that is read, by whomever.
+struct Reading<'r, D: Disk> {
+    disk: &'r D,
+    file: &'r D::File,
+    path: &'r Path,
+    half: u64,
+}
+
+impl<'r, D: Disk> Reading<'r, D> {
+    fn of(disk: &'r D, file: &'r D::File, path: &'r Path) -> Result<Reading<'r, D>, Fault> {
+        let size = disk.stat(file).map_err(Fault::at("looking at", path))?.size.min(LOG_BYTES);
+        Ok(Reading { disk, file, path, half: size / 2 })
+    }
+
+    fn bytes(&self, from: u64, length: u64) -> Result<Vec<u8>, Fault> {
+        let (mut bytes, mut at) = (vec![0; length as usize], 0);
+        while at < bytes.len() {
+            let read = self.disk.read(self.file, &mut bytes[at..], from + at as u64, Reach::Wait);
+            match read.map_err(Fault::at("reading", self.path))? {
+                0 => break,
+                some => at += some,
+            }
+        }
+        bytes.truncate(at);
+        Ok(bytes)
+    }
+
+    /// The generations of the two halves, as far as their Starts check.
+    fn starts(&self) -> Result<[Option<u32>; 2], Fault> {
+        let start = |from: u64| {
+            let standing = decode(&self.bytes(from, START_BYTES as u64)?);
+            let start = standing.filter(|standing| matches!(standing.record, Some(Record::Start(..))));
+            Ok(start.map(|start| start.generation))
+        };
+        Ok([start(0)?, start(self.half)?])
+    }
+
+    /// What a half says. `None`: it does not count.
+    fn half(&self, which: usize, generation: u32) -> Result<Option<Read>, Fault> {
+        let mut length = FIRST_BYTES;
+        loop {
+            length = length.min(self.half);
+            let bytes = self.bytes(which as u64 * self.half, length)?;
+            let Some(Standing { record: Some(Record::Start(open, hash)), .. }) =
+                decode(&bytes).filter(|start| start.generation == generation)
+            else {
+                return Ok(None);
+            };
+            let open =
+                usize::try_from(open).ok().and_then(|open| bytes.get(START_BYTES..START_BYTES.checked_add(open)?));
+            let read = match open {
+                Some(open) if check(&[], open) != hash => return Ok(None),
+                Some(_) => Some(parse(&bytes[START_BYTES..], generation)),
+                None => None,
+            };
+            if read.as_ref().is_some_and(|read| read.ended) || length == self.half {
+                return Ok(read);
+            }
+            length *= 4;
         }
     }
-    bytes.truncate(at);
-    Ok(bytes)
+
+    fn all(&self) -> Result<Read, Fault> {
+        for _ in 0..READS {
+            let starts = self.starts()?;
+            let mut halves = [0, 1];
+            halves.sort_by_key(|&which| Reverse(starts[which]));
+            let mut found = None;
+            for which in halves {
+                if let (None, Some(generation)) = (&found, starts[which]) {
+                    found = self.half(which, generation)?;
+                }
+            }
+            if self.starts()? == starts {
+                // Without a half: empty, or of a server from before there were halves.
+                return found.map_or_else(
+                    || Ok(Read { settled: true, ..parse(&self.bytes(0, LOG_BYTES.min(self.half * 2 + 1))?, 0) }),
+                    Ok,
+                );
+            }
+        }
+        Err(Fault::new("reading", self.path, io::Error::other("it changes faster than it can be read")))
+    }
 }
 
 /// The open intents of a drop, for whoever has the drop's locks and is about to scan or change it. That none is open is
@@ -270,9 +401,9 @@ pub(super) fn standing<D: Disk>(disk: &D, work_path: &Path, drop: &Path) -> Resu
     let Some(file) = there(disk.open(&dir, Path::new(NAME), How::Read)).map_err(Fault::at("opening", &path))? else {
         return Ok(Vec::new());
     };
-    let read = parse(&read_all(disk, &file, &path)?);
+    let read = Reading::of(disk, &file, &path)?.all()?;
     let open: Vec<Intent> = read.open.into_values().filter(|intent| intent.drop == drop).collect();
-    if open.is_empty() && read.named.contains(drop) {
+    if open.is_empty() && (read.named.contains(drop) || !read.settled) {
         disk.sync(&file).map_err(Fault::at("syncing", &path))?;
     }
     Ok(open)
@@ -286,6 +417,8 @@ pub struct IntentId(u64);
 pub struct Intents<D: Disk = RealDisk> {
     pub(super) disk: D,
     work_path: PathBuf,
+    /// Halves are no shorter.
+    least: u64,
     /// Files for dotlocks, for who delivers.
     pub(super) spares: Spares<D>,
     state: Mutex<State<D>>,
@@ -295,11 +428,18 @@ pub struct Intents<D: Disk = RealDisk> {
 
 struct State<D: Disk> {
     file: Arc<D::File>,
+    /// The length of each half, and which is written to.
+    half: u64,
+    which: usize,
+    generation: u32,
+    /// Where the next record goes, from that half's start.
     end: u64,
+    /// How far there may be anything but zeros in each half.
+    used: [u64; 2],
     highest: u64,
     open: BTreeMap<u64, Intent>,
-    /// Bytes of the open ones.
-    open_bytes: u64,
+    /// This half was begun, and that is not known to be on disk.
+    fresh: bool,
     /// Records written, and how many of them are on disk, or will never be known to be.
     written: u64,
     durable: u64,
@@ -320,6 +460,11 @@ impl Intents {
 impl<D: Disk> Intents<D> {
     /// [`open`](Intents::open) on a disk of the caller's.
     pub fn open_on(disk: &D, work_path: &Path) -> Result<Intents<D>, Refused> {
+        Intents::open_with(disk, work_path, HALF_BYTES)
+    }
+
+    /// The same, with halves of that many bytes at least.
+    pub(super) fn open_with(disk: &D, work_path: &Path, least: u64) -> Result<Intents<D>, Refused> {
         disk.make_dirs(work_path).map_err(Fault::at("making", work_path))?;
         let path = work_path.join(NAME);
         let dir = disk.open_dir(work_path).map_err(Fault::at("opening", work_path))?;
@@ -336,13 +481,17 @@ impl<D: Disk> Intents<D> {
             return Err(Refused::InUse);
         }
         let spares = Spares::open(disk, work_path)?;
-        let read = parse(&read_all(disk, &file, &path)?);
+        let read = Reading::of(disk, &file, &path)?.all()?;
         let state = State {
             file: Arc::new(file),
-            end: seen.size,
+            half: least,
+            which: 0,
+            generation: 0,
+            end: 0,
+            used: [0; 2],
             highest: read.highest,
             open: read.open,
-            open_bytes: 0,
+            fresh: false,
             written: 0,
             durable: 0,
             lost: 0,
@@ -352,12 +501,13 @@ impl<D: Disk> Intents<D> {
         let intents = Intents {
             disk: disk.clone(),
             work_path: work_path.to_owned(),
+            least,
             spares,
             state: Mutex::new(state),
             ended: Condvar::new(),
         };
         // Behind a torn record nothing is written; and the name is on disk before anything counts on it.
-        let renewed = intents.renew(&mut intents.state());
+        let renewed = intents.renew(&mut intents.state(), 0);
         match renewed {
             Err(fault) if matches!(fault.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 // Users are served from what is there. Whoever would begin renews it first, or is refused.
@@ -420,16 +570,15 @@ impl<D: Disk> Intents<D> {
             let error = io::Error::other(format!("{OPEN_MAX} deliveries are open already"));
             return Err(Fault::new("writing", &self.path(), error));
         }
-        let (mut ids, mut records) = (Vec::with_capacity(intents.len()), Vec::new());
+        let (mut ids, mut records) = (Vec::with_capacity(intents.len()), Vec::with_capacity(intents.len()));
         for intent in intents {
             state.highest += 1;
             let id = state.highest;
-            records.extend(encode(id, &Record::Begun(intent.clone())));
+            records.push((id, Record::Begun(intent.clone())));
             // Open from now on: nobody renews the log without it.
             state.open.insert(id, intent);
             ids.push(IntentId(id));
         }
-        state.open_bytes += records.len() as u64;
         let (mut state, result) = self.durably(state, &records);
         if result.is_err() {
             ids.iter().for_each(|id| drop(state.open.remove(&id.0)));
@@ -446,7 +595,7 @@ impl<D: Disk> Intents<D> {
 
     /// The append was answered 4xx, or will be when this has returned: its bytes are not to stay, whole or not.
     pub(super) fn void(&self, id: IntentId) -> Result<(), Fault> {
-        let (mut state, result) = self.durably(self.state(), &encode(id.0, &Record::Void));
+        let (mut state, result) = self.durably(self.state(), &[(id.0, Record::Void)]);
         if result.is_ok()
             && let Some(intent) = state.open.get_mut(&id.0)
         {
@@ -457,7 +606,7 @@ impl<D: Disk> Intents<D> {
 
     /// These messages of it, by index, are whole and on disk.
     pub(super) fn found(&self, id: IntentId, parts: Vec<u32>) -> Result<(), Fault> {
-        let (mut state, result) = self.durably(self.state(), &encode(id.0, &Record::Found(parts.clone())));
+        let (mut state, result) = self.durably(self.state(), &[(id.0, Record::Found(parts.clone()))]);
         if result.is_ok()
             && let Some(intent) = state.open.get_mut(&id.0)
         {
@@ -474,51 +623,109 @@ impl<D: Disk> Intents<D> {
     /// The same of several.
     pub(super) fn close_all(&self, ids: &[IntentId]) {
         let mut state = self.state();
-        let mut records = Vec::new();
+        let mut records = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(intent) = state.open.remove(&id.0) else { continue };
-            let past = (HEAD_BYTES + intent.encode().len()) as u64;
-            state.open_bytes = state.open_bytes.saturating_sub(past);
-            records.extend(encode(id.0, &Record::Closed));
+            if state.open.remove(&id.0).is_some() {
+                records.push((id.0, Record::Closed));
+            }
         }
-        if records.is_empty() {
-            return;
-        }
-        match self.disk.write(&state.file, &records, state.end) {
-            Ok(()) => state.end += records.len() as u64,
-            // The log says it is open until it is renewed.
-            Err(_) => state.broken = true,
+        // Where it is not written the log says that they are open, until it is renewed.
+        if !records.is_empty() && !state.broken {
+            let bytes = encode_all(state.generation, &records);
+            state.broken = self.put(&mut state, &bytes).is_err();
         }
     }
 
     /// Empties the log when nothing is open: for quiet moments, and for recovery's end.
     pub fn tidy(&self) -> Result<(), Fault> {
         let mut state = self.state();
-        let is_past = state.open.is_empty() && state.end > 0 || state.broken;
-        if is_past && !state.syncing && state.settled() { self.renew(&mut state) } else { Ok(()) }
+        let is_past = state.open.is_empty() && state.end > EMPTY_BYTES || state.broken;
+        if !is_past || state.syncing || !state.settled() {
+            return Ok(());
+        }
+        if state.broken || state.half > self.least {
+            return self.renew(&mut state, 0);
+        }
+        let emptied = self.begin_half(&mut state).and_then(|()| self.disk.sync(&state.file)).and_then(|()| {
+            self.settle(&mut state);
+            self.blank(&mut state)
+        });
+        emptied.map_err(|error| {
+            state.broken = true;
+            Fault::new("writing", &self.path(), error)
+        })
     }
 
-    /// Writes `record` and waits until it is on disk, by a sync of ours or of another's.
+    /// Fills with zeros what does not count any more: the other half's start is of the past, on disk.
+    fn blank(&self, state: &mut State<D>) -> io::Result<()> {
+        for which in [0, 1] {
+            let from = if which == state.which { state.end } else { 0 };
+            let used = std::mem::replace(&mut state.used[which], from);
+            let start = which as u64 * state.half;
+            self.disk.fill(&state.file, start + from, start + used)?;
+        }
+        self.disk.sync(&state.file)
+    }
+
+    /// Writes `bytes` where the half that is written to has come to.
+    fn put(&self, state: &mut State<D>, bytes: &[u8]) -> io::Result<()> {
+        let length = bytes.len() as u64;
+        if state.end + length > state.half {
+            return Err(io::Error::other("it has no room left"));
+        }
+        self.disk.write(&state.file, bytes, state.which as u64 * state.half + state.end)?;
+        state.end += length;
+        let which = state.which;
+        state.used[which] = state.used[which].max(state.end);
+        Ok(())
+    }
+
+    /// Goes over to the other half. Only when all that was written is on disk, or in `open`.
+    fn begin_half(&self, state: &mut State<D>) -> io::Result<()> {
+        state.generation += 1;
+        (state.which, state.end, state.fresh) = (1 - state.which, 0, true);
+        let start = state.start();
+        self.put(state, &start)
+    }
+
+    /// The half's start is on disk.
+    fn settle(&self, state: &mut State<D>) {
+        let settled = encode(state.generation, 0, &Record::Settled);
+        // Unwritten, readers sync once more than they need.
+        state.fresh = self.put(state, &settled).is_err();
+    }
+
+    /// Writes `records` and waits until they are on disk, by a sync of ours or of another's.
     fn durably<'s>(
         &'s self,
         mut state: MutexGuard<'s, State<D>>,
-        record: &[u8],
+        records: &[(u64, Record)],
     ) -> (MutexGuard<'s, State<D>>, Result<(), Fault>) {
-        // Whoever comes while the file is to be renewed lets those before him end first.
-        while (state.syncing || !state.settled()) && state.wants_renewal() {
+        let path = self.path();
+        let (mut bytes, generation) = (encode_all(state.generation, records), state.generation);
+        // Whoever comes while the file is to be renewed, or the half is full, lets those before him end first.
+        while (state.syncing || !state.settled()) && (state.broken || state.lacks(bytes.len())) {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if state.wants_renewal()
-            && let Err(fault) = self.renew(&mut state)
+        if !state.broken && state.lacks(bytes.len()) {
+            let begun = match state.with_all(bytes.len()) <= state.half / 2 {
+                true => self.begin_half(&mut state),
+                false => Err(io::ErrorKind::StorageFull.into()),
+            };
+            state.broken = begun.is_err();
+        }
+        if state.broken
+            && let Err(fault) = self.renew(&mut state, bytes.len())
         {
             return (state, Err(fault));
         }
-        let path = self.path();
-        if let Err(error) = self.disk.write(&state.file, record, state.end) {
+        if state.generation != generation {
+            bytes = encode_all(state.generation, records);
+        }
+        if let Err(error) = self.put(&mut state, &bytes) {
             state.broken = true;
             return (state, Err(Fault::new("writing", &path, error)));
         }
-        state.end += record.len() as u64;
         state.written += 1;
         let mine = state.written;
         loop {
@@ -541,7 +748,12 @@ impl<D: Disk> Intents<D> {
             state.syncing = false;
             self.ended.notify_all();
             match synced {
-                Ok(()) => state.durable = through,
+                Ok(()) => {
+                    state.durable = through;
+                    if state.fresh {
+                        self.settle(&mut state);
+                    }
+                }
                 Err(error) => {
                     (state.lost, state.broken) = (state.written, true);
                     return (state, Err(Fault::new("syncing", &path, error)));
@@ -550,8 +762,8 @@ impl<D: Disk> Intents<D> {
         }
     }
 
-    /// A new file with what is open, in place of the old one.
-    fn renew(&self, state: &mut State<D>) -> Result<(), Fault> {
+    /// A new file with what is open, in place of the old one, with room for so many bytes more.
+    fn renew(&self, state: &mut State<D>, room: usize) -> Result<(), Fault> {
         let (disk, path) = (&self.disk, self.work_path.join(NEW));
         let dir = disk.open_dir(&self.work_path).map_err(Fault::at("opening", &self.work_path))?;
         there(disk.remove(&dir, Path::new(NEW))).map_err(Fault::at("removing", &path))?;
@@ -559,23 +771,25 @@ impl<D: Disk> Intents<D> {
         if !disk.try_lock(&file, LockKind::Fcntl).map_err(Fault::at("locking", &path))? {
             return Err(Fault::new("locking", &path, io::ErrorKind::WouldBlock.into()));
         }
-        let mut bytes = Vec::new();
-        for (&id, intent) in &state.open {
-            bytes.extend(encode(id, &Record::Begun(intent.clone())));
-            if intent.void {
-                bytes.extend(encode(id, &Record::Void));
-            }
-            if !intent.found.is_empty() {
-                bytes.extend(encode(id, &Record::Found(intent.found.clone())));
-            }
+        let generation = std::mem::replace(&mut state.generation, 1);
+        let mut bytes = state.start();
+        // It is on disk before it has the log's name.
+        bytes.extend(encode(1, 0, &Record::Settled));
+        state.generation = generation;
+        let (end, all) = (bytes.len() as u64, state.with_all(room));
+        let half = if all <= self.least / 2 { self.least } else { (4 * all).next_multiple_of(PAGE_BYTES) };
+        if 2 * half > LOG_BYTES {
+            let error = io::Error::other(format!("{} deliveries that are open are too large", state.open.len()));
+            return Err(Fault::new("writing", &path, error));
         }
-        disk.write(&file, &bytes, 0).map_err(Fault::at("writing", &path))?;
+        let written = disk.write(&file, &bytes, 0).and_then(|()| disk.fill(&file, end, 2 * half));
+        written.map_err(Fault::at("writing", &path))?;
         disk.sync(&file).map_err(Fault::at("syncing", &path))?;
         disk.rename(&dir, Path::new(NEW), Path::new(NAME)).map_err(Fault::at("renaming", &path))?;
         // From here on the old file has no name: whatever fails, it is not written to again.
         state.file = Arc::new(file);
-        state.end = bytes.len() as u64;
-        state.open_bytes = state.end;
+        (state.half, state.which, state.generation, state.end, state.fresh) = (half, 0, 1, end, false);
+        state.used = [end, 0];
         state.broken = true;
         disk.sync_dir(&dir).map_err(Fault::at("syncing", &self.work_path))?;
         state.broken = false;
@@ -583,12 +797,44 @@ impl<D: Disk> Intents<D> {
     }
 }
 
+fn encode_all(generation: u32, records: &[(u64, Record)]) -> Vec<u8> {
+    records.iter().flat_map(|(id, record)| encode(generation, *id, record)).collect()
+}
+
 impl<D: Disk> State<D> {
     fn settled(&self) -> bool {
         self.durable.max(self.lost) == self.written
     }
 
-    fn wants_renewal(&self) -> bool {
-        self.broken || self.end > self.open_bytes.saturating_add(PAST_BYTES)
+    /// Whether the half has no room for so many bytes, and for the end of all that is open.
+    fn lacks(&self, bytes: usize) -> bool {
+        self.end + bytes as u64 + self.spare() > self.half
+    }
+
+    /// What is kept free: a Closed for each, and a Settled.
+    fn spare(&self) -> u64 {
+        (HEAD_BYTES * (self.open.len() + 1)) as u64
+    }
+
+    /// How much of a half what is open takes, and so many bytes more, and what is kept free.
+    fn with_all(&self, bytes: usize) -> u64 {
+        (self.start().len() + bytes) as u64 + self.spare()
+    }
+
+    /// A half's beginning: what is open.
+    fn start(&self) -> Vec<u8> {
+        let generation = self.generation;
+        let mut open = Vec::new();
+        for (&id, intent) in &self.open {
+            open.extend(encode(generation, id, &Record::Begun(intent.clone())));
+            if intent.void {
+                open.extend(encode(generation, id, &Record::Void));
+            }
+            if !intent.found.is_empty() {
+                open.extend(encode(generation, id, &Record::Found(intent.found.clone())));
+            }
+        }
+        let start = Record::Start(open.len() as u64, check(&[], &open));
+        [encode(generation, 0, &start), open].concat()
     }
 }

@@ -174,7 +174,7 @@ fn two_removers_never_remove_each_others_fresh_lock() {
         let (inside, taken, spares, place, site, dotlock) = (&inside, &taken, &spares, &place, &site, &dotlock);
         for number in 0..4 {
             scope.spawn(move || {
-                let desk = Desk::at(&RealDisk::default(), &place, true).unwrap().unwrap();
+                let desk = Desk::at(&RealDisk::default(), place, true).unwrap().unwrap();
                 let (file, _) = desk.open_drop().unwrap().unwrap();
                 while taken.load(Ordering::SeqCst) < rounds {
                     let locks = match number {

@@ -6,6 +6,7 @@ mod deferral;
 mod delivery;
 mod expiry;
 mod hostile;
+mod intents;
 mod layout;
 mod locking;
 mod queue;

@@ -82,7 +82,7 @@ struct Server {
 impl Server {
     /// Starts; `None`: it could not.
     fn start(disk: &SimDisk) -> Option<Server> {
-        let intents = Intents::open_on(disk, Path::new("/work")).ok()?;
+        let intents = Intents::open_with(disk, Path::new("/work"), 16_384).ok()?;
         let queue = Queue::open_on(disk, Path::new("/work")).ok()?;
         queue.recover(&intents, &place("ann"), NOW);
         let mut due = BTreeSet::new();

@@ -411,9 +411,14 @@ def leftovers(site, number, killed=0):
 
 def tidy(site):
     """Quiet for a while, nothing of all that is left."""
-    wait_for("the intents are tidied", lambda: os.path.getsize(os.path.join(site.work, "intents")) == 0, TIDY_SECS)
+    def names_no_drop():
+        with open(os.path.join(site.work, "intents"), "rb") as file:
+            return site.spool.encode() not in file.read()
+
+    wait_for("the intents are tidied", names_no_drop, TIDY_SECS)
     known = {"bodies", "dmail.run", "dmail.sock", "incoming", "incoming.bad", "intents", "queue", "submit.sock"}
-    odd = [name for name in os.listdir(site.work) if name not in known and not name.endswith(".log")]
+    known_forms = re.compile(r".*\.log|lock\.[0-9]+")
+    odd = [name for name in os.listdir(site.work) if name not in known and not known_forms.fullmatch(name)]
     check(not odd, "left over in work_path:", odd)
 
 
