@@ -366,6 +366,7 @@ impl<E: Entry> Loop<E> {
         self.runnable.shrink_to(64);
         self.forget_stale_deadlines();
         self.deadlines.shrink_to_fit();
+        self.scratch.trim();
     }
 
     /// What the loop is doing, for a watchdog.

@@ -53,7 +53,7 @@ use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, 
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::store::disk::RealDisk;
-use crate::sys::process;
+use crate::sys::{memory, process};
 use crate::text::fault::Fault;
 use entry::Entry;
 use journal::Journal;
@@ -107,6 +107,8 @@ pub struct Server {
     stop_by: Option<Instant>,
     reported: Duration,
     most_open: usize,
+    /// There was a burst when we last kept house.
+    aftermath: bool,
     rates: Rates,
     /// Looks on while we run.
     _watchdog: Watchdog,
@@ -123,7 +125,7 @@ impl Server {
     /// to do; then nothing has been changed.
     pub fn start(settings: Settings, services: Services, launcher: Option<Launcher>) -> Result<Server, String> {
         process::private_umask();
-        process::one_arena();
+        memory::one_arena();
         let launcher = launcher.map(Arc::new);
         let read = opener(launcher.as_deref());
         let tls = tls::load(&tls_files(&settings), &read)?;
@@ -235,6 +237,7 @@ impl Server {
             reported: LONG_TURN,
             // The start counts as a burst: it needed much that will not be needed again.
             most_open: usize::MAX,
+            aftermath: false,
             rates: Rates::default(),
             _watchdog: watchdog,
             board_fault: String::new(),
@@ -244,7 +247,7 @@ impl Server {
         log::info!("dmail {} started: {}", env!("CARGO_PKG_VERSION"), server.serving());
         server.pin_up(board);
         // Reading the configuration left holes behind.
-        process::trim_memory();
+        memory::trim();
         Ok(server)
     }
 
@@ -579,12 +582,16 @@ impl Server {
         }
         // After a burst; with nothing going on it would find nothing.
         let open = self.shared.places.taken();
-        if self.most_open > open * 2 + 16 {
+        let burst = self.most_open > open * 2 + 16;
+        if burst || self.aftermath {
             self.lp.trim();
-            process::trim_memory();
-            process::unmap_idle_code();
+            memory::trim();
+            memory::release_stack();
+            memory::unmap_idle_code();
             self.most_open = open;
         }
+        // The burst's threads may have been there still, and have ended when we come again.
+        self.aftermath = burst;
         self.look_at_bulletins();
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {

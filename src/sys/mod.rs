@@ -7,6 +7,7 @@ pub mod channel;
 pub mod crypt;
 pub mod files;
 pub mod group;
+pub mod memory;
 pub mod network;
 pub mod nofollow;
 pub mod process;
