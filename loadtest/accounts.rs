@@ -120,11 +120,6 @@ impl Accounts {
         self.count
     }
 
-    /// What stands behind the @ of their addresses.
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
     /// The one at this place, counted from 0 and round again.
     pub fn account(&self, number: u64) -> Account {
         let number = number % self.count;

@@ -9,8 +9,8 @@
 //! some lines that begin with dots, some with >From, some 8-bit, none over 998 bytes
 //! ```
 //!
-//! Whoever has a letter needs nothing else to know whether it is whole: [`verify`], or a [`Check`] that is fed as it arrives and
-//! holds no text. What a mail server may do on the way does not count: header lines that it adds, `>` that it puts before
+//! Whoever has a letter needs nothing else to know whether it is whole: a [`Check`] is fed as it arrives and holds no
+//! text. What a mail server may do on the way does not count: header lines that it adds, `>` that it puts before
 //! `From ` at the start of a line, line ends behind the last line. Everything else is damage: a byte changed, cut off or added
 //! anywhere in the body, or a stamp that names another letter, since id and sequence seed the hash.
 //!
@@ -404,14 +404,15 @@ pub enum Damage {
     Changed,
 }
 
-/// Judges one whole message: header and body with LF ends, without a From_ line.
+/// Judges one whole message, as tests have them: header and body with LF ends, without a From_ line.
+#[cfg(test)]
 pub fn verify(message: &[u8]) -> Verdict {
     let mut check = Check::default();
     check.feed(message);
     check.finish()
 }
 
-/// The same for a message that comes in pieces. Memory does not depend on the message.
+/// Judges a message that comes in pieces: header and body with LF ends, without a From_ line. Memory does not depend on the message.
 #[derive(Default)]
 pub struct Check {
     line: Line,

@@ -36,6 +36,7 @@ mod sample;
 mod session;
 mod smtp;
 mod spool;
+mod versus;
 mod watch;
 mod who;
 mod work;
@@ -57,6 +58,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "smtp", help: "load an SMTP server with one kind of work", page: smtp::page, run: smtp::run },
     Command { name: "isp", help: "load both with a mixed day", page: isp::page, run: isp::run },
     Command { name: "ledger", help: "prove that nothing is lost or doubled", page: ledger::page, run: ledger::run },
+    Command { name: "versus", help: "put servers side by side", page: versus::page, run: versus::run },
 ];
 
 fn main() -> ExitCode {

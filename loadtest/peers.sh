@@ -110,7 +110,7 @@ popa3d() {
             -e 's#^\(\#define POP_CHROOT\).*#\1 "/mnt/empty"#' params.h
         # In the foreground, so that whoever started it sees it end.
         sed -i -e 's/^#include <stdio.h>/&\n#include <stdlib.h>/' -e 's/switch (fork())/switch (0)/' standalone.c
-        make LIBS=-lcrypt
+        make CFLAGS="-O2 -fomit-frame-pointer -include crypt.h" LIBS=-lcrypt
         cp popa3d "$DIR/root/usr/sbin/popa3d"
     ) > "$DIR/popa3d.log" 2>&1
 }

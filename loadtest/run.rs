@@ -166,6 +166,8 @@ pub struct Shared<'w> {
     pub loose_sizes: bool,
     pub only_ours: bool,
     pub own_spools: bool,
+    /// Nothing begins any more, and nobody pauses.
+    pub over: bool,
     stopped: bool,
     /// Clients that stand still until the work has settled.
     held: Vec<Id>,
@@ -189,6 +191,7 @@ pub fn run(
         loose_sizes: run.loose_sizes,
         only_ours: run.only_ours,
         own_spools: run.own_spools,
+        over: false,
         stopped: false,
         held: Vec::new(),
     };
@@ -396,6 +399,7 @@ impl<'r, 'w> Engine<'r, 'w> {
                 let worked_out = self.in_flight == 0 && self.next_begin().is_none();
                 if now >= end || shared.stopped || worked_out {
                     over = Some(now);
+                    shared.over = true;
                     given_up = Some(now + if shared.stopped { Duration::ZERO } else { self.run.patience });
                     self.hurry(now);
                 }

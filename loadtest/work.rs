@@ -127,6 +127,7 @@ pub struct Line {
 
 /// When encryption begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(clippy::enum_variant_names, reason = "these are their names")]
 pub enum Tls {
     #[default]
     Plain,

@@ -16,8 +16,8 @@
 //! | `sender.rs` | SMTP clients: many in one loop; ones that stop in the midst of a message |
 //! | `bounds.rs` | the least a program could do for the same                        |
 //!
-//! The limits are those of the design, but for the two rows of `micro` and the 1.5 of QUIT ("the sync"), which it leaves
-//! open. A row that does not hold says so and fails nothing: times are no tests.
+//! The limits are those of the design, but for the 1.5 of QUIT ("the sync"), which it leaves open. A row that does not hold
+//! says so and fails nothing: times are no tests. Why a row is as it is, its inner loops may tell: `benches/hot.rs`.
 
 mod bed;
 mod bounds;
@@ -29,15 +29,12 @@ use std::time::{Duration, Instant};
 
 use bed::{Bed, Memory};
 use client::{Client, Pace};
-use dmail::mail::dots::DotEncoder;
-use dmail::mail::mbox::Scanner;
 use sender::Sender;
 
 /// Rows that are measured together, by the name to ask for them.
 type Group = (&'static str, fn(&Plan, &mut Table));
 /// All of them.
 const GROUPS: &[Group] = &[
-    ("micro", micro),
     ("memory", memory),
     ("account", account),
     ("poll", poll),
@@ -113,50 +110,6 @@ fn main() {
 
 // ---- The rows ------------------------------------------------------------------------------------
 
-/// Why macro rows are as they are: the inner loops, in memory, one thread.
-fn micro(plan: &Plan, table: &mut Table) {
-    let drop = bed::drop_of(MANY);
-    let message = bed::big_message(4 << 20);
-    let (mut scan, mut count, mut dots, mut bare) = (Samples::new(), Samples::new(), Samples::new(), Samples::new());
-    let mut out = Vec::with_capacity(message.len() * 2);
-    for _ in 0..plan.rounds() * 5 {
-        count.time(|| bounds::count_and_hash(&drop));
-        scan.time(|| {
-            let (mut scanner, mut messages) = (Scanner::new(0), 0);
-            drop.chunks(256 * 1024).for_each(|piece| scanner.feed(piece, &mut |_| messages += 1));
-            scanner.finish(&mut |_| messages += 1);
-            assert_eq!(messages, MANY);
-        });
-        bare.time(|| {
-            message.chunks(64 * 1024).for_each(|piece| {
-                out.clear();
-                bounds::convert(piece, &mut out);
-            })
-        });
-        dots.time(|| {
-            let mut encoder = DotEncoder::whole(false);
-            message.chunks(64 * 1024).for_each(|piece| {
-                out.clear();
-                encoder.push(piece, &mut out);
-            });
-        });
-    }
-    let (scan, count) = (scan.median(), count.median());
-    table.row("mbox scan with hashes, in memory").measured(rate(drop.len(), scan)).bound(rate(drop.len(), count)).more(
-        count / scan,
-        0.5,
-        "newlines counted plus one XXH3-128 over all",
-    );
-    let (dots, bare) = (dots.median(), bare.median());
-    let row = table.row("dot encoder, in memory").measured(rate(message.len(), dots));
-    row.bound(rate(message.len(), bare)).more(bare / dots, 0.75, "LF to CRLF and dots, the plainest loop");
-    table.note(format!(
-        "one conversation is {} B and an open maildrop {} B + its core, before paths",
-        size_of::<dmail::service::pop3::Conversation>(),
-        size_of::<dmail::store::maildrop::Maildrop>()
-    ));
-}
-
 /// Sessions that are logged in and idle.
 fn memory(plan: &Plan, table: &mut Table) {
     for (name, tls_of, slope_limit, slope_bound) in [
@@ -212,6 +165,11 @@ fn memory(plan: &Plan, table: &mut Table) {
             table.note(format!("from {} to {} sessions", before.sessions, after.sessions));
         }
     }
+    table.note(format!(
+        "one conversation is {} B and an open maildrop {} B + its core, before paths",
+        size_of::<dmail::service::pop3::Conversation>(),
+        size_of::<dmail::store::maildrop::Maildrop>()
+    ));
 }
 
 /// Accounts that exist.
@@ -554,10 +512,6 @@ fn mega(bytes: u64) -> f64 {
 
 fn milli(secs: f64) -> String {
     format!("{:.2} ms", secs * 1e3)
-}
-
-fn rate(bytes: usize, secs: f64) -> String {
-    format!("{:.1} GB/s", bytes as f64 / secs / 1e9)
 }
 
 #[derive(Default)]

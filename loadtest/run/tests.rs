@@ -101,6 +101,7 @@ impl Work for Tasks {
         self.told.push(match event {
             Event::Sending { mail } => format!("sending {}", mail.stamp.seq),
             Event::Told { mail, verdict } => format!("{} {:?} {:?}", mail.stamp.seq, verdict.end, verdict.recipients),
+            Event::Listed { uids, .. } => format!("listed {}", uids.len()),
             Event::Retrieved { seen, .. } => format!("retrieved {:?}", seen.stamp.map(|stamp| stamp.seq)),
             Event::Quitting { deleted, .. } => format!("quitting {}", deleted.len()),
             Event::Committed { deleted, .. } => format!("committed {}", deleted.len()),
@@ -247,6 +248,15 @@ fn a_unique_id_that_changes_between_two_visits_is_an_error_and_new_mail_is_none(
     assert_eq!(errors(&meter), [("wrong uid", 1)]);
     // The second visit found nothing new; the third trusts nothing that it knew.
     assert_eq!(told.len(), 6);
+}
+
+#[test]
+fn a_letter_twice_in_a_drop_is_an_error_and_one_that_is_retrieved_twice_is_none() {
+    let server = drop_of(messages(), |_, _, said| Some(said));
+    assert_eq!(errors(&done(&server, Task::Pop(Tasks::pop(Acts::Retrieve(7))), 1).0), []);
+    let twice = [messages(), messages()].concat();
+    let server = drop_of(twice, |_, _, said| Some(said));
+    assert_eq!(errors(&done(&server, Task::Pop(Tasks::pop(Acts::FetchDelete)), 1).0), [("doubled", 2)]);
 }
 
 #[test]

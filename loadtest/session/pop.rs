@@ -5,6 +5,7 @@
 //! | LIST       | numbers from 1 on without a gap; as many and as many octets as STAT said                   |
 //! | UIDL       | as many as STAT said, each once; the same, in the same order, as at the account's last visit |
 //! | a message  | octets: those of LIST, and those its first line announced; bytes: its own stamp            |
+//! | a stamp    | once in a drop; in a made spool, in its own drop                                           |
 //!
 //! What is known of an account between visits is a count and one hash ([`Visits`]): mail is only appended, and whoever
 //! deletes here says so, so all that was there before must stand at the front again.
@@ -85,6 +86,8 @@ pub struct Pop {
     /// What has been asked: how bytes that come are to be read.
     receiving: Receiving,
     check: Check,
+    /// Letters of this drop, and which messages they are.
+    stamps: HashMap<Stamp, u32>,
     deleted: Vec<Seen>,
     /// QUIT was said with marks set, and what became of it is not known.
     quitting: bool,
@@ -110,6 +113,7 @@ impl Pop {
             owed: 0,
             receiving: Receiving::Message,
             check: Check::default(),
+            stamps: HashMap::new(),
             deleted: Vec::new(),
             quitting: false,
         }
@@ -250,6 +254,7 @@ impl Pop {
         }
         match self.task.acts {
             Acts::Poll => self.quit(life, shared, now),
+            Acts::Hold(_) if shared.over => self.quit(life, shared, now),
             Acts::Hold(long) => {
                 life.pause(now + long);
                 Done::Later
@@ -380,6 +385,11 @@ impl Pop {
             life.error(shared, "wrong bytes", &format!("{login}: message {number}: {verdict:?}"));
         } else if shared.own_spools && stamp.as_ref().is_some_and(is_strange) {
             life.error(shared, "wrong mail", &format!("{login}: message {number} is in the wrong drop: {stamp:?}"));
+        }
+        if let Some(stamp) = stamp
+            && let Some(other) = self.stamps.insert(stamp, number).filter(|&other| other != number)
+        {
+            life.error(shared, "doubled", &format!("{login}: messages {other} and {number} are both {stamp:?}"));
         }
         let uid = self.uids.get(at).copied().unwrap_or_default();
         let seen = Seen { uid, octets: text.octets, stamp, damaged };

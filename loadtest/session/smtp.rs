@@ -1,7 +1,6 @@
 //! What an SMTP client brings and is told.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
 use dmail::mail::address::{self, Address};

@@ -5,13 +5,14 @@
 //! a server that turns one in a hundred away is fast for the wrong reason.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::peers::Server;
 use super::site::{account, address};
 use crate::letter::Stamp;
 use crate::meter::Meter;
-use crate::run::{Pace, Run, Spacing, Target, run};
+use crate::run::{Ended, Pace, Run, Spacing, Target, run};
 use crate::work::{Acts, End, Event, Line, Mail, PopTask, Port, SmtpTask, Task, Work};
 
 /// A client's patience with one reply.
@@ -22,6 +23,9 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const UNDER_WAY: usize = 2000;
 /// The date of what is sent.
 const WRITTEN_SECS: i64 = 1_767_607_200;
+
+/// Somebody wants it to end.
+pub static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// What came of polls.
 #[derive(Debug, Clone, Copy)]
@@ -74,13 +78,7 @@ impl Work for Polls {
         // Round and round, and within one client's own.
         let whole = if self.arrivals { self.accounts.count } else { self.accounts.count / self.clients * self.clients };
         let number = if self.once { number } else { number % whole.max(1) };
-        Some(Task::Pop(PopTask {
-            kind: "poll",
-            account: account(self.accounts.nth(number)),
-            wrong_password: false,
-            acts: Acts::Poll,
-            line: Line::default(),
-        }))
+        Some(Task::Pop(PopTask::new("poll", account(self.accounts.nth(number)), Acts::Poll)))
     }
 }
 
@@ -125,7 +123,7 @@ fn polled(
     let mut work = Polls { accounts, clients, turns: vec![0; clients], once, arrivals };
     let mut meter = Meter::default();
     let order = order(server, pace, warm_up, time);
-    run(&order, &mut work, &mut meter, &mut |_, _| {}).map_err(|error| error.to_string())?;
+    go(&order, &mut work, &mut meter)?;
     trouble(&meter)?;
     let Some(kind) = meter.kinds().get("poll").filter(|kind| kind.count > 0) else {
         return Err(format!("no poll came to its end within {} s", time.as_secs()));
@@ -142,9 +140,34 @@ fn order(server: &Server, pace: Pace, warm_up: Duration, duration: Duration) -> 
         smtp: Some(site.smtp),
         submission: None,
         smtps: None,
+        lmtp: None,
         name: "localhost".to_owned(),
     };
-    Run { target, pace, ramp: Duration::ZERO, warm_up, duration, patience: PATIENCE, seed: 1 }
+    Run {
+        target,
+        pace,
+        ramp: Duration::ZERO,
+        warm_up,
+        duration,
+        patience: PATIENCE,
+        seed: 1,
+        loose_sizes: true,
+        only_ours: false,
+        own_spools: false,
+        sources: 1,
+    }
+}
+
+/// The engine. SIGINT and SIGTERM, which it takes for the end of its run, are meant for all of it.
+fn go(order: &Run, work: &mut dyn Work, meter: &mut Meter) -> Result<(), String> {
+    match run(order, work, meter, &mut |_, _| {}) {
+        Ok(Ended::Planned) => Ok(()),
+        Ok(Ended::Stopped) => {
+            STOPPED.store(true, Ordering::Relaxed);
+            Err("stopped".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The first error, and how many there were.
@@ -217,7 +240,7 @@ pub fn send(server: &Server, id: u64, sending: Sending) -> Result<Sent, String> 
     let mut work = Sends { sending, id, next: 0, begun: Instant::now(), sent: Sent::default() };
     let mut meter = Meter::default();
     let order = order(server, Pace::Closed { clients: sending.connections }, Duration::ZERO, sending.time + PATIENCE);
-    run(&order, &mut work, &mut meter, &mut |_, _| {}).map_err(|error| error.to_string())?;
+    go(&order, &mut work, &mut meter)?;
     trouble(&meter)?;
     match work.sent.acked.is_empty() {
         true => Err("nothing was acknowledged".to_owned()),

@@ -35,7 +35,7 @@ use dmail::sys::process::raise_descriptor_limit;
 
 use crate::args::{DONE, FAILED, USAGE, print};
 use peers::{PEERS, Peer, Tools, find};
-use rows::{Ground, ROWS};
+use rows::{Ground, ROWS, stopped};
 use table::{OURS, Table};
 
 const ROUNDS: usize = 5;
@@ -178,7 +178,7 @@ fn measure(asked: Asked, words: &[String]) -> u8 {
     }
     let absolute = |path: PathBuf| path.canonicalize().unwrap_or(path);
     let tools = Tools { program: absolute(asked.tools.program), peers: absolute(asked.tools.peers) };
-    let (here, missing): (Vec<_>, Vec<_>) = asked.peers.iter().partition(|peer| peer.missing(&tools).is_none());
+    let (here, missing): (Vec<&Peer>, Vec<&Peer>) = asked.peers.iter().partition(|peer| peer.missing(&tools).is_none());
     for peer in missing {
         eprintln!("versus: {} is left out: {}", peer.name, peer.missing(&tools).unwrap_or_default());
     }
@@ -190,6 +190,10 @@ fn measure(asked: Asked, words: &[String]) -> u8 {
     let mut ground = Ground { tools, peers: here, rounds: asked.rounds, quick: asked.quick, dir, table };
     for row in ROWS.iter().filter(|row| asked.rows.contains(&row.letter)) {
         (row.measure)(&mut ground);
+        if stopped() {
+            eprintln!("loadtest versus: stopped; this is what was measured");
+            break;
+        }
     }
     let table = ground.table;
     print(&if asked.markdown { table.markdown() } else { table.text() });
@@ -207,7 +211,7 @@ fn measure(asked: Asked, words: &[String]) -> u8 {
             return FAILED;
         }
     }
-    if table.ours_failed() { FAILED } else { DONE }
+    if table.ours_failed() || stopped() { FAILED } else { DONE }
 }
 
 /// What figures depend on.

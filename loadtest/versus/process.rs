@@ -8,6 +8,7 @@
 //! It is ended too when we are, however we end (`setpriv --pdeathsig`).
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -79,6 +80,8 @@ impl Running {
             }
         };
         command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
+        // Whoever interrupts us interrupts us: servers end when we say so.
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(out).stderr(errors).current_dir(folder);
         let child = command.spawn().map_err(|error| format!("setpriv (util-linux) cannot be started: {error}"))?;
         Ok(Running { child, ours, said })

@@ -15,8 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-use tempfile::TempDir;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::letter::{Heading, Letter, Stamp, State};
 use crate::work::Account;
@@ -65,7 +64,7 @@ pub struct Order {
 
 /// The folder.
 pub struct Site {
-    folder: TempDir,
+    folder: Folder,
     pub order: Order,
     pub pop: SocketAddr,
     pub pops: SocketAddr,
@@ -75,14 +74,12 @@ pub struct Site {
 impl Site {
     /// Makes it below `dir`: no mail yet.
     pub fn new(dir: &Path, name: &str, order: Order) -> io::Result<Site> {
-        let folder = tempfile::Builder::new().prefix(&format!("versus-{name}-")).tempdir_in(dir)?;
-        // Servers that leave root behind have to get in.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        fs::create_dir(folder.path().join("spool"))?;
+        let folder = Folder::new(dir, name)?;
+        fs::create_dir(folder.0.join("spool"))?;
         let (cert, key) = certificate();
-        fs::write(folder.path().join("cert.pem"), cert)?;
-        fs::write(folder.path().join("key.pem"), key)?;
-        fs::set_permissions(folder.path().join("key.pem"), fs::Permissions::from_mode(0o600))?;
+        fs::write(folder.0.join("cert.pem"), cert)?;
+        fs::write(folder.0.join("key.pem"), key)?;
+        fs::set_permissions(folder.0.join("key.pem"), fs::Permissions::from_mode(0o600))?;
         // Held together, so that they differ.
         let held = [door()?, door()?, door()?];
         let [pop, pops, smtp] = [held[0].local_addr()?, held[1].local_addr()?, held[2].local_addr()?];
@@ -90,7 +87,7 @@ impl Site {
     }
 
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder.0
     }
 
     pub fn spool(&self) -> PathBuf {
@@ -143,11 +140,35 @@ impl Site {
     }
 }
 
+/// A folder that goes when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// One that was not there, which servers that leave root behind can get into.
+    fn new(dir: &Path, name: &str) -> io::Result<Folder> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("versus-{}-{next}-{name}", std::process::id()));
+        fs::create_dir(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("versus: {}: {error}; remove it by hand", self.0.display());
+        }
+    }
+}
+
 /// Takes a file out of the page cache: written back, then let go of. What stays cold afterwards is its data, not its inode.
 pub fn chill(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()?;
     let file = format!("if={}", path.display());
-    let dd = Command::new("dd").args([&file, "iflag=nocache", "count=0"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut dd = Command::new("dd");
+    dd.args([&file, "iflag=nocache", "count=0"]).stdout(Stdio::null()).stderr(Stdio::null());
     match dd.status()?.success() {
         true => Ok(()),
         false => Err(io::Error::other("dd (coreutils) could not take it out of the page cache")),

@@ -53,8 +53,6 @@ pub struct Work {
     title: String,
     figures: &'static [Figure],
     columns: Vec<Column>,
-    /// Sentences below it.
-    notes: Vec<String>,
 }
 
 /// All of it.
@@ -84,7 +82,7 @@ impl Spread {
 impl Work {
     /// Nothing measured yet.
     pub fn new(row: char, title: String, figures: &'static [Figure]) -> Work {
-        Work { row, title, figures, columns: Vec::new(), notes: Vec::new() }
+        Work { row, title, figures, columns: Vec::new() }
     }
 
     /// A peer takes part.
@@ -104,13 +102,6 @@ impl Work {
     pub fn fail(&mut self, peer: &str, why: String) {
         if let Some(column) = self.columns.iter_mut().find(|column| column.peer == peer) {
             column.failed.get_or_insert(why);
-        }
-    }
-
-    /// What else is to be known.
-    pub fn note(&mut self, text: String) {
-        if !self.notes.contains(&text) {
-            self.notes.push(text);
         }
     }
 
@@ -203,9 +194,6 @@ impl Work {
                 let _ = writeln!(text, "  {}: failed: {why}", column.peer);
             }
         }
-        for note in &self.notes {
-            let _ = writeln!(text, "  {note}");
-        }
         text
     }
 
@@ -241,9 +229,6 @@ impl Work {
             if let Some(why) = &column.failed {
                 let _ = write!(text, "\n{}: failed: {}\n", column.peer, why.replace('|', "/"));
             }
-        }
-        for note in &self.notes {
-            let _ = write!(text, "\n{note}\n");
         }
         text
     }
@@ -302,7 +287,6 @@ impl Work {
             "row": self.row.to_string(),
             "title": self.title,
             "figures": self.figures.iter().enumerate().map(|(index, one)| figure(index, one)).collect::<Value>(),
-            "notes": self.notes,
         })
     }
 }

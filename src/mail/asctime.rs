@@ -42,7 +42,7 @@ pub fn posted(line: &[u8]) -> Option<i64> {
 pub fn written(posted_secs: i64) -> String {
     let when = jiff::Timestamp::from_second(posted_secs).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let when = Offset::UTC.to_datetime(when);
-    let name = |names: &[&[u8]], index: i8| String::from_utf8_lossy(names[index as usize]).into_owned();
+    let name = |names: &[&[u8; 3]], index: i8| String::from_utf8_lossy(names[index as usize]).into_owned();
     let (day, month) = (name(DAYS, when.weekday().to_sunday_zero_offset()), name(MONTHS, when.month() - 1));
     let (hour, minute, second) = (when.hour(), when.minute(), when.second());
     format!("{day} {month} {:2} {hour:02}:{minute:02}:{second:02} {:04}", when.day(), when.year())
@@ -70,7 +70,7 @@ fn date(words: &[&[u8]]) -> Option<i64> {
     Some(Offset::from_seconds(east).ok()?.to_timestamp(local).ok()?.as_second())
 }
 
-fn named(names: &[&[u8]], word: &[u8]) -> Option<usize> {
+fn named(names: &[&[u8; 3]], word: &[u8]) -> Option<usize> {
     names.iter().position(|name| name.eq_ignore_ascii_case(word))
 }
 

@@ -13,7 +13,7 @@
 
 use std::fmt;
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The name of a message in its drop. As text: 26 letters and digits, then `.N` when it is the N-th repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,11 +45,17 @@ impl fmt::Display for Uid {
 const NOTES: &[&[u8]] =
     &[b"status", b"x-status", b"x-keywords", b"x-uid", b"x-uidl", b"x-imap", b"content-length", b"lines"];
 
+/// Whether a note may begin with that byte.
+#[inline]
+pub fn may_begin_note(byte: u8) -> bool {
+    matches!(byte | 0x20, b's' | b'x' | b'c' | b'l')
+}
+
 /// Whether the header line that begins with `head` is a note, not text. `head` is at least the name and its colon, if
 /// there is one.
 pub fn is_note(head: &[u8]) -> bool {
     // Nearly every header fails here, so that the rest need not be quick.
-    if !matches!(head.first().map(u8::to_ascii_lowercase), Some(b's' | b'x' | b'c' | b'l')) {
+    if !head.first().is_some_and(|&byte| may_begin_note(byte)) {
         return false;
     }
     let Some(colon) = head.iter().position(|&b| b == b':') else { return false };
@@ -61,17 +67,29 @@ pub fn is_note(head: &[u8]) -> bool {
 /// The running hash of one message's text. Feed it LF line ends, in any cuts.
 pub struct TextHash {
     hash: Xxh3,
+    /// Something was hashed.
+    begun: bool,
     /// Line ends seen last and not hashed: they count only when something follows.
     held: u64,
 }
 
 impl Default for TextHash {
     fn default() -> TextHash {
-        TextHash { hash: Xxh3::new(), held: 0 }
+        TextHash { hash: Xxh3::new(), begun: false, held: 0 }
     }
 }
 
 impl TextHash {
+    /// Of a whole text with LF line ends: much quicker than feeding it.
+    pub fn of(text: &[u8]) -> u128 {
+        xxh3_128(&text[..text.iter().rposition(|&b| b != b'\n').map_or(0, |last| last + 1)])
+    }
+
+    /// Nothing was fed.
+    pub fn is_empty(&self) -> bool {
+        !self.begun && self.held == 0
+    }
+
     /// The next bytes of the text.
     #[inline]
     pub fn feed(&mut self, text: &[u8]) {
@@ -79,6 +97,7 @@ impl TextHash {
             self.held += text.len() as u64;
             return;
         };
+        self.begun = true;
         while self.held > 0 {
             let some = self.held.min(64) as usize;
             self.hash.update(&[b'\n'; 64][..some]);
@@ -91,8 +110,10 @@ impl TextHash {
     /// The hash of what was fed; begins anew.
     pub fn finish(&mut self) -> u128 {
         let hash = self.hash.digest128();
-        self.hash.reset();
-        self.held = 0;
+        if self.begun {
+            self.hash.reset();
+        }
+        (self.begun, self.held) = (false, 0);
         hash
     }
 }
@@ -154,5 +175,8 @@ mod tests {
         assert_eq!(of(&[b"a", &long, b"b"]), of(&[b"a\n", &long[1..], b"b", &long]));
         assert_ne!(of(&[b"a\nb"]), of(&[b"a\n\nb"]));
         assert_eq!(of(&[]), of(&[&long]));
+        for text in [&b"a\nb"[..], b"a\n\nb\n\n", b"", &long] {
+            assert_eq!(TextHash::of(text), of(&[text]));
+        }
     }
 }

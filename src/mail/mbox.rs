@@ -20,10 +20,15 @@
 //! CRLF, mixed as they come; a bare CR ends no line, a NUL is a byte like any other. No line is gathered whole: what is
 //! held back between two feeds never exceeds [`FROM_LINE_BYTES`].
 
-use memchr::{memchr, memchr_iter, memmem, memrchr};
+use std::ops::Range;
+
+use memchr::{memchr, memchr_iter, memrchr};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::identity::{TextHash, is_note};
+use super::identity::{TextHash, is_note, may_begin_note};
+use ends::Ends;
+
+mod ends;
 
 /// Longest From_ line with its line end; a longer line separates nothing. qpopper stops at 1,023 too, and no address
 /// that SMTP can carry comes near.
@@ -94,7 +99,8 @@ enum Judged {
 
 /// Finds the messages of one mbox file. Feed it the file from its start, or from any From_ line, then [`finish`](Scanner::finish).
 pub struct Scanner {
-    finder: memmem::Finder<'static>,
+    /// Of the window that is being looked at.
+    ends: Ends,
     /// Bytes fed but not decided. Never more than `FROM_LINE_BYTES`.
     carry: Vec<u8>,
     /// Where in the file the first undecided byte stands.
@@ -107,7 +113,8 @@ pub struct Scanner {
     hash: TextHash,
     /// The message being read; its sizes count what was decided so far.
     current: Extent,
-    body_bytes: u64,
+    /// Something of its body was decided.
+    in_body: bool,
     /// LFs without a CR before them.
     bare_ends: u64,
     /// The last three bytes before the undecided ones; a line end stands for the From_ line.
@@ -118,7 +125,7 @@ impl Scanner {
     /// For bytes that stand `offset` into their file.
     pub fn new(offset: u64) -> Scanner {
         Scanner {
-            finder: memmem::Finder::new(b"\nFrom "),
+            ends: Ends::default(),
             carry: Vec::new(),
             offset,
             place: Place::Preamble,
@@ -137,7 +144,7 @@ impl Scanner {
                 verbatim: false,
                 takes_status: false,
             },
-            body_bytes: 0,
+            in_body: false,
             bare_ends: 0,
             tail: *b"\0\0\n",
         }
@@ -172,86 +179,111 @@ impl Scanner {
         let rest = std::mem::take(&mut self.carry);
         let taken = self.advance(&rest, true, found);
         debug_assert_eq!(taken, rest.len(), "at the end everything is decided");
-        self.close(found);
+        self.close(&[], 0..0, found);
     }
 
     /// Decides as much of `window` as can be, and says how much that was. With `last` that is all of it.
     fn advance(&mut self, window: &[u8], last: bool, found: &mut impl FnMut(Extent)) -> usize {
-        let crs = memchr(b'\r', window).is_some();
-        let mut at = 0;
+        self.ends.find(window);
+        // Bytes from `run` to `at` are decided, alike in being a note or not, and not yet absorbed: a whole message at once
+        // costs little more than its bytes.
+        let (mut run, mut at) = (0, 0);
         while at < window.len() {
             if self.place == Place::Header {
-                match self.header(window, at, last, crs) {
-                    (next, true) => at = next,
-                    (next, false) => return next,
+                let (next, decided) = self.header(window, &mut run, at, last);
+                at = next;
+                if !decided {
+                    break;
                 }
                 continue;
             }
-            if self.line_start && (self.place == Place::Preamble || self.after_blank()) {
+            if self.line_start && (self.place == Place::Preamble || blank_bytes(self.tail_of(&window[run..at])) > 0) {
                 match judge(&window[at..], last) {
-                    Judged::Open => return at,
+                    Judged::Open => break,
                     Judged::No => {}
                     Judged::Yes(length) => {
-                        self.close(found);
+                        self.close(window, run..at, found);
                         self.begin(&window[at..at + length]);
                         at += length;
+                        run = at;
                         continue;
                     }
                 }
             }
-            let end = match self.finder.find(&window[at..]) {
-                Some(hit) => at + hit + 1,
+            let end = match self.next_from(window, at) {
+                Some(from) => from,
                 None if last => window.len(),
                 None => decided(window, at),
             };
             if end == at {
-                return at;
+                break;
             }
             if self.place == Place::Body {
-                self.body_bytes += (end - at) as u64;
-                self.absorb(&window[at..end], true, crs);
+                self.in_body = true;
             } else {
                 self.offset += (end - at) as u64;
+                run = end;
             }
             self.line_start = window[end - 1] == b'\n';
             at = end;
         }
+        self.absorb(window, run..at);
         at
+    }
+
+    /// Behind `at`, the start of a line that begins like a From_ line; one that is no From_ line wherever it stands is not worth
+    /// mentioning.
+    fn next_from(&self, window: &[u8], mut at: usize) -> Option<usize> {
+        loop {
+            let end = match self.place {
+                Place::Body => self.ends.next_pair(at, [self.tail[1], self.tail[2]])?,
+                _ => self.ends.next(at)?,
+            };
+            at = end + 1;
+            if window[at..].starts_with(b"From ") {
+                return Some(at);
+            }
+        }
     }
 
     /// Goes on in a header at `at`: where it stopped, and whether everything up to there was decided because the header or
     /// the window ended (else the caller must come back with more).
-    fn header(&mut self, window: &[u8], mut at: usize, last: bool, crs: bool) -> (usize, bool) {
-        // Bytes from `run` on are decided, alike in being a note or not, and not yet absorbed.
-        let mut run = at;
+    fn header(&mut self, window: &[u8], run: &mut usize, mut at: usize, last: bool) -> (usize, bool) {
         while at < window.len() {
             let rest = &window[at..];
-            let line_end = memchr(b'\n', rest);
+            let line_end = self.ends.next(at).map(|end| end - at);
+            // Nearly every line: no note, no fold, not blank.
+            if let Some(end) = line_end
+                && self.line_start
+                && !self.note
+                && !may_begin_note(rest[0])
+                && !matches!(rest[0], b' ' | b'\t' | b'\r' | b'\n')
+            {
+                at += end + 1;
+                continue;
+            }
             if self.line_start {
                 if line_end.is_none() && rest.len() < HEAD_BYTES && !last {
-                    self.absorb(&window[run..at], !self.note, crs);
                     return (at, false);
                 }
                 let head = &rest[..line_end.unwrap_or(rest.len()).min(HEAD_BYTES)];
                 let folded = matches!(head.first(), Some(b' ' | b'\t'));
                 let note = if folded { self.note } else { is_note(head) };
                 if note != self.note {
-                    self.absorb(&window[run..at], !self.note, crs);
-                    run = at;
+                    self.absorb(window, *run..at);
+                    *run = at;
                     self.note = note;
                 }
                 if note && head.len() > 6 && head[..6].eq_ignore_ascii_case(b"status") {
                     self.current.read |= head[6..].contains(&b'R');
                     self.current.takes_status = false;
                 }
-                if folded && run == at && self.current.text_bytes == 0 {
+                if folded && *run == at && self.current.text_bytes == 0 {
                     self.current.takes_status = false;
                 }
                 if line_end.is_some() && (head.is_empty() || head == b"\r") {
-                    at += head.len() + 1;
-                    self.absorb(&window[run..at], true, crs);
                     self.place = Place::Body;
-                    return (at, true);
+                    return (at + head.len() + 1, true);
                 }
             }
             match line_end {
@@ -266,58 +298,48 @@ impl Scanner {
                         at -= 1;
                     }
                     self.line_start = false;
-                    self.absorb(&window[run..at], !self.note, crs);
                     return (at, at == window.len());
                 }
             }
         }
-        self.absorb(&window[run..at], !self.note, crs);
         (at, true)
     }
 
-    /// Whether the line that ended last was blank.
-    fn after_blank(&self) -> bool {
-        self.blank_bytes() > 0
+    /// The last three bytes before the undecided ones, when `run` is not absorbed yet.
+    fn tail_of(&self, run: &[u8]) -> [u8; 3] {
+        run.last_chunk()
+            .copied()
+            .unwrap_or_else(|| run.iter().fold(self.tail, |[_, second, third], &byte| [second, third, byte]))
     }
 
-    /// How many bytes the blank line has that ended last; 0 when it was not blank.
-    fn blank_bytes(&self) -> u8 {
-        match self.tail {
-            [_, b'\n', b'\n'] => 1,
-            [b'\n', b'\r', b'\n'] => 2,
-            _ => 0,
-        }
-    }
-
-    /// `run` is text of the current message, and of its identity when `named`. It never ends between a CR and its LF.
-    fn absorb(&mut self, run: &[u8], named: bool, crs: bool) {
-        for &byte in &run[run.len().saturating_sub(3)..] {
-            self.tail = [self.tail[1], self.tail[2], byte];
-        }
-        let bytes = run.len() as u64;
-        self.offset += bytes;
-        self.current.text_bytes += bytes;
-        let mut ends = memchr_iter(b'\n', run).count() as u64;
-        if !crs {
-            if named {
-                self.hash.feed(run);
-            }
-        } else {
-            let mut from = 0;
+    /// This part of the window is text of the current message, and of its identity unless it is a note. It never ends between
+    /// a CR and its LF.
+    fn absorb(&mut self, window: &[u8], part: Range<usize>) {
+        let (named, run) = (!self.note, &window[part.clone()]);
+        let (mut from, mut pairs) = (0, 0);
+        if self.ends.may_have_cr(part.start, part.end) {
             for at in memchr_iter(b'\r', run) {
                 if run.get(at + 1) == Some(&b'\n') {
-                    ends -= 1;
+                    pairs += 1;
                     if named {
                         self.hash.feed(&run[from..at]);
                     }
                     from = at + 1;
                 }
             }
-            if named {
-                self.hash.feed(&run[from..]);
-            }
         }
-        self.bare_ends += ends;
+        if named {
+            self.hash.feed(&run[from..]);
+        }
+        self.pass(window, part, pairs);
+    }
+
+    /// This part of the window is behind us: `pairs` of its line ends are CRLF.
+    fn pass(&mut self, window: &[u8], part: Range<usize>, pairs: u64) {
+        self.tail = self.tail_of(&window[part.clone()]);
+        self.offset += part.len() as u64;
+        self.current.text_bytes += part.len() as u64;
+        self.bare_ends += u64::from(self.ends.count(part.start, part.end)) - pairs;
     }
 
     fn begin(&mut self, line: &[u8]) {
@@ -334,19 +356,26 @@ impl Scanner {
         self.place = Place::Header;
         self.line_start = true;
         self.note = false;
-        self.body_bytes = 0;
+        self.in_body = false;
         self.bare_ends = 0;
         self.tail = *b"\0\0\n";
     }
 
-    /// The current message ends at `offset`.
-    fn close(&mut self, found: &mut impl FnMut(Extent)) {
+    /// The current message ends with this part of the window.
+    fn close(&mut self, window: &[u8], part: Range<usize>, found: &mut impl FnMut(Extent)) {
         if self.place == Place::Preamble {
             return;
         }
+        let hash = if !self.note && self.hash.is_empty() && !self.ends.may_have_cr(part.start, part.end) {
+            self.pass(window, part.clone(), 0);
+            TextHash::of(&window[part])
+        } else {
+            self.absorb(window, part);
+            self.hash.finish()
+        };
         let mut extent = self.current;
         extent.octets = extent.text_bytes + self.bare_ends;
-        extent.trail_bytes = if self.body_bytes > 0 { self.blank_bytes() } else { 0 };
+        extent.trail_bytes = if self.in_body { blank_bytes(self.tail) } else { 0 };
         if extent.trail_bytes > 0 {
             extent.text_bytes -= u64::from(extent.trail_bytes);
             extent.octets -= 2;
@@ -354,8 +383,17 @@ impl Scanner {
             extent.octets += 2;
         }
         extent.verbatim = extent.octets == extent.text_bytes;
-        extent.hash = self.hash.finish();
+        extent.hash = hash;
         found(extent);
+    }
+}
+
+/// How many bytes the blank line has that ended last; 0 when it was not blank.
+fn blank_bytes(tail: [u8; 3]) -> u8 {
+    match tail {
+        [_, b'\n', b'\n'] => 1,
+        [b'\n', b'\r', b'\n'] => 2,
+        _ => 0,
     }
 }
 
@@ -390,15 +428,18 @@ fn judge(bytes: &[u8], last: bool) -> Judged {
     if is_from_line(line) { Judged::Yes(length) } else { Judged::No }
 }
 
-pub(super) const DAYS: &[&[u8]] = &[b"Sun", b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat"];
-pub(super) const MONTHS: &[&[u8]] =
+pub(super) const DAYS: &[&[u8; 3]] = &[b"Sun", b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat"];
+pub(super) const MONTHS: &[&[u8; 3]] =
     &[b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
 /// Whether `line` (without its LF) is `From`, a sender or none, and a date as `ctime` writes it: weekday, month, day, hour and
 /// minute, seconds or none, up to two words of zone before the year, anything after it.
 pub fn is_from_line(line: &[u8]) -> bool {
     let Some(rest) = line.strip_prefix(b"From ") else { return false };
-    let among = |word: &[u8], names: &[&[u8]]| names.iter().any(|name| name.eq_ignore_ascii_case(word));
+    if line.last_chunk().is_some_and(is_ctime) {
+        return true;
+    }
+    let among = |word: &[u8], names: &[&[u8; 3]]| names.iter().any(|name| name.eq_ignore_ascii_case(word));
     let words = || rest.split(|b| matches!(b, b' ' | b'\t' | b'\r')).filter(|word| !word.is_empty());
     let mut from = words();
     loop {
@@ -414,6 +455,55 @@ pub fn is_from_line(line: &[u8]) -> bool {
         {
             return true;
         }
+    }
+}
+
+/// Whether it is ` Www Mmm dd hh:mm:ss yyyy`, with which nearly every From_ line ends: a short cut past [`is_from_line`]'s words,
+/// and narrower than those.
+fn is_ctime(tail: &[u8; 25]) -> bool {
+    let name = |at: usize| [tail[at], tail[at + 1], tail[at + 2]];
+    // Of a blank and a digit it is the digit.
+    let two = |at: usize| (tail[at] & 15) * 10 + (tail[at + 1] & 15);
+    let eight = |at: usize| u64::from_le_bytes(tail[at..at + 8].try_into().expect("eight bytes"));
+    const { Shape::of(b"d dd:dd:") }.fits(eight(10))
+        && const { Shape::of(b":dd dddd") }.fits(eight(17))
+        && (tail[0], tail[4], tail[8]) == (b' ', b' ', b' ')
+        && (tail[9] == b' ' || tail[9].is_ascii_digit())
+        && DAYS.iter().any(|day| **day == name(1))
+        && MONTHS.iter().any(|month| **month == name(5))
+        && matches!(two(9), 1..=31)
+        && two(12) <= 23
+        && two(15) <= 59
+        && two(18) <= 61
+        && (two(21), two(23)) >= (19, 70)
+}
+
+/// Eight bytes that are digits, or certain others.
+struct Shape {
+    /// The bits that are looked at, and what they have to be.
+    mask: u64,
+    wanted: u64,
+    /// Added to a digit this leaves those bits as they are; not to what follows `9`.
+    room: u64,
+}
+
+impl Shape {
+    /// `d` stands for a digit.
+    const fn of(model: &[u8; 8]) -> Shape {
+        let (mut mask, mut wanted, mut room) = ([0xff; 8], *model, [0; 8]);
+        let mut at = 0;
+        while at < 8 {
+            if model[at] == b'd' {
+                (mask[at], wanted[at], room[at]) = (0xf0, 0x30, 6);
+            }
+            at += 1;
+        }
+        Shape { mask: u64::from_le_bytes(mask), wanted: u64::from_le_bytes(wanted), room: u64::from_le_bytes(room) }
+    }
+
+    fn fits(&self, bytes: u64) -> bool {
+        // Only the first is asked of bytes that might carry into their neighbour.
+        bytes & self.mask == self.wanted && (bytes + self.room) & self.mask == self.wanted
     }
 }
 

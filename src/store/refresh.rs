@@ -24,6 +24,7 @@
 //! an index that is made anew because the drop changed; from one that is lost nothing comes.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -39,8 +40,9 @@ use crate::mail::identity::Uid;
 use crate::mail::mbox::{Extent, Scanner, from_check};
 use crate::text::fault::Fault;
 
-/// A drop is read in pieces of this size: larger ones are no faster.
-const PIECE_BYTES: usize = 256 * 1024;
+/// A drop is read in pieces of this size: small enough to be still in the processor's cache when they are looked at, and to need
+/// no fresh pages from the kernel.
+const PIECE_BYTES: usize = 64 * 1024;
 /// So many NULs in a row are no mail, not even what a power cut leaves of it: a sparse file, made so that we read for hours.
 const NUL_BYTES: u64 = 1 << 30;
 
@@ -52,6 +54,9 @@ const FOREIGN_SECS: u64 = 30 * DAY_SECS;
 /// So many seats at most, and one for each hash, that only the number of a later one tells of: a damaged or made-up ledger
 /// must not fill the memory.
 const NAMELESS: usize = 1 << 20;
+
+/// Room is made at once for so many messages, if the drop may hold as many.
+const MANY: u64 = 4096;
 
 /// An index that knows all there is.
 pub(super) struct Fresh<D: Disk> {
@@ -321,6 +326,7 @@ impl<'d, D: Disk> Work<'_, 'd, D> {
     fn rescan(&mut self, old: Option<D::File>, seen: &HashSet<(Uid, u32)>) -> Result<Brought<'d, D>, Refused> {
         let mut writer = Writer::anew(self.desk, old);
         let mut seats = Seats::new(&self.ledger);
+        seats.plain.reserve((self.seen.size / 1024).min(MANY) as usize);
         let mut header = Header { preamble: self.seen.size, ..Header::default() };
         let mut unread = None;
         scan(self.desk, self.drop, 0..self.seen.size, self.locks, &mut || true, |extent| {
@@ -540,10 +546,50 @@ pub(super) fn dead_in<D: Disk>(
 struct Seats<'l> {
     ledger: &'l Ledger,
     /// Hashes met once that the ledger does not know, with the From_ check of the message.
-    plain: HashMap<u128, u32>,
+    plain: HashMap<u128, u32, Spread>,
     /// Hashes that the ledger knows or that came twice.
     special: HashMap<u128, Row>,
     next: HashMap<u128, u32>,
+}
+
+/// How a table finds what is a good hash already: one multiplication with a key that nobody knows, so that who makes messages with
+/// hashes of his choice cannot choose where they land.
+struct Spread([u64; 2]);
+
+impl Spread {
+    fn new() -> Spread {
+        let random = RandomState::new();
+        Spread([random.hash_one(0), random.hash_one(1)])
+    }
+}
+
+impl BuildHasher for Spread {
+    type Hasher = Landing;
+
+    fn build_hasher(&self) -> Landing {
+        Landing { key: self.0, place: 0 }
+    }
+}
+
+struct Landing {
+    key: [u64; 2],
+    place: u64,
+}
+
+impl Hasher for Landing {
+    fn write_u128(&mut self, hash: u128) {
+        let [low, high] = [hash as u64 ^ self.key[0], (hash >> 64) as u64 ^ self.key[1]];
+        let product = u128::from(low) * u128::from(high);
+        self.place = product as u64 ^ (product >> 64) as u64;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes of messages are looked for");
+    }
+
+    fn finish(&self) -> u64 {
+        self.place
+    }
 }
 
 /// The seats of one hash. A drop may be full of equal messages, so that nobody looks along a long row for each of them.
@@ -649,7 +695,7 @@ impl<'l> Seats<'l> {
             nameless = nameless.saturating_sub(row.seats.len() - before);
         }
         special.values_mut().for_each(Row::settle);
-        Seats { ledger, plain: HashMap::new(), special, next: HashMap::new() }
+        Seats { ledger, plain: HashMap::with_hasher(Spread::new()), special, next: HashMap::new() }
     }
 
     /// The occurrence of the next message, and whether it is dead.

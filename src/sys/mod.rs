@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod below;
+pub mod blocks;
 pub mod channel;
 pub mod crypt;
 pub mod files;

@@ -1,17 +1,15 @@
 //! No servers, but the least a program could do for the same, in processes of their own: `benches/budgets/bounds.rs` has them,
 //! and budgets and these rows have the same ones. Also the helper that knows everybody.
 
-use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use dmail::net::tls;
-use dmail::sys::files::Opener;
 
 use super::super::least;
 use super::super::process::Launch;
-use super::super::site::{self, Site};
 use super::{Peer, Tools, anything, nothing_queued};
 
 /// The word that makes this program a helper which says yes to all.
@@ -73,7 +71,7 @@ pub fn serve(words: &[String]) -> bool {
         [BARE_SERVER, plain, sealed, file] => {
             let (Some(plain), Some(sealed)) = (door(plain), door(sealed)) else { return false };
             let file: &Path = file.as_ref();
-            let configuration = file.ancestors().nth(2).and_then(|folder| certificate(folder));
+            let configuration = file.ancestors().nth(2).and_then(certificate);
             std::thread::scope(|threads| {
                 threads.spawn(|| least::bare_server(plain, file, None));
                 // Without a certificate there is no second door, and clients at it are refused.
@@ -90,7 +88,7 @@ pub fn serve(words: &[String]) -> bool {
 /// The site's.
 fn certificate(folder: &Path) -> Option<tls::Tls> {
     let files = tls::Files { cert: folder.join("cert.pem"), key: folder.join("key.pem"), domain: None };
-    tls::load(&[files], &Opener::default()).ok().flatten()
+    tls::load(&[files], &|path: &Path| File::open(path)).ok().flatten()
 }
 
 /// `check USER ...` is answered with that user, whose mail is where dmail.conf says; anything else is not known.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::chown;
 
 use super::super::process::{Apart, Launch};
-use super::super::site::{DOMAIN, OWNER, Site};
+use super::super::site::{self, DOMAIN, OWNER, Site};
 use super::{LIBRARIES, Peer, Tools, any_file, anything, needs_root, write_etc};
 
 pub const PEER: Peer = Peer {
@@ -31,6 +31,9 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
     }
     site.folder("var/tmp", 0o777)?;
     std::os::unix::fs::symlink("/run", site.path().join("var/run"))?;
+    // What a client said is not trusted to name a file: what a list of users says is.
+    let users: String = (0..site.order.accounts).map(|user| format!("{0}:{0}\n", site::user(user))).collect();
+    site.write("etc/users", &users)?;
     site.write(
         "etc/exim4/exim4.conf",
         &format!(
@@ -40,8 +43,8 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
              smtp_accept_queue_per_connection = 0\nsmtp_enforce_sync = false\nrecipients_max = 0\nmessage_size_limit = 0\n\
              helo_allow_chars = _\ntls_advertise_hosts =\ndisable_ipv6\nkeep_environment =\n\
              begin acl\nrcpt:\n  accept domains = +local\n  deny\n\
-             begin routers\nlocal:\n  driver = accept\n  domains = +local\n  transport = drop\n\
-             begin transports\ndrop:\n  driver = appendfile\n  file = /mnt/spool/$local_part\n  user = {OWNER}\n  group = {OWNER}\n  \
+             begin routers\nlocal:\n  driver = accept\n  domains = +local\n  local_parts = lsearch;/etc/users\n  transport = drop\n\
+             begin transports\ndrop:\n  driver = appendfile\n  file = /mnt/spool/$local_part_data\n  user = {OWNER}\n  group = {OWNER}\n  \
              mode = 0600\n  delivery_date_add\n  envelope_to_add\n  return_path_add\n\
              begin retry\n* * F,1h,1m\n",
             site.smtp.port()

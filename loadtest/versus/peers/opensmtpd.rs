@@ -46,7 +46,8 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
         apart: Some(Apart {
             root: Some(tools.peers.join("root")),
             instead: vec!["etc", "var", "run"],
-            before: LIBRARIES.to_owned(),
+            // Its deliveries begin with a program at a path that is compiled in.
+            before: format!("{LIBRARIES}mount --bind /mnt/root/usr/libexec /usr/libexec\n"),
         }),
     })
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Ground;
+use super::{Ground, stopped};
 use crate::sample::{Kernel, Sample, sample};
 use crate::versus::client::{Client, hold};
 use crate::versus::peers::{Peer, Server};
@@ -43,7 +43,7 @@ pub fn measure(ground: &mut Ground) {
             .collect();
         ground.say(&format!("(d) idle sessions, {how}"));
         for _ in 0..ground.rounds.min(ground.either(1, 3)) {
-            for peer in &peers {
+            for peer in peers.iter().filter(|_| !stopped()) {
                 fill(ground, peer, tls, sizes, &mut works);
             }
         }

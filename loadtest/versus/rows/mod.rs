@@ -25,7 +25,9 @@ mod retrieve;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
+use super::load::STOPPED;
 use super::peers::{Peer, Server, Tools};
 use super::site::{Order, Site};
 use super::table::{Figure, Table, Work};
@@ -93,6 +95,9 @@ impl Ground {
     fn start(&self, lanes: &mut Lanes, peers: &[&'static Peer], order: Order, fill: impl Fn(&Site) -> io::Result<()>) {
         for peer in peers {
             lanes.work.column(peer.name, peer.bound);
+            if stopped() {
+                continue;
+            }
             match peer.start(&self.tools, &self.dir, order, &fill) {
                 Ok(server) => lanes.servers.push(server),
                 Err(why) => self.failed(&mut lanes.work, peer.name, why),
@@ -109,6 +114,9 @@ impl Ground {
     fn each(&self, lanes: &mut Lanes, mut act: impl FnMut(&mut Server) -> Result<(), String>) {
         let servers = std::mem::take(&mut lanes.servers);
         for mut server in servers {
+            if stopped() {
+                return;
+            }
             match act(&mut server) {
                 Ok(()) => lanes.servers.push(server),
                 Err(why) => self.failed(&mut lanes.work, server.peer.name, why),
@@ -126,6 +134,9 @@ impl Ground {
         for round in 0..rounds {
             let servers = std::mem::take(&mut lanes.servers);
             for mut server in servers {
+                if stopped() {
+                    return;
+                }
                 match measure(&mut server, round) {
                     Ok(values) => {
                         lanes.work.put(server.peer.name, values);
@@ -147,6 +158,11 @@ impl Ground {
         eprint!("{}", work.text());
         self.table.add(work);
     }
+}
+
+/// Whether somebody wants it to end: nothing new is begun then.
+pub fn stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
 }
 
 /// Bytes as megabytes.

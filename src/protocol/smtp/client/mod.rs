@@ -1,5 +1,5 @@
 //! SMTP, the client's side (RFC 5321, 1870, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531, 9422), and LMTP's (RFC 2033). No
-//! I/O: see [`Machine`](crate::protocol::Machine).
+//! I/O: see [`Machine`].
 //!
 //! | state    | what is awaited                                    | leaves by                                        |
 //! |----------|----------------------------------------------------|--------------------------------------------------|
