@@ -134,6 +134,7 @@ pub struct Loop<E> {
     begun: Instant,
     now: Instant,
     profile: Profile,
+    turns: u64,
     panics: u64,
     watch: Arc<Watch>,
 }
@@ -167,6 +168,7 @@ impl<E: Entry> Loop<E> {
             begun,
             now: begun,
             profile: Profile::default(),
+            turns: 0,
             panics: 0,
             watch: Arc::default(),
         })
@@ -321,6 +323,7 @@ impl<E: Entry> Loop<E> {
                 continue;
             };
             slot.queued = false;
+            self.turns += 1;
             self.watch.enter(slot.entry.kind(), Some(id));
             let begun = Instant::now();
             let (entry, scratch, now) = (&mut slot.entry, &mut self.scratch, self.now);
@@ -414,6 +417,11 @@ impl<E: Entry> Loop<E> {
     /// How long turns took.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// How many turns entries have had.
+    pub fn turns(&self) -> u64 {
+        self.turns
     }
 
     /// Conversations that a fault of ours ended.

@@ -81,6 +81,8 @@ const PER_CONVERSATION: usize = 4;
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;
 /// How long a client has to log in before it may have to make room for another.
 const LOGIN_GRACE: Duration = Duration::from_secs(5);
+/// Turns of entries from one look at the house to the next, in a server that nobody uses.
+const QUIET_TURNS: u64 = 8;
 /// A turn of one entry that took longer is worth a line in the log.
 const LONG_TURN: Duration = Duration::from_millis(100);
 
@@ -109,6 +111,10 @@ pub struct Server {
     most_open: usize,
     /// There was a burst when we last kept house.
     aftermath: bool,
+    /// What entries had of turns when we last kept house.
+    turns: u64,
+    /// Nobody used the server before we last kept house, or memory was trimmed then: what the rest of that touches is let go of.
+    resting: bool,
     rates: Rates,
     /// Looks on while we run.
     _watchdog: Watchdog,
@@ -238,6 +244,8 @@ impl Server {
             // The start counts as a burst: it needed much that will not be needed again.
             most_open: usize::MAX,
             aftermath: false,
+            turns: 0,
+            resting: false,
             rates: Rates::default(),
             _watchdog: watchdog,
             board_fault: String::new(),
@@ -328,6 +336,7 @@ impl Server {
                 // Read for a configuration that is still in force.
                 Outcome::Certificates(reloads, stamps, read) if reloads == self.reloads => {
                     self.certificates(stamps, read);
+                    self.rest();
                 }
                 Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
                 Outcome::Certificates(..) | Outcome::Board(..) => {}
@@ -587,15 +596,17 @@ impl Server {
             self.lp.trim();
             memory::trim();
             memory::release_stack();
-            memory::unmap_idle_code();
             self.most_open = open;
         }
+        let turns = self.lp.turns();
+        self.resting = burst || self.aftermath || turns - self.turns <= QUIET_TURNS;
+        self.turns = turns;
         // The burst's threads may have been there still, and have ended when we come again.
         self.aftermath = burst;
         self.look_at_bulletins();
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {
-            return;
+            return self.rest();
         }
         let launcher = self.shared.launcher.clone();
         let work = move |_: &jobs::Pulse| {
@@ -606,6 +617,13 @@ impl Server {
         };
         // No room now: the next time will do.
         let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
+    }
+
+    /// The house is kept. In a server that nobody uses, what that needed of the executable is not needed for ten seconds.
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.resting) {
+            memory::unmap_idle_code();
+        }
     }
 
     /// Begins to look whether there are other bulletins: by a job, because it looks at files.
