@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::turn::Ticket;
+use crate::sys::memory::release_stack;
 
 /// Threads that work on files, at most.
 pub const THREADS: usize = 16;
@@ -397,6 +398,8 @@ fn run<R: Lost + Send + 'static>(common: &Common<R>) {
         }
     }
     state.threads -= 1;
+    drop(state);
+    release_stack();
 }
 
 fn wake<R>(common: &Common<R>) {

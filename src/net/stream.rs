@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use super::tls::Secure;
 use super::wire::{Cipher, Got, Wire};
 use crate::protocol::{End, Machine, Want};
+use crate::sys::memory::forget;
 use crate::text::bytes::{INPUT_ROOM, Input, Output};
 
 /// Bytes moved in one turn before others have theirs.
@@ -108,6 +109,15 @@ impl Scratch {
     /// What all its buffers hold on to.
     pub fn held(&self) -> usize {
         INPUT_ROOM + self.output.capacity() + self.slice.len() + self.cipher.held()
+    }
+
+    /// Between turns, when nothing is in them: gives back what a burst made them grow to, and the pages they have.
+    pub(super) fn trim(&mut self) {
+        self.clear();
+        self.output = Output::default();
+        forget(self.input.room());
+        forget(&mut self.slice);
+        self.cipher.trim();
     }
 
     /// After a panic: nothing of the conversation that caused it may reach the next one.

@@ -98,8 +98,26 @@ pub trait Entry {
 struct Slot<E> {
     birth: u32,
     queued: bool,
-    armed: Option<Instant>,
+    /// When it is asked for its deadline next.
+    armed: Tick,
     entry: E,
+}
+
+/// A time in half the room: nanoseconds since the loop was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Tick(u64);
+
+impl Tick {
+    /// No time at all, after every other.
+    const NEVER: Tick = Tick(u64::MAX);
+
+    fn of(at: Instant, begun: Instant) -> Tick {
+        Tick(u64::try_from(at.saturating_duration_since(begun).as_nanos()).unwrap_or(u64::MAX - 1))
+    }
+
+    fn instant(self, begun: Instant) -> Instant {
+        begun + Duration::from_nanos(self.0)
+    }
 }
 
 /// The loop's parts.
@@ -109,11 +127,14 @@ pub struct Loop<E> {
     slots: Slab<Slot<E>>,
     births: u32,
     runnable: VecDeque<Id>,
-    deadlines: BinaryHeap<Reverse<(Instant, Id)>>,
+    deadlines: BinaryHeap<Reverse<(Tick, Id)>>,
     closed: Vec<Id>,
     scratch: Scratch,
+    /// What ticks are counted from.
+    begun: Instant,
     now: Instant,
     profile: Profile,
+    turns: u64,
     panics: u64,
     watch: Arc<Watch>,
 }
@@ -134,6 +155,7 @@ pub struct Holding {
 impl<E: Entry> Loop<E> {
     /// An empty loop.
     pub fn new() -> io::Result<Loop<E>> {
+        let begun = Instant::now();
         Ok(Loop {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
@@ -143,8 +165,10 @@ impl<E: Entry> Loop<E> {
             deadlines: BinaryHeap::new(),
             closed: Vec::new(),
             scratch: Scratch::default(),
-            now: Instant::now(),
+            begun,
+            now: begun,
             profile: Profile::default(),
+            turns: 0,
             panics: 0,
             watch: Arc::default(),
         })
@@ -167,7 +191,7 @@ impl<E: Entry> Loop<E> {
         self.births = (self.births + 1) % ((1 << 30) - 1);
         let id = Id { slot: vacant.key() as u32, birth: self.births };
         entry.register(self.poll.registry(), &|lane| id.token(lane))?;
-        vacant.insert(Slot { birth: id.birth, queued: false, armed: None, entry });
+        vacant.insert(Slot { birth: id.birth, queued: false, armed: Tick::NEVER, entry });
         self.wake(id);
         Ok(id)
     }
@@ -226,7 +250,7 @@ impl<E: Entry> Loop<E> {
     /// readiness and wakes who is ready or due.
     pub fn poll(&mut self, until: Option<Instant>) -> io::Result<Instant> {
         let timeout = if self.runnable.is_empty() {
-            let due = self.deadlines.peek().map(|Reverse((at, _))| *at);
+            let due = self.deadlines.peek().map(|Reverse((at, _))| at.instant(self.begun));
             let next = [due, until].into_iter().flatten().min();
             // mio rounds up to the kernel's millisecond, so the last fraction of one is not spun away; what is due now
             // stays zero.
@@ -268,7 +292,7 @@ impl<E: Entry> Loop<E> {
 
     fn expire(&mut self) {
         while let Some(Reverse((at, id))) = self.deadlines.peek().copied() {
-            if at > self.now {
+            if at > Tick::of(self.now, self.begun) {
                 return;
             }
             self.deadlines.pop();
@@ -276,10 +300,10 @@ impl<E: Entry> Loop<E> {
             let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.birth == id.birth) else {
                 continue;
             };
-            if slot.armed != Some(at) {
+            if slot.armed != at {
                 continue;
             }
-            slot.armed = None;
+            slot.armed = Tick::NEVER;
             match slot.entry.deadline() {
                 Some(deadline) if deadline <= now => {
                     slot.entry.expire(now);
@@ -299,6 +323,7 @@ impl<E: Entry> Loop<E> {
                 continue;
             };
             slot.queued = false;
+            self.turns += 1;
             self.watch.enter(slot.entry.kind(), Some(id));
             let begun = Instant::now();
             let (entry, scratch, now) = (&mut slot.entry, &mut self.scratch, self.now);
@@ -322,9 +347,10 @@ impl<E: Entry> Loop<E> {
     fn arm(&mut self, id: Id) {
         let Some(slot) = self.slots.get_mut(id.slot as usize) else { return };
         let Some(deadline) = slot.entry.deadline() else { return };
-        if slot.armed.is_none_or(|armed| deadline < armed) {
-            slot.armed = Some(deadline);
-            self.deadlines.push(Reverse((deadline, id)));
+        let at = Tick::of(deadline, self.begun);
+        if at < slot.armed {
+            slot.armed = at;
+            self.deadlines.push(Reverse((at, id)));
         }
         // Those who left leave theirs behind until it is due: at thousands of short connections a second that is a million.
         if self.deadlines.len() > 64 + 4 * self.slots.len() {
@@ -335,7 +361,7 @@ impl<E: Entry> Loop<E> {
     fn forget_stale_deadlines(&mut self) {
         let slots = &self.slots;
         self.deadlines.retain(|Reverse((at, id))| {
-            slots.get(id.slot as usize).is_some_and(|slot| slot.birth == id.birth && slot.armed == Some(*at))
+            slots.get(id.slot as usize).is_some_and(|slot| slot.birth == id.birth && slot.armed == *at)
         });
     }
 
@@ -366,6 +392,7 @@ impl<E: Entry> Loop<E> {
         self.runnable.shrink_to(64);
         self.forget_stale_deadlines();
         self.deadlines.shrink_to_fit();
+        self.scratch.trim();
     }
 
     /// What the loop is doing, for a watchdog.
@@ -375,7 +402,7 @@ impl<E: Entry> Loop<E> {
 
     /// What its parts hold.
     pub fn holding(&self) -> Holding {
-        let (slot, deadline) = (size_of::<Slot<E>>(), size_of::<Reverse<(Instant, Id)>>());
+        let (slot, deadline) = (size_of::<Slot<E>>(), size_of::<Reverse<(Tick, Id)>>());
         Holding {
             // The slab keeps one word with each place.
             slots: self.slots.capacity() * (slot + size_of::<usize>()),
@@ -390,6 +417,11 @@ impl<E: Entry> Loop<E> {
     /// How long turns took.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// How many turns entries have had.
+    pub fn turns(&self) -> u64 {
+        self.turns
     }
 
     /// Conversations that a fault of ours ended.

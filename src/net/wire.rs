@@ -15,6 +15,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
 use super::tls::Secure;
+use crate::sys::memory::forget;
 use crate::text::bytes::{INPUT_ROOM, Input, Output};
 
 /// Plaintext of one record.
@@ -62,6 +63,12 @@ impl Cipher {
 
     pub(super) fn clear(&mut self) {
         self.outgoing.clear();
+    }
+
+    /// Gives back what it grew to, and the pages it has. Nothing is in it.
+    pub(super) fn trim(&mut self) {
+        self.outgoing = Output::default();
+        forget(&mut self.incoming);
     }
 }
 

@@ -53,7 +53,7 @@ use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, 
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::store::disk::RealDisk;
-use crate::sys::process;
+use crate::sys::{memory, process};
 use crate::text::fault::Fault;
 use entry::Entry;
 use journal::Journal;
@@ -81,6 +81,8 @@ const PER_CONVERSATION: usize = 4;
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;
 /// How long a client has to log in before it may have to make room for another.
 const LOGIN_GRACE: Duration = Duration::from_secs(5);
+/// Turns of entries from one look at the house to the next, in a server that nobody uses.
+const QUIET_TURNS: u64 = 8;
 /// A turn of one entry that took longer is worth a line in the log.
 const LONG_TURN: Duration = Duration::from_millis(100);
 
@@ -107,6 +109,12 @@ pub struct Server {
     stop_by: Option<Instant>,
     reported: Duration,
     most_open: usize,
+    /// There was a burst when we last kept house.
+    aftermath: bool,
+    /// What entries had of turns when we last kept house.
+    turns: u64,
+    /// Nobody used the server before we last kept house, or memory was trimmed then: what the rest of that touches is let go of.
+    resting: bool,
     rates: Rates,
     /// Looks on while we run.
     _watchdog: Watchdog,
@@ -123,7 +131,7 @@ impl Server {
     /// to do; then nothing has been changed.
     pub fn start(settings: Settings, services: Services, launcher: Option<Launcher>) -> Result<Server, String> {
         process::private_umask();
-        process::one_arena();
+        memory::one_arena();
         let launcher = launcher.map(Arc::new);
         let read = opener(launcher.as_deref());
         let tls = tls::load(&tls_files(&settings), &read)?;
@@ -235,6 +243,9 @@ impl Server {
             reported: LONG_TURN,
             // The start counts as a burst: it needed much that will not be needed again.
             most_open: usize::MAX,
+            aftermath: false,
+            turns: 0,
+            resting: false,
             rates: Rates::default(),
             _watchdog: watchdog,
             board_fault: String::new(),
@@ -244,7 +255,7 @@ impl Server {
         log::info!("dmail {} started: {}", env!("CARGO_PKG_VERSION"), server.serving());
         server.pin_up(board);
         // Reading the configuration left holes behind.
-        process::trim_memory();
+        memory::trim();
         Ok(server)
     }
 
@@ -325,6 +336,7 @@ impl Server {
                 // Read for a configuration that is still in force.
                 Outcome::Certificates(reloads, stamps, read) if reloads == self.reloads => {
                     self.certificates(stamps, read);
+                    self.rest();
                 }
                 Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
                 Outcome::Certificates(..) | Outcome::Board(..) => {}
@@ -579,16 +591,22 @@ impl Server {
         }
         // After a burst; with nothing going on it would find nothing.
         let open = self.shared.places.taken();
-        if self.most_open > open * 2 + 16 {
+        let burst = self.most_open > open * 2 + 16;
+        if burst || self.aftermath {
             self.lp.trim();
-            process::trim_memory();
-            process::unmap_idle_code();
+            memory::trim();
+            memory::release_stack();
             self.most_open = open;
         }
+        let turns = self.lp.turns();
+        self.resting = burst || self.aftermath || turns - self.turns <= QUIET_TURNS;
+        self.turns = turns;
+        // The burst's threads may have been there still, and have ended when we come again.
+        self.aftermath = burst;
         self.look_at_bulletins();
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {
-            return;
+            return self.rest();
         }
         let launcher = self.shared.launcher.clone();
         let work = move |_: &jobs::Pulse| {
@@ -599,6 +617,13 @@ impl Server {
         };
         // No room now: the next time will do.
         let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
+    }
+
+    /// The house is kept. In a server that nobody uses, what that needed of the executable is not needed for ten seconds.
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.resting) {
+            memory::unmap_idle_code();
+        }
     }
 
     /// Begins to look whether there are other bulletins: by a job, because it looks at files.

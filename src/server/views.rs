@@ -412,7 +412,7 @@ fn wires<I: Display>(channels: impl Iterator<Item = (I, Channel)>, report: &mut 
 
 /// Adds what malloc and the system count for the whole process. In a job.
 fn of_the_system(mut report: Report) -> Report {
-    if let Some((used, free)) = crate::sys::process::heap() {
+    if let Some((used, free)) = crate::sys::memory::heap() {
         report.add("heap.used_bytes", used);
         report.add("heap.free_bytes", free);
     }

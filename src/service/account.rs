@@ -36,7 +36,7 @@ pub fn place_of(drop: PathBuf, settings: &Settings) -> Place {
     Place {
         drop,
         bin_path: settings.bin_path.clone(),
-        work_path: settings.work_path.clone(),
+        work_path: settings.shared_work_path(),
         owner: None,
         full: settings.bin_pfull,
         locks: settings.lock_method.iter().map(lock).collect(),

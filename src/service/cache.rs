@@ -35,15 +35,102 @@ pub const ABSENT_MOST: usize = 1000;
 /// than a turn should.
 const PASSED: usize = 64;
 
+/// One remembered answer, in 32 bytes.
 struct Entry {
+    key: Key,
+    /// Until when it holds, in seconds since the table was made, rounded down; and in the highest bit whether it was asked for
+    /// since the hand came by.
+    until: u32,
     /// Whose it is, as a keyed hash that only tells most users apart: enough to forget one, and it fits where the entry had
     /// room.
     tag: u32,
     /// What the answer says beyond the name; most say nothing, and then an entry is one place in the table. Many small
     /// pieces that live for hours would keep the memory of the sessions around them from being given back.
     more: Option<Box<Account>>,
-    until: Instant,
-    asked: bool,
+}
+
+/// The bit of [`Entry::until`] that is no time.
+const ASKED: u32 = 1 << 31;
+
+impl Entry {
+    fn holds(&self, secs: u32) -> bool {
+        secs < self.until & !ASKED
+    }
+
+    fn was_asked(&self) -> bool {
+        self.until & ASKED != 0
+    }
+}
+
+/// Where which entry is: places of a table, most of them empty, that are found by a key. Open addressing; keys are keyed hashes, so
+/// their own bits spread them.
+#[derive(Default)]
+struct Places {
+    /// A place's number and one, or 0. A power of two of them, at most three quarters used; or none.
+    slots: Vec<u32>,
+}
+
+impl Places {
+    fn home(&self, key: &Key) -> usize {
+        let (word, _) = key.split_first_chunk().expect("a key has more than eight bytes");
+        u64::from_le_bytes(*word) as usize & (self.slots.len() - 1)
+    }
+
+    /// The slot and the place of this key.
+    fn find(&self, entries: &[Entry], key: &Key) -> Option<(usize, usize)> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut slot = self.home(key);
+        loop {
+            let place = self.slots[slot].checked_sub(1)? as usize;
+            if entries[place].key == *key {
+                return Some((slot, place));
+            }
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// The entry at this place is a new one: its key is found from now on.
+    fn add(&mut self, entries: &[Entry], place: usize) {
+        if entries.len() * 4 > self.slots.len() * 3 {
+            return self.draw(entries);
+        }
+        let mut slot = self.home(&entries[place].key);
+        while self.slots[slot] != 0 {
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+        self.slots[slot] = place as u32 + 1;
+    }
+
+    /// This slot is empty again. Who had gone past it moves up, so that no search ends before them.
+    fn remove(&mut self, entries: &[Entry], mut hole: usize) {
+        let mask = self.slots.len() - 1;
+        let mut slot = (hole + 1) & mask;
+        while let Some(place) = self.slots[slot].checked_sub(1) {
+            let home = self.home(&entries[place as usize].key);
+            // From its home to where it stands it passes the hole.
+            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(hole) & mask {
+                self.slots[hole] = place + 1;
+                hole = slot;
+            }
+            slot = (slot + 1) & mask;
+        }
+        self.slots[hole] = 0;
+    }
+
+    /// All of them, anew.
+    fn draw(&mut self, entries: &[Entry]) {
+        let slots = if entries.is_empty() { 0 } else { (entries.len() * 4 / 3 + 1).next_power_of_two().max(16) };
+        self.slots = vec![0; slots];
+        (0..entries.len()).for_each(|place| {
+            let mut slot = self.home(&entries[place].key);
+            while self.slots[slot] != 0 {
+                slot = (slot + 1) & (slots - 1);
+            }
+            self.slots[slot] = place as u32 + 1;
+        });
+    }
 }
 
 /// The table.
@@ -51,9 +138,12 @@ pub struct Cache {
     key: hmac::Key,
     limit: usize,
     life: Duration,
-    entries: HashMap<Key, Entry>,
-    /// Keys in the order of the clock's hand. As many as there are entries, or a little more after a flush.
-    hand: VecDeque<Key>,
+    /// What entries count their time from.
+    begun: Instant,
+    entries: Vec<Entry>,
+    places: Places,
+    /// The hand of the clock: the next entry that may have to go.
+    hand: usize,
     /// Who is nobody, and until when; the oldest first in `absent_order`.
     absent: HashMap<Key, (u32, Instant)>,
     absent_order: VecDeque<Key>,
@@ -67,18 +157,25 @@ impl Cache {
     /// An empty table of at most `limit` entries that each live for `life`; either may be zero.
     pub fn new(limit: usize, life: Duration) -> Cache {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random numbers");
-        let limit = if life.is_zero() { 0 } else { limit };
+        let limit = if life.is_zero() { 0 } else { limit.min(u32::MAX as usize - 1) };
         Cache {
             key,
             limit,
             life,
-            entries: HashMap::new(),
-            hand: VecDeque::new(),
+            begun: Instant::now(),
+            entries: Vec::new(),
+            places: Places::default(),
+            hand: 0,
             absent: HashMap::new(),
             absent_order: VecDeque::new(),
             hits: 0,
             misses: 0,
         }
+    }
+
+    /// Whole seconds since the table was made.
+    fn secs(&self, at: Instant) -> u32 {
+        at.saturating_duration_since(self.begun).as_secs().min(u64::from(ASKED - 1)) as u32
     }
 
     /// What an entry for these is found by. The lengths go in, so that no two pairs read the same.
@@ -95,10 +192,11 @@ impl Cache {
 
     /// The remembered answer for this user, if there is one and it still holds.
     pub fn get(&mut self, now: Instant, key: &Key, user: &[u8]) -> Option<Account> {
-        let entry = self.entries.get_mut(key).filter(|entry| entry.until > now);
-        match entry {
+        let secs = self.secs(now);
+        let found = self.places.find(&self.entries, key).map(|(_, place)| &mut self.entries[place]);
+        match found.filter(|entry| entry.holds(secs)) {
             Some(entry) => {
-                entry.asked = true;
+                entry.until |= ASKED;
                 self.hits += 1;
                 let plain = || Account { user: user.to_vec(), path: None, uid: None, info: Vec::new() };
                 Some(entry.more.as_deref().map_or_else(plain, Account::clone))
@@ -148,18 +246,22 @@ impl Cache {
         if self.limit == 0 {
             return;
         }
-        if !self.entries.contains_key(&key) {
-            let mut passed = 0;
-            while self.entries.len() >= self.limit {
-                self.forget_one(now, passed < PASSED);
-                passed += 1;
-            }
-            self.hand.push_back(key);
-        }
         let says_more = account.path.is_some() || account.uid.is_some() || !account.info.is_empty();
         let more = says_more.then(|| Box::new(account));
-        let entry = Entry { tag: self.tag(user), more, until: now + life, asked: false };
-        self.entries.insert(key, entry);
+        let entry = Entry { key, until: self.secs(now + life), tag: self.tag(user), more };
+        if let Some((_, place)) = self.places.find(&self.entries, &key) {
+            self.entries[place] = entry;
+            return;
+        }
+        let place = if self.entries.len() < self.limit {
+            self.entries.push(entry);
+            self.entries.len() - 1
+        } else {
+            let place = self.make_room(now);
+            self.entries[place] = entry;
+            place
+        };
+        self.places.add(&self.entries, place);
     }
 
     fn tag(&self, user: &str) -> u32 {
@@ -174,39 +276,47 @@ impl Cache {
     pub fn forget(&mut self, user: &str) -> usize {
         let tag = self.tag(user);
         let before = self.entries.len();
-        self.entries.retain(|_, entry| entry.tag != tag);
+        self.entries.retain(|entry| entry.tag != tag);
         let absent = self.absent.len();
         self.absent.retain(|_, (other, _)| *other != tag);
         let absent = absent - self.absent.len();
         let forgotten = before - self.entries.len();
         if forgotten > 0 {
-            let entries = &self.entries;
-            self.hand.retain(|key| entries.contains_key(key));
+            self.places.draw(&self.entries);
+            self.hand = 0;
         }
         forgotten + absent
     }
 
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
-        let place = size_of::<(Key, Entry)>() + 1;
-        let more = self.entries.values().filter_map(|entry| entry.more.as_deref());
-        // A table of so many places is at most seven eighths full.
-        self.entries.capacity() * 8 / 7 * place
-            + (self.hand.capacity() + self.absent_order.capacity()) * size_of::<Key>()
+        let more = self.entries.iter().filter_map(|entry| entry.more.as_deref());
+        self.entries.capacity() * size_of::<Entry>()
+            + self.places.slots.capacity() * size_of::<u32>()
+            + self.absent_order.capacity() * size_of::<Key>()
+            // A table of so many places is at most seven eighths full.
             + self.absent.capacity() * 8 / 7 * (size_of::<(Key, (u32, Instant))>() + 1)
             + more.map(Account::held).sum::<usize>()
     }
 
-    /// The hand goes on by one: forgets who is there, but may spare who was asked for.
-    fn forget_one(&mut self, now: Instant, may_spare: bool) {
-        let Some(key) = self.hand.pop_front() else { return };
-        if let Some(entry) = self.entries.get_mut(&key) {
-            if may_spare && entry.asked && entry.until > now {
-                entry.asked = false;
-                self.hand.push_back(key);
-            } else {
-                self.entries.remove(&key);
+    /// The hand goes on to an entry that goes, and beyond. It spares who was asked for, but not for ever. Where that one was,
+    /// somebody else is to be put at once.
+    fn make_room(&mut self, now: Instant) -> usize {
+        let secs = self.secs(now);
+        let mut passed = 0;
+        loop {
+            let place = self.hand % self.entries.len();
+            self.hand = place + 1;
+            let entry = &mut self.entries[place];
+            if passed < PASSED && entry.was_asked() && entry.holds(secs) {
+                entry.until &= !ASKED;
+                passed += 1;
+                continue;
             }
+            let key = entry.key;
+            let (slot, _) = self.places.find(&self.entries, &key).expect("every entry can be found");
+            self.places.remove(&self.entries, slot);
+            return place;
         }
     }
 
@@ -281,8 +391,35 @@ mod tests {
             cache.put(now, key, "user", account("user"));
             assert!(cache.get(now, &regular, b"regular").is_some(), "after {index}");
             assert!(cache.len().0 <= 100);
-            assert!(cache.hand.len() <= 101);
         }
+    }
+
+    #[test]
+    fn it_remembers_what_a_plain_map_would_whatever_comes_and_goes() {
+        let now = Instant::now();
+        let mut cache = Cache::new(300, Duration::from_secs(60));
+        // Few homes, so that many entries stand far from theirs, and past the end of the table.
+        let key = |index: u32| {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&u64::from(index.wrapping_mul(2_654_435_761) % 40).wrapping_sub(20).to_le_bytes());
+            key[8..12].copy_from_slice(&index.to_le_bytes());
+            key
+        };
+        let mut seed = 1_u32;
+        for step in 0..5000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let index = (seed >> 16) % 700;
+            match seed % 97 {
+                0 => drop(cache.forget(&format!("user{index}"))),
+                1..40 => drop(cache.get(now, &key(index), b"x")),
+                _ => cache.put(now, key(index), &format!("user{index}"), account("x")),
+            }
+            let found = (0..700).filter(|&index| cache.places.find(&cache.entries, &key(index)).is_some()).count();
+            assert!(found == cache.entries.len() && found <= 300, "{found} after {step} steps");
+            let used = cache.places.slots.iter().filter(|slot| **slot != 0).count();
+            assert_eq!(used, found, "no slot is left behind");
+        }
+        assert!(cache.entries.len() > 200, "{}", cache.entries.len());
     }
 
     #[test]
@@ -296,7 +433,7 @@ mod tests {
         }
         let key = cache.key("pop3", b"newcomer", &secret("x"));
         cache.put(now, key, "newcomer", account("newcomer"));
-        let passed = cache.entries.values().filter(|entry| !entry.asked).count() - 1;
+        let passed = cache.entries.iter().filter(|entry| !entry.was_asked()).count() - 1;
         assert_eq!((cache.len().0, passed), (1000, PASSED));
     }
 
@@ -317,13 +454,12 @@ mod tests {
         }
         assert!(cache.get(now, &keys[3], b"bob").is_some());
         assert_eq!((cache.forget("ann"), cache.forget("nobody")), (0, 0));
-        assert_eq!(cache.hand.len(), 1);
-        // However often that is done, the hand's keys do not pile up.
+        // However often that is done, nothing piles up.
         for _ in 0..1000 {
             cache.put(now, keys[0], "ann", account("ann"));
             cache.forget("ann");
         }
-        assert!(cache.hand.len() <= 2 && cache.len().0 == 1);
+        assert!(cache.places.slots.len() <= 16 && cache.len().0 == 1);
         assert!(cache.held() > 0);
     }
 
@@ -373,7 +509,14 @@ mod tests {
 
     #[test]
     fn an_entry_is_no_larger_than_the_settings_promise() {
-        assert!(size_of::<(Key, Entry)>() + size_of::<Key>() <= 80, "about 100 bytes with the table's spare places");
+        // With the spare places of a table that grows by doubling, twice that.
+        assert!(size_of::<Entry>() == 32, "{}", size_of::<Entry>());
+        let mut cache = Cache::new(2000, Duration::from_secs(60));
+        for index in 0..2000 {
+            let key = cache.key("pop3", format!("user{index}").as_bytes(), &secret("x"));
+            cache.put(Instant::now(), key, "user", account("user"));
+        }
+        assert!(cache.held() <= 2000 * 64, "{}", cache.held());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use addresses::{AliasFile, CatchAll, ForwardLine, addressee};
 pub use complaint::{Complaint, Level, Place};
@@ -104,6 +104,8 @@ pub struct Settings {
 
     /// Work files.
     pub work_path: PathBuf,
+    /// The same for all who keep it, once somebody does: see [`shared_work_path`](Settings::shared_work_path).
+    pub(super) work_path_once: OnceLock<Arc<Path>>,
     /// Log files.
     pub log_path: PathBuf,
     /// What is logged.
@@ -447,6 +449,11 @@ impl Settings {
             }
         }
         pairs
+    }
+
+    /// `work_path`, in one piece of memory for all who keep it.
+    pub fn shared_work_path(&self) -> Arc<Path> {
+        self.work_path_once.get_or_init(|| self.work_path.as_path().into()).clone()
     }
 
     /// The directory that relative paths start from.

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
@@ -336,6 +336,7 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         queue_life: 0,
         bounce_body: false,
         work_path: PathBuf::new(),
+        work_path_once: OnceLock::new(),
         log_path: PathBuf::new(),
         log_level: LogLevel::Info,
         control_group: None,

@@ -425,7 +425,7 @@ pub static ROWS: &[Row] = &[
         kind: number("ENTRIES", 0, 10_000_000),
         default: "1000",
         takes_effect: Now,
-        why: "How many good answers are remembered, at about 100 bytes each; 0 = none. A password that does not match a \
+        why: "How many good answers are remembered, at about 50 bytes each; 0 = none. A password that does not match a \
               remembered answer is always asked again, so a new one works at once.",
     }),
     row!(authent_cache_hours {

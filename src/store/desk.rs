@@ -22,8 +22,8 @@ pub struct Place {
     /// Where bins lie; `None`: beside the drop, or below `work_path` where others may write to the drop's directory, or we
     /// may not.
     pub bin_path: Option<PathBuf>,
-    /// The server's own directory.
-    pub work_path: PathBuf,
+    /// The server's own directory. Shared by all sessions.
+    pub work_path: Arc<Path>,
     /// Who must own the drop; `None`: anybody.
     pub owner: Option<u32>,
     /// What part of the drop live mail must fill: with less in it the drop is compacted.
@@ -42,11 +42,11 @@ pub struct Place {
 
 impl Place {
     /// A drop with everything else as the settings' defaults have it.
-    pub fn new(drop: impl Into<PathBuf>, work_path: impl Into<PathBuf>) -> Place {
+    pub fn new(drop: impl Into<PathBuf>, work_path: impl AsRef<Path>) -> Place {
         Place {
             drop: drop.into(),
             bin_path: None,
-            work_path: work_path.into(),
+            work_path: work_path.as_ref().into(),
             owner: None,
             full: Fraction::HALF,
             locks: vec![LockKind::Dotlock, LockKind::Fcntl],
@@ -170,7 +170,7 @@ pub(super) struct Spot {
     pub(super) min_space_bytes: u64,
     pub(super) add_status: bool,
     /// Where the intent log is.
-    pub(super) work: Box<Path>,
+    pub(super) work: Arc<Path>,
 }
 
 impl Spot {
@@ -181,7 +181,7 @@ impl Spot {
             *slot = Some(*kind);
         }
         let Place { owner, full, min_space_bytes, add_status, .. } = *place;
-        let (drop, work) = (place.drop.as_path().into(), place.work_path.as_path().into());
+        let (drop, work) = (place.drop.as_path().into(), place.work_path.clone());
         Spot { drop, bins: None, owner, full, locks, min_space_bytes, add_status, work }
     }
 }

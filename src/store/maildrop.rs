@@ -55,7 +55,7 @@ use crate::rules::bulletins::Seen;
 use super::compaction;
 use super::desk::{Bin, Desk, Remarks, Spot};
 use super::disk::{Disk, How, RealDisk};
-use super::index::{Entry, Header, Identity, Index, Last, PAGE, Unread};
+use super::index::{Entry, Header, Identity, Index, PAGE, Unread};
 use super::ledger::{Ledger, Named, Record};
 use super::locks::DropLocks;
 use super::refresh::{self, Stale, write_ledger};
@@ -76,8 +76,6 @@ pub struct Maildrop<D: Disk = RealDisk> {
     bulletins: Option<Box<Seen>>,
     /// What [`commit`](Maildrop::commit) is to remember of them.
     seen: Option<Box<Seen>>,
-    /// This session made the bin: nobody was here before.
-    is_new: bool,
 }
 
 /// What a session and its readers and jobs share; nothing in it changes but `seen`.
@@ -95,10 +93,11 @@ pub(super) struct Core<D: Disk> {
     kept_bytes: u64,
     /// The drop's size when the snapshot was taken.
     pub(super) size: u64,
-    pub(super) last: Last,
+    /// Where the From_ line of its last message begins, how long it is, and its check.
+    pub(super) last_from: (u64, u32, u32),
     pub(super) tail_hash: u64,
     /// The drop as it was when it was found to be the one we know.
-    seen: Mutex<Identity>,
+    seen: Mutex<Times>,
     remarks: Remarks,
 }
 
@@ -107,10 +106,26 @@ pub(super) struct Files<D: Disk> {
     index: Index<D>,
 }
 
+/// Of an [`Identity`] what can change of a file that is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) size: u64,
+    pub(super) mtime: i64,
+    ctime: i64,
+}
+
+impl Times {
+    pub(super) fn of(seen: &Identity) -> Times {
+        Times { size: seen.size, mtime: seen.mtime, ctime: seen.ctime }
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct End {
     bytes: u64,
     serial: u32,
+    /// This session made it: nobody was here before.
+    is_new: bool,
     id: u64,
 }
 
@@ -214,7 +229,7 @@ impl<D: Disk> Maildrop<D> {
         let (mut remarks, mut made) = (Remarks::default(), false);
         for _ in 0..ATTEMPTS {
             if let Some(mut maildrop) = Maildrop::attempt(disk, place, &mut remarks, &mut made)? {
-                maildrop.is_new = made;
+                maildrop.ledger.is_new = made;
                 return Ok(maildrop);
             }
         }
@@ -302,14 +317,14 @@ impl<D: Disk> Maildrop<D> {
             totals: Totals { messages: header.count, octets: header.octets + added, last_read: header.last_read },
             kept_bytes: header.preamble + header.live_bytes,
             size: header.drop.size,
-            last: header.last,
+            last_from: (header.last.offset, header.last.from_bytes, header.last.from_check),
             tail_hash: header.tail_hash,
-            seen: Mutex::new(header.drop),
+            seen: Mutex::new(Times::of(&header.drop)),
             remarks,
         };
-        let ledger = End { bytes: header.bin_bytes, serial: header.bin_serial, id: header.bin_id };
+        let ledger = End { bytes: header.bin_bytes, serial: header.bin_serial, is_new: false, id: header.bin_id };
         let bulletins = Some(header.bulletins).filter(|seen| seen.epoch != 0).map(Box::new);
-        Maildrop { core: Arc::new(core), ledger, marks: None, bulletins, seen: None, is_new: false }
+        Maildrop { core: Arc::new(core), ledger, marks: None, bulletins, seen: None }
     }
 
     /// The drop file.
@@ -325,7 +340,7 @@ impl<D: Disk> Maildrop<D> {
     /// Bytes of memory that it holds.
     pub fn held(&self) -> usize {
         let spot = &self.core.spot;
-        let paths = [Some(&spot.drop), Some(&spot.work), spot.bins.as_ref()].into_iter().flatten();
+        let paths = [Some(&spot.drop), spot.bins.as_ref()].into_iter().flatten();
         let marks = self.marks.as_ref().map_or(0, |marks| {
             size_of::<Marks>() + (marks.deleted.capacity() + marks.read.capacity()) * size_of::<u64>()
         });
@@ -443,7 +458,7 @@ impl<D: Disk> Maildrop<D> {
 
     /// Whether nobody had a bin here before this session.
     pub fn is_new(&self) -> bool {
-        self.is_new
+        self.ledger.is_new
     }
 
     /// Whether there is a ledger in which something could be remembered of bulletins. There is none where nothing was opened.
@@ -510,7 +525,7 @@ impl<D: Disk> Maildrop<D> {
         if let Some(seen) = seen {
             self.bulletins = Some(seen);
         }
-        self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id };
+        self.ledger = End { bytes: ledger.end, serial: ledger.serial, id: ledger.id, ..self.ledger };
         let (deleted, octets) = marked.map_or((0, 0), |marks| (marks.count, marks.octets));
         Ok(Commit { deleted, octets, wants_compaction: core.is_due(deleted, dead_bytes) })
     }
@@ -628,7 +643,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// The drop as it was when it was last found to be the one we know.
-    pub(super) fn seen(&self) -> MutexGuard<'_, Identity> {
+    pub(super) fn seen(&self) -> MutexGuard<'_, Times> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, Reach, RealDisk};
 use super::index::{Entry, Identity, tail_bytes};
-use super::maildrop::{Core, Miss};
+use super::maildrop::{Core, Miss, Times};
 use crate::mail::dots::DotEncoder;
 use crate::mail::mbox::{FROM_LINE_BYTES, from_check};
 use crate::text::bytes::Output;
@@ -194,7 +194,7 @@ impl<D: Disk> Core<D> {
         let identity = loop {
             let now = self.disk.stat(&files.drop);
             let now = now.map_err(|error| Miss::Fault(Fault::new("looking at", &self.spot.drop, error)))?;
-            let identity = Identity::from(now);
+            let identity = Times::of(&Identity::from(now));
             if now.links == 0 || identity.size < self.size {
                 return Err(Miss::Changed);
             }
@@ -222,9 +222,10 @@ impl<D: Disk> Core<D> {
         };
         let tail = tail_bytes(self.size);
         let old = exact(self.size - tail as u64, tail)?;
-        let last = exact(self.last.offset, self.last.from_bytes as usize)?;
+        let (last_at, last_bytes, last_check) = self.last_from;
+        let last = exact(last_at, last_bytes as usize)?;
         if xxhash_rust::xxh3::xxh3_64(&old[..tail]) != self.tail_hash
-            || from_check(&last[..self.last.from_bytes as usize]) != self.last.from_check
+            || from_check(&last[..last_bytes as usize]) != last_check
         {
             return Err(Miss::Changed);
         }

@@ -8,6 +8,7 @@ pub mod channel;
 pub mod crypt;
 pub mod files;
 pub mod group;
+pub mod memory;
 pub mod network;
 pub mod nofollow;
 pub mod process;

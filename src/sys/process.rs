@@ -1,4 +1,4 @@
-//! Processes, signals, limits and memory.
+//! Processes, signals and limits.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -155,64 +155,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Gives freed memory back to the system (malloc_trim(3)); true when some was.
-pub fn trim_memory() -> bool {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, and malloc's own locks.
-    return unsafe { libc::malloc_trim(0) } == 1;
-    #[cfg(not(target_env = "gnu"))]
-    false
-}
-
-/// What malloc has: bytes in use, and bytes it keeps for later (mallinfo2(3)). `None` where it cannot tell.
-pub fn heap() -> Option<(u64, u64)> {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: takes nothing but malloc's own locks, gives plain numbers.
-        let info = unsafe { libc::mallinfo2() };
-        Some(((info.uordblks + info.hblkhd) as u64, info.fordblks as u64))
-    }
-    #[cfg(not(target_env = "gnu"))]
-    None
-}
-
-/// Lets go of the pages of our own code that are mapped (madvise(2), MADV_DONTNEED): what runs again is mapped again, from
-/// the page cache, and what only a start or a burst needed is not. Says how many bytes of code there are.
-pub fn unmap_idle_code() -> usize {
-    let own = std::fs::read_link("/proc/self/exe").unwrap_or_default();
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let mut bytes = 0;
-    for line in maps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(range), Some(rights), Some(path)) = (words.next(), words.next(), words.nth(3)) else { continue };
-        // Only what is executed: never written, so the file has all of it. Not the relocated data beside it.
-        if rights != "r-xp" || std::path::Path::new(path) != own {
-            continue;
-        }
-        let number = |text: &str| usize::from_str_radix(text, 16).ok();
-        let Some((start, end)) = range.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
-            continue;
-        };
-        // SAFETY: the range is one mapping of this process, private, backed by a file and never written to (no PROT_WRITE,
-        // no text relocations in a Rust executable), so every page comes back as it was when it is next touched.
-        let result =
-            unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(start), end - start, libc::MADV_DONTNEED) };
-        if result == 0 {
-            bytes += end - start;
-        }
-    }
-    bytes
-}
-
-/// One arena for all threads: a thread that works on one job must not bring an arena of its own (mallopt(3)).
-pub fn one_arena() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes two numbers.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
 /// Who we act as.
 pub fn own_uid() -> u32 {
     // SAFETY: takes nothing, cannot fail.
@@ -312,9 +254,6 @@ mod tests {
     #[test]
     fn the_system_answers() {
         assert!(raise_descriptor_limit().unwrap() >= 64);
-        trim_memory();
-        assert!(heap().is_none_or(|(used, _)| used > 0));
-        assert!(unmap_idle_code() > 100_000, "there is code, and it still runs");
         assert_eq!(signal_name(15), "TERM");
         assert!(exists(std::process::id()) && exists(1) && !exists(0) && !exists(u32::MAX) && !exists(i32::MAX as u32));
     }

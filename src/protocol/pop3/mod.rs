@@ -216,12 +216,14 @@ enum Asked {
     Tls,
 }
 
-/// What is needed by few, and only until they are logged in.
+/// What is needed only until somebody is logged in.
 #[derive(Debug, Default)]
 struct Gate {
     /// What the greeting said, and an APOP digest is made with.
     stamp: Option<Box<str>>,
     exchange: Option<Exchange>,
+    /// The name given by USER or AUTH LOGIN.
+    user: Option<Box<[u8]>>,
 }
 
 /// The server's side of one POP3 conversation.
@@ -233,8 +235,6 @@ pub struct Pop3 {
     lines: Lines,
     denied: u8,
     nonsense: u32,
-    /// The name given by USER, AUTH LOGIN or, once welcomed, the one logged in with. Boxed: most of the time it is short.
-    user: Option<Box<[u8]>>,
     gate: Option<Box<Gate>>,
     /// The reply to LAST: the highest number retrieved, by this session or an earlier one.
     last: u32,
@@ -254,7 +254,6 @@ impl Pop3 {
             lines: Lines::default(),
             denied: 0,
             nonsense: 0,
-            user: None,
             gate: None,
             last: 0,
             last_at_login: 0,
@@ -297,6 +296,11 @@ impl Pop3 {
         self.gate.as_mut()?.exchange.take()
     }
 
+    /// The name given, which is forgotten.
+    fn take_user(&mut self) -> Option<Box<[u8]>> {
+        self.gate.as_mut()?.user.take()
+    }
+
     fn refuse(&mut self, refusal: Refusal, out: &mut Output) {
         line(out, refusal.text());
         if refusal.is_nonsense() {
@@ -316,7 +320,7 @@ impl Pop3 {
     /// A refused login leaves the client where it was, without its name.
     fn not_welcome(&mut self, refusal: Refusal, out: &mut Output) {
         line(out, refusal.text());
-        self.user = None;
+        self.take_user();
         self.take_exchange();
         self.denied();
     }
@@ -352,7 +356,7 @@ impl Pop3 {
             (Asked::Tls, Answer::TlsStarted) => {
                 // RFC 2595 §4: everything said before TLS is forgotten.
                 self.link.tls = true;
-                self.user = None;
+                self.take_user();
                 self.lines = Lines::default();
             }
             (Asked::Stat, Answer::Totals(totals)) => say!(out, "+OK {} {}", totals.messages, totals.octets),
@@ -456,7 +460,6 @@ impl Machine for Pop3 {
             (State::Opening, Answer::Opened(totals)) => {
                 self.last = totals.last_read;
                 self.last_at_login = totals.last_read;
-                self.user = None;
                 self.gate = None;
                 say!(out, "+OK {} messages ({} octets)", totals.messages, totals.octets);
                 self.state = State::Transaction;

@@ -173,7 +173,7 @@ impl Pop3 {
         if rest.is_empty() {
             return Next::Refuse(Refusal::BadArgument);
         }
-        self.user = Some(rest.into());
+        self.gate.get_or_insert_default().user = Some(rest.into());
         line(out, "+OK Password, please");
         Next::Said
     }
@@ -183,7 +183,7 @@ impl Pop3 {
         if !self.may_send_password() {
             return Next::Refuse(Refusal::NeedsTls);
         }
-        match self.user.take() {
+        match self.take_user() {
             Some(user) => self.login(user.into_vec(), Secret::new(rest.to_vec())),
             None => Next::Refuse(Refusal::NeedsUser),
         }
@@ -196,7 +196,7 @@ impl Pop3 {
         if user.is_empty() || digest.len() != 32 || !digest.iter().all(u8::is_ascii_hexdigit) {
             return Next::Refuse(Refusal::BadArgument);
         }
-        self.user = None;
+        self.take_user();
         let digest = Secret::new(digest.to_ascii_lowercase());
         self.ask(State::Checking, Ask::Apop(Box::new(Apop { user: user.to_vec(), stamp, digest })))
     }
@@ -219,7 +219,7 @@ impl Pop3 {
             Some(mechanism) if mechanism.sends_password() => return Next::Refuse(Refusal::NeedsTls),
             _ => return Next::Refuse(Refusal::UnknownMechanism),
         };
-        self.user = None;
+        self.take_user();
         let (exchange, step) = Exchange::begin(mechanism, (!initial.is_empty()).then_some(initial));
         self.sasl(exchange, step, out)
     }

@@ -44,7 +44,7 @@ impl Service<'_> {
             service: "pop3",
             settings: &settings,
             here: self.session.here,
-            peer: self.session.peer.ip(),
+            peer: self.session.from,
             serial: &mut self.session.serial,
             host: &mut self.session.host,
             entering: &mut self.session.entering,
@@ -111,7 +111,7 @@ impl Service<'_> {
     /// The password was right, and it cannot be now.
     fn turned_away(&mut self, why: &str, refusal: Refusal) -> Said {
         if self.has_line(Event::Refused) {
-            log::info!("pop3 {} {} {}: {why}", self.id, self.who(), self.session.peer.ip().to_canonical());
+            log::info!("pop3 {} {} {}: {why}", self.id, self.who(), self.session.from.to_canonical());
         }
         self.leave();
         refused(refusal)
@@ -195,7 +195,7 @@ impl Service<'_> {
                 for remark in maildrop.remarks().into_iter().filter(|remark| *remark != Remark::ShortOfSpace) {
                     log::warn!("pop3 {} {}: {}: {remark}", self.id, self.who(), maildrop.path().display());
                 }
-                self.session.maildrop = Some(maildrop);
+                self.session.maildrop = Some(*maildrop);
                 self.session.shown = shown;
                 if let Some(entering) = self.session.entering.take() {
                     if self.session.settings.login_delay_secs > 0 {
@@ -235,7 +235,7 @@ impl Service<'_> {
     fn may_send_now(&mut self, now: Instant) {
         let names = &self.session.settings.forward_user;
         if !names.is_empty() && self.session.user.as_deref().is_some_and(|user| names.matches(user)) {
-            self.shared.guard.popped.note(now, self.session.peer.ip());
+            self.shared.guard.popped.note(now, self.session.from);
         }
     }
 

@@ -25,7 +25,7 @@ impl Service<'_> {
     pub(super) fn rows(&mut self, from: u32, wanted: Wanted) -> Said {
         let most = if matches!(wanted, Wanted::Rows) { PAGE as usize } else { 1 };
         if let Some(rows) = self.session.shown.as_ref().and_then(|shown| shown.page(from, most)) {
-            self.session.wanted = wanted;
+            self.session.doings().wanted = wanted;
             return self.found(rows);
         }
         // One row is one small read, not a page.
@@ -35,11 +35,11 @@ impl Service<'_> {
         };
         match rows {
             Ok(rows) => {
-                self.session.wanted = wanted;
+                self.session.doings().wanted = wanted;
                 self.found(rows)
             }
             Err(Miss::Cold) => {
-                self.session.wanted = wanted;
+                self.session.doings().wanted = wanted;
                 let lookup = self.maildrop().lookup(from);
                 self.job(Kind::Read, self.session.volume, move || Outcome::Rows(lookup.run()))
             }
@@ -50,7 +50,7 @@ impl Service<'_> {
     pub(super) fn found(&mut self, rows: Vec<maildrop::Row>) -> Said {
         let row =
             |row: maildrop::Row| Row { number: row.number, octets: row.octets, uid: row.uid, deleted: row.deleted };
-        match self.session.wanted {
+        match self.session.wanted() {
             Wanted::Rows => Done::Now(Answer::Rows(rows.into_iter().map(row).collect())),
             Wanted::Delete(number) => match rows.iter().find(|row| row.number == number) {
                 Some(row) => {
@@ -96,7 +96,7 @@ impl Service<'_> {
         if self.exists(number).is_err() {
             return refused(Refusal::NoSuchMessage);
         }
-        self.session.wanted = Wanted::Message(number, lines);
+        self.session.doings().wanted = Wanted::Message(number, lines);
         let bulletin = self.session.shown.as_ref().and_then(|shown| shown.reader(number, lines, Reach::Now));
         match bulletin.unwrap_or_else(|| self.maildrop().reader(number, lines, Reach::Now)) {
             Ok(reader) => self.send(reader),
@@ -116,7 +116,7 @@ impl Service<'_> {
     }
 
     pub(super) fn send(&mut self, reader: MessageReader) -> Said {
-        let Wanted::Message(_, lines) = self.session.wanted else { return refused(Refusal::Unavailable) };
+        let Wanted::Message(_, lines) = self.session.wanted() else { return refused(Refusal::Unavailable) };
         let octets = reader.octets();
         let body = Message { reader, whole: lines.is_none(), sent: 0, fault: None };
         Done::Send(Answer::Sending(octets), Box::new(body), Answer::Sent)
@@ -141,12 +141,16 @@ impl Service<'_> {
     }
 
     pub(super) fn commit(&mut self) -> Said {
-        let Some(mut maildrop) = self.session.maildrop.take() else { return refused(Refusal::NotCommitted) };
+        let Some(maildrop) = self.session.maildrop.take() else { return refused(Refusal::NotCommitted) };
+        let mut maildrop = Box::new(maildrop);
         let volume = self.session.volume;
         let bulletins = self.session.shown.as_ref().and_then(|shown| shown.commit());
         maildrop.remember(bulletins.map(|(seen, _)| seen));
         let asked = maildrop.deletions() > 0 || bulletins.is_some();
-        let expiry = Expiry::of(self.session.settings.expire_days, self.session.fetched.take());
+        let expiry = Expiry::of(
+            self.session.settings.expire_days,
+            self.session.doings.as_mut().and_then(|doings| doings.fetched.take()),
+        );
         if !maildrop.has_news() && (expiry.is_none() || maildrop.totals().messages == 0) {
             // What an earlier session deleted may still have to leave the drop.
             if maildrop.wants_compaction() {

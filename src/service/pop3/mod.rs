@@ -79,7 +79,9 @@ pub struct Visitor<'s> {
 /// What the service knows of one client.
 struct Session {
     settings: Arc<Settings>,
-    peer: SocketAddr,
+    /// Where the client is: in less room than a `SocketAddr` takes.
+    from: IpAddr,
+    port: u16,
     /// The domain of users who name none.
     here: Home,
     began: Instant,
@@ -92,23 +94,31 @@ struct Session {
     /// What is only needed while somebody logs in.
     entering: Option<Box<Entering>>,
     user: Option<Box<str>>,
-    maildrop: Option<Box<Maildrop>>,
+    maildrop: Option<Maildrop>,
     /// Bulletins behind its messages.
     shown: Option<Box<Shown>>,
     /// The volume that jobs on it wait for.
     volume: u64,
+    /// What it does with its mail: nothing for whoever only looks whether there is some.
+    doings: Option<Box<Doings>>,
+    secured: bool,
+}
+
+/// What a session does with its mail.
+#[derive(Default)]
+struct Doings {
     wanted: Wanted,
     /// What was sent whole, where that means that it goes.
     fetched: Option<Box<Fetched>>,
     retrieved: u32,
     deleted: u32,
     octets: u64,
-    secured: bool,
 }
 
 /// What a job was asked to read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 enum Wanted {
+    #[default]
     Rows,
     Row(u32),
     Delete(u32),
@@ -180,7 +190,8 @@ impl Conversation {
             stream: Stream::open(now, sock, machine, at_once)?,
             session: Session {
                 settings: shared.settings.clone(),
-                peer,
+                from: peer.ip(),
+                port: peer.port(),
                 here,
                 began: now,
                 serial: 0,
@@ -191,11 +202,7 @@ impl Conversation {
                 maildrop: None,
                 shown: None,
                 volume: 0,
-                wanted: Wanted::Rows,
-                fetched: None,
-                retrieved: 0,
-                deleted: 0,
-                octets: 0,
+                doings: None,
                 secured: tls,
             },
         })
@@ -285,7 +292,7 @@ impl Conversation {
 
     /// It is over: what it counted for is given back.
     pub fn give_back(&mut self, shared: &mut Shared) {
-        shared.guard.leave(&self.session.settings, self.session.peer.ip());
+        shared.guard.leave(&self.session.settings, self.session.from);
         self.session.stand_up(shared);
     }
 
@@ -327,29 +334,30 @@ impl Conversation {
 
     /// Who is logged in on it, or just being let in.
     pub fn visitor(&self, now: Instant) -> Option<Visitor<'_>> {
-        let Session { peer, began, maildrop, .. } = &self.session;
+        let Session { from, began, maildrop, .. } = &self.session;
         Some(Visitor {
             user: self.session.user()?,
-            address: peer.ip().to_canonical(),
+            address: from.to_canonical(),
             age: now.saturating_duration_since(*began),
             tls: self.stream.is_tls(),
-            messages: maildrop.as_deref().map(|maildrop| maildrop.live_totals().messages),
+            messages: maildrop.as_ref().map(|maildrop| maildrop.live_totals().messages),
             idle: self.stream.machine().silence(now).unwrap_or_default(),
         })
     }
 
     /// What there is to say of it as a connection.
     pub fn channel(&self, now: Instant) -> Channel {
-        let Session { peer, began, retrieved, octets, user, .. } = &self.session;
+        let Session { from, port, began, user, doings, .. } = &self.session;
+        let (messages, octets) = doings.as_deref().map_or((0, 0), |doings| (doings.retrieved, doings.octets));
         Channel {
             service: "pop3",
-            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string(),
+            peer: SocketAddr::new(from.to_canonical(), *port).to_string(),
             user: user.as_deref().map(|user| printable(user.as_bytes())),
             state: self.stream.activity(),
             tls: self.stream.is_tls(),
             age: now.saturating_duration_since(*began),
-            messages: *retrieved,
-            octets: *octets,
+            messages,
+            octets,
         }
     }
 
@@ -371,13 +379,14 @@ impl Conversation {
 
     /// Bytes of memory that it holds, but for what rustls keeps for TLS.
     pub fn held(&self) -> usize {
-        let Session { user, maildrop, entering, shown, .. } = &self.session;
+        let Session { user, maildrop, entering, shown, doings, .. } = &self.session;
         size_of::<Self>()
+            + doings.as_ref().map_or(0, |_| size_of::<Doings>())
             + shown.as_ref().map_or(0, |_| size_of::<Shown>())
             + self.stream.buffered()
             + user.as_ref().map_or(0, |user| user.len())
             + entering.as_deref().map_or(0, |entering| size_of::<Entering>() + entering.user().len())
-            + maildrop.as_ref().map_or(0, |maildrop| maildrop.held())
+            + maildrop.as_ref().map_or(0, |maildrop| maildrop.held() - size_of::<Maildrop>())
     }
 
     /// Whether it is within TLS.
@@ -388,12 +397,14 @@ impl Conversation {
     /// It is over: the line for the log, and, if somebody had logged in, the statistics.
     pub fn farewell(mut self, id: Id, now: Instant, shared: &mut Shared) -> Option<Left> {
         // It ended in the midst of a message.
-        self.session.octets += self.stream.body().map_or(0, |body| body.octets(false));
-        let Session { user, peer, host, began, retrieved, octets, deleted, secured, .. } = self.session;
+        let octets = self.stream.body().map_or(0, |body| body.octets(false));
+        let Session { user, from, host, began, doings, secured, .. } = self.session;
+        let Doings { retrieved, deleted, octets: before, .. } = doings.map_or_else(Doings::default, |doings| *doings);
+        let octets = before + octets;
         let who = user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let secs = now.saturating_duration_since(began).as_secs();
         let how = if secured { "tls" } else { "plain" };
-        let from = peer.ip().to_canonical();
+        let from = from.to_canonical();
         let named = host.as_deref().map_or_else(String::new, |host| format!(" ({host})"));
         if user.is_some() || shared.has_line(now, Event::Stranger, Some(from)) {
             log::info!(
@@ -430,6 +441,15 @@ impl Session {
     fn user(&self) -> Option<&str> {
         let entering = self.entering.as_deref().filter(|entering| entering.is_welcome());
         self.user.as_deref().or(entering.map(Entering::user))
+    }
+
+    fn doings(&mut self) -> &mut Doings {
+        self.doings.get_or_insert_default()
+    }
+
+    /// What was last asked for.
+    fn wanted(&self) -> Wanted {
+        self.doings.as_ref().map(|doings| doings.wanted).unwrap_or_default()
     }
 
     /// The session of a user ends, or never began.
@@ -492,15 +512,17 @@ impl Host<Pop3> for Service<'_> {
         if let Some(miss) = &body.fault {
             let _ = self.missed(miss);
         }
-        self.session.octets += body.octets(whole);
+        let doings = self.session.doings();
+        doings.octets += body.octets(whole);
         if whole && body.whole {
-            self.session.retrieved += 1;
-            if let (Wanted::Message(number, _), true) = (self.session.wanted, body.reader.is_news()) {
+            doings.retrieved += 1;
+            let wanted = doings.wanted;
+            if let (Wanted::Message(number, _), true) = (wanted, body.reader.is_news()) {
                 self.maildrop().read(number);
             }
             // RFC 2449 §6.7: only where mail may not be left here.
-            if let (Some(0), Wanted::Message(number, _)) = (self.session.settings.expire_days, self.session.wanted) {
-                self.session.fetched.get_or_insert_default().add(number);
+            if let (Some(0), Wanted::Message(number, _)) = (self.session.settings.expire_days, wanted) {
+                self.session.doings().fetched.get_or_insert_default().add(number);
             }
             self.shared.counts.retrieved += 1;
             self.shared.counts.octets += body.reader.octets();
@@ -551,9 +573,12 @@ impl Service<'_> {
             Outcome::Committed(_, Ok(commit)) => {
                 let bulletins =
                     self.session.shown.as_ref().and_then(|shown| shown.commit()).map_or(0, |(_, count)| count);
-                self.session.deleted = commit.deleted + bulletins;
+                let deleted = commit.deleted + bulletins;
+                if deleted > 0 {
+                    self.session.doings().deleted = deleted;
+                }
                 self.shared.counts.deleted += u64::from(commit.deleted);
-                Done::Now(Answer::Committed { deleted: self.session.deleted })
+                Done::Now(Answer::Committed { deleted })
             }
             Outcome::Committed(_, Err(fault)) => {
                 self.report(&fault);
@@ -576,11 +601,23 @@ impl Service<'_> {
     }
 
     fn has_line(&mut self, event: Event) -> bool {
-        self.shared.has_line(self.now, event, Some(self.session.peer.ip()))
+        self.shared.has_line(self.now, event, Some(self.session.from))
     }
 
     fn who(&self) -> String {
         let entering = self.session.entering.as_deref().map(Entering::user);
         printable(self.session.user.as_deref().or(entering).unwrap_or("-").as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each field is paid for by everybody who is connected. What few need is in a box that most never make.
+    #[test]
+    fn a_conversation_is_no_larger_than_it_has_to_be() {
+        let sizes = [size_of::<Conversation>(), size_of::<Session>(), size_of::<Pop3>(), size_of::<Maildrop>()];
+        assert!(sizes.iter().zip([328, 184, 64, 56]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 }
