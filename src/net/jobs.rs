@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::turn::Ticket;
+use crate::sys::process;
 
 /// Threads that work on files, at most.
 pub const THREADS: usize = 16;
@@ -372,6 +373,9 @@ fn next<R>(state: &mut State<R>) -> Option<(Kind, u64, Job<R>)> {
 }
 
 fn run<R: Lost + Send + 'static>(common: &Common<R>) {
+    // While the loop sends something long, and its peer takes it, the processors are busy: a job that takes 30 us is not to wait
+    // for milliseconds until one is free. Where that cannot be had, it waits.
+    let _ = process::brief_turns();
     let mut state = lock(common);
     loop {
         if let Some((kind, volume, job)) = next(&mut state) {
