@@ -6,10 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memchr::memchr_iter;
 use mio::{Events, Interest, Poll, Token};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use slab::Slab;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -19,6 +22,9 @@ pub const NULL: &str = "--null-server";
 pub const KEEPING: &str = "--keeping-server";
 /// The word that makes this program [`bare_server`].
 pub const BARE: &str = "--bare-server";
+
+/// The word that makes this program [`bare_server`] within TLS.
+pub const SEALED: &str = "--sealed-server";
 
 /// A bound in a process of its own, as the server is one.
 pub struct Process {
@@ -36,6 +42,11 @@ impl Process {
     /// Sends a file for every RETR.
     pub fn bare(file: &Path) -> Process {
         Process::start(&[BARE, file.to_str().expect("a plain path")])
+    }
+
+    /// The same within TLS.
+    pub fn sealed(file: &Path) -> Process {
+        Process::start(&[SEALED, file.to_str().expect("a plain path")])
     }
 
     /// Appends every message to a file of its recipient's in this directory, and syncs it.
@@ -118,24 +129,43 @@ pub fn null_server() {
 }
 
 /// Says `+OK` to every line; after RETR comes the file: read by 64 KB, converted, written, in one blocking loop.
-pub fn bare_server(path: &Path) {
+pub fn bare_server(path: &Path, tls: bool) {
     let file = File::open(path).expect("a file");
+    let config = tls.then(server_config);
     for socket in listen().incoming().flatten() {
-        let file = file.try_clone().expect("a descriptor");
+        let (file, config) = (file.try_clone().expect("a descriptor"), config.clone());
         std::thread::spawn(move || {
             // A client that goes away ends its thread.
-            let _ = bare_session(&socket, &file);
+            let _ = socket.set_nodelay(true).and_then(|()| match config {
+                None => bare_session(socket, &file),
+                Some(config) => {
+                    let tls = ServerConnection::new(config).expect("a connection");
+                    bare_session(StreamOwned::new(tls, socket), &file)
+                }
+            });
         });
     }
 }
 
-fn bare_session(mut socket: &TcpStream, file: &File) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    socket.write_all(b"+OK\r\n")?;
-    let mut lines = BufReader::new(socket.try_clone()?);
+fn server_config() -> Arc<ServerConfig> {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).and_then(|params| params.self_signed(&key));
+    let chain = vec![cert.expect("a certificate").der().clone()];
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key);
+    Arc::new(config.expect("a key that fits"))
+}
+
+fn bare_session(stream: impl Read + Write, file: &File) -> io::Result<()> {
+    let mut lines = BufReader::new(stream);
+    lines.get_mut().write_all(b"+OK\r\n")?;
     let (mut piece, mut out, mut line) = (vec![0; 64 * 1024], Vec::with_capacity(128 * 1024), String::new());
     while lines.read_line(&mut line)? > 0 {
-        socket.write_all(b"+OK\r\n")?;
+        lines.get_mut().write_all(b"+OK\r\n")?;
         if line.starts_with("RETR") {
             let mut at = 0;
             loop {
@@ -146,9 +176,9 @@ fn bare_session(mut socket: &TcpStream, file: &File) -> io::Result<()> {
                 at += count as u64;
                 out.clear();
                 convert(&piece[..count], &mut out);
-                socket.write_all(&out)?;
+                lines.get_mut().write_all(&out)?;
             }
-            socket.write_all(b".\r\n")?;
+            lines.get_mut().write_all(b".\r\n")?;
         }
         line.clear();
     }
