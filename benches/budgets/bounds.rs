@@ -1,4 +1,6 @@
 //! The least a program could do for the same: no bound here does anything that DMail could leave out.
+//!
+//! `loadtest versus` has these too, by the same file, at doors of its own choice.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,7 +14,6 @@ use std::time::{Duration, Instant};
 use memchr::memchr_iter;
 use mio::{Events, Interest, Poll, Token};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use slab::Slab;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -22,7 +23,6 @@ pub const NULL: &str = "--null-server";
 pub const KEEPING: &str = "--keeping-server";
 /// The word that makes this program [`bare_server`].
 pub const BARE: &str = "--bare-server";
-
 /// The word that makes this program [`bare_server`] within TLS.
 pub const SEALED: &str = "--sealed-server";
 
@@ -72,12 +72,10 @@ impl Drop for Process {
     }
 }
 
-fn listen() -> TcpListener {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).and_then(|()| socket.listen(4096)).expect("a port");
-    let listener = TcpListener::from(socket);
+/// A free port of the loopback, told on standard output. Whoever started us closes our standard input, or dies: then we end too.
+pub fn listen() -> TcpListener {
+    let listener = listen_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     println!("{}", listener.local_addr().expect("an address"));
-    // Whoever started us closes our standard input, or dies: then we end too.
     std::thread::spawn(|| {
         let _ = io::stdin().read(&mut [0]);
         std::process::exit(0);
@@ -85,9 +83,18 @@ fn listen() -> TcpListener {
     listener
 }
 
+/// This port, with room for many who wait.
+pub fn listen_at(address: SocketAddr) -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&address.into()).and_then(|()| socket.listen(4096)).expect("a port");
+    TcpListener::from(socket)
+}
+
+/// What is said to every line. The numbers make it an answer to STAT too.
+const YES: &str = "+OK 0 0\r\n";
+
 /// One epoll loop that greets, says `+OK` to every line, and closes after QUIT.
-pub fn null_server() {
-    let listener = listen();
+pub fn null_server(listener: TcpListener) {
     listener.set_nonblocking(true).expect("a socket");
     let mut listener = mio::net::TcpListener::from_std(listener);
     let mut poll = Poll::new().expect("a poll");
@@ -106,7 +113,7 @@ pub fn null_server() {
                     let vacant = clients.vacant_entry();
                     let token = Token(vacant.key());
                     let registered = poll.registry().register(&mut socket, token, Interest::READABLE);
-                    if registered.is_ok() && socket.write_all(b"+OK\r\n").is_ok() {
+                    if registered.is_ok() && socket.write_all(YES.as_bytes()).is_ok() {
                         vacant.insert(socket);
                     }
                 }
@@ -117,7 +124,7 @@ pub fn null_server() {
                 Ok(0) => true,
                 Ok(count) => {
                     let lines = memchr_iter(b'\n', &buffer[..count]).count();
-                    socket.write_all("+OK\r\n".repeat(lines).as_bytes()).is_err() || buffer.starts_with(b"QUIT")
+                    socket.write_all(YES.repeat(lines).as_bytes()).is_err() || buffer.starts_with(b"QUIT")
                 }
                 Err(error) => error.kind() != io::ErrorKind::WouldBlock,
             };
@@ -128,18 +135,18 @@ pub fn null_server() {
     }
 }
 
-/// Says `+OK` to every line; after RETR comes the file: read by 64 KB, converted, written, in one blocking loop.
-pub fn bare_server(path: &Path, tls: bool) {
+/// Says `+OK` to every line; after RETR comes the file: read by 64 KB, converted, written, in one blocking loop. With a
+/// configuration all of it goes through TLS.
+pub fn bare_server(listener: TcpListener, path: &Path, tls: Option<&Arc<ServerConfig>>) {
     let file = File::open(path).expect("a file");
-    let config = tls.then(server_config);
-    for socket in listen().incoming().flatten() {
-        let (file, config) = (file.try_clone().expect("a descriptor"), config.clone());
+    for socket in listener.incoming().flatten() {
+        let (file, tls) = (file.try_clone().expect("a descriptor"), tls.cloned());
         std::thread::spawn(move || {
             // A client that goes away ends its thread.
-            let _ = socket.set_nodelay(true).and_then(|()| match config {
+            let _ = socket.set_nodelay(true).and_then(|()| match tls {
                 None => bare_session(socket, &file),
-                Some(config) => {
-                    let tls = ServerConnection::new(config).expect("a connection");
+                Some(tls) => {
+                    let tls = ServerConnection::new(tls).map_err(io::Error::other)?;
                     bare_session(StreamOwned::new(tls, socket), &file)
                 }
             });
@@ -147,25 +154,12 @@ pub fn bare_server(path: &Path, tls: bool) {
     }
 }
 
-fn server_config() -> Arc<ServerConfig> {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).and_then(|params| params.self_signed(&key));
-    let chain = vec![cert.expect("a certificate").der().clone()];
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key);
-    Arc::new(config.expect("a key that fits"))
-}
-
-fn bare_session(stream: impl Read + Write, file: &File) -> io::Result<()> {
-    let mut lines = BufReader::new(stream);
-    lines.get_mut().write_all(b"+OK\r\n")?;
+fn bare_session(socket: impl Read + Write, file: &File) -> io::Result<()> {
+    let mut lines = BufReader::new(socket);
+    lines.get_mut().write_all(YES.as_bytes())?;
     let (mut piece, mut out, mut line) = (vec![0; 64 * 1024], Vec::with_capacity(128 * 1024), String::new());
     while lines.read_line(&mut line)? > 0 {
-        lines.get_mut().write_all(b"+OK\r\n")?;
+        out.extend_from_slice(YES.as_bytes());
         if line.starts_with("RETR") {
             let mut at = 0;
             loop {
@@ -174,11 +168,18 @@ fn bare_session(stream: impl Read + Write, file: &File) -> io::Result<()> {
                     break;
                 }
                 at += count as u64;
-                out.clear();
                 convert(&piece[..count], &mut out);
-                lines.get_mut().write_all(&out)?;
+                if out.len() >= piece.len() {
+                    lines.get_mut().write_all(&out)?;
+                    out.clear();
+                }
             }
-            lines.get_mut().write_all(b".\r\n")?;
+            out.extend_from_slice(b".\r\n");
+        }
+        // What was asked for at once is answered at once.
+        if lines.buffer().is_empty() || out.len() >= piece.len() {
+            lines.get_mut().write_all(&out)?;
+            out.clear();
         }
         line.clear();
     }
@@ -187,8 +188,8 @@ fn bare_session(stream: impl Read + Write, file: &File) -> io::Result<()> {
 
 /// Says yes to every line; after DATA reads a text to its dot, appends it to the file that is called like the last RCPT, and
 /// syncs that: a thread for each client.
-pub fn keeping_server(dir: &Path) {
-    for socket in listen().incoming().flatten() {
+pub fn keeping_server(listener: TcpListener, dir: &Path) {
+    for socket in listener.incoming().flatten() {
         let dir = dir.to_owned();
         std::thread::spawn(move || {
             // A client that goes away ends its thread.
@@ -213,14 +214,19 @@ fn keeping_session(mut socket: &TcpStream, dir: &Path) -> io::Result<()> {
         } else if let Some(recipient) = line.strip_prefix(b"RCPT TO:<") {
             file = dir.join(String::from_utf8_lossy(recipient).trim_end_matches(['>', '\r', '\n']));
         }
-        socket.write_all(b"250 \r\n")?;
+        // A client may want to know that it can send any letter, and all at once.
+        socket.write_all(if line.starts_with(b"EHLO") {
+            b"250-\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+        } else {
+            b"250 \r\n"
+        })?;
         line.clear();
     }
     Ok(())
 }
 
 /// LF to CRLF, dots doubled: the plainest loop, right only for pieces that begin a line.
-pub fn convert(piece: &[u8], out: &mut Vec<u8>) {
+fn convert(piece: &[u8], out: &mut Vec<u8>) {
     let mut from = 0;
     for end in memchr_iter(b'\n', piece) {
         if piece[from] == b'.' {
@@ -233,17 +239,7 @@ pub fn convert(piece: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&piece[from..]);
 }
 
-/// Newlines counted and one hash over all, in pieces of what the first cache holds.
-pub fn count_and_hash(bytes: &[u8]) -> (usize, u128) {
-    let (mut lines, mut hash) = (0, Xxh3::new());
-    for piece in bytes.chunks(64 * 1024) {
-        lines += memchr_iter(b'\n', piece).count();
-        hash.update(piece);
-    }
-    (lines, hash.digest128())
-}
-
-/// The same for a file, which has to be read.
+/// A file read, its newlines counted, and one hash over all.
 pub fn read_count_and_hash(path: &Path) -> (usize, u128) {
     let file = File::open(path).expect("a file");
     let (mut lines, mut hash, mut at) = (0, Xxh3::new(), 0);

@@ -16,8 +16,8 @@
 //! | `sender.rs` | SMTP clients: many in one loop; ones that stop in the midst of a message |
 //! | `bounds.rs` | the least a program could do for the same                        |
 //!
-//! The limits are those of the design, but for the two rows of `micro` and the 1.5 of QUIT ("the sync"), which it leaves
-//! open. A row that does not hold says so and fails nothing: times are no tests.
+//! The limits are those of the design, but for the 1.5 of QUIT ("the sync"), which it leaves open. A row that does not hold
+//! says so and fails nothing: times are no tests. Why a row is as it is, its inner loops may tell: `benches/hot.rs`.
 
 mod bed;
 mod bounds;
@@ -25,19 +25,19 @@ mod client;
 mod sender;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bed::{Bed, Memory};
 use client::{Client, Pace};
-use dmail::mail::dots::DotEncoder;
-use dmail::mail::mbox::Scanner;
+use rustls::ServerConfig;
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use sender::Sender;
 
 /// Rows that are measured together, by the name to ask for them.
 type Group = (&'static str, fn(&Plan, &mut Table));
 /// All of them.
 const GROUPS: &[Group] = &[
-    ("micro", micro),
     ("memory", memory),
     ("account", account),
     ("poll", poll),
@@ -85,10 +85,17 @@ fn main() {
                 bed::PROGRAM.set(file).expect("one program");
             }
             // A bound that runs as a process of its own, started by us.
-            bounds::NULL => return bounds::null_server(),
-            bounds::KEEPING => return bounds::keeping_server(words.next().expect("a directory").as_ref()),
-            bounds::BARE => return bounds::bare_server(words.next().expect("a file to send").as_ref(), false),
-            bounds::SEALED => return bounds::bare_server(words.next().expect("a file to send").as_ref(), true),
+            bounds::NULL => return bounds::null_server(bounds::listen()),
+            bounds::KEEPING => {
+                return bounds::keeping_server(bounds::listen(), words.next().expect("a directory").as_ref());
+            }
+            bounds::SEALED => {
+                let (file, tls) = (words.next().expect("a file to send"), tls_config());
+                return bounds::bare_server(bounds::listen(), file.as_ref(), Some(&tls));
+            }
+            bounds::BARE => {
+                return bounds::bare_server(bounds::listen(), words.next().expect("a file to send").as_ref(), None);
+            }
             name => match GROUPS.iter().find(|(group, _)| *group == name) {
                 Some(group) => groups.push(group),
                 None => {
@@ -108,51 +115,20 @@ fn main() {
     table.print();
 }
 
-// ---- The rows ------------------------------------------------------------------------------------
-
-/// Why macro rows are as they are: the inner loops, in memory, one thread.
-fn micro(plan: &Plan, table: &mut Table) {
-    let drop = bed::drop_of(MANY);
-    let message = bed::big_message(4 << 20);
-    let (mut scan, mut count, mut dots, mut bare) = (Samples::new(), Samples::new(), Samples::new(), Samples::new());
-    let mut out = Vec::with_capacity(message.len() * 2);
-    for _ in 0..plan.rounds() * 5 {
-        count.time(|| bounds::count_and_hash(&drop));
-        scan.time(|| {
-            let (mut scanner, mut messages) = (Scanner::new(0), 0);
-            drop.chunks(256 * 1024).for_each(|piece| scanner.feed(piece, &mut |_| messages += 1));
-            scanner.finish(&mut |_| messages += 1);
-            assert_eq!(messages, MANY);
-        });
-        bare.time(|| {
-            message.chunks(64 * 1024).for_each(|piece| {
-                out.clear();
-                bounds::convert(piece, &mut out);
-            })
-        });
-        dots.time(|| {
-            let mut encoder = DotEncoder::whole(false);
-            message.chunks(64 * 1024).for_each(|piece| {
-                out.clear();
-                encoder.push(piece, &mut out);
-            });
-        });
-    }
-    let (scan, count) = (scan.median(), count.median());
-    table.row("mbox scan with hashes, in memory").measured(rate(drop.len(), scan)).bound(rate(drop.len(), count)).more(
-        count / scan,
-        0.5,
-        "newlines counted plus one XXH3-128 over all",
-    );
-    let (dots, bare) = (dots.median(), bare.median());
-    let row = table.row("dot encoder, in memory").measured(rate(message.len(), dots));
-    row.bound(rate(message.len(), bare)).more(bare / dots, 0.75, "LF to CRLF and dots, the plainest loop");
-    table.note(format!(
-        "one conversation is {} B and an open maildrop {} B + its core, before paths",
-        size_of::<dmail::service::pop3::Conversation>(),
-        size_of::<dmail::store::maildrop::Maildrop>()
-    ));
+/// What a bound serves TLS with.
+fn tls_config() -> Arc<ServerConfig> {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).and_then(|params| params.self_signed(&key));
+    let chain = vec![cert.expect("a certificate").der().clone()];
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into());
+    Arc::new(config.expect("a key that fits"))
 }
+
+// ---- The rows ------------------------------------------------------------------------------------
 
 /// Sessions that are logged in and idle.
 fn memory(plan: &Plan, table: &mut Table) {
@@ -209,6 +185,11 @@ fn memory(plan: &Plan, table: &mut Table) {
             table.note(format!("from {} to {} sessions", before.sessions, after.sessions));
         }
     }
+    table.note(format!(
+        "one conversation is {} B and an open maildrop {} B + its core, before paths",
+        size_of::<dmail::service::pop3::Conversation>(),
+        size_of::<dmail::store::maildrop::Maildrop>()
+    ));
 }
 
 /// Accounts that exist.
@@ -548,10 +529,6 @@ fn mega(bytes: u64) -> f64 {
 
 fn milli(secs: f64) -> String {
     format!("{:.2} ms", secs * 1e3)
-}
-
-fn rate(bytes: usize, secs: f64) -> String {
-    format!("{:.1} GB/s", bytes as f64 / secs / 1e9)
 }
 
 #[derive(Default)]

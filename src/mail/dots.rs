@@ -63,13 +63,18 @@ impl DotEncoder {
 
     /// The text is over: a missing line end, the blank line that TOP owes after a header without one, the final dot.
     pub fn finish(self, out: &mut Vec<u8>) {
+        self.end_line(out);
+        out.extend_from_slice(b".\r\n");
+    }
+
+    /// The same without the dot, where somebody else says it.
+    pub fn end_line(self, out: &mut Vec<u8>) {
         if !self.line_start {
             out.extend_from_slice(b"\r\n");
         }
         if self.top.is_some_and(|top| top.header) {
             out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b".\r\n");
     }
 
     fn convert(&self, bytes: &[u8], out: &mut Vec<u8>) {

@@ -54,6 +54,10 @@ impl Socket for Sock {
     fn shut_write(&self) -> io::Result<()> {
         either!(self, sock => sock.shut_write())
     }
+
+    fn is_connected(&self) -> io::Result<bool> {
+        either!(self, sock => sock.is_connected())
+    }
 }
 
 impl AsRawFd for Sock {

@@ -14,16 +14,17 @@
 //! | Closing  | output, then close_notify, then our half is shut                   | all flushed, or no progress         |
 //! | Draining | input, to be dropped, so that our last words are not lost to a reset | end of file, [`DRAIN`], its bound |
 //!
+//! A stream that [connects](Stream::connect) does nothing before the kernel says that the connection stands. Where a stream
+//! ends and its machine did not wish it, [`fault`](Stream::fault) says why; a client is told by it that the server hung up.
+//!
 //! In any of them the host may *hold* the stream: then nothing is read and no machine is called until
 //! [`release`](Stream::release). A peer that takes less than [`FLOOR_OCTETS`] in [`FLOOR_TIME`] of what it is owed is closed.
 //! How little it may give, and in what time, is for its machine to say, whose deadline does not move for less.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
-
+use super::tls::Secure;
 use super::wire::{Cipher, Got, Wire};
 use crate::protocol::{End, Machine, Want};
 use crate::text::bytes::{INPUT_ROOM, Input, Output};
@@ -45,19 +46,32 @@ pub const DRAIN: (Duration, usize) = (Duration::from_secs(2), 256 * 1024);
 pub trait Socket: Read + Write {
     /// We have said all we will.
     fn shut_write(&self) -> io::Result<()>;
+    /// Whether the connection stands. An error: it does not, and never will.
+    fn is_connected(&self) -> io::Result<bool>;
 }
 
-impl Socket for mio::net::TcpStream {
-    fn shut_write(&self) -> io::Result<()> {
-        self.shutdown(std::net::Shutdown::Write)
-    }
+macro_rules! socket {
+    ($socket:ty) => {
+        impl Socket for $socket {
+            fn shut_write(&self) -> io::Result<()> {
+                self.shutdown(std::net::Shutdown::Write)
+            }
+
+            fn is_connected(&self) -> io::Result<bool> {
+                if let Some(error) = self.take_error()? {
+                    return Err(error);
+                }
+                match self.peer_addr() {
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+                    peer => peer.map(|_| true),
+                }
+            }
+        }
+    };
 }
 
-impl Socket for mio::net::UnixStream {
-    fn shut_write(&self) -> io::Result<()> {
-        self.shutdown(std::net::Shutdown::Write)
-    }
-}
+socket!(mio::net::TcpStream);
+socket!(mio::net::UnixStream);
 
 /// The buffers of the whole loop. A connection that has nothing half-done owns none of its own.
 pub struct Scratch {
@@ -110,6 +124,15 @@ pub trait Body {
     fn pull(&mut self, scratch: &mut [u8], out: &mut Output) -> Pull;
 }
 
+/// The body of a host whose replies are all short.
+pub enum Never {}
+
+impl Body for Never {
+    fn pull(&mut self, _scratch: &mut [u8], _out: &mut Output) -> Pull {
+        match *self {}
+    }
+}
+
 /// What came of pulling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pull {
@@ -152,7 +175,7 @@ pub enum Done<A, B> {
     /// A long reply: an answer to begin with, the body, an answer when it has been handed over whole.
     Send(A, Box<B>, A),
     /// TLS begins once everything said so far is in the socket; then this answer.
-    StartTls(Arc<ServerConfig>, A),
+    StartTls(Secure, A),
 }
 
 /// What a host says to data.
@@ -181,9 +204,11 @@ enum Doing<A, B> {
     Answered(Box<Done<A, B>>),
     /// With what is answered when it has been handed over.
     Body(Box<(Box<B>, A)>),
-    Upgrade(Box<(Arc<ServerConfig>, A)>),
+    Upgrade(Box<(Secure, A)>),
     Closing,
     Draining(u32),
+    /// It is over, and this is why.
+    Over(io::Error),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -234,6 +259,8 @@ pub struct Stream<S, M: Machine, B> {
     /// What is left over between turns: nothing, mostly.
     left: Option<Box<Left>>,
     ready: Ready,
+    /// The kernel has not said yet that the connection stands.
+    connecting: bool,
     eof: bool,
     held: bool,
     /// The peer sends data.
@@ -243,6 +270,8 @@ pub struct Stream<S, M: Machine, B> {
     brisk: bool,
     /// No progress, or no right to any: over without a word.
     aborted: bool,
+    /// What ended it, where no system call failed.
+    cut: Option<io::ErrorKind>,
     /// Octets moved since `since`, for the floor.
     moved: u32,
     since: Instant,
@@ -250,9 +279,19 @@ pub struct Stream<S, M: Machine, B> {
 
 impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     /// A conversation that begins now; `tls` from the first byte where given. Its first turn writes the greeting.
-    pub fn open(now: Instant, sock: S, mut machine: M, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
+    pub fn open(now: Instant, sock: S, machine: M, tls: Option<Secure>) -> io::Result<Self> {
+        Stream::new(now, sock, machine, tls, false)
+    }
+
+    /// The same over a socket that is still connecting. Until it is connected the machine's deadline runs; a handshake has
+    /// its own time after that.
+    pub fn connect(now: Instant, sock: S, machine: M, tls: Option<Secure>) -> io::Result<Self> {
+        Stream::new(now, sock, machine, tls, true)
+    }
+
+    fn new(now: Instant, sock: S, mut machine: M, tls: Option<Secure>, connecting: bool) -> io::Result<Self> {
         let wire = match tls {
-            Some(config) => Wire::tls(config)?,
+            Some(secure) => Wire::tls(secure)?,
             None => Wire::Plain,
         };
         let mut greeting = Output::default();
@@ -263,14 +302,16 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             wire,
             doing: Doing::Free,
             left: Left { input: Vec::new(), output: greeting.bytes().to_vec() }.kept(),
-            // The socket is new: nothing is known, so both are tried.
-            ready: Ready { read: true, write: true, ..Ready::default() },
+            // The socket is new: nothing is known, so both are tried, if it can be used at all.
+            ready: Ready { read: !connecting, write: !connecting, ..Ready::default() },
+            connecting,
             eof: false,
             held: false,
             giving: false,
             ending: None,
             brisk: false,
             aborted: false,
+            cut: None,
             moved: 0,
             since: now,
         })
@@ -282,6 +323,15 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         self.ready.write |= ready.write;
         self.ready.ends |= ready.ends;
         self.ready.dead |= ready.dead;
+    }
+
+    /// Why it is over, if neither its machine nor its host wished it: refused, reset, timed out, a TLS failure (`InvalidData`),
+    /// or that the peer hung up while the machine waited (`UnexpectedEof`), which for a server is how most clients leave.
+    pub fn fault(&self) -> Option<&io::Error> {
+        match &self.doing {
+            Doing::Over(error) => Some(error),
+            _ => None,
+        }
     }
 
     /// Ends the conversation at its next turn, without a word.
@@ -327,7 +377,9 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
 
     /// Whether it is about to be over: nothing more is asked on its behalf.
     pub fn is_ending(&self) -> bool {
-        self.aborted || self.ending.is_some() || matches!(self.doing, Doing::Closing | Doing::Draining(_))
+        self.aborted
+            || self.ending.is_some()
+            || matches!(self.doing, Doing::Closing | Doing::Draining(_) | Doing::Over(_))
     }
 
     /// Bytes of half-received TLS records that it holds.
@@ -350,6 +402,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     pub fn activity(&self) -> &'static str {
         match &self.doing {
             _ if self.is_ending() => "ending",
+            _ if self.connecting => "connecting",
             Doing::Owed | Doing::Answered(_) => "working",
             Doing::Body(..) => "sending",
             _ if self.held => "held",
@@ -379,6 +432,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     pub fn deadline(&self) -> Option<Instant> {
         match self.doing {
             Doing::Draining(_) => Some(self.since + DRAIN.0),
+            _ if self.connecting => Some(self.machine.deadline()),
             _ if self.wire.is_shaking_hands() => Some(self.since + HANDSHAKE),
             Doing::Owed | Doing::Answered(_) => None,
             _ if self.held => None,
@@ -389,13 +443,18 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
 
     /// The deadline is over: the conversation is too, unless the peer kept above the floor.
     pub fn expire(&mut self, now: Instant) {
-        let floor = self.is_behind() && !self.wire.is_shaking_hands();
-        if floor && !matches!(self.doing, Doing::Draining(_)) && self.moved >= FLOOR_OCTETS {
+        let draining = matches!(self.doing, Doing::Draining(_));
+        let begun = !self.connecting && !self.wire.is_shaking_hands();
+        let floor = self.is_behind() && begun;
+        if floor && !draining && self.moved >= FLOOR_OCTETS {
             self.moved = 0;
             self.since = now;
             return;
         }
-        let polite = matches!(self.doing, Doing::Free) && !floor && !self.wire.is_shaking_hands();
+        if !draining {
+            self.cut.get_or_insert(io::ErrorKind::TimedOut);
+        }
+        let polite = matches!(self.doing, Doing::Free) && !floor && begun;
         if polite { self.end(End::Silence) } else { self.abort() }
     }
 
@@ -417,12 +476,21 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         let mut left = self.left.take().map_or_else(Left::default, |left| *left);
         scratch.input.load(&mut left.input);
         scratch.output.load(&mut left.output);
-        let turn = self.run(now, scratch, host).unwrap_or_else(|_| {
+        let turn = self.run(now, scratch, host).unwrap_or_else(|error| {
             // The peer's end of the line is broken: nothing of ours to log, nothing left to say.
             self.wire.last_words(&mut self.sock);
+            // After our last words it makes no difference.
+            if !matches!(self.doing, Doing::Draining(_)) {
+                self.doing = Doing::Over(error);
+            }
             Turn::Closed
         });
         if turn == Turn::Closed {
+            if let Some(kind) = self.cut
+                && self.fault().is_none()
+            {
+                self.doing = Doing::Over(kind.into());
+            }
             scratch.input.clear();
             scratch.output.clear();
             self.wire = Wire::Plain;
@@ -443,9 +511,20 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         H: Host<M, Body = B>,
     {
         let mut budget = BUDGET as isize;
+        if self.connecting && !self.is_ending() && !self.arrives(now)? {
+            return Ok(Turn::Idle);
+        }
         loop {
+            // There is nobody yet to whom anything could be said.
+            if self.aborted || self.connecting {
+                return Ok(Turn::Closed);
+            }
             // A dead peer is noticed by reading, and ends what does not read.
-            if self.aborted || self.ready.dead && (self.held || !matches!(self.doing, Doing::Free | Doing::Closing)) {
+            if self.ready.dead && (self.held || !matches!(self.doing, Doing::Free | Doing::Closing)) {
+                if !matches!(self.doing, Doing::Draining(_)) {
+                    self.sock.is_connected()?;
+                    self.cut.get_or_insert(io::ErrorKind::ConnectionReset);
+                }
                 return Ok(Turn::Closed);
             }
             let mut moved = false;
@@ -491,10 +570,10 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 }
                 Doing::Upgrade(..) if self.wire.is_flushed(&scratch.output) => {
                     let Doing::Upgrade(upgrade) = self.take() else { unreachable!("matched above") };
-                    let (config, after) = *upgrade;
+                    let (secure, after) = *upgrade;
                     // What came before the handshake was not protected: it is forgotten, not obeyed.
                     scratch.input.clear();
-                    self.wire = Wire::tls(config)?;
+                    self.wire = Wire::tls(secure)?;
                     self.since = now;
                     self.machine.answer(now, after, &mut scratch.output);
                     moved = true;
@@ -503,9 +582,9 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 Doing::Closing if self.wire.is_shaking_hands() => return Ok(Turn::Closed),
                 Doing::Closing if self.brisk && self.wire.is_flushed(&scratch.output) => return Ok(Turn::Closed),
                 Doing::Closing if self.wire.is_flushed(&scratch.output) => {
-                    self.sock.shut_write()?;
                     self.doing = Doing::Draining(0);
                     self.since = now;
+                    self.sock.shut_write()?;
                     moved = true;
                 }
                 Doing::Draining(_) if self.eof => return Ok(Turn::Closed),
@@ -539,6 +618,22 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         }
     }
 
+    /// Whether the connection stands now. What the kernel says before it does is a hint, and asked about.
+    fn arrives(&mut self, now: Instant) -> io::Result<bool> {
+        if !self.ready.write && !self.ready.dead || !self.sock.is_connected()? {
+            if self.ready.dead {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            self.ready.write = false;
+            return Ok(false);
+        }
+        self.connecting = false;
+        self.ready.read = true;
+        self.ready.write = true;
+        self.since = now;
+        Ok(true)
+    }
+
     /// One step of the machine.
     fn step<H>(&mut self, now: Instant, scratch: &mut Scratch, host: &mut H, budget: &mut isize) -> io::Result<bool>
     where
@@ -564,6 +659,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             }
             // Half closed: it got its replies, and will say nothing more.
             Want::Input if self.eof => {
+                self.cut.get_or_insert(io::ErrorKind::UnexpectedEof);
                 self.doing = Doing::Closing;
                 self.wire.close();
             }
@@ -596,7 +692,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
                 self.machine.answer(now, begin, out);
                 self.doing = Doing::Body(Box::new((body, end)));
             }
-            Done::StartTls(config, after) => self.doing = Doing::Upgrade(Box::new((config, after))),
+            Done::StartTls(secure, after) => self.doing = Doing::Upgrade(Box::new((secure, after))),
         }
     }
 
@@ -633,7 +729,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     /// Not the peer's wish: a last line if one fits where we are, then the polite way out.
     fn finish(&mut self, now: Instant, why: End, out: &mut Output) {
         self.brisk |= why == End::Overload;
-        if matches!(self.doing, Doing::Closing | Doing::Draining(_)) {
+        if matches!(self.doing, Doing::Closing | Doing::Draining(_) | Doing::Over(_)) {
             return;
         }
         // In the midst of a message a line of ours would be taken for a line of it.

@@ -2,19 +2,24 @@
 //!
 //! TLS 1.2 and 1.3 with ring, stateless session tickets (no table of sessions), one ticket a handshake, no early data.
 //! A client that names a domain gets that domain's certificate; one that names none, or another, gets the first.
+//!
+//! Where we are the client, [`client`] says whom we believe. [`Secure`] is either side, as the driver takes it.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::crypto::ring as provider;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use crate::sys::files::Opener;
+use crate::sys::files::{Opener, open_to_read};
 
 /// A chain of certificates is a few thousand bytes; what stands behind so many is not read.
 const PEM_BYTES: u64 = 1 << 20;
@@ -31,6 +36,101 @@ pub struct Files {
     pub key: PathBuf,
     /// The domain that a client names to get it.
     pub domain: Option<String>,
+}
+
+/// Which side of a TLS connection we are.
+#[derive(Debug, Clone)]
+pub enum Secure {
+    /// The one that was called.
+    Server(Tls),
+    /// The one that calls: whom we believe, and whom we want to reach.
+    Client(Box<(Arc<ClientConfig>, ServerName<'static>)>),
+}
+
+impl From<Tls> for Secure {
+    fn from(config: Tls) -> Secure {
+        Secure::Server(config)
+    }
+}
+
+impl Secure {
+    /// A client's side towards the server of this name: a domain or an address. Refuses what is neither.
+    pub fn to(config: Arc<ClientConfig>, name: &str) -> Result<Secure, String> {
+        let refused = |_| format!("{name:?} is no name that a certificate can have; give a domain or an address");
+        let name = ServerName::try_from(name.to_owned()).map_err(refused)?;
+        Ok(Secure::Client(Box::new((config, name))))
+    }
+}
+
+/// Whom a client believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Whoever answers. For load tests, and for encryption where the other choice would be none at all.
+    Anybody,
+    /// Whom Mozilla's list of authorities vouches for.
+    Roots,
+    /// Whom the certificates in this PEM file vouch for.
+    File(PathBuf),
+}
+
+/// What a client needs to speak TLS. Refuses with one sentence that names the file.
+pub fn client(trust: Trust) -> Result<Arc<ClientConfig>, String> {
+    client_of(rustls::DEFAULT_VERSIONS, trust)
+}
+
+/// The same, for these versions of TLS.
+pub(super) fn client_of(
+    versions: &[&'static SupportedProtocolVersion],
+    trust: Trust,
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(provider::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
+    let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    let builder = match trust {
+        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        Trust::Roots => builder.with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() }),
+        Trust::File(path) => builder.with_root_certificates(roots(&path)?),
+    };
+    Ok(Arc::new(builder.with_no_client_auth()))
+}
+
+/// Believes any certificate.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[derive(Debug)]
@@ -71,26 +171,48 @@ pub fn load(files: &[Files], open: &Opener<'_>) -> Result<Option<Tls>, String> {
     Ok(Some(Arc::new(config)))
 }
 
-fn pair(cert: &Path, key: &Path, open: &Opener<'_>) -> Result<CertifiedKey, String> {
-    let trouble = |path: &Path, what: &str| format!("{}: {what}", path.display());
-    let read = |path: &Path, error: rustls_pki_types::pem::Error| {
-        trouble(
+/// The certificates in a file.
+fn certificates(path: &Path, open: &Opener<'_>) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_slice_iter(&text(path, open)?).collect::<Result<_, _>>().map_err(|error| not_pem(path, error))
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, &open_to_read)? {
+        roots
+            .add(certificate)
+            .map_err(|error| trouble(path, &format!("holds what cannot vouch for others: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(trouble(
             path,
-            &format!("cannot be read as PEM: {error}; give a file made by your certificate authority's client"),
-        )
-    };
-    let text = |path: &Path| {
-        let mut text = Vec::new();
-        let all = open(path).and_then(|file| file.take(PEM_BYTES).read_to_end(&mut text));
-        all.map_err(|error| trouble(path, &format!("cannot be read: {error}; name a PEM file this user can read")))?;
-        Ok::<_, String>(text)
-    };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text(cert)?).collect();
-    let chain = chain.map_err(|error| read(cert, error))?;
+            "holds no certificate; give a PEM file with those of the authorities to be believed",
+        ));
+    }
+    Ok(roots)
+}
+
+fn trouble(path: &Path, what: &str) -> String {
+    format!("{}: {what}", path.display())
+}
+
+fn not_pem(path: &Path, error: rustls_pki_types::pem::Error) -> String {
+    trouble(path, &format!("cannot be read as PEM: {error}; give a file made by your certificate authority's client"))
+}
+
+fn text(path: &Path, open: &Opener<'_>) -> Result<Vec<u8>, String> {
+    let mut text = Vec::new();
+    let all = open(path).and_then(|file| file.take(PEM_BYTES).read_to_end(&mut text));
+    all.map_err(|error| trouble(path, &format!("cannot be read: {error}; name a PEM file this user can read")))?;
+    Ok(text)
+}
+
+fn pair(cert: &Path, key: &Path, open: &Opener<'_>) -> Result<CertifiedKey, String> {
+    let chain = certificates(cert, open)?;
     if chain.is_empty() {
         return Err(trouble(cert, "holds no certificate; tls_cert wants the PEM file with the full chain"));
     }
-    let secret = PrivateKeyDer::from_pem_slice(&text(key)?).map_err(|error| read(key, error))?;
+    let secret = PrivateKeyDer::from_pem_slice(&text(key, open)?).map_err(|error| not_pem(key, error))?;
     let certified = CertifiedKey::from_der(chain, secret, &provider::default_provider());
     certified.map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {

@@ -6,15 +6,15 @@
 //! the connection can always be written to.
 //!
 //! What a handshake has to say and the first reply after it leave in one write: parted, Nagle and a delayed ACK would
-//! cost 40 ms each.
+//! cost 40 ms each. A client begins: its hello is there to be written before anything was read.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
+use super::tls::Secure;
 use crate::text::bytes::{INPUT_ROOM, Input, Output};
 
 /// Plaintext of one record.
@@ -73,12 +73,25 @@ pub(super) enum Wire {
 
 /// The state of one TLS connection.
 pub(super) struct Tls {
-    conn: UnbufferedServerConnection,
+    conn: Conn,
     /// The front of a record, or of a handshake message in several records, that is not whole yet. Never longer than
     /// [`INPUT_ROOM`].
     partial: Vec<u8>,
     /// Ciphertext that the socket would not take.
     unsent: Vec<u8>,
+    at: At,
+}
+
+/// Either side's connection. Nobody pays for the other's: they are of nearly the same size, the server's a little larger.
+enum Conn {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// How far a connection is.
+struct At {
+    /// It is for us to begin, and we have not.
+    begins: bool,
     established: bool,
     peer_closed: bool,
     close: Close,
@@ -93,16 +106,15 @@ enum Close {
 
 impl Wire {
     /// TLS from here on.
-    pub(super) fn tls(config: Arc<ServerConfig>) -> io::Result<Wire> {
-        let conn = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(Wire::Tls(Box::new(Tls {
-            conn,
-            partial: Vec::new(),
-            unsent: Vec::new(),
-            established: false,
-            peer_closed: false,
-            close: Close::Open,
-        })))
+    pub(super) fn tls(secure: Secure) -> io::Result<Wire> {
+        let conn = match secure {
+            Secure::Server(config) => UnbufferedServerConnection::new(config).map(Conn::Server),
+            Secure::Client(client) => UnbufferedClientConnection::new(client.0, client.1).map(Conn::Client),
+        };
+        let conn = conn.map_err(io::Error::other)?;
+        let begins = matches!(conn, Conn::Client(_));
+        let at = At { begins, established: false, peer_closed: false, close: Close::Open };
+        Ok(Wire::Tls(Box::new(Tls { conn, partial: Vec::new(), unsent: Vec::new(), at })))
     }
 
     /// Reads once.
@@ -150,7 +162,9 @@ impl Wire {
         match self {
             Wire::Plain => !output.is_empty(),
             Wire::Tls(tls) => {
-                !tls.unsent.is_empty() || tls.established && (!output.is_empty() || tls.close == Close::Wanted)
+                !tls.unsent.is_empty()
+                    || tls.at.begins
+                    || tls.at.established && (!output.is_empty() || tls.at.close == Close::Wanted)
             }
         }
     }
@@ -177,17 +191,17 @@ impl Wire {
     pub(super) fn is_flushed(&self, output: &Output) -> bool {
         match self {
             Wire::Plain => output.is_empty(),
-            Wire::Tls(tls) => output.is_empty() && tls.unsent.is_empty() && tls.close != Close::Wanted,
+            Wire::Tls(tls) => output.is_empty() && tls.unsent.is_empty() && tls.at.close != Close::Wanted,
         }
     }
 
     /// Says goodbye in the layer below the machine's.
     pub(super) fn close(&mut self) {
         if let Wire::Tls(tls) = self
-            && tls.established
-            && tls.close == Close::Open
+            && tls.at.established
+            && tls.at.close == Close::Open
         {
-            tls.close = Close::Wanted;
+            tls.at.close = Close::Wanted;
         }
     }
 
@@ -203,7 +217,7 @@ impl Wire {
 
     /// Whether a handshake is under way.
     pub(super) fn is_shaking_hands(&self) -> bool {
-        matches!(self, Wire::Tls(tls) if !tls.established)
+        matches!(self, Wire::Tls(tls) if !tls.at.established)
     }
 
     /// Bytes of records not yet whole that this connection holds.
@@ -223,7 +237,7 @@ impl Tls {
         output: &mut Output,
         cipher: &mut Cipher,
     ) -> io::Result<Got> {
-        if self.peer_closed {
+        if self.at.peer_closed {
             return Ok(Got::Eof);
         }
         let kept = self.partial.len();
@@ -252,7 +266,7 @@ impl Tls {
         outgoing.save(&mut self.unsent);
         outcome?;
         // After the peer's goodbye the next read is our own word for it: no edge will come for that one.
-        Ok(if self.peer_closed { Got::Bytes(count) } else { Got::of(count, limit - kept) })
+        Ok(if self.at.peer_closed { Got::Bytes(count) } else { Got::of(count, limit - kept) })
     }
 
     fn write(
@@ -293,14 +307,67 @@ impl Tls {
         output: &mut Output,
         outgoing: &mut Output,
     ) -> io::Result<usize> {
+        match &mut self.conn {
+            Conn::Server(conn) => self.at.pump(conn, records, input, output, outgoing),
+            Conn::Client(conn) => self.at.pump(conn, records, input, output, outgoing),
+        }
+    }
+}
+
+/// One side's connection: rustls has a type for each.
+trait Side {
+    type Data;
+
+    fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data>;
+    /// Whether records of its own wait to be encoded. After a failure it must not be asked for anything else: rustls would
+    /// look for the rest of what failed where it is no more, and panic.
+    fn has_to_say(&self) -> bool;
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data> {
+        self.process_tls_records(records)
+    }
+
+    fn has_to_say(&self) -> bool {
+        self.wants_write()
+    }
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'r>(&'c mut self, records: &'r mut [u8]) -> UnbufferedStatus<'c, 'r, Self::Data> {
+        self.process_tls_records(records)
+    }
+
+    fn has_to_say(&self) -> bool {
+        self.wants_write()
+    }
+}
+
+impl At {
+    fn pump(
+        &mut self,
+        conn: &mut impl Side,
+        records: &mut [u8],
+        input: &mut Input,
+        output: &mut Output,
+        outgoing: &mut Output,
+    ) -> io::Result<usize> {
+        self.begins = false;
         let (mut done, mut failure) = (0, None);
         loop {
+            if failure.is_some() && !conn.has_to_say() {
+                break;
+            }
             // After a failure there is nothing more to be read, and the alert that explains it to be had.
             let rest = if failure.is_none() { &mut records[done..] } else { &mut [] };
-            let UnbufferedStatus { mut discard, state, .. } = self.conn.process_tls_records(rest);
+            let UnbufferedStatus { mut discard, state, .. } = conn.process(rest);
             let mut stop = false;
             match state {
-                Err(_) if failure.is_some() => stop = true,
                 Err(error) => failure = Some(error),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -342,11 +409,12 @@ impl Tls {
             }
             done += discard;
             if stop {
-                return match failure {
-                    None => Ok(done),
-                    Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                };
+                break;
             }
+        }
+        match failure {
+            None => Ok(done),
+            Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
 }
@@ -369,5 +437,17 @@ fn seal(outgoing: &mut Output, mut write: impl FnMut(&mut [u8]) -> Result<usize,
                 return Err(io::Error::other("this TLS connection can seal no more"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server's connection needs, and not a byte for being able to be a client's.
+    #[test]
+    fn a_servers_connection_is_no_larger_for_the_clients() {
+        assert!(size_of::<Conn>() <= size_of::<UnbufferedServerConnection>(), "{}", size_of::<Conn>());
+        assert!(size_of::<Tls>() <= size_of::<UnbufferedServerConnection>() + 56, "{}", size_of::<Tls>());
     }
 }

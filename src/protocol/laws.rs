@@ -6,9 +6,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::control::{self, Control};
+use super::pop3::client::{self, Client, Command};
 use super::pop3::reply::Refusal;
 use super::pop3::{Answer, Apop, Ask, Link, Login, Pop3, Row, Rules, Totals};
 use super::sasl::scram::tests::{NONCE, pencil};
+use super::smtp::client as sending;
 use super::smtp::{self, Face, Smtp};
 use super::{End, Machine, Want};
 use crate::mail::identity::Uid;
@@ -156,6 +158,41 @@ fn pop3_with_apop() -> Pop3 {
     pop3(OPEN).with_stamp(STAMP.into())
 }
 
+pub(crate) fn client_rules() -> client::Rules {
+    client::Rules {
+        greeting: Duration::from_secs(30),
+        reply: Duration::from_secs(40),
+        login: Duration::from_secs(50),
+        text: Duration::from_secs(60),
+        quit: Duration::from_secs(70),
+        most: 10_000,
+    }
+}
+
+/// A host that wants to know much of a server, and always the same.
+fn client_host(ask: client::Ask) -> Reply<client::Answer> {
+    use client::{Answer, Ask};
+    Reply::Answer(match ask {
+        Ask::StartTls => Answer::TlsStarted,
+        Ask::Broken(_) => Answer::Leave,
+        Ask::Heard(None, _) => Answer::Say(vec![Command::Capa, Command::Stls]),
+        Ask::Heard(Some(Command::Stls), _) => {
+            let login = || Box::new(Login { user: b"ann".to_vec(), password: b"secret"[..].into() });
+            Answer::Say(vec![
+                Command::Plain(login()),
+                Command::User(b"ann"[..].into()),
+                Command::Pass(b"secret"[..].into()),
+            ])
+        }
+        Ask::Heard(Some(Command::Pass(_)), _) => {
+            use Command::{Dele, List, Retr, Stat, Top, Uidl};
+            Answer::Say(vec![Stat, List(None), List(Some(2)), Uidl(None), Uidl(Some(2)), Retr(1), Top(2, 0), Dele(1)])
+        }
+        Ask::Heard(Some(Command::Dele(_)), _) => Answer::Say(vec![Command::Quit]),
+        Ask::Heard(..) => Answer::Say(Vec::new()),
+    })
+}
+
 fn control_host(ask: control::Ask) -> Reply<control::Answer> {
     Reply::Answer(control::Answer { done: true, text: format!("{:?}\n", ask.0) })
 }
@@ -233,7 +270,90 @@ const PROOFS_SAMPLE: &[u8] =
     AUTH SCRAM-SHA-256\r\nbiwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\n\
     Yz1iaXdzLHI9ck9wck5HZndFYmVSV2diTkVrcU8laHZZRHBXVWEyUmFUQ0FmdXhGSWxqKWhObEYkazAscD1kSHpiWmFwV0lrNGpVaE4rVXRlOXl0YWc5empmTUhnc3FtbWl6N0FuZFZRPQ==\r\n\
     \r\nSTAT\r\nAUTH\r\nQUIT\r\n";
+/// What a server says to [`client_host`].
+const CLIENT_SAMPLE: &[u8] = b"+OK ready <1@x>\r\n+OK\r\nSTLS\r\nSASL PLAIN\r\n.\r\n+OK begin\r\n+ \r\n-ERR [AUTH] no\r\n\
+    +OK\r\n+OK 2 messages\r\n+OK 2 320\r\n+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n+OK 2 200\r\n+OK\r\n1 whqt\r\n\
+    2 QhdP\r\n.\r\n+OK 2 QhdP\r\n+OK 13 octets\r\nh: 1\r\n\r\n..\r\n.b\rc\nd\r\n.\r\n-ERR no such message\r\n+OK\r\n+OK bye\r\n";
 const CONTROL_SAMPLE: &[u8] = b"status \"a b\" --json\nstatus\n";
+
+/// A client, whose server says no line before it is wanted: one that comes sooner is an answer to nothing.
+struct Turns<M> {
+    client: M,
+    input: Input,
+}
+
+impl<M: Machine> Machine for Turns<M> {
+    type Ask = M::Ask;
+    type Answer = M::Answer;
+
+    fn open(&mut self, now: Instant, out: &mut Output) {
+        self.client.open(now, out);
+    }
+
+    fn step<'i>(&mut self, now: Instant, input: &'i mut Input, out: &mut Output) -> Want<'i, M::Ask> {
+        match self.client.step(now, &mut self.input, out) {
+            Want::Again => Want::Again,
+            Want::Close => Want::Close,
+            Want::Ask(ask) => Want::Ask(ask),
+            Want::Data(_) => unreachable!("nobody sends a client of SMTP a message"),
+            Want::Input if input.is_empty() => Want::Input,
+            Want::Input => {
+                let line = memchr::memchr(b'\n', input.bytes()).map_or(input.len(), |at| at + 1);
+                let taken = self.input.push(&input.bytes()[..line]);
+                input.consume(taken);
+                Want::Again
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Instant, answer: M::Answer, out: &mut Output) {
+        self.client.answer(now, answer, out);
+    }
+
+    fn end(&mut self, now: Instant, why: End, out: &mut Output) {
+        self.client.end(now, why, out);
+    }
+
+    fn deadline(&self) -> Instant {
+        self.client.deadline()
+    }
+}
+
+fn smtp_client(face: sending::Face) -> Turns<sending::Client> {
+    let rules = sending::Rules {
+        name: "x.example".into(),
+        face,
+        tls: sending::Tls::Offered,
+        plain_ok: true,
+        patience: sending::Patience::default(),
+    };
+    Turns { client: sending::Client::new(Instant::now(), std::sync::Arc::new(rules), false), input: Input::default() }
+}
+
+/// A host with one message for three, again and again.
+fn smtp_client_host(ask: sending::Ask) -> Reply<sending::Answer> {
+    Reply::Answer(match ask {
+        sending::Ask::Next(_) => {
+            let to = |local: &str| {
+                let (path, _) = crate::mail::address::path(format!("<{local}@y>").as_bytes(), false).unwrap();
+                sending::Recipient { path: path.unwrap(), notify: None, orcpt: None }
+            };
+            sending::Answer::Envelope(Box::new(sending::Envelope {
+                sender: sending::Sender::default(),
+                recipients: ["ann", "bob", "carl"].map(to).into(),
+                form: sending::Form::Lines,
+            }))
+        }
+        sending::Ask::Text => return Reply::Body(sending::Answer::Text, b"..a\r\n", sending::Answer::Sent),
+        sending::Ask::StartTls | sending::Ask::Told(_) => sending::Answer::Go,
+    })
+}
+
+const SMTP_SERVER_SAMPLE: &[u8] = b"220-a\r\n220 b\r\n502 5.5.1 no\n250 c\r\n250 ok\r\n250 ok\r\n550-5.1.1 no\r\n550 5.1.1 such\r\n250 ok\r\n\
+    354 go\r\n250 2.0.0 done\r\n250 ok\r\n452 full\r\n452 full\r\n452 full\r\n250 reset\r\n550 no\r\n250 ok\r\n421 bye\r\n";
+const LMTP_SERVER_SAMPLE: &[u8] = b"220 a LMTP\r\n250-b\r\n250-PIPELINING\r\n250-STARTTLS\r\n250 SIZE\r\n220 begin\r\n250-b\r\n250-DSN\r\n\
+    250 PIPELINING\r\n250 ok\r\n250 ok\r\n550 no\r\n251 ok\r\n354 go\r\n250 done\r\n452 4.2.2 full\r\n250 ok\r\n450 no\r\n451 no\r\n\
+    450 no\r\n354 go\r\n554 nobody\r\n250 reset\r\n250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354\r\n250 1\r\n2x0\r\n";
 
 /// A machine, how to make it, what to say to it, and who answers it.
 macro_rules! every_machine {
@@ -243,6 +363,9 @@ macro_rules! every_machine {
         $law("smtp, as MX", || smtp(Face::Mx), MX_SAMPLE, smtp_host);
         $law("smtp, submission", || smtp(Face::Submission), SUBMISSION_SAMPLE, smtp_host);
         $law("lmtp", || smtp(Face::Lmtp), LMTP_SAMPLE, smtp_host);
+        $law("pop3, as client", || Client::new(Instant::now(), client_rules().into()), CLIENT_SAMPLE, client_host);
+        $law("smtp, client", || smtp_client(sending::Face::Smtp), SMTP_SERVER_SAMPLE, smtp_client_host);
+        $law("lmtp, client", || smtp_client(sending::Face::Lmtp), LMTP_SERVER_SAMPLE, smtp_client_host);
         $law("control", || Control::new(Instant::now()), CONTROL_SAMPLE, control_host);
     };
 }

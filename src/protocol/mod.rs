@@ -12,7 +12,7 @@ pub mod sasl;
 pub mod smtp;
 
 #[cfg(test)]
-mod laws;
+pub(crate) mod laws;
 
 use std::time::Instant;
 

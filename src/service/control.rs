@@ -19,26 +19,16 @@ use super::why::{self, Explanation, Message, Next};
 use super::{Outcome, Shared};
 use crate::control::queue::Ask as QueueAsk;
 use crate::control::{self, Caller, Order, Rights, Teller, Told};
-use crate::net::stream::{Body, Done, Host, Pull, Readiness, Scratch, Stream, Turn};
+use crate::net::stream::{Done, Host, Never, Readiness, Scratch, Stream, Turn};
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, Token, UnixStream, watch};
 use crate::protocol::End;
 use crate::protocol::control::{Answer, Ask, Control};
 use crate::sys::{group, process};
-use crate::text::bytes::Output;
 use crate::text::printable::visible;
 
 /// Control connections at a time. They have their own bound, so that they work when everything else is full.
 pub const MOST: usize = 16;
-
-/// Reports are short: there is no long reply.
-pub enum Never {}
-
-impl Body for Never {
-    fn pull(&mut self, _scratch: &mut [u8], _out: &mut Output) -> Pull {
-        match *self {}
-    }
-}
 
 /// Somebody who gives orders.
 pub struct Conversation {

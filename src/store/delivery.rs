@@ -293,13 +293,13 @@ fn open<D: Disk>(disk: &D, place: &Place) -> Result<Option<Opened<D>>, Refused> 
 
 /// Step 1, and what step 2 writes.
 fn begin<'d, 'b, D: Disk>(
-    intents: &Intents<D>,
+    intents: &'d Intents<D>,
     desk: &'d Desk<D>,
     drop: &'d D::File,
     batch: &'b [Letter<'b, D>],
 ) -> Result<Begun<'d, 'b, D>, Failed> {
     let disk = &desk.disk;
-    let mut locks = DropLocks::take(desk, drop)?;
+    let mut locks = DropLocks::borrow(desk, drop, &intents.spares)?;
     if !desk.is_named(drop)? {
         return Ok(Begun::Again);
     }

@@ -95,7 +95,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Says each name in `dir` until `each` wants no more; one that comes or goes meanwhile perhaps.
     fn names(&self, dir: &Self::Dir, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()>;
     /// Adds a name within `dir`, over nothing.
-    fn link(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()>;
+    fn link(&self, dir: &Self::Dir, from: &Path, to: &Path) -> io::Result<()> {
+        self.link_across(dir, from, dir, to)
+    }
+    /// Adds a name in another directory of the same volume, over nothing.
+    fn link_across(&self, from_dir: &Self::Dir, from: &Path, to_dir: &Self::Dir, to: &Path) -> io::Result<()>;
     /// Moves a name to another directory, over whatever had it there.
     fn move_to(&self, from: &Self::Dir, name: &Path, to: &Self::Dir) -> io::Result<()>;
     /// How much can be written where `dir` is, in bytes.
@@ -260,8 +264,8 @@ impl Disk for RealDisk {
         Ok(())
     }
 
-    fn link(&self, dir: &File, from: &Path, to: &Path) -> io::Result<()> {
-        files::link_at(dir, from, to)
+    fn link_across(&self, from_dir: &File, from: &Path, to_dir: &File, to: &Path) -> io::Result<()> {
+        files::link_across(from_dir, from, to_dir, to)
     }
 
     fn move_to(&self, from: &File, name: &Path, to: &File) -> io::Result<()> {

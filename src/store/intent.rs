@@ -44,6 +44,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::desk::{Refused, refuse, there};
 use super::disk::{Disk, How, LockKind, Reach, RealDisk};
+use super::locks::Spares;
 use crate::text::fault::Fault;
 
 /// Its name in work_path.
@@ -285,6 +286,8 @@ pub struct IntentId(u64);
 pub struct Intents<D: Disk = RealDisk> {
     pub(super) disk: D,
     work_path: PathBuf,
+    /// Files for dotlocks, for who delivers.
+    pub(super) spares: Spares<D>,
     state: Mutex<State<D>>,
     /// A sync has ended.
     ended: Condvar,
@@ -332,6 +335,7 @@ impl<D: Disk> Intents<D> {
         if !disk.look(&dir, Path::new(NAME)).is_ok_and(|named| named.inode == seen.inode) {
             return Err(Refused::InUse);
         }
+        let spares = Spares::open(disk, work_path)?;
         let read = parse(&read_all(disk, &file, &path)?);
         let state = State {
             file: Arc::new(file),
@@ -348,6 +352,7 @@ impl<D: Disk> Intents<D> {
         let intents = Intents {
             disk: disk.clone(),
             work_path: work_path.to_owned(),
+            spares,
             state: Mutex::new(state),
             ended: Condvar::new(),
         };

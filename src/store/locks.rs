@@ -17,6 +17,13 @@
 //! lock, and none removes the fresh one of another. Removing is renaming to a name nobody knows, looking whether it was what
 //! had been judged (else it gets its name back), and only then taking it away.
 //!
+//! Whoever locks again and again ([`Spares`]) makes no file for each dotlock, which is the dearest step of a delivery: he has some
+//! in work_path, written and locked by the kernel once, and gives one of them the lock's name by link(2). That goes without the first
+//! name, and therefore looks behind itself: when somebody has the first name, he may have judged what stood here before, and
+//! about to take ours away; then ours is given up, and it is tried with the first name. A file is lent to one lock at a time, is touched when
+//! its last touch is half a minute old, and is not used again when its name could not be taken away for certain. Where work_path and
+//! the drop are on two volumes link(2) refuses, and each dotlock is a file of its own.
+//!
 //! In a directory where we may make or remove nothing, a hand with more rights does the same by the same rules
 //! ([`lock_for_another`]), and gives us the file: the kernel's lock on it goes with the open file, so it is ours then.
 
@@ -25,6 +32,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::desk::{Desk, Refused, Remark, Remarks, there};
 use super::disk::{Disk, Holder, How, LockKind, Reach, RealDisk, Stat};
@@ -38,6 +46,10 @@ pub(super) const STALE_NANOS: i64 = 1024 * 1_000_000_000;
 const TOUCH_NANOS: i64 = 30 * 1_000_000_000;
 /// How much of another's lock file is read to judge it.
 const LINE_BYTES: usize = 512;
+/// Names of lent lock files in work_path, before a number.
+pub(super) const SPARE: &str = "lock.";
+/// Lock files that are kept: as many drops as all jobs of a volume deliver to at a time. Whoever finds none makes his own.
+const SPARES_MAX: usize = 256;
 
 /// The locks on one drop, until dropped.
 pub(super) struct DropLocks<'d, D: Disk> {
@@ -45,12 +57,13 @@ pub(super) struct DropLocks<'d, D: Disk> {
     /// `None`: there is no drop, and only its name is locked.
     file: Option<&'d D::File>,
     /// In the order taken.
-    held: Vec<Held<D>>,
+    held: Vec<Held<'d, D>>,
     pub(super) remarks: Remarks,
 }
 
-enum Held<D: Disk> {
+enum Held<'d, D: Disk> {
     Dotlock { file: D::File, inode: u64, touched: i64 },
+    Lent { spare: Spare<D>, spares: &'d Spares<D> },
     Kernel(LockKind),
 }
 
@@ -60,13 +73,35 @@ impl<'d, D: Disk> DropLocks<'d, D> {
         DropLocks::take_on(desk, Some(file))
     }
 
+    /// The same, with a lock file of these.
+    pub(super) fn borrow(
+        desk: &'d Desk<D>,
+        file: &'d D::File,
+        spares: &'d Spares<D>,
+    ) -> Result<DropLocks<'d, D>, Refused> {
+        DropLocks::take_all(desk, Some(file), Some(spares))
+    }
+
     /// The same on a drop that may not be there: then only programs that make dotlocks are kept from making one.
     pub(super) fn take_on(desk: &'d Desk<D>, file: Option<&'d D::File>) -> Result<DropLocks<'d, D>, Refused> {
+        DropLocks::take_all(desk, file, None)
+    }
+
+    fn take_all(
+        desk: &'d Desk<D>,
+        file: Option<&'d D::File>,
+        spares: Option<&'d Spares<D>>,
+    ) -> Result<DropLocks<'d, D>, Refused> {
         let mut locks = DropLocks { desk, file, held: Vec::new(), remarks: Remarks::default() };
         let mut unmade = None;
         for kind in desk.spot.locks.into_iter().flatten() {
             if kind == LockKind::Dotlock {
-                match dotlock(&Door::of(desk))? {
+                let door = Door::of(desk);
+                if let Some((spare, spares)) = spares.and_then(|spares| Some((lent(&door, spares)?, spares))) {
+                    locks.held.push(Held::Lent { spare, spares });
+                    continue;
+                }
+                match dotlock(&door)? {
                     Dotlock::Ours(held) => locks.held.push(held),
                     Dotlock::MayNot(error) => unmade = Some(error),
                 }
@@ -92,13 +127,16 @@ impl<'d, D: Disk> DropLocks<'d, D> {
     pub(super) fn touch(&mut self) {
         let disk = &self.desk.disk;
         for held in &mut self.held {
-            if let Held::Dotlock { file, touched, .. } = held {
-                let now = disk.now();
-                if now - *touched >= TOUCH_NANOS {
-                    // A failure shows as a lock that others find stale one day; there is nothing better to do.
-                    let _ = disk.set_times(file, now, now);
-                    *touched = now;
-                }
+            let (file, touched) = match held {
+                Held::Dotlock { file, touched, .. } => (&*file, touched),
+                Held::Lent { spare, .. } => (&spare.file, &mut spare.touched),
+                Held::Kernel(_) => continue,
+            };
+            let now = disk.now();
+            if now - *touched >= TOUCH_NANOS {
+                // A failure shows as a lock that others find stale one day; there is nothing better to do.
+                let _ = disk.set_times(file, now, now);
+                *touched = now;
             }
         }
     }
@@ -121,9 +159,149 @@ impl<D: Disk> Drop for DropLocks<'_, D> {
                         drop(disk.unlock_for(&self.desk.spot.drop, owner, inode));
                     }
                 }
+                Held::Lent { spare, spares } => match is_taken_away(&Door::of(self.desk), &spare) {
+                    true => spares.take_back(spare),
+                    false => spares.discard(spare),
+                },
             }
         }
     }
+}
+
+/// Lock files that are lent: see the page. Those of one who has work_path for himself.
+pub(super) struct Spares<D: Disk> {
+    disk: D,
+    dir: D::Dir,
+    line: String,
+    shelf: Mutex<Shelf<D>>,
+}
+
+struct Shelf<D: Disk> {
+    free: Vec<Spare<D>>,
+    /// Names given so far.
+    named: u64,
+    /// Those that are lent or free.
+    made: usize,
+}
+
+struct Spare<D: Disk> {
+    file: D::File,
+    name: PathBuf,
+    inode: u64,
+    touched: i64,
+}
+
+impl<D: Disk> Spares<D> {
+    /// None yet. What one who was killed left in work_path goes: where it is still a lock, it keeps that name.
+    pub(super) fn open(disk: &D, work_path: &Path) -> Result<Spares<D>, Fault> {
+        let dir = disk.open_dir(work_path).map_err(Fault::at("opening", work_path))?;
+        let mut left = Vec::new();
+        let is_spare = |name: &OsString| {
+            let number = name.as_encoded_bytes().strip_prefix(SPARE.as_bytes());
+            number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+        };
+        let mut each = |name: OsString| {
+            if is_spare(&name) {
+                left.push(PathBuf::from(name));
+            }
+            true
+        };
+        disk.names(&dir, &mut each).map_err(Fault::at("reading", work_path))?;
+        for name in left {
+            there(disk.remove(&dir, &name)).map_err(Fault::at("removing", &work_path.join(&name)))?;
+        }
+        let shelf = Mutex::new(Shelf { free: Vec::new(), named: 0, made: 0 });
+        Ok(Spares { disk: disk.clone(), dir, line: line(&disk.holder()), shelf })
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf<D>> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that nobody has. `None`: there are enough, or none can be made.
+    fn lend(&self) -> Option<Spare<D>> {
+        let free = self.shelf().free.pop();
+        let mut spare = free.or_else(|| self.make())?;
+        let now = self.disk.now();
+        if now - spare.touched >= TOUCH_NANOS {
+            if self.disk.set_times(&spare.file, now, now).is_err() {
+                self.discard(spare);
+                return None;
+            }
+            spare.touched = now;
+        }
+        Some(spare)
+    }
+
+    fn make(&self) -> Option<Spare<D>> {
+        let name = {
+            let mut shelf = self.shelf();
+            if shelf.made >= SPARES_MAX {
+                return None;
+            }
+            (shelf.made, shelf.named) = (shelf.made + 1, shelf.named + 1);
+            PathBuf::from(format!("{SPARE}{}", shelf.named))
+        };
+        let disk = &self.disk;
+        let made = disk.open(&self.dir, &name, How::CreateNew).ok().and_then(|file| {
+            let whole = disk.try_lock(&file, LockKind::Fcntl).is_ok_and(|locked| locked)
+                && disk.write(&file, self.line.as_bytes(), 0).is_ok();
+            let inode = disk.stat(&file).ok().filter(|_| whole)?.inode;
+            Some(Spare { file, name: name.clone(), inode, touched: disk.now() })
+        });
+        if made.is_none() {
+            drop(disk.remove(&self.dir, &name));
+            self.shelf().made -= 1;
+        }
+        made
+    }
+
+    /// Its other name is gone.
+    fn take_back(&self, spare: Spare<D>) {
+        self.shelf().free.push(spare);
+    }
+
+    /// It may still be, or become again, the lock of some drop: a lock of nobody's, once its file is closed.
+    fn discard(&self, spare: Spare<D>) {
+        drop(self.disk.remove(&self.dir, &spare.name));
+        self.shelf().made -= 1;
+    }
+}
+
+impl<D: Disk> Drop for Spares<D> {
+    fn drop(&mut self) {
+        let free = std::mem::take(&mut self.shelf().free);
+        free.into_iter().for_each(|spare| self.discard(spare));
+    }
+}
+
+/// One of them, with the dotlock's name. `None`: it is to be tried with the first name.
+fn lent<D: Disk>(door: &Door<'_, D>, spares: &Spares<D>) -> Option<Spare<D>> {
+    let (disk, spare) = (door.disk, spares.lend()?);
+    if let Err(error) = disk.link_across(&spares.dir, &spare.name, door.dir, &door.lock()) {
+        match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::PermissionDenied | io::ErrorKind::CrossesDevices => {
+                spares.take_back(spare);
+            }
+            _ => spares.discard(spare),
+        }
+        return None;
+    }
+    let alone = disk.look(door.dir, &door.first()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if alone && disk.look(door.dir, &door.lock()).is_ok_and(|seen| seen.inode == spare.inode) {
+        return Some(spare);
+    }
+    match is_taken_away(door, &spare) {
+        true => spares.take_back(spare),
+        false => spares.discard(spare),
+    }
+    None
+}
+
+/// Takes the dotlock's name from a lent file. False: somebody had found it stale, or has it in his hands now, or it stays.
+fn is_taken_away<D: Disk>(door: &Door<'_, D>, spare: &Spare<D>) -> bool {
+    let (disk, name) = (door.disk, door.lock());
+    disk.look(door.dir, &name).is_ok_and(|seen| seen.inode == spare.inode) && disk.remove(door.dir, &name).is_ok()
 }
 
 /// The line by which others of us judge a lock.
@@ -183,13 +361,13 @@ impl<'d, D: Disk> Door<'d, D> {
 }
 
 /// What came of asking for the dotlock.
-enum Dotlock<D: Disk> {
-    Ours(Held<D>),
+enum Dotlock<'d, D: Disk> {
+    Ours(Held<'d, D>),
     /// The directory lets us make none.
     MayNot(io::Error),
 }
 
-fn dotlock<D: Disk>(door: &Door<'_, D>) -> Result<Dotlock<D>, Refused> {
+fn dotlock<'d, D: Disk>(door: &Door<'_, D>) -> Result<Dotlock<'d, D>, Refused> {
     let disk = door.disk;
     let line = line(&disk.holder());
     let file = match make(door, line.as_bytes(), &|_| Ok(()))? {

@@ -4,10 +4,13 @@
 //!
 //! The From_ line is checked first, and behind every slice the file's identity. A drop that only grew (its old end, its last
 //! From_ line and this message's From_ line still in place) is read on; anything else is [`Miss::Changed`], and the
-//! conversation must end without the final dot, so that no client keeps a message that is not one.
+//! conversation must end without the final dot, so that no client keeps a message that is not one. A drop that is as long as
+//! it was and has another mtime is in doubt for a moment: write(2) moves the time before it moves the size, so an append looks
+//! like that while it begins. A job looks again until it has grown, and gives up after [`LOOKS`].
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::{Disk, Reach, RealDisk};
 use super::index::{Entry, Identity, tail_bytes};
@@ -19,6 +22,11 @@ use crate::text::fault::Fault;
 
 /// How much a job reads ahead when the memory had nothing.
 const FETCH_BYTES: u64 = 64 * 1024;
+
+/// How often a job looks again at a drop that may be about to grow ...
+const LOOKS: u32 = 20;
+/// ... and how long it waits in between. An append that takes longer to show its first byte costs a client one retry.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// Whether a message goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,22 +189,29 @@ impl<D: Disk> Core<D> {
     /// Whether what was just read belongs to the drop that was scanned.
     fn verify(&self, entry: &Entry, reach: Reach) -> Result<(), Miss> {
         let Some(files) = &self.files else { return Err(Miss::Changed) };
-        let now = self
-            .disk
-            .stat(&files.drop)
-            .map_err(|error| Miss::Fault(Fault::new("looking at", &self.spot.drop, error)))?;
-        let identity = Identity::from(now);
         let was = *self.seen();
-        if now.links == 0 {
-            return Err(Miss::Changed);
-        }
-        if identity == was {
-            return Ok(());
-        }
-        let grown = identity.size > was.size || identity.size == was.size && identity.mtime == was.mtime;
-        if !grown || identity.size < self.size {
-            return Err(Miss::Changed);
-        }
+        let mut looks = 0;
+        let identity = loop {
+            let now = self.disk.stat(&files.drop);
+            let now = now.map_err(|error| Miss::Fault(Fault::new("looking at", &self.spot.drop, error)))?;
+            let identity = Identity::from(now);
+            if now.links == 0 || identity.size < self.size {
+                return Err(Miss::Changed);
+            }
+            if identity == was {
+                return Ok(());
+            }
+            // Longer; or touched; or longer before, and an append that failed was taken back.
+            if identity.size != was.size || identity.mtime == was.mtime {
+                break identity;
+            }
+            match reach {
+                Reach::Now => return Err(Miss::Cold),
+                Reach::Wait if looks == LOOKS => return Err(Miss::Changed),
+                Reach::Wait => std::thread::sleep(BETWEEN_LOOKS),
+            }
+            looks += 1;
+        };
         let mut bytes = [0; FROM_LINE_BYTES];
         let mut exact = |offset: u64, length: usize| -> Result<[u8; FROM_LINE_BYTES], Miss> {
             let mut read = 0;

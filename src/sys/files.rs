@@ -283,19 +283,40 @@ pub fn move_at(from: &File, name: &Path, to: &File) -> io::Result<()> {
 
 /// What others than root can still write to the file system that `file` is on, in bytes.
 pub fn free_bytes(file: &File) -> io::Result<u64> {
+    let found = file_system(file)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// How many files others than root can still make there; `None` where the file system has no bound of its own.
+pub fn free_inodes(file: &File) -> io::Result<Option<u64>> {
+    let found = file_system(file)?;
+    Ok((found.f_files > 0).then_some(found.f_favail))
+}
+
+fn file_system(file: &File) -> io::Result<libc::statvfs> {
     let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: the descriptor is open, `found` has room for one statvfs.
     check(unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, and every bit pattern of this struct of integers is valid (it was zeroed).
-    let found = unsafe { found.assume_init() };
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    Ok(unsafe { found.assume_init() })
+}
+
+/// Waits until everything that was written to the file system that `file` is on has reached the disk.
+pub fn sync_file_system(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
 }
 
 /// Gives `from` below `dir` the second name `to`; `AlreadyExists` when something has it.
 pub fn link_at(dir: &File, from: &Path, to: &Path) -> io::Result<()> {
-    let (from, to, dir) = (c_name(from)?, c_name(to)?, dir.as_raw_fd());
-    // SAFETY: both names are C strings that live until after the call.
-    check(unsafe { libc::linkat(dir, from.as_ptr(), dir, to.as_ptr(), 0) }).map(drop)
+    link_across(dir, from, dir, to)
+}
+
+/// Gives `from` below `from_dir` the second name `to` below `to_dir`, on the same volume; `AlreadyExists` when something has it.
+pub fn link_across(from_dir: &File, from: &Path, to_dir: &File, to: &Path) -> io::Result<()> {
+    let (from, to, from_dir, to_dir) = (c_name(from)?, c_name(to)?, from_dir.as_raw_fd(), to_dir.as_raw_fd());
+    // SAFETY: both names are C strings that live until after the call; both descriptors are open.
+    check(unsafe { libc::linkat(from_dir, from.as_ptr(), to_dir, to.as_ptr(), 0) }).map(drop)
 }
 
 /// Takes the name `name` below `dir` away.
@@ -365,6 +386,10 @@ mod tests {
         move_at(&dir, Path::new("c"), &below).unwrap();
         assert_eq!(stat_at(&below, Path::new("c")).unwrap().inode, seen.inode);
         assert_eq!(move_at(&dir, Path::new("c"), &below).unwrap_err().kind(), io::ErrorKind::NotFound);
+        link_across(&below, Path::new("c"), &dir, Path::new("d")).unwrap();
+        assert_eq!(stat_at(&dir, Path::new("d")).unwrap().inode, seen.inode);
+        let again = link_across(&below, Path::new("c"), &dir, Path::new("d")).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert!(free_bytes(&dir).unwrap() > 0, "tests need a disk that is not full");
         for text in [b"one\n", b"two\n"] {
             io::Write::write_all(&mut append_at(&dir, Path::new("lines")).unwrap(), text).unwrap();
@@ -405,6 +430,17 @@ mod tests {
         carry_at(&one, a, &two, b).unwrap();
         assert_eq!(stat_at(&two, b).unwrap().inode, inode);
         assert_eq!(carry_at(&one, a, &two, Path::new("c")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_system_says_what_it_has_room_for_and_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(folder.path()).unwrap();
+        assert!(free_bytes(&dir).unwrap() > 0);
+        assert_ne!(free_inodes(&dir).unwrap(), Some(0));
+        sync_file_system(&dir).unwrap();
+        let (_, end) = super::super::channel::pair().unwrap();
+        assert!(sync_file_system(&File::from(end)).is_err(), "a socket is on no file system that can be synced");
     }
 
     #[test]

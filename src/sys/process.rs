@@ -67,6 +67,31 @@ pub fn kill_session(leader: u32) {
     }
 }
 
+/// What a session can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// SIGSTOP: it stands still.
+    Stop,
+    /// SIGCONT: it goes on.
+    Continue,
+    /// SIGTERM: it should end.
+    Terminate,
+}
+
+/// Sends a signal to a session that [`new_session`] made, leader and all. That it has ended is no error.
+pub fn order_session(leader: u32, order: Order) {
+    let Ok(leader) = libc::pid_t::try_from(leader) else { return };
+    let signal = match order {
+        Order::Stop => libc::SIGSTOP,
+        Order::Continue => libc::SIGCONT,
+        Order::Terminate => libc::SIGTERM,
+    };
+    if leader > 1 {
+        // SAFETY: kill takes two numbers; a negative one names the group of a child that is not reaped yet.
+        unsafe { libc::kill(-leader, signal) };
+    }
+}
+
 /// Whether there is a process of that number, also one that is not ours (kill(2) with signal 0).
 pub fn exists(pid: u32) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return false };

@@ -3,6 +3,9 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
 
 use super::*;
 use crate::protocol::{Line, Lines};
@@ -17,7 +20,10 @@ struct Far {
     window: usize,
     got: Vec<u8>,
     reads: usize,
+    writes: usize,
     shut: bool,
+    /// Not connected yet.
+    far_away: bool,
 }
 
 #[derive(Clone, Default)]
@@ -41,6 +47,7 @@ impl Read for Fake {
 impl Write for Fake {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut far = self.0.borrow_mut();
+        far.writes += 1;
         let count = bytes.len().min(far.window);
         if count == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -59,6 +66,10 @@ impl Socket for Fake {
     fn shut_write(&self) -> io::Result<()> {
         self.0.borrow_mut().shut = true;
         Ok(())
+    }
+
+    fn is_connected(&self) -> io::Result<bool> {
+        Ok(!self.0.borrow().far_away)
     }
 }
 
@@ -191,7 +202,7 @@ impl Host<Toy> for Toys {
                 let body = Filler { left, broken_at: self.broken_at, cold: self.cold };
                 Done::Send("begin\n", Box::new(body), "end\n")
             }
-            Wish::Tls => Done::StartTls(self.tls.clone().unwrap(), "secure\n"),
+            Wish::Tls => Done::StartTls(self.tls.clone().unwrap().into(), "secure\n"),
         }
     }
 
@@ -543,66 +554,27 @@ fn what_was_begun_is_finished_before_the_server_stops() {
 
 /// TLS over the same capricious wire, with rustls's own client at the far end.
 mod tls {
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
-    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::ClientConnection;
 
     use super::*;
-    use crate::net::tls::{Files, load};
+    use crate::net::tls::{Files, Trust, client_of, load};
 
-    /// The certificate is the test's own; who signed it is not the question.
-    #[derive(Debug)]
-    struct Anybody;
-
-    impl ServerCertVerifier for Anybody {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-        }
+    pub(super) fn server() -> Arc<ServerConfig> {
+        server_in(tempfile::tempdir().unwrap().path())
     }
 
-    fn server() -> Arc<ServerConfig> {
-        let dir = tempfile::tempdir().unwrap();
+    /// With `cert.pem` and `key.pem` for localhost, made there.
+    pub(super) fn server_in(dir: &std::path::Path) -> Arc<ServerConfig> {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         load(&[Files { cert, key, domain: None }], &crate::sys::files::open_to_read).unwrap().unwrap()
     }
 
     fn client(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConnection {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth();
-        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap()
+        let config = client_of(versions, Trust::Anybody).unwrap();
+        ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap()
     }
 
     /// Carries bytes both ways, in pieces of this size, until nothing moves; gives the plaintext that came.
@@ -639,7 +611,7 @@ mod tls {
     }
 
     fn secure(bench: &mut Bench) {
-        bench.stream = Stream::open(bench.now, bench.far.clone(), Toy::new(bench.now), Some(server())).unwrap();
+        bench.stream = Stream::open(bench.now, bench.far.clone(), Toy::new(bench.now), Some(server().into())).unwrap();
     }
 
     #[test]
@@ -746,6 +718,17 @@ mod tls {
     }
 
     #[test]
+    fn a_handshake_that_fails_with_more_of_it_in_the_same_record_is_an_error_of_the_peers_too() {
+        let mut bench = Bench::new();
+        secure(&mut bench);
+        let message = [1, 0, 0, 4, 9, 9, 9, 9];
+        bench.send(&[&[0x16, 3, 1, 0, 16][..], &message, &message].concat());
+        assert_eq!(bench.settle_bytes(), Turn::Closed);
+        assert_eq!(bench.stream.fault().unwrap().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(bench.far.0.borrow().got.first(), Some(&21), "an alert record");
+    }
+
+    #[test]
     fn a_panic_leaves_nothing_in_the_sum_of_partial_records() {
         let mut bench = Bench::new();
         secure(&mut bench);
@@ -819,3 +802,5 @@ mod tls {
         }
     }
 }
+
+mod client;

@@ -23,6 +23,7 @@
 //! be, and only of a client that was given a stamp. SCRAM sends nothing a listener could use without working through
 //! thousands of rounds for each guess: it is offered on every link, also where TLS has not begun.
 
+pub mod client;
 pub mod reply;
 mod verbs;
 

@@ -33,6 +33,7 @@
 //! told to go on is read as any other: what depends on where packets are cut is no rule. A command may end in LF alone; a
 //! message may not.
 
+pub mod client;
 pub mod params;
 pub mod reply;
 mod verbs;

@@ -166,7 +166,7 @@ impl Seen {
 }
 
 /// RFC 4954 §5: `<>`, or a mailbox in xtext.
-fn submitter(value: &[u8]) -> Option<Box<str>> {
+pub(super) fn submitter(value: &[u8]) -> Option<Box<str>> {
     if value.len() > WORD_LIMIT {
         return None;
     }
@@ -180,7 +180,7 @@ fn submitter(value: &[u8]) -> Option<Box<str>> {
 }
 
 /// RFC 3461 §4.4: printable characters and blanks, in xtext.
-fn envid(value: &[u8]) -> Option<Box<str>> {
+pub(super) fn envid(value: &[u8]) -> Option<Box<str>> {
     let id = xtext::decode(value)?;
     let fits = (1..=ENVID_LIMIT).contains(&value.len()) && id.iter().all(|byte| matches!(byte, b' '..=b'~'));
     if fits { kept(value) } else { None }
@@ -217,7 +217,7 @@ pub fn original(path: &Address) -> String {
 }
 
 /// RFC 3461 §4.2 and RFC 6533 §3: `type;address`, the address in xtext or, for `utf-8`, as it is where UTF-8 may be.
-fn orcpt(value: &[u8], utf8: bool) -> Option<Box<str>> {
+pub(super) fn orcpt(value: &[u8], utf8: bool) -> Option<Box<str>> {
     let (kind, address) = value.split_at(memchr::memchr(b';', value)?);
     let address = &address[1..];
     let atom = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';

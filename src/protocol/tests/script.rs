@@ -13,6 +13,9 @@
 //! | `X`         | it must have closed                                                                               |
 //! | `# text`    | why                                                                                               |
 //!
+//! With a machine that is the client ([`Actor::IS_CLIENT`]) it is the other way about: `S:` is said to it, `C:` is what it must
+//! have said.
+//!
 //! In `C:` and `S:` what stands between `{b64 ` and `}` is in base64 on the line, and `{version}` is this program's. To add
 //! a case, add a file.
 
@@ -27,6 +30,9 @@ use crate::text::bytes::{Input, Output};
 
 /// A machine that scripts can be played with.
 pub(crate) trait Actor: Machine {
+    /// It is the client's side.
+    const IS_CLIENT: bool = false;
+
     /// A new conversation, of the kind that these words of line `at` say.
     fn begin(at: &str, words: &[&str]) -> Self;
     /// An ask, as a script writes it.
@@ -122,6 +128,11 @@ fn play<M: Actor>(name: &str, script: &str) {
             continue;
         }
         let player = player.as_mut().unwrap_or_else(|| panic!("{at}: begin with a line `= ...`"));
+        let kind = match kind {
+            "C:" if M::IS_CLIENT => "S:",
+            "S:" if M::IS_CLIENT => "C:",
+            kind => kind,
+        };
         let clear = rest;
         let rest = &*encoded(rest);
         if kind != "C:" && kind != "R:" {

@@ -168,7 +168,7 @@ impl Conversation {
         }
         let at_once = match (tls, &shared.tls) {
             (true, None) => return Err(io::Error::other("a reload has just taken TLS away")),
-            (true, Some(tls)) => Some(tls.clone()),
+            (true, Some(tls)) => Some(tls.clone().into()),
             (false, _) => None,
         };
         // The address costs a system call: it is asked for only where it tells domains apart.
@@ -463,7 +463,7 @@ impl Host<Pop3> for Service<'_> {
             Ask::StartTls => match self.shared.tls.clone() {
                 Some(tls) => {
                     self.session.secured = true;
-                    Done::StartTls(tls, Answer::TlsStarted)
+                    Done::StartTls(tls.into(), Answer::TlsStarted)
                 }
                 None => refused(Refusal::NoTls),
             },

@@ -26,14 +26,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::control::Never;
 use super::deliver::Dispatched;
 use super::entering::Entering;
 use super::noise::Event;
 use super::{Channel, Outcome, Shared, relay};
 use crate::mail::undots::Bare;
 use crate::net::sock::Sock;
-use crate::net::stream::{Done, Flow, Host, Readiness, Scratch, Stream, Turn};
+use crate::net::stream::{Done, Flow, Host, Never, Readiness, Scratch, Stream, Turn};
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, UnixStream, watch};
@@ -201,7 +200,7 @@ impl Conversation {
         let Caller { peer, face, link, here } = caller;
         let machine = Smtp::new(now, shared.smtp.clone(), face, link);
         Ok(Conversation {
-            stream: Stream::open(now, sock, machine, at_once)?,
+            stream: Stream::open(now, sock, machine, at_once.map(Into::into))?,
             session: Session {
                 settings: shared.settings.clone(),
                 peer,
@@ -464,7 +463,7 @@ impl Host<Smtp> for Service<'_> {
                     self.session.hello = None;
                     self.session.user = None;
                     self.forget();
-                    Done::StartTls(tls, Answer::Go)
+                    Done::StartTls(tls.into(), Answer::Go)
                 }
                 None => Done::Now(Answer::Failed),
             },

@@ -10,7 +10,7 @@ use super::sim::SimDisk;
 use super::{Site, letter};
 use crate::store::desk::Desk;
 use crate::store::disk::{Disk, Holder, RealDisk};
-use crate::store::locks::{DropLocks, STALE_NANOS};
+use crate::store::locks::{DropLocks, STALE_NANOS, Spares};
 use crate::store::maildrop::*;
 
 const DROP: &str = "/spool/ann";
@@ -167,13 +167,21 @@ fn two_removers_never_remove_each_others_fresh_lock() {
     let dotlock = site.beside("ann.lock");
     let inside = AtomicU32::new(0);
     let (taken, rounds) = (AtomicU32::new(0), 400);
+    let work = site.folder.path().join("work");
+    fs::create_dir_all(&work).unwrap();
+    let spares = Spares::open(&RealDisk::default(), &work).unwrap();
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
+        let (inside, taken, spares, place, site, dotlock) = (&inside, &taken, &spares, &place, &site, &dotlock);
+        for number in 0..4 {
+            scope.spawn(move || {
                 let desk = Desk::at(&RealDisk::default(), &place, true).unwrap().unwrap();
                 let (file, _) = desk.open_drop().unwrap().unwrap();
                 while taken.load(Ordering::SeqCst) < rounds {
-                    match DropLocks::take(&desk, &file) {
+                    let locks = match number {
+                        0 | 1 => DropLocks::take(&desk, &file),
+                        _ => DropLocks::borrow(&desk, &file, spares),
+                    };
+                    match locks {
                         Ok(locks) => {
                             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two hold the lock");
                             std::thread::yield_now();
@@ -183,7 +191,7 @@ fn two_removers_never_remove_each_others_fresh_lock() {
                             // Somebody is killed and leaves his lock; a shared judgement of it would be the others' undoing.
                             let left = site.beside(&format!("left-{:?}", std::thread::current().id()));
                             fs::write(&left, dead_line()).unwrap();
-                            fs::hard_link(&left, &dotlock).ok();
+                            fs::hard_link(&left, dotlock).ok();
                             fs::remove_file(&left).unwrap();
                         }
                         Err(Refused::Locked) => std::thread::yield_now(),
@@ -195,6 +203,124 @@ fn two_removers_never_remove_each_others_fresh_lock() {
     });
     fs::remove_file(&dotlock).ok();
     assert_eq!(site.names(), ["ann"]);
+}
+
+/// The drop's inode, with a lock on it that was lent, and what was called meanwhile.
+fn borrowed(disk: &SimDisk, place: &Place, spares: &Spares<SimDisk>) -> Option<(u64, Vec<String>)> {
+    let desk = Desk::at(disk, place, true).unwrap().unwrap();
+    let (file, _) = desk.open_drop().unwrap().unwrap();
+    disk.world().trace.clear();
+    let locks = DropLocks::borrow(&desk, &file, spares).ok()?;
+    let inode = disk.world().inode_of(Path::new("/spool/ann.lock"));
+    assert_ne!(inode, 0);
+    let trace = disk.world().trace.clone();
+    drop(locks);
+    Some((inode, trace))
+}
+
+#[test]
+fn a_lent_lock_file_serves_one_lock_after_the_other_and_is_fresh_whenever_it_is_seen() {
+    let (disk, place) = simulated(1);
+    let spares = Spares::open(&disk, Path::new("/work")).unwrap();
+    let (first, _) = borrowed(&disk, &place, &spares).unwrap();
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
+    for _ in 0..3 {
+        disk.world().now += STALE_NANOS;
+        let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+        let (file, _) = desk.open_drop().unwrap().unwrap();
+        let _locks = DropLocks::borrow(&desk, &file, &spares).unwrap();
+        let world = &mut disk.world();
+        let now = world.now;
+        let lock = world.file(Path::new("/spool/ann.lock")).unwrap();
+        assert!(lock.data.starts_with(b"dmail ") && now - lock.mtime <= 30_000_000_000);
+    }
+    let (again, trace) = borrowed(&disk, &place, &spares).unwrap();
+    assert_eq!(again, first);
+    assert!(!trace.iter().any(|call| call.starts_with("open") || call == "write"), "{trace:?}");
+    drop(spares);
+    assert!(disk.world().names(Path::new("/work")).is_empty());
+}
+
+#[test]
+fn a_lent_lock_file_is_no_way_past_a_lock_that_another_has() {
+    let (disk, place) = simulated(1);
+    let spares = Spares::open(&disk, Path::new("/work")).unwrap();
+    disk.world().put(Path::new("/spool/ann.lock"), b"4711\n", true);
+    assert!(borrowed_is_refused(&disk, &place, &spares));
+    assert_eq!(disk.world().bytes(Path::new("/spool/ann.lock")), b"4711\n");
+    disk.world().now += STALE_NANOS;
+    assert!(borrowed(&disk, &place, &spares).is_some(), "a stale one is taken away all the same");
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
+}
+
+fn borrowed_is_refused(disk: &SimDisk, place: &Place, spares: &Spares<SimDisk>) -> bool {
+    let desk = Desk::at(disk, place, true).unwrap().unwrap();
+    let (file, _) = desk.open_drop().unwrap().unwrap();
+    let refused = matches!(DropLocks::borrow(&desk, &file, spares), Err(Refused::Locked));
+    refused
+}
+
+#[test]
+fn who_borrowed_gives_way_to_one_who_may_be_judging_the_lock_that_stood_there() {
+    let (disk, place) = simulated(1);
+    let spares = Spares::open(&disk, Path::new("/work")).unwrap();
+    let (lent, _) = borrowed(&disk, &place, &spares).unwrap();
+    disk.world().put(Path::new("/spool/.ann.lock.new"), b"", true);
+    let dir = disk.open_dir(Path::new("/spool")).unwrap();
+    let judge = disk.open(&dir, Path::new(".ann.lock.new"), crate::store::disk::How::Write).unwrap();
+    assert!(disk.try_lock(&judge, LockKind::Fcntl).unwrap());
+    assert!(borrowed_is_refused(&disk, &place, &spares));
+    assert_eq!(disk.world().names(Path::new("/spool")), [".ann.lock.new", "ann"]);
+    drop(judge);
+    // He was killed: his file goes, and the lock is had with the first name.
+    let (inode, _) = borrowed(&disk, &place, &spares).unwrap();
+    assert_ne!(inode, lent);
+    assert_eq!(borrowed(&disk, &place, &spares).unwrap().0, lent);
+}
+
+#[test]
+fn a_lent_file_whose_name_went_astray_is_not_lent_again() {
+    let (disk, place) = simulated(1);
+    let spares = Spares::open(&disk, Path::new("/work")).unwrap();
+    let (lent, _) = borrowed(&disk, &place, &spares).unwrap();
+    // Another program finds it stale, whyever, and takes the lock for itself; and it may give ours its name back.
+    disk.world().actor = Some(Box::new(|world, what| {
+        if what == "unlock Fcntl" {
+            world.put(Path::new("/spool/ann.lock"), b"procmail's", true);
+        }
+    }));
+    borrowed(&disk, &place, &spares).unwrap();
+    disk.world().actor = None;
+    assert_eq!(disk.world().bytes(Path::new("/spool/ann.lock")), b"procmail's");
+    disk.world().take_away(Path::new("/spool/ann.lock"));
+    assert_ne!(borrowed(&disk, &place, &spares).unwrap().0, lent);
+}
+
+#[test]
+fn a_lock_that_a_killed_borrower_left_is_stale_at_once_and_his_files_go() {
+    let (disk, place) = simulated(1);
+    let spares = Spares::open(&disk, Path::new("/work")).unwrap();
+    let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+    let (file, _) = desk.open_drop().unwrap().unwrap();
+    let locks = DropLocks::borrow(&desk, &file, &spares).unwrap();
+    disk.world().kill();
+    drop(locks);
+    assert!(disk.world().names(Path::new("/spool")).contains(&"ann.lock".to_owned()));
+    let disk = disk.again();
+    let spares = Spares::open(&disk, Path::new("/work")).unwrap();
+    assert!(disk.world().names(Path::new("/work")).is_empty());
+    assert!(borrowed(&disk, &place, &spares).is_some());
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
+}
+
+#[test]
+fn where_the_drop_is_on_another_volume_each_lock_is_a_file_of_its_own() {
+    let (disk, place) = simulated(1);
+    disk.world().set_volume(Path::new("/work"), 2);
+    let spares = Spares::open(&disk, Path::new("/work")).unwrap();
+    let (_, trace) = borrowed(&disk, &place, &spares).unwrap();
+    assert!(trace.contains(&"link .ann.lock.new ann.lock".to_owned()), "{trace:?}");
+    assert_eq!(disk.world().names(Path::new("/work")), ["lock.1"]);
 }
 
 #[test]

@@ -682,13 +682,16 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn link(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
+    fn link_across(&self, from_dir: &SimDirHandle, from: &Path, dir: &SimDirHandle, to: &Path) -> io::Result<()> {
         if !self.world().sticky {
             self.removable(dir, to)?;
         }
         let mut world = self.call(&format!("link {} {}", from.display(), to.display()))?;
+        if world.dirs[&from_dir.0].dev != world.dirs[&dir.0].dev {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        let inode = *world.dirs[&from_dir.0].names.get(from.as_os_str()).ok_or_else(not_found)?;
         let dir = world.dirs.get_mut(&dir.0).unwrap();
-        let inode = *dir.names.get(from.as_os_str()).ok_or_else(not_found)?;
         if dir.names.contains_key(to.as_os_str()) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }

@@ -12,6 +12,7 @@ import time
 TESTS = {}
 ROOT = os.geteuid() == 0
 DMAIL = os.path.abspath(os.environ.get("DMAIL", "target/debug/dmail"))
+LOADTEST = os.path.abspath(os.environ.get("LOADTEST", os.path.join(os.path.dirname(DMAIL), "loadtest")))
 #: The suite's own naive server stands in for dmail (see README.md): tests that ask for more are skipped.
 TWIN = os.path.basename(DMAIL) == "twin"
 
