@@ -23,6 +23,8 @@ pub const NULL: &str = "--null-server";
 pub const KEEPING: &str = "--keeping-server";
 /// The word that makes this program [`bare_server`].
 pub const BARE: &str = "--bare-server";
+/// The word that makes this program [`bare_server`] within TLS.
+pub const SEALED: &str = "--sealed-server";
 
 /// A bound in a process of its own, as the server is one.
 pub struct Process {
@@ -40,6 +42,11 @@ impl Process {
     /// Sends a file for every RETR.
     pub fn bare(file: &Path) -> Process {
         Process::start(&[BARE, file.to_str().expect("a plain path")])
+    }
+
+    /// The same within TLS.
+    pub fn sealed(file: &Path) -> Process {
+        Process::start(&[SEALED, file.to_str().expect("a plain path")])
     }
 
     /// Appends every message to a file of its recipient's in this directory, and syncs it.

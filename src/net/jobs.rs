@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::turn::Ticket;
 use crate::sys::memory::release_stack;
+use crate::sys::process;
 
 /// Threads that work on files, at most.
 pub const THREADS: usize = 16;
@@ -131,10 +132,22 @@ struct State<R> {
     done: Vec<(Option<Ticket>, R)>,
     threads: usize,
     idle: usize,
+    /// One of the idle was called and has not come yet. Whoever comes calls the next one when there is work for him, so that the
+    /// loop, which may submit many jobs in one turn, calls once.
+    called: bool,
     serial: u64,
     /// Robots that may run at a time. From 1 to [`ROBOTS`].
     robots: usize,
     stopping: bool,
+}
+
+impl<R> State<R> {
+    /// Whether a thread is to be called now, which is then done.
+    fn calls(&mut self) -> bool {
+        let call = self.waiting > 0 && self.idle > 0 && !self.called;
+        self.called |= call;
+        call
+    }
 }
 
 struct Common<R> {
@@ -213,6 +226,7 @@ impl<R: Lost + Send + 'static> Pool<R> {
                 done: Vec::new(),
                 threads: 0,
                 idle: 0,
+                called: false,
                 serial: 0,
                 robots: 1,
                 stopping: false,
@@ -256,9 +270,9 @@ impl<R: Lost + Send + 'static> Pool<R> {
                 }
             }
         }
-        let asleep = state.idle > 0;
+        let call = state.calls();
         drop(state);
-        if asleep {
+        if call {
             self.0.work.notify_one();
         }
         Ok(())
@@ -360,6 +374,9 @@ fn next<R>(state: &mut State<R>) -> Option<(Kind, u64, Job<R>)> {
 }
 
 fn run<R: Lost + Send + 'static>(common: &Common<R>) {
+    // While the loop sends something long, and its peer takes it, the processors are busy: a job that takes 30 us is not to wait
+    // for milliseconds until one is free. Where that cannot be had, it waits.
+    let _ = process::brief_turns();
     let mut state = lock(common);
     loop {
         if let Some((kind, volume, job)) = next(&mut state) {
@@ -368,7 +385,11 @@ fn run<R: Lost + Send + 'static>(common: &Common<R>) {
             let pulse = Pulse(Arc::new(AtomicU64::new(0)), common.epoch);
             pulse.beat();
             state.running.push(Running { kind, volume, pulse: pulse.clone(), serial });
+            let call = state.calls();
             drop(state);
+            if call {
+                common.work.notify_one();
+            }
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.work)(&pulse)));
             state = lock(common);
             state.running.retain(|job| job.serial != serial);
@@ -381,7 +402,7 @@ fn run<R: Lost + Send + 'static>(common: &Common<R>) {
             }
             state.done.push((job.ticket, done.unwrap_or_else(|_| R::lost())));
             // A bound may have become free for a job that another thread passed over.
-            if state.idle > 0 && state.waiting > 0 {
+            if state.calls() {
                 common.work.notify_one();
             }
             continue;
@@ -393,6 +414,8 @@ fn run<R: Lost + Send + 'static>(common: &Common<R>) {
         let (guard, timeout) = common.work.wait_timeout(state, LINGER).expect("no panic while the state is held");
         state = guard;
         state.idle -= 1;
+        // Who was called, or one who came in his place.
+        state.called = false;
         if timeout.timed_out() && state.waiting == 0 {
             break;
         }

@@ -43,6 +43,9 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 64 * 1024;
 /// Sessions, or messages, that leave in one write.
 const VISITS: usize = 1024;
+/// How long more is waited for when there is something to write: at thousands of lines a second each would be a write of its own,
+/// and a wake-up that the loop pays for.
+const GATHER: Duration = Duration::from_millis(4);
 /// Enough to write a line, and to read a time zone.
 const STACK: usize = 256 * 1024;
 
@@ -264,6 +267,9 @@ impl Scribe {
 
     fn run(&mut self, entries: &Receiver<Entry>, waiting: &AtomicUsize, lost: &Lost) {
         while let Ok(first) = entries.recv() {
+            if !matches!(first, Entry::Follow(_) | Entry::Flushed(_)) {
+                std::thread::sleep(GATHER);
+            }
             let (mut next, mut count, mut last) = (Some(first), 0, None);
             while let Some(entry) = next {
                 count += 1;

@@ -155,6 +155,42 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// How long a thread that has [`brief_turns`] has a processor before others have it: the least that Linux knows.
+#[cfg(target_os = "linux")]
+const TURN_NANOS: u64 = 100_000;
+
+/// From now on this thread has a processor for short times, and soon when it wants one: for threads that do little at a time while
+/// somebody waits. Linux before 6.12 makes no difference between threads here.
+#[cfg(target_os = "linux")]
+pub fn brief_turns() -> io::Result<()> {
+    let turns = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
+        sched_flags: 0,
+        sched_nice: niceness(),
+        sched_priority: 0,
+        sched_runtime: TURN_NANOS,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: `turns` lives through the call and says how large it is; 0 is this thread.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const turns, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How much this thread stands back for others.
+#[cfg(target_os = "linux")]
+fn niceness() -> i32 {
+    // SAFETY: takes two numbers; 0 is this thread, of which it always knows.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Elsewhere the system decides.
+#[cfg(not(target_os = "linux"))]
+pub fn brief_turns() -> io::Result<()> {
+    Ok(())
+}
+
 /// Who we act as.
 pub fn own_uid() -> u32 {
     // SAFETY: takes nothing, cannot fail.
@@ -250,6 +286,13 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn a_thread_with_brief_turns_stands_back_as_before() {
+        let before = niceness();
+        brief_turns().unwrap();
+        assert_eq!(niceness(), before);
+    }
 
     #[test]
     fn the_system_answers() {
