@@ -85,7 +85,7 @@ mod tests {
         let text = table(&report(&meter, Some(&server), &command));
         let row = text.lines().find(|line| line.starts_with("poll ")).unwrap();
         let words: Vec<_> = row.split_whitespace().collect();
-        assert_eq!(words, ["poll", "300", "85.7", "0.00", "10.00", "18.00", "19.81", "20.01", "20.01", "1"]);
+        assert_eq!(words, ["poll", "300", "85.7", "0.00", "10.01", "18.02", "19.81", "20.02", "20.02", "1"]);
         assert!(text.contains("  poll: reset: 1\n      the \"server\" <hung> up\n"), "{text}");
         assert!(text.contains("  fetch <all>: vanished: 1\n"), "{text}");
         assert!(text.contains("0.50 cores on average; at most 2.10 MB Pss"), "{text}");

@@ -276,7 +276,7 @@ fn a_reader_goes_on_beside_an_append_that_begins_and_beside_one_that_is_taken_ba
     });
     // On a machine that let us wait for longer than the job looks, the next one sees it at once.
     let fetched = fetched.or_else(|_| reader.fetch().run());
-    reader.supply(fetched.ok().expect("it grew"));
+    reader.supply(fetched.expect("it grew"));
     assert_eq!(pull(&mut reader).unwrap(), Pulled::More);
     // There was no room for the rest of it.
     file.set_len(text.len() as u64).unwrap();
