@@ -67,7 +67,7 @@ pub struct Target {
 
 impl Target {
     /// The door for this task, or what it is called.
-    fn door(&self, task: &Task) -> Result<SocketAddr, &'static str> {
+    pub fn door(&self, task: &Task) -> Result<SocketAddr, &'static str> {
         let (door, name) = match (task, task.line().tls) {
             (Task::Pop(_), work::Tls::Tls) => (self.pops, "--pops"),
             (Task::Pop(_), _) => (self.pop, "--pop"),
