@@ -8,6 +8,7 @@ import subprocess
 import threading
 
 from harness import spool
+from harness.site import free_ports
 from harness.suite import DMAIL, LOADTEST, Failure, check, need, run, same, test, wait_for
 from harness.wire import Pop
 
@@ -29,7 +30,12 @@ def made(bench, accounts):
     check(done.returncode == 0, "loadtest spool:", done.stdout, done.stderr)
     conf = os.path.join(folder, "dmail.conf")
     with open(conf, encoding="utf-8") as file:
-        ports = {words[0]: int(words[1]) for words in map(str.split, file) if words and words[0].endswith("_port")}
+        rows = [line.split() for line in file]
+    # The usual ports of a made spool are those of every other one that is served on this machine just now.
+    names = [words[0] for words in rows if words and words[0].endswith("_port")]
+    ports = dict(zip(names, free_ports(len(names))))
+    with open(conf, "w", encoding="utf-8") as file:
+        file.writelines(" ".join([words[0], str(ports[words[0]])] if words and words[0] in ports else words) + "\n" for words in rows)
     out = bench.path("serve.out")
     with open(out, "wb") as file:
         server = subprocess.Popen([DMAIL, "serve", "-i", conf], stdin=subprocess.DEVNULL, stdout=file, stderr=file)
@@ -37,6 +43,10 @@ def made(bench, accounts):
     def answers():
         if server.poll() is not None:
             raise Failure(f"dmail ended with {server.returncode}: {open(out, encoding='utf-8').read()}")
+        # Its own word first: a server of somebody else's that has the port would answer too.
+        with open(out, encoding="utf-8") as file:
+            if "serving POP3 on" not in file.read():
+                return None
         try:
             with Pop(ports["pop_port"]) as pop:
                 return pop.ok("QUIT")
