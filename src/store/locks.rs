@@ -582,6 +582,7 @@ fn judge<D: Disk>(door: &Door<'_, D>) -> Standing<D> {
     if file.as_ref().is_some_and(|file| !matches!(disk.try_lock(file, LockKind::Fcntl), Ok(true))) {
         return Standing::Held;
     }
+    let locked = file.is_some();
     // Others make theirs with modes that nobody may write to, or read.
     file = file.or_else(|| disk.open(door.dir, &name, How::Read).ok());
     let mut dead = false;
@@ -593,7 +594,8 @@ fn judge<D: Disk>(door: &Door<'_, D>) -> Standing<D> {
         let mut text = [0; LINE_BYTES];
         let read = disk.read(file, &mut text, 0, Reach::Wait).unwrap_or(0);
         let holder = parse(&text[..read]).filter(|holder| holder.world == disk.holder().world);
-        dead = holder.is_some_and(|holder| !disk.is_alive(&holder));
+        dead = holder.is_some_and(|holder| !disk.is_alive(&holder))
+            || locked && disk.look(door.dir, &door.first()).is_ok_and(|first| first.inode == seen.inode);
     }
     if dead || disk.now() - seen.mtime >= STALE_NANOS { Standing::Stale(file, seen) } else { Standing::Held }
 }

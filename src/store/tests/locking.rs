@@ -10,7 +10,7 @@ use super::sim::SimDisk;
 use super::{Site, letter};
 use crate::store::desk::Desk;
 use crate::store::disk::{Disk, Holder, RealDisk};
-use crate::store::locks::{DropLocks, STALE_NANOS, Spares};
+use crate::store::locks::{self, DropLocks, STALE_NANOS, Spares, Standing};
 use crate::store::maildrop::*;
 
 const DROP: &str = "/spool/ann";
@@ -342,6 +342,9 @@ fn a_lock_that_was_left_on_a_full_disk_is_stale_at_once_although_it_says_nothing
     assert!(disk.world().names(Path::new("/spool")).contains(&"ann.lock".to_owned()));
     let disk = disk.again();
     disk.world().full = false;
+    let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+    assert!(matches!(locks::standing(&desk), Standing::Stale(..)));
+    drop(desk);
     take(&disk).unwrap();
     assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
     // And who lives takes both names away.
