@@ -324,6 +324,44 @@ fn where_the_drop_is_on_another_volume_each_lock_is_a_file_of_its_own() {
 }
 
 #[test]
+fn a_lock_that_was_left_on_a_full_disk_is_stale_at_once_although_it_says_nothing() {
+    let (disk, place) = simulated(1);
+    let take = |disk: &SimDisk| {
+        let desk = Desk::at(disk, &place, true).unwrap().unwrap();
+        let (file, _) = desk.open_drop().unwrap().unwrap();
+        DropLocks::take(&desk, &file).map(drop)
+    };
+    disk.world().full = true;
+    let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+    let (file, _) = desk.open_drop().unwrap().unwrap();
+    let locks = DropLocks::take(&desk, &file).unwrap();
+    assert_eq!(disk.world().bytes(Path::new("/spool/ann.lock")), b"");
+    assert!(matches!(take(&disk), Err(Refused::Locked)), "its holder lives");
+    disk.world().kill();
+    drop(locks);
+    assert!(disk.world().names(Path::new("/spool")).contains(&"ann.lock".to_owned()));
+    let disk = disk.again();
+    disk.world().full = false;
+    take(&disk).unwrap();
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
+    // And who lives takes both names away.
+    disk.world().full = true;
+    take(&disk).unwrap();
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
+}
+
+#[test]
+fn what_was_left_under_the_first_name_says_nothing_of_a_lock_that_is_another_file() {
+    let (disk, place) = simulated(1);
+    disk.world().put(Path::new("/spool/.ann.lock.new"), b"", true);
+    disk.world().put(Path::new("/spool/ann.lock"), b"", true);
+    let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+    let (file, _) = desk.open_drop().unwrap().unwrap();
+    assert!(matches!(DropLocks::take(&desk, &file), Err(Refused::Locked)));
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann", "ann.lock"]);
+}
+
+#[test]
 fn what_a_killed_locker_left_under_the_first_name_is_tidied_away() {
     let site = Site::with(1);
     let target = site.folder.path().join("target");
