@@ -1,7 +1,8 @@
 //! What was measured: latencies by kind and by step, counts, errors with their first texts, and a row for each second.
 //!
 //! Histograms have fixed bounds, [`LOWEST_US`] to [`HIGHEST_US`], and do not grow: what is longer counts as the highest.
-//! Nothing is recorded before [`Meter::start`], so a warm-up leaves no trace but in [`Meter::warm`].
+//! Of a task that was begun or due before [`Meter::start`] nothing is recorded but its errors, so a warm-up leaves no trace but
+//! in [`Meter::warm`]; a task that began in time counts whole, whenever it ends.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -145,7 +146,7 @@ impl Meter {
 
     /// A task came out right. Those that were begun, or due, before counting began are not counted.
     pub fn done(&mut self, kind: &'static str, planned: Instant, took: Duration, messages: u64) {
-        if self.began.is_none_or(|began| planned < began) {
+        if !self.counts(planned) {
             self.warm += 1;
             return;
         }
@@ -161,17 +162,22 @@ impl Meter {
         });
     }
 
-    /// One step of a task.
-    pub fn step(&mut self, kind: &'static str, step: &'static str, took: Duration) {
-        if self.began.is_some() {
+    /// Whether a task counts that was begun, or due, at that time.
+    fn counts(&self, planned: Instant) -> bool {
+        self.began.is_some_and(|began| planned >= began)
+    }
+
+    /// One step of a task; `planned` as in [`Meter::done`].
+    pub fn step(&mut self, kind: &'static str, planned: Instant, step: &'static str, took: Duration) {
+        if self.counts(planned) {
             let steps = &mut self.kind(kind).steps;
             steps.entry(step).or_insert_with(|| times(2)).saturating_record(micros(took));
         }
     }
 
-    /// Octets of message text and replies.
-    pub fn octets(&mut self, kind: &'static str, received: u64, sent: u64) {
-        if self.began.is_some() {
+    /// Octets of a task's whole connection.
+    pub fn octets(&mut self, kind: &'static str, planned: Instant, received: u64, sent: u64) {
+        if self.counts(planned) {
             let kind = self.kind(kind);
             kind.octets_in += received;
             kind.octets_out += sent;
@@ -196,8 +202,8 @@ impl Meter {
     }
 
     /// A fault that was meant to be.
-    pub fn injected(&mut self, kind: &'static str, fault: &'static str) {
-        if self.began.is_some() {
+    pub fn injected(&mut self, kind: &'static str, planned: Instant, fault: &'static str) {
+        if self.counts(planned) {
             *self.kind(kind).injected.entry(fault).or_default() += 1;
         }
     }
@@ -267,15 +273,21 @@ mod tests {
         let mut meter = Meter::default();
         let before = Instant::now();
         meter.done("poll", before, MS, 0);
-        meter.step("poll", "login", MS);
+        meter.step("poll", before, "login", MS);
         meter.error("poll", "reset", "connection reset");
         assert_eq!((meter.warm(), meter.count(), meter.errors()), (1, 0, 1));
         let start = before + MS;
         meter.start(start);
         meter.done("poll", start, MS, 2);
         meter.done("poll", before, 2 * MS, 2);
+        // The rest of a task that began in the warm-up is none of what is counted.
+        meter.step("poll", before, "quit", MS);
+        meter.octets("poll", before, 50_000_000, 10);
+        meter.injected("poll", before, "reset");
         assert_eq!((meter.warm(), meter.count()), (2, 1));
-        assert!(meter.kinds()["poll"].steps.is_empty());
+        let poll = &meter.kinds()["poll"];
+        assert!(poll.steps.is_empty() && poll.injected.is_empty());
+        assert_eq!((poll.octets_in, poll.octets_out), (0, 0));
     }
 
     #[test]

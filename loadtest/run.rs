@@ -466,7 +466,7 @@ impl<'r, 'w> Engine<'r, 'w> {
                         }
                         Some(task) => {
                             // What is ours of the latency: the loop was busy, or slept to the kernel's next millisecond.
-                            shared.meter.step(task.kind(), "late", now.saturating_duration_since(planned));
+                            shared.meter.step(task.kind(), planned, "late", now.saturating_duration_since(planned));
                             self.connect(task, 0, planned, now, shared);
                         }
                         // All accounts are taken by those who are under way.

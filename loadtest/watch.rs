@@ -40,6 +40,12 @@ impl Watched {
         if words.is_empty() {
             return Err(format!("there is no process {pid}; give the pid of the server, `pidof dmail` for one"));
         }
+        // Figures of nothing would look like figures of a server that uses nothing.
+        if let Err(error) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+            return Err(format!(
+                "the memory of process {pid} cannot be read: {error}; be root or the server's own user, or leave --pid out"
+            ));
+        }
         Ok(Watched { pid, command: words.join(" "), uses: Vec::new(), longest_turn: None, last: None })
     }
 
@@ -85,9 +91,12 @@ impl Watched {
         })
     }
 
-    /// Cores that were busy for it on average while counting.
-    pub fn cores(&self) -> f64 {
-        let counted: Vec<_> = self.uses.iter().filter(|row| row.at > 0.0).map(|row| row.cpu).collect();
+    /// Cores that were busy for it on average in the seconds that were counted: neither in the warm-up nor while the last
+    /// clients were waited for.
+    pub fn cores(&self, seconds: f64) -> f64 {
+        // A look is up to half a second late.
+        let is_counted = |row: &&Use| row.at > 0.0 && row.at <= seconds + 0.5;
+        let counted: Vec<_> = self.uses.iter().filter(is_counted).map(|row| row.cpu).collect();
         counted.iter().sum::<f64>() / counted.len().max(1) as f64
     }
 
@@ -106,8 +115,8 @@ fn words(pid: u32) -> Vec<String> {
 
 fn longest_turn(status: &[u8]) -> Option<(u64, String)> {
     let status: serde_json::Value = serde_json::from_slice(status).ok()?;
-    let micros = status.get("loop.longest_turn_us")?.as_u64()?;
-    Some((micros, status.get("loop.longest_turn_of")?.as_str()?.to_owned()))
+    let turns = status.get("loop")?;
+    Some((turns.get("longest_turn_us")?.as_u64()?, turns.get("longest_turn_of")?.as_str()?.to_owned()))
 }
 
 #[cfg(test)]
@@ -131,12 +140,13 @@ mod tests {
         assert_eq!(watched.uses.iter().map(|row| row.cpu).collect::<Vec<_>>(), [0.0, 0.5, 2.0]);
         let peak = watched.peak();
         assert_eq!((peak.pss, peak.files, peak.cpu), (30, 90, 2.0));
-        assert_eq!(watched.cores(), 1.25);
+        assert_eq!(watched.cores(2.1), 1.25);
+        assert_eq!(watched.cores(1.0), 0.5, "what came after the end does not count");
     }
 
     #[test]
     fn a_longest_turn_is_read_from_status_and_from_nothing_else() {
-        let status = br#"{"loop.longest_turn_us": 77, "loop.longest_turn_of": "smtp", "x": 1}"#;
+        let status = br#"{"loop": {"faults": 0, "longest_turn_us": 77, "longest_turn_of": "smtp"}, "x": 1}"#;
         assert_eq!(longest_turn(status), Some((77, "smtp".to_owned())));
         assert_eq!(longest_turn(b"dmail: not running"), None);
         assert_eq!(longest_turn(b"{}"), None);

@@ -65,7 +65,7 @@ fn figures(report: &Report<'_>) -> String {
     }
     if let Some(server) = report.server {
         rows.push(("server, most Pss", format!("{:.2} MB", server.peak().pss as f64 / 1e6), false));
-        rows.push(("server, cores", format!("{:.2}", server.cores()), false));
+        rows.push(("server, cores", format!("{:.2}", server.cores(report.seconds())), false));
         if let Some((micros, of)) = &server.longest_turn {
             rows.push(("longest turn", format!("{} ms ({of})", short(*micros as f64 / 1000.0)), false));
         }

@@ -37,7 +37,7 @@ pub fn json(report: &Report<'_>) -> Value {
         "most_in_flight": meter.most_in_flight,
         "kinds": kinds,
         "series": series.collect::<Vec<_>>(),
-        "server": report.server.map(server),
+        "server": report.server.map(|watched| server(watched, report.seconds())),
     })
 }
 
@@ -64,10 +64,10 @@ fn times(times: &Times) -> Value {
     Value::Object(all)
 }
 
-fn server(server: &Watched) -> Value {
+fn server(server: &Watched, seconds: f64) -> Value {
     let (micros, of) = server.longest_turn.clone().unzip();
     json!({
-        "pid": server.pid, "command": server.command, "cores": server.cores(), "peak": one(&server.peak()),
+        "pid": server.pid, "command": server.command, "cores": server.cores(seconds), "peak": one(&server.peak()),
         "longest_turn_us": micros, "longest_turn_of": of, "uses": server.uses.iter().map(one).collect::<Vec<_>>(),
     })
 }

@@ -90,14 +90,14 @@ mod tests {
         for second in 0..3u32 {
             for n in 1..=100u64 {
                 meter.done("poll", start, Duration::from_micros(200 * n), 0);
-                meter.step("poll", "login", Duration::from_micros(100));
+                meter.step("poll", start, "login", Duration::from_micros(100));
             }
             meter.done("fetch <all>", start, Duration::from_millis(40), 3);
-            meter.octets("fetch <all>", 1 << 20, 100);
+            meter.octets("fetch <all>", start, 1 << 20, 100);
             meter.tick(start + Duration::from_secs(u64::from(second) + 1));
         }
         meter.error("poll", "reset", "the \"server\" <hung> up");
-        meter.injected("fetch <all>", "vanished");
+        meter.injected("fetch <all>", start, "vanished");
         meter.finish(start + Duration::from_millis(3500));
         meter
     }

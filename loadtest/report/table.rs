@@ -52,7 +52,7 @@ pub fn table(report: &Report<'_>) -> String {
             "\nserver {} ({}): {:.2} cores on average; at most {:.2} MB Pss, {:.2} MB private, {} descriptors, {} processes",
             server.pid,
             server.command,
-            server.cores(),
+            server.cores(report.seconds()),
             peak.pss as f64 / 1e6,
             peak.private as f64 / 1e6,
             peak.files,

@@ -75,7 +75,7 @@ impl Life {
 
     /// A step is over that began when the last one ended.
     pub fn step(&mut self, shared: &mut Shared<'_>, name: &'static str, now: Instant) {
-        shared.meter.step(self.kind, name, now.saturating_duration_since(self.since));
+        shared.meter.step(self.kind, self.planned, name, now.saturating_duration_since(self.since));
         self.since = now;
     }
 
@@ -310,10 +310,10 @@ impl<T: Talk> Session<T> {
             trouble = Some((what, text));
         }
         let sock = self.stream.sock();
-        shared.meter.octets(kind, sock.octets_in, sock.octets_out);
+        shared.meter.octets(kind, planned, sock.octets_in, sock.octets_out);
         match (&trouble, injected) {
             (None, None) => shared.meter.done(kind, planned, took, messages),
-            (None, Some(fault)) => shared.meter.injected(kind, fault),
+            (None, Some(fault)) => shared.meter.injected(kind, planned, fault),
             _ => {}
         }
         let task = self.talk.task();

@@ -509,7 +509,7 @@ impl<D: Disk> Intents<D> {
         // Behind a torn record nothing is written; and the name is on disk before anything counts on it.
         let renewed = intents.renew(&mut intents.state(), 0);
         match renewed {
-            Err(fault) if matches!(fault.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Err(fault) if is_short_of_room(&fault) => {
                 // Users are served from what is there. Whoever would begin renews it first, or is refused.
                 disk.sync_dir(&dir).map_err(Fault::at("syncing", work_path))?;
                 intents.state().broken = true;
@@ -795,6 +795,12 @@ impl<D: Disk> Intents<D> {
         state.broken = false;
         Ok(())
     }
+}
+
+/// No room is left to us: on the disk, of our share of it, or by the limit on how large a file of ours may be (setrlimit(2)).
+fn is_short_of_room(fault: &Fault) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(fault.source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn encode_all(generation: u32, records: &[(u64, Record)]) -> Vec<u8> {
