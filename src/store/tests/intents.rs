@@ -249,6 +249,31 @@ fn a_reader_begins_anew_when_the_log_goes_on_while_he_reads() {
 }
 
 #[test]
+fn who_reads_a_log_that_is_being_renewed_waits_for_its_name_too() {
+    for seed in 1..=40 {
+        let disk = SimDisk::new(seed, &["/spool", "/work"]);
+        let log = open(&disk);
+        let of = |number: u64| intent(number * DROPS, 300);
+        let ids: Vec<IntentId> = (1..=30).map(|number| log.begin(of(number)).unwrap()).collect();
+        ids.into_iter().for_each(|id| log.close(id));
+        // The larger file is given up: its successor has the name, and that is not on disk yet.
+        let (reader, asked) = (disk.clone(), std::sync::atomic::AtomicBool::new(false));
+        let first_ask = move |what: &str| {
+            let is_first = || !asked.swap(true, std::sync::atomic::Ordering::SeqCst);
+            if what == "sync_dir" && is_first() {
+                assert!(standing(&reader, Path::new("/work"), &drop_of(0)).unwrap().is_empty());
+                reader.world().stopped = true;
+            }
+        };
+        disk.world().gate = Some(std::sync::Arc::new(first_ask));
+        assert!(log.tidy().is_err(), "it is renewed, and the power fails in that");
+        disk.world().gate = None;
+        disk.world().cut_power();
+        assert_eq!(open(&disk.again()).open_ones().len(), 0, "seed {seed}: it was said that none is open");
+    }
+}
+
+#[test]
 fn a_log_that_a_server_wrote_before_there_were_halves_is_read() {
     let disk = SimDisk::new(1, &["/spool", "/work"]);
     let log = open(&disk);
