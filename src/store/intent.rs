@@ -785,8 +785,11 @@ impl<D: Disk> Intents<D> {
             return Err(Fault::new("writing", &path, error));
         }
         let written = disk.write(&file, &bytes, 0).and_then(|()| disk.fill(&file, end, 2 * half));
-        written.map_err(Fault::at("writing", &path))?;
-        disk.sync(&file).map_err(Fault::at("syncing", &path))?;
+        let synced = written.map_err(Fault::at("writing", &path));
+        synced.and_then(|()| disk.sync(&file).map_err(Fault::at("syncing", &path))).inspect_err(|_| {
+            // What there was of it would keep a full disk fuller.
+            drop(disk.remove(&dir, Path::new(NEW)));
+        })?;
         disk.rename(&dir, Path::new(NEW), Path::new(NAME)).map_err(Fault::at("renaming", &path))?;
         // From here on the old file has no name: whatever fails, it is not written to again.
         state.file = Arc::new(file);
