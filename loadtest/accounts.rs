@@ -78,7 +78,10 @@ impl Accounts {
     /// rule. Refuses with one sentence that names the file.
     pub fn load(path: &Path, domain: &str) -> Result<Accounts, String> {
         let trouble = |error: std::io::Error| {
-            format!("{}: {error}; name the file of accounts that loadtest spool wrote", path.display())
+            format!(
+                "{}: {error}; name a file with a line LOGIN PASSWORD for each account, which this user may read",
+                path.display()
+            )
         };
         let file = File::open(path).map_err(trouble)?;
         if file.metadata().map_err(trouble)?.len() > FILE_BYTES {

@@ -10,7 +10,7 @@ use getopts::{Matches, Options};
 
 use crate::accounts::Accounts;
 use crate::run::{Pace, Run, Spacing, Target};
-use crate::work::Tls;
+use crate::work::{Task, Tls};
 
 /// It did what it was asked, and nothing was wrong.
 pub const DONE: u8 = 0;
@@ -111,8 +111,9 @@ pub struct Load {
 }
 
 impl Load {
-    /// Reads it from options that [`load`] added. Refuses with one sentence.
-    pub fn new(matches: &Matches) -> Result<Load, String> {
+    /// Reads it from options that [`load`] added. `usual_rate`: that of the open loop it is where neither --clients nor --rate
+    /// is said; None: a closed one then. Refuses with one sentence.
+    pub fn new(matches: &Matches, usual_rate: Option<f64>) -> Result<Load, String> {
         if let Some(word) = matches.free.first() {
             return Err(format!("{word}: nothing is expected beside options"));
         }
@@ -148,7 +149,7 @@ impl Load {
         };
         let run = Run {
             target,
-            pace: pace(matches, accounts.count())?,
+            pace: pace(matches, accounts.count(), usual_rate)?,
             ramp: time(matches, "ramp", 0)?,
             warm_up: time(matches, "warm-up", 0)?,
             duration: time(matches, "duration", 30)?,
@@ -171,6 +172,12 @@ impl Load {
         })
     }
 
+    /// Refuses work that no door is given for.
+    pub fn has_door(&self, task: &Task) -> Result<(), String> {
+        let door = self.run.target.door(task);
+        door.map(drop).map_err(|option| format!("no server is given: say {option} HOST:PORT, or --spool DIR"))
+    }
+
     /// Refuses more clients than there are accounts: a maildrop opens for one at a time.
     pub fn has_accounts_enough(&self) -> Result<(), String> {
         let (most, count) = (self.run.pace.most() as u64, self.accounts.count());
@@ -184,21 +191,25 @@ impl Load {
     }
 }
 
-fn pace(matches: &Matches, accounts: u64) -> Result<Pace, String> {
-    let Some(rate) = matches.opt_str("rate") else {
-        for option in ["most", "even"] {
-            if matches.opt_present(option) {
-                return Err(format!("--{option} belongs to an open loop: say --rate too"));
-            }
+/// `usual_rate`: an open loop where neither loop is asked for.
+fn pace(matches: &Matches, accounts: u64, usual_rate: Option<f64>) -> Result<Pace, String> {
+    let is_closed = matches.opt_present("clients");
+    let per_sec = match (matches.opt_str("rate"), usual_rate) {
+        (Some(_), _) if is_closed => {
+            return Err("--clients is for a closed loop and --rate for an open one: say one of them".to_owned());
         }
-        return Ok(Pace::Closed { clients: number(matches, "clients", 10, 1, CLIENTS_MOST)? as usize });
+        (Some(rate), _) => {
+            let per_sec = rate.parse().ok().filter(|rate| (0.001..=RATE_MOST).contains(rate));
+            per_sec.ok_or_else(|| format!("--rate {rate}: it is a number of arrivals a second, up to {RATE_MOST}"))?
+        }
+        (None, Some(per_sec)) if !is_closed => per_sec,
+        (None, _) => {
+            if let Some(option) = ["most", "even"].into_iter().find(|option| matches.opt_present(option)) {
+                return Err(format!("--{option} belongs to an open loop: say --rate, and not --clients"));
+            }
+            return Ok(Pace::Closed { clients: number(matches, "clients", 10, 1, CLIENTS_MOST)? as usize });
+        }
     };
-    if matches.opt_present("clients") {
-        return Err("--clients is for a closed loop and --rate for an open one: say one of them".to_owned());
-    }
-    let per_sec = rate.parse().ok().filter(|rate| (0.001..=RATE_MOST).contains(rate));
-    let per_sec =
-        per_sec.ok_or_else(|| format!("--rate {rate}: it is a number of arrivals a second, up to {RATE_MOST}"))?;
     let spacing = if matches.opt_present("even") { Spacing::Even } else { Spacing::Poisson };
     Ok(Pace::Open { per_sec, most: number(matches, "most", accounts.min(10_000), 1, CLIENTS_MOST)? as usize, spacing })
 }
@@ -268,10 +279,41 @@ impl Conf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work::{Line, Port, SmtpTask};
 
     fn loaded(line: &str) -> Result<Load, String> {
         let words: Vec<String> = line.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
-        Load::new(&read(&words, "loadtest test", load).map_err(|code| code.to_string())?)
+        Load::new(&read(&words, "loadtest test", load).map_err(|code| code.to_string())?, None)
+    }
+
+    #[test]
+    fn a_day_is_an_open_loop_unless_a_closed_one_is_asked_for() {
+        let pace = |line: &[&str]| {
+            let words: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+            let matches = read(&words, "loadtest test", load).unwrap();
+            Load::new(&matches, Some(50.0)).map(|load| load.run.pace)
+        };
+        let open = |per_sec| Ok(Pace::Open { per_sec, most: 1, spacing: Spacing::Poisson });
+        assert_eq!((pace(&[]), pace(&["-r", "3"])), (open(50.0), open(3.0)));
+        assert_eq!(pace(&["-c", "3"]), Ok(Pace::Closed { clients: 3 }));
+        assert!(pace(&["-c", "3", "--even"]).is_err() && pace(&["--even"]).is_ok());
+    }
+
+    #[test]
+    fn work_without_a_server_is_refused_before_it_begins() {
+        let task = |tls| {
+            Task::Smtp(SmtpTask {
+                kind: "x",
+                port: Port::Submission,
+                auth: None,
+                mails: Vec::new(),
+                line: Line { tls, ..Line::default() },
+            })
+        };
+        let load = loaded("--submission 127.0.0.1:587").unwrap();
+        assert_eq!(load.has_door(&task(Tls::StartTls)), Ok(()));
+        let why = load.has_door(&task(Tls::Tls)).unwrap_err();
+        assert_eq!(why, "no server is given: say --smtps HOST:PORT, or --spool DIR");
     }
 
     #[test]

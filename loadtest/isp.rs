@@ -19,7 +19,8 @@ use crate::work::{Account, Acts, Fate, Line, Outcome, PopTask, Port, SmtpTask, T
 const USAGE_TEXT: &str = "loadtest isp --spool DIR [OPTION ...]
 
 A provider's mixed day over all accounts: sessions of the kinds below, each so often as its share says, in a closed loop
-(--clients) or an open one (--rate). What goes wrong on purpose (dead peers, wrong passwords) is told apart from errors.";
+(--clients) or an open one (--rate, 100 a second if neither is said: users of a provider do not wait for each other, whereas a
+few clients of a closed loop soon are all modems, idlers and dead peers). What goes wrong on purpose (dead peers, wrong passwords) is told apart from errors.";
 
 /// Kinds of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,8 @@ const DAY: &[Row] = &[
     },
 ];
 
+/// Sessions that begin each second, where nobody says otherwise.
+const USUAL_RATE: f64 = 100.0;
 /// A box with more messages than that is an archive: nobody fetches and deletes it at once.
 const ARCHIVE: u32 = 200;
 /// Text that passes before a peer dies, at most.
@@ -145,9 +148,9 @@ pub fn run(words: &[String]) -> u8 {
         Ok(matches) => matches,
         Err(code) => return code,
     };
-    let made = Load::new(&matches).and_then(|load| {
-        load.has_accounts_enough()?;
+    let made = Load::new(&matches, Some(USUAL_RATE)).and_then(|load| {
         let day = Day::new(&matches, &load)?;
+        load.has_accounts_enough()?;
         Ok((load, day))
     });
     match made {
@@ -171,6 +174,8 @@ struct Day {
     /// Parts of sessions within TLS: by STLS and STARTTLS, and from the first octet.
     start_tls: f64,
     tls: f64,
+    /// There is a port of submission with TLS from the first octet.
+    smtps: bool,
 }
 
 impl Day {
@@ -217,6 +222,7 @@ impl Day {
             silence: args::time(matches, "silence", 20)?,
             start_tls: within / 2.0,
             tls: if target.pops.is_some() { within / 2.0 } else { 0.0 },
+            smtps: target.smtps.is_some(),
         })
     }
 
@@ -260,7 +266,10 @@ impl Day {
         let count = 1 + self.random.random_range(0..2);
         let (to, bytes) = (self.who.several(count), sizes.draw(&mut self.random));
         let mails = vec![self.numbers.mail(now, from, to, bytes)];
-        let line = self.line();
+        let mut line = self.line();
+        if line.tls == Tls::Tls && !self.smtps {
+            line.tls = Tls::StartTls;
+        }
         Some(Task::Smtp(SmtpTask { kind, port: Port::Submission, auth: Some(account), mails, line }))
     }
 

@@ -30,7 +30,11 @@ impl Live {
 
     /// Once a second.
     pub fn show(&mut self, meter: &Meter, elapsed: Duration, server: Option<&Watched>) {
-        let text = line(meter, server);
+        let text = if elapsed > self.planned + Duration::from_secs(1) {
+            format!("over; {} still under way, which have --patience", meter.in_flight)
+        } else {
+            line(meter, server)
+        };
         if self.bar.is_hidden() {
             if elapsed.as_secs() >= self.last_line + QUIET_SECS {
                 self.last_line = elapsed.as_secs();
@@ -38,7 +42,7 @@ impl Live {
             }
             return;
         }
-        self.bar.set_position(elapsed.as_secs());
+        self.bar.set_position(elapsed.min(self.planned).as_secs());
         self.bar.set_message(text);
     }
 

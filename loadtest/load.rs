@@ -29,6 +29,9 @@ pub fn perform(command: &str, args: &[String], load: &Load, work: &mut dyn Work)
         }
         Err(error) => return failed(format!("the limit of descriptors cannot be raised: {error}")),
     }
+    if let Err(why) = Report::can_be_written(&[load.json.as_deref(), load.html.as_deref()]) {
+        return failed(why);
+    }
     let mut server = match load.pid.map(Watched::new).transpose() {
         Ok(server) => server,
         Err(why) => return failed(why),

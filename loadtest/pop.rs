@@ -9,7 +9,7 @@ use rand_pcg::Pcg64;
 use crate::args::{self, Load, USAGE};
 use crate::load;
 use crate::who::{Order, Who};
-use crate::work::{Acts, Line, Outcome, PopTask, Task, Work};
+use crate::work::{Account, Acts, Line, Outcome, PopTask, Task, Work};
 
 const USAGE_TEXT: &str = "loadtest pop --pop HOST:PORT --accounts N [OPTION ...]
 
@@ -21,6 +21,9 @@ and the bytes of each message that loadtest made.
     retr     STAT, LIST, --times RETRs, from the first message on and round again
     half     STAT, LIST, DELE of every second message
     hold     STAT, then silence for --hold";
+
+/// RETRs of one session: they are planned before the first of them.
+const TIMES_MOST: u64 = 1_000_000;
 
 fn options(options: &mut Options) {
     options.optopt("", "act", "what to do: poll, fetch, leave, retr, half or hold (poll)", "ACT");
@@ -44,9 +47,10 @@ pub fn run(words: &[String]) -> u8 {
         Ok(matches) => matches,
         Err(code) => return code,
     };
-    let made = Load::new(&matches).and_then(|load| {
-        load.has_accounts_enough()?;
+    let made = Load::new(&matches, None).and_then(|load| {
         let work = Sessions::new(&matches, &load)?;
+        load.has_door(&work.task(load.accounts.account(0)))?;
+        load.has_accounts_enough()?;
         Ok((load, work))
     });
     match made {
@@ -69,7 +73,7 @@ struct Sessions {
 
 impl Sessions {
     fn new(matches: &Matches, load: &Load) -> Result<Sessions, String> {
-        let times = args::number(matches, "times", 1, 1, u64::from(u32::MAX))? as u32;
+        let times = args::number(matches, "times", 1, 1, TIMES_MOST)? as u32;
         let hold = args::time(matches, "hold", 60)?;
         let (kind, acts) = match matches.opt_str("act").as_deref() {
             None | Some("poll") => ("poll", Acts::Poll),
@@ -92,6 +96,13 @@ impl Sessions {
     }
 }
 
+impl Sessions {
+    fn task(&self, account: Account) -> Task {
+        let task = PopTask::new(self.kind, account, self.acts);
+        Task::Pop(PopTask { pipeline: self.pipeline, line: self.line, ..task })
+    }
+}
+
 /// In which order accounts come, of an option `order`.
 pub fn order(matches: &Matches, usual: Order) -> Result<Order, String> {
     match matches.opt_str("order").as_deref() {
@@ -105,8 +116,8 @@ pub fn order(matches: &Matches, usual: Order) -> Result<Order, String> {
 
 impl Work for Sessions {
     fn next(&mut self, _client: usize, now: Instant) -> Option<Task> {
-        let task = PopTask::new(self.kind, self.who.take(now)?, self.acts);
-        Some(Task::Pop(PopTask { pipeline: self.pipeline, line: self.line, ..task }))
+        let account = self.who.take(now)?;
+        Some(self.task(account))
     }
 
     fn done(&mut self, task: &Task, outcome: &Outcome) {

@@ -12,8 +12,8 @@
 //! | duration | what begins now is counted                                                          |
 //! | the end  | nothing begins; what is under way has its [`Run::patience`], and is counted         |
 //!
-//! At the very end who is slow on purpose is cut off, and whoever else is not done is an error, `unfinished`: a server that
-//! stalls does not improve its figures by it.
+//! At the very end who is slow on purpose is cut off, after [`SLOW_PATIENCE`] already where nobody else is left; whoever else is
+//! not done is an error, `unfinished`: a server that stalls does not improve its figures by it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -45,6 +45,8 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 const PER_SOURCE: usize = 20_000;
 /// Connects in one turn of the loop: more would make those who are connected wait.
 const BEGUN_AT_ONCE: usize = 256;
+/// When only those are left who are slow on purpose, they have so long after the end.
+const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 /// Octets that one long reply may have.
 const LONGEST_REPLY: u64 = 8 << 30;
 
@@ -65,7 +67,7 @@ pub struct Target {
 
 impl Target {
     /// The door for this task, or what it is called.
-    fn door(&self, task: &Task) -> Result<SocketAddr, &'static str> {
+    pub fn door(&self, task: &Task) -> Result<SocketAddr, &'static str> {
         let (door, name) = match (task, task.line().tls) {
             (Task::Pop(_), work::Tls::Tls) => (self.pops, "--pops"),
             (Task::Pop(_), _) => (self.pop, "--pop"),
@@ -414,6 +416,12 @@ impl<'r, 'w> Engine<'r, 'w> {
             if now >= next_tick {
                 tick(shared.meter, now - self.began);
                 next_tick = now + Duration::from_secs(1);
+                if let Some(at) = over
+                    && now >= at + SLOW_PATIENCE
+                    && self.only_slow_are_left()
+                {
+                    given_up = Some(now);
+                }
             }
             if over.is_some() && (self.in_flight == 0 || given_up.is_some_and(|at| now >= at) || shared.stopped) {
                 self.give_up(now, &mut shared);
@@ -577,6 +585,11 @@ impl<'r, 'w> Engine<'r, 'w> {
             }
             self.turns.wake(id);
         }
+    }
+
+    /// Whether nobody is under way but modems.
+    fn only_slow_are_left(&mut self) -> bool {
+        self.turns.iter_mut().all(|(_, client)| either!(client, session => session.is_slow(), _ => true))
     }
 
     /// Nobody waits any longer.

@@ -46,7 +46,7 @@ pub fn run(words: &[String]) -> u8 {
         Ok(matches) => matches,
         Err(code) => return code,
     };
-    let made = Load::new(&matches).and_then(|load| {
+    let made = Load::new(&matches, None).and_then(|load| {
         let work = Sessions::new(&matches, &load)?;
         Ok((load, work))
     });
@@ -91,18 +91,23 @@ struct Sessions {
     rcpts: usize,
     to: Option<String>,
     bytes: u64,
-    auth: bool,
+    /// Whoever comes to the port of submission logs in.
+    port: Port,
+    kind: &'static str,
     line: Line,
 }
 
 impl Sessions {
     fn new(matches: &Matches, load: &Load) -> Result<Sessions, String> {
         let auth = matches.opt_present("auth");
+        let speed = args::number(matches, "speed", 0, 1, u64::from(u32::MAX))? as u32;
+        let order = order(matches, Order::Uniform)?;
+        let line = Line { tls: args::tls(matches)?, speed: (speed > 0).then_some(speed), ..Line::default() };
+        let (port, kind) = if auth { (Port::Submission, "submit") } else { (Port::Smtp, "inbound") };
+        load.has_door(&Task::Smtp(SmtpTask { kind, port, auth: None, mails: Vec::new(), line }))?;
         if auth {
             load.has_accounts_enough()?;
         }
-        let speed = args::number(matches, "speed", 0, 1, u64::from(u32::MAX))? as u32;
-        let order = order(matches, Order::Uniform)?;
         Ok(Sessions {
             who: Who::new(load.accounts.clone(), order, Pcg64::seed_from_u64(load.run.seed)),
             numbers: Numbers::new(load.run.seed, Instant::now()),
@@ -110,15 +115,16 @@ impl Sessions {
             rcpts: args::number(matches, "rcpts", 1, 1, load.accounts.count().min(10_000))? as usize,
             to: matches.opt_str("to"),
             bytes: args::number(matches, "bytes", 4000, 1, LETTER_MOST)?,
-            auth,
-            line: Line { tls: args::tls(matches)?, speed: (speed > 0).then_some(speed), ..Line::default() },
+            port,
+            kind,
+            line,
         })
     }
 }
 
 impl Work for Sessions {
     fn next(&mut self, _client: usize, now: Instant) -> Option<Task> {
-        let auth = if self.auth { Some(self.who.take(now)?) } else { None };
+        let auth = if self.port == Port::Submission { Some(self.who.take(now)?) } else { None };
         let from = auth.as_ref().map_or(STRANGER.to_owned(), |account| self.who.accounts().address(account.number));
         let mut mails = Vec::with_capacity(self.messages);
         for _ in 0..self.messages {
@@ -128,9 +134,7 @@ impl Work for Sessions {
             };
             mails.push(self.numbers.mail(now, from.clone(), to, self.bytes));
         }
-        let port = if self.auth { Port::Submission } else { Port::Smtp };
-        let kind = if self.auth { "submit" } else { "inbound" };
-        Some(Task::Smtp(SmtpTask { kind, port, auth, mails, line: self.line }))
+        Some(Task::Smtp(SmtpTask { kind: self.kind, port: self.port, auth, mails, line: self.line }))
     }
 
     fn done(&mut self, task: &Task, outcome: &Outcome) {

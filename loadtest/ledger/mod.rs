@@ -107,7 +107,7 @@ fn options() -> Options {
     options.optflag("", "all-faults", "all that this user can make");
     options.optopt("", "seed", "draw everything from this number", "N");
     options.optopt("", "json", "write counts and violations there too", "FILE");
-    options.optflag("h", "help", "");
+    options.optflag("h", "help", "print this help");
     options
 }
 

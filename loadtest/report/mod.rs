@@ -43,6 +43,14 @@ impl Report<'_> {
         }
     }
 
+    /// Refuses, in one sentence, a file that [`show`](Report::show) could not write: better before the run than after it.
+    pub fn can_be_written(files: &[Option<&Path>]) -> Result<(), String> {
+        files.iter().flatten().try_for_each(|path| {
+            let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+            opened.map(drop).map_err(|error| unwritable(path, &error))
+        })
+    }
+
     /// How long was counted. Never zero.
     fn seconds(&self) -> f64 {
         self.meter.seconds().max(0.001)
@@ -50,9 +58,11 @@ impl Report<'_> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| {
-        format!("{}: cannot be written: {error}; name a file in a folder you may write to", path.display())
-    })
+    std::fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: cannot be written: {error}; name a file in a folder you may write to", path.display())
 }
 
 /// The quantiles that are told of every kind, by name.
@@ -123,5 +133,10 @@ mod tests {
         let (meter, command) = (meter(), Vec::new());
         let error = report(&meter, None, &command).show(Some(Path::new("/no/such/folder/x.json")), None).unwrap_err();
         assert!(error.starts_with("/no/such/folder/x.json: cannot be written"), "{error}");
+        assert_eq!(Report::can_be_written(&[None, Some(Path::new("/no/such/folder/x.json"))]), Err(error));
+        let there = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(there.path(), "kept").unwrap();
+        assert_eq!(Report::can_be_written(&[Some(there.path())]), Ok(()));
+        assert_eq!(std::fs::read(there.path()).unwrap(), b"kept", "nothing is lost before there is something new");
     }
 }

@@ -267,7 +267,8 @@ impl Pop {
 
     fn judge_list(&mut self, life: &mut Life, shared: &mut Shared<'_>) {
         let (messages, octets) = life.stat.unwrap_or_default();
-        let sum: u64 = self.sizes.iter().sum();
+        // A hostile server can say more than a sum can hold.
+        let sum = self.sizes.iter().fold(0_u64, |sum, octets| sum.saturating_add(*octets));
         if let Some(wrong) = self.wrong.take() {
             life.error(shared, "wrong list", &wrong);
         } else if self.sizes.len() as u64 != u64::from(messages) || sum != octets && !shared.loose_sizes {

@@ -59,7 +59,8 @@ pub enum Asked {
 const USAGE_TEXT: &str = "loadtest spool DIR [--accounts N] [OPTION ...]
 
 Makes DIR: N accounts with mail, users for nwauth, and a dmail.conf that serves them on ports of
-loopback. Says first how much disk it takes; makes nothing where there is less.";
+loopback. Says first how much disk it takes; makes nothing where there is less. By the laws as they are,
+500,000 accounts are 2.4 million messages, 11 GB and 502,000 inodes, and take a minute or two.";
 
 fn options() -> getopts::Options {
     let mut options = getopts::Options::new();

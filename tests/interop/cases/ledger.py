@@ -11,16 +11,14 @@ import threading
 
 from harness import spool
 from harness.site import free_ports
-from harness.suite import DMAIL, ROOT, Skip, check, descendants, run, same, test, wait_for
+from harness.suite import DMAIL, LOADTEST, ROOT, check, descendants, need, run, same, test, wait_for
 
-LOADTEST = os.environ.get("LOADTEST", os.path.join(os.path.dirname(DMAIL), "loadtest"))
 KILLS = int(os.environ.get("LEDGER_KILLS", "10"))
 
 
 def ledger(bench, *words, seconds=120):
     """Runs it in a new folder; exit code, what it printed, its report, its folder."""
-    if not os.path.exists(LOADTEST):
-        raise Skip(f"{LOADTEST} is not built: `cargo build --bin loadtest`")
+    need(LOADTEST)
     folder, report = bench.path(f"ledger.{bench.random.random()}"), bench.path(f"report.{bench.random.random()}")
     done = run([LOADTEST, "ledger", folder, "--seed", str(bench.random.randrange(1 << 40)), "--json", report, *words], seconds=seconds)
     found = {}
@@ -224,8 +222,7 @@ def sins(bench):
 
 @test("ledger: the harness itself killed leaves a journal that can be judged", 90)
 def harness_killed(bench):
-    if not os.path.exists(LOADTEST):
-        raise Skip(f"{LOADTEST} is not built: `cargo build --bin loadtest`")
+    need(LOADTEST)
     folder = bench.path("cut")
     script = f"{shlex.quote(LOADTEST)} ledger {shlex.quote(folder)} --dmail {shlex.quote(DMAIL)} --duration 60 & sleep 5; kill -9 $!; wait $!"
     run(["/bin/sh", "-c", script], seconds=60)

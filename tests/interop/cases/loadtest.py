@@ -8,10 +8,8 @@ import subprocess
 import threading
 
 from harness import spool
-from harness.suite import DMAIL, Failure, Skip, check, run, same, test, wait_for
+from harness.suite import DMAIL, LOADTEST, Failure, check, need, run, same, test, wait_for
 from harness.wire import Pop
-
-LOADTEST = os.path.abspath(os.environ.get("LOADTEST", os.path.join(os.path.dirname(DMAIL), "loadtest")))
 
 
 def load(bench, *words, code=0, seconds=60):
@@ -25,8 +23,7 @@ def load(bench, *words, code=0, seconds=60):
 
 def made(bench, accounts):
     """A made spool, and a server for it; its folder and its ports."""
-    if not os.access(LOADTEST, os.X_OK):
-        raise Skip(f"{LOADTEST} is no program: build it, or name it in LOADTEST")
+    need(LOADTEST)
     folder = bench.path("made")
     done = run([LOADTEST, "spool", folder, "--accounts", str(accounts), "--hash-spool", "0", "--dmail", DMAIL])
     check(done.returncode == 0, "loadtest spool:", done.stdout, done.stderr)

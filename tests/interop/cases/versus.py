@@ -3,14 +3,11 @@
 import json
 import os
 
-from harness.suite import DMAIL, Skip, check, run, same, test
-
-LOADTEST = os.path.abspath(os.environ.get("LOADTEST", os.path.join(os.path.dirname(DMAIL), "loadtest")))
+from harness.suite import DMAIL, LOADTEST, check, need, run, same, test
 
 
 def versus(bench, *words, code=0, seconds=150, program=DMAIL):
-    if not os.access(LOADTEST, os.X_OK):
-        raise Skip(f"{LOADTEST} is no program: build it, or name it in LOADTEST")
+    need(LOADTEST)
     done = run([LOADTEST, "versus", "--program", program, "--dir", bench.folder, *words], seconds=seconds)
     same(done.returncode, code, f"exit code of {words}; {done.stdout[-1500:]!r} {done.stderr[-1500:]!r}")
     return done
