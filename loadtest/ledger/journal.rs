@@ -26,6 +26,7 @@
 //! | `closed SESSION TO`        | when the session is over                   | it had nothing to delete, or did not come to QUIT      |
 //! | `sunk SEQ TO`              | before the sink says 250                   | it has left the server for another host                |
 //! | `settled MILLIS all`       | before the last look                       | nothing was on its way any more                        |
+//! | `restless MILLIS all`      | instead of it, after so long               | mail is still on its way                               |
 //! | `event WORDS`              | whenever                                   | for people: a kill, a start, a fault                   |
 //!
 //! TO is the mailbox: login, or the address of another host. UID is the XXH3-64 of what UIDL said. A fact that was not written
@@ -64,6 +65,7 @@ pub enum Fact<'a> {
     Closed { session: u64, to: &'a str },
     Sunk { seq: u64, to: &'a str },
     Settled { millis: u64 },
+    Restless { millis: u64 },
     Event { words: &'a str },
 }
 
@@ -116,6 +118,7 @@ impl fmt::Display for Fact<'_> {
             Fact::Closed { session, to } => write!(f, "closed {session} {to}"),
             Fact::Sunk { seq, to } => write!(f, "sunk {seq} {to}"),
             Fact::Settled { millis } => write!(f, "settled {millis} all"),
+            Fact::Restless { millis } => write!(f, "restless {millis} all"),
             Fact::Event { words } => write!(f, "event {}", Words(words)),
         }
     }
@@ -154,6 +157,7 @@ pub fn parse(line: &str) -> Option<Fact<'_>> {
         "doubt" => none().map(|()| Fact::Doubt { session: number, to })?,
         "closed" => none().map(|()| Fact::Closed { session: number, to })?,
         "settled" => none().map(|()| Fact::Settled { millis: number })?,
+        "restless" => none().map(|()| Fact::Restless { millis: number })?,
         "sunk" => none().map(|()| Fact::Sunk { seq: number, to })?,
         "listed" => {
             let uids = rest.map_or(Some(Vec::new()), |rest| rest.split(' ').map(uid).collect())?;
@@ -332,6 +336,7 @@ mod tests {
             Fact::Closed { session: 3, to: "ann" },
             Fact::Sunk { seq: 17, to: "x@far.test" },
             Fact::Settled { millis: 12 },
+            Fact::Restless { millis: 90_000 },
             Fact::Event { words: "kill 3" },
         ]
     }

@@ -62,7 +62,7 @@ const BRIEF: &str = "loadtest ledger DIR --dmail FILE [OPTION ...]
 Sends mail to a server, fetches and deletes it, kills the server meanwhile, and proves that each acknowledged
 message is in exactly one place. What is known is in DIR/journal, on disk before anything depends on it; `verify`
 judges a folder again. `faults` tells what each fault does and what must hold. DIR must not be there yet.
-Exit codes: 0 clean, 1 a violation or the run failed, 2 wrong options, or a fault asked for by name cannot be made.";
+Exit codes: 0 clean, 1 a violation, or it is no proof and why, or the run failed, 2 wrong options, or a fault asked for by name cannot be made.";
 
 /// Where what may be filled up lies, below the folder.
 const DISK: &str = "disk";
@@ -569,7 +569,7 @@ impl Plan {
             }
             thread::sleep(Duration::from_millis(100));
         }
-        print(&format!("after {:?} mail is still on its way: it is counted where it waits\n", self.settle));
+        journal.note(&Fact::Restless { millis: began.elapsed().as_millis() as u64 });
     }
 
     /// What is on the small file system outlives it.

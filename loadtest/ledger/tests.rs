@@ -122,6 +122,7 @@ impl Made {
         let judged = self.judged();
         let text = judged.table();
         assert_eq!(judged.verdict.is_clean(), text.ends_with("one place\n"), "{text}");
+        assert_eq!(judged.verdict.is_faultless(), !text.contains("NOT CLEAN"), "{text}");
         Kind::ALL.into_iter().zip(judged.verdict.by_kind).filter(|(_, count)| *count > 0).collect()
     }
 
@@ -286,7 +287,7 @@ fn a_doubt_ends_with_the_next_listing_and_not_with_what_is_deleted_after_it() {
 }
 
 #[test]
-fn a_copy_in_the_drop_that_the_queue_still_holds_is_double_unless_mail_was_still_on_its_way() {
+fn a_copy_in_the_drop_that_the_queue_still_holds_is_double_unless_nobody_could_wait_for_the_queue() {
     let mut made = Made::new();
     let file = fs::read_to_string(made.path().join("queue/7K")).unwrap();
     made.put(
@@ -297,13 +298,36 @@ fn a_copy_in_the_drop_that_the_queue_still_holds_is_double_unless_mail_was_still
             .replace(&format!("Text-Bytes: {}", letter(7).len()), &format!("Text-Bytes: {}", letter(1).len())),
     );
     made.lines.retain(|line| !line.contains(" 7 k@far"));
-    assert_eq!(made.kinds(), [(Kind::Double, 1)]);
-    made.lines.push("final 4 ann".into());
-    made.session(4, &[1, 2], &[], "deleted");
     assert_eq!(made.kinds(), []);
     assert_eq!(made.judged().verdict.counts.unsettled, 1);
-    made.lines.push("settled 1 all".into());
-    assert_eq!(made.kinds(), [(Kind::Double, 1)]);
+    for waited in ["settled 1 all", "restless 90000 all"] {
+        made.lines.push(waited.into());
+        assert_eq!(made.kinds(), [(Kind::Double, 1)], "{waited}");
+        made.lines.pop();
+    }
+}
+
+#[test]
+fn a_run_is_a_proof_when_the_queue_ran_dry_and_each_mailbox_was_opened_at_the_end() {
+    let open = |lines: &[&str], looks: bool| {
+        let mut made = Made::new();
+        made.lines.extend(lines.iter().map(|&line| line.to_owned()));
+        if looks {
+            made.session(4, &[1, 2], &[], "deleted");
+        }
+        let judged = made.judged();
+        assert!(judged.verdict.is_faultless(), "{}", judged.table());
+        assert_eq!(judged.verdict.is_clean(), judged.verdict.open.is_empty());
+        assert_eq!(judged.table().matches("no proof: ").count(), judged.verdict.open.len());
+        judged.verdict.open
+    };
+    assert_eq!(open(&["settled 1 all", "final 4 ann"], true), [] as [String; 0]);
+    let restless = open(&["restless 90000 all", "final 4 ann"], true);
+    assert_eq!(restless, ["after 90 s mail was still on its way: see what it waits for"]);
+    let closed = open(&["settled 1 all", "final 4 ann", "opens 4 ann", "closed 4 ann"], false);
+    assert_eq!(closed, ["at the end nobody could open ann: see what the server says of it"]);
+    let cut = open(&["settled 1 all"], false);
+    assert_eq!(cut, ["it was cut short, and nobody looked into the mailboxes at its end: run it anew"]);
 }
 
 #[test]

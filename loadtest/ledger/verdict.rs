@@ -21,6 +21,10 @@
 //! | uid        | it has another UID than before, or two messages have one                                          |
 //! | malformed  | a drop or a queue file is not what it has to be                                                   |
 //!
+//! It is a proof when there was a *last look* at each mailbox, and the queue had run dry before it. What is missing of that
+//! [`Verdict::open`] says, and such a run is not clean. Only where nobody could look any more (the harness was killed too) may a
+//! copy be in its drop and still in the queue.
+//!
 //! With a *last look*, a POP3 session at the end that lists and fetches everything, what it shows is what is in a drop: a
 //! server may keep deleted messages in the file for a while. A session whose QUIT was not answered is judged by the next one
 //! of that mailbox that lists it.
@@ -213,6 +217,8 @@ pub struct Books {
     gone: HashMap<(u32, u64), u32>,
     /// Nothing was on its way when the last look began, so that what it did not show is not coming.
     settled: bool,
+    /// Mail had time to arrive, and some had not.
+    restless: Option<u64>,
     counts: Counts,
     violations: Vec<Violation>,
     by_kind: [u64; Kind::ALL.len()],
@@ -230,6 +236,7 @@ impl Books {
             copies: HashMap::new(),
             gone: HashMap::new(),
             settled: false,
+            restless: None,
             counts: Counts::default(),
             violations: Vec::new(),
             by_kind: [0; Kind::ALL.len()],
@@ -331,6 +338,7 @@ impl Books {
                 }
             }
             Fact::Settled { .. } => self.settled = true,
+            Fact::Restless { millis } => self.restless = Some(*millis),
             Fact::Event { .. } => {}
         }
     }
@@ -521,7 +529,35 @@ impl Books {
         }
         let mut violations = std::mem::take(&mut self.violations);
         violations.sort_by_key(|violation| violation.kind);
-        Verdict { counts: self.counts, violations, by_kind: self.by_kind, books: self }
+        let open = self.open();
+        Verdict { counts: self.counts, violations, by_kind: self.by_kind, open, books: self }
+    }
+
+    /// What is missing of a proof.
+    fn open(&self) -> Vec<String> {
+        let mut open = Vec::new();
+        if let Some(millis) = self.restless.filter(|_| !self.settled) {
+            open.push(format!("after {} s mail was still on its way: see what it waits for", millis / 1000));
+        }
+        let mut closed: Vec<&str> = Vec::new();
+        for (mailbox, name) in self.boxes.iter().zip(&self.names) {
+            if mailbox.tried && !mailbox.looked {
+                closed.push(name);
+            }
+        }
+        if !closed.is_empty() {
+            closed.sort_unstable();
+            open.push(format!("at the end nobody could open {}: see what the server says of it", closed.join(", ")));
+        }
+        if !self.boxes.iter().any(|mailbox| mailbox.tried) {
+            open.push("it was cut short, and nobody looked into the mailboxes at its end: run it anew".to_owned());
+        }
+        open
+    }
+
+    /// Nobody waited for the queue.
+    fn is_cut_short(&self) -> bool {
+        !self.settled && self.restless.is_none()
     }
 
     fn judge(&mut self, copy: Copy, state: State, has_drops: bool) {
@@ -556,8 +592,8 @@ impl Books {
         if state.has(REFUSED) && (places > 0 || state.has(FETCHED)) {
             let fetched = if state.has(FETCHED) { ", and a client has fetched it" } else { "" };
             self.violation(Kind::Refused, Some(copy), None, format_args!("refused, and found {}{fetched}", words()));
-        } else if filed == 1 && queued == 1 && sunk == 0 && !deleted && tried && !self.settled {
-            // Before the queue's next try its server looks into the drop.
+        } else if filed == 1 && queued == 1 && sunk == 0 && !deleted && self.is_cut_short() {
+            // Before the queue's next try its server would look into the drop.
             self.counts.unsettled += 1;
         } else if filed > 1 || !deleted && places > 1 {
             self.violation(
@@ -598,14 +634,21 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
     /// How many there are of each kind.
     pub by_kind: [u64; Kind::ALL.len()],
+    /// Why it is no proof, though nothing may be wrong: a sentence each.
+    pub open: Vec<String>,
     /// For the names of copies.
     books: Books,
 }
 
 impl Verdict {
-    /// Nothing is wrong.
-    pub fn is_clean(&self) -> bool {
+    /// Nothing that was found is wrong.
+    pub fn is_faultless(&self) -> bool {
         self.by_kind.iter().all(|&count| count == 0)
+    }
+
+    /// And all has been looked at.
+    pub fn is_clean(&self) -> bool {
+        self.is_faultless() && self.open.is_empty()
     }
 
     /// The message's number, and the mailbox.

@@ -308,8 +308,13 @@ impl Judged {
             }
         }
         text.push('\n');
+        for why in &self.verdict.open {
+            let _ = writeln!(text, "no proof: {why}");
+        }
         if self.verdict.is_clean() {
             text += "clean: each acknowledged message is in exactly one place\n";
+        } else if self.verdict.is_faultless() {
+            text += "NOT PROVEN: nothing was found wrong in what could be looked at\n";
         } else {
             let kinds = Kind::ALL.iter().zip(self.verdict.by_kind).filter(|(_, count)| *count > 0);
             let kinds: Vec<String> = kinds.map(|(kind, count)| format!("{count} {}", kind.word())).collect();
@@ -364,7 +369,7 @@ impl Judged {
             ("  nothing was deleted", cut_undone),
             ("deleted messages that stay in the file, shown to nobody", dead),
             ("mailboxes that the last look could not open", unlooked),
-            ("copies in a drop of which the queue, not settled, does not know yet", unsettled),
+            ("copies in a drop and still in the queue of a run that was cut short", unsettled),
             ("messages of others", strangers),
             ("drops read", drops),
             ("bytes of drops", drop_bytes),
@@ -386,6 +391,6 @@ impl Judged {
             let of = |map: &BTreeMap<Copy, Vec<String>>| violation.copy.and_then(|copy| map.get(&copy).cloned()).unwrap_or_default();
             json!({ "kind": violation.kind.word(), "words": violation.words, "found": of(&self.places), "journal": of(&self.journal) })
         });
-        json!({ "clean": self.verdict.is_clean(), "counts": rows, "violations": kinds, "told": told.collect::<Vec<_>>() })
+        json!({ "clean": self.verdict.is_clean(), "no_proof": self.verdict.open, "counts": rows, "violations": kinds, "told": told.collect::<Vec<_>>() })
     }
 }

@@ -226,13 +226,20 @@ impl Journal {
     }
 
     /// Waits until what was logged is in the file, or does not get there in time.
-    pub fn flush(&self) {
+    fn flush(&self) {
         let (done, flushed) = sync_channel(1);
         self.queue.waiting.fetch_add(1, Ordering::Relaxed);
         if self.queue.entries.send(Entry::Flushed(done)).is_ok() {
             // Silence means that the disk hangs: then the lines are lost.
             let _ = flushed.recv_timeout(Duration::from_secs(2));
         }
+    }
+}
+
+/// However a server ends, by a fault or by a panic too: what it said last is what its operator looks for.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -451,6 +458,27 @@ mod tests {
                 .ends_with(" ERROR lines dropped here, for the log could not keep up: 10\n")
         );
         assert_eq!(received.try_iter().count(), 1);
+        // Nobody takes what the journal says at its end.
+        drop(received);
+    }
+
+    #[test]
+    fn what_a_server_said_last_is_in_the_file_when_it_ends_by_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let (entries, received) = channel();
+        let queue = Queue { entries, waiting: Arc::default(), lost: Arc::default() };
+        let (waiting, lost) = (queue.waiting.clone(), queue.lost.clone());
+        let mut scribe = Scribe::new(Logs::open(folder.path(), 0, true).unwrap(), places(folder.path(), None));
+        std::thread::spawn(move || scribe.run(&received, &waiting, &lost));
+        let served = Arc::new(AtomicBool::new(true));
+        let journal = Journal { queue, counting: false, traffic: false, pop3_is_served: served };
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert!(journal.queue.submit(line("last words")));
+            let _journal = journal;
+            std::panic::resume_unwind(Box::new("the end"));
+        }));
+        assert!(ended.is_err());
+        assert_eq!(fs::read_to_string(folder.path().join("dpop.log")).unwrap(), "last words\n");
     }
 
     #[test]

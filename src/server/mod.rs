@@ -274,7 +274,6 @@ impl Server {
         // The next server removes what we could not.
         let _ = fs::remove_file(&self.socket);
         let _ = fs::remove_file(&self.submit);
-        self.journal.flush();
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use super::disk::{Disk, How, LockKind, Stat};
 use super::locks::DropLocks;
 use super::path::letters;
 use super::refresh::{self, Stale};
+use crate::sys::files;
 use crate::text::fault::Fault;
 use crate::text::number::Fraction;
 
@@ -527,6 +528,8 @@ impl<D: Disk> Desk<D> {
                 // Links, directories and sockets refuse to be opened, each in its own words.
                 return Err(match self.disk.look(dir, name) {
                     Ok(seen) if !seen.is_file() => refuse("opening", path, "not a regular file"),
+                    // And it is gone already: whoever comes again may find a file there.
+                    _ if files::was_no_file(&error) => Refused::Locked,
                     _ => Fault::new("opening", path, error).into(),
                 });
             }

@@ -30,7 +30,7 @@
 //! | kind | record  | says                                                                                     | synced              |
 //! |------|---------|------------------------------------------------------------------------------------------|---------------------|
 //! | 5    | Start   | first in a half: how long the records of what was open then are, and their hash; they follow | with whatever comes next |
-//! | 6    | Settled | its half's Start was on disk when it was written, with what it describes                  | no                  |
+//! | 6    | Settled | its half's Start was on disk when it was written, with what it describes and the file's name | no               |
 //!
 //! Each half has a generation, one more than that of the half before it, and so has each record: one of another generation is of the
 //! past. What counts is the half of the highest generation whose Start and what it describes check; as long as that is
@@ -405,6 +405,10 @@ pub(super) fn standing<D: Disk>(disk: &D, work_path: &Path, drop: &Path) -> Resu
     let open: Vec<Intent> = read.open.into_values().filter(|intent| intent.drop == drop).collect();
     if open.is_empty() && (read.named.contains(drop) || !read.settled) {
         disk.sync(&file).map_err(Fault::at("syncing", &path))?;
+        if !read.settled {
+            // Perhaps it has just been renewed.
+            disk.sync_dir(&dir).map_err(Fault::at("syncing", work_path))?;
+        }
     }
     Ok(open)
 }
@@ -509,7 +513,7 @@ impl<D: Disk> Intents<D> {
         // Behind a torn record nothing is written; and the name is on disk before anything counts on it.
         let renewed = intents.renew(&mut intents.state(), 0);
         match renewed {
-            Err(fault) if matches!(fault.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Err(fault) if is_short_of_room(&fault) => {
                 // Users are served from what is there. Whoever would begin renews it first, or is refused.
                 disk.sync_dir(&dir).map_err(Fault::at("syncing", work_path))?;
                 intents.state().broken = true;
@@ -772,9 +776,7 @@ impl<D: Disk> Intents<D> {
             return Err(Fault::new("locking", &path, io::ErrorKind::WouldBlock.into()));
         }
         let generation = std::mem::replace(&mut state.generation, 1);
-        let mut bytes = state.start();
-        // It is on disk before it has the log's name.
-        bytes.extend(encode(1, 0, &Record::Settled));
+        let bytes = state.start();
         state.generation = generation;
         let (end, all) = (bytes.len() as u64, state.with_all(room));
         let half = if all <= self.least / 2 { self.least } else { (4 * all).next_multiple_of(PAGE_BYTES) };
@@ -783,8 +785,11 @@ impl<D: Disk> Intents<D> {
             return Err(Fault::new("writing", &path, error));
         }
         let written = disk.write(&file, &bytes, 0).and_then(|()| disk.fill(&file, end, 2 * half));
-        written.map_err(Fault::at("writing", &path))?;
-        disk.sync(&file).map_err(Fault::at("syncing", &path))?;
+        let synced = written.map_err(Fault::at("writing", &path));
+        synced.and_then(|()| disk.sync(&file).map_err(Fault::at("syncing", &path))).inspect_err(|_| {
+            // What there was of it would keep a full disk fuller.
+            drop(disk.remove(&dir, Path::new(NEW)));
+        })?;
         disk.rename(&dir, Path::new(NEW), Path::new(NAME)).map_err(Fault::at("renaming", &path))?;
         // From here on the old file has no name: whatever fails, it is not written to again.
         state.file = Arc::new(file);
@@ -793,8 +798,16 @@ impl<D: Disk> Intents<D> {
         state.broken = true;
         disk.sync_dir(&dir).map_err(Fault::at("syncing", &self.work_path))?;
         state.broken = false;
+        // Not before: until its name is on disk the old file may come back, and what was closed there.
+        self.settle(state);
         Ok(())
     }
+}
+
+/// No room is left to us: on the disk, of our share of it, or by the limit on how large a file of ours may be (setrlimit(2)).
+fn is_short_of_room(fault: &Fault) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(fault.source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn encode_all(generation: u32, records: &[(u64, Record)]) -> Vec<u8> {

@@ -8,11 +8,13 @@
 //! |------------------------------------------------------------------------|---------------------------------------|
 //! | the kernel's lock on it is held                                         | no: one of us, on this machine, lives |
 //! | our line: this machine, boot and process namespace, and the process is gone or its number is another's | at once |
+//! | it has the first name too, see below: one of us was killed before he gave that up | at once          |
 //! | any other line, a lone process number, nothing (procmail, mutt, mail.local) | when not touched for [`STALE_NANOS`] |
 //! | a link, a directory                                                     | never                                 |
 //!
 //! A lone number is no proof of death: it may count in another namespace. Our dotlock is made as `.NAME.lock.new`, locked and
-//! written there, and gets its name by link(2): nobody ever sees an unwritten one, not even right after we were killed. That
+//! written there, and gets its name by link(2): nobody ever sees an unwritten one, not even right after we were killed. Where the disk
+//! has no room for the line, it keeps its first name for as long as it is a lock: that names have one file tells whose it was. That
 //! first name is taken by one of us at a time, and only who has it judges and removes: so no two of us can judge the same stale
 //! lock, and none removes the fresh one of another. Removing is renaming to a name nobody knows, looking whether it was what
 //! had been judged (else it gets its name back), and only then taking it away.
@@ -62,8 +64,17 @@ pub(super) struct DropLocks<'d, D: Disk> {
 }
 
 enum Held<'d, D: Disk> {
-    Dotlock { file: D::File, inode: u64, touched: i64 },
-    Lent { spare: Spare<D>, spares: &'d Spares<D> },
+    /// `unwritten`: it has the first name besides.
+    Dotlock {
+        file: D::File,
+        inode: u64,
+        touched: i64,
+        unwritten: bool,
+    },
+    Lent {
+        spare: Spare<D>,
+        spares: &'d Spares<D>,
+    },
     Kernel(LockKind),
 }
 
@@ -148,7 +159,7 @@ impl<D: Disk> Drop for DropLocks<'_, D> {
         while let Some(held) = self.held.pop() {
             match held {
                 Held::Kernel(kind) => drop(self.file.map(|file| disk.unlock(file, kind))),
-                Held::Dotlock { inode, .. } => {
+                Held::Dotlock { inode, unwritten, .. } => {
                     let name = self.desk.with(".lock");
                     // Somebody may have found us stale and taken the lock for himself.
                     if disk.look(&self.desk.dir, &name).is_ok_and(|seen| seen.inode == inode)
@@ -157,6 +168,8 @@ impl<D: Disk> Drop for DropLocks<'_, D> {
                         && let Some(owner) = self.desk.spot.owner
                     {
                         drop(disk.unlock_for(&self.desk.spot.drop, owner, inode));
+                    } else if unwritten {
+                        give_up_first(&Door::of(self.desk), inode);
                     }
                 }
                 Held::Lent { spare, spares } => match is_taken_away(&Door::of(self.desk), &spare) {
@@ -370,12 +383,13 @@ enum Dotlock<'d, D: Disk> {
 fn dotlock<'d, D: Disk>(door: &Door<'_, D>) -> Result<Dotlock<'d, D>, Refused> {
     let disk = door.disk;
     let line = line(&disk.holder());
-    let file = match make(door, line.as_bytes(), &|_| Ok(()))? {
-        Made::Ours(file) => file,
+    let (file, unwritten) = match make(door, line.as_bytes(), &|_| Ok(()))? {
+        Made::Ours { file, unwritten } => (file, unwritten),
         Made::MayNot(error) => match door.owner.filter(|_| denied(&error)) {
             None => return Ok(Dotlock::MayNot(error)),
             Some(owner) => match disk.lock_for(door.drop, owner, line.as_bytes()) {
-                Ok(file) => file,
+                // Whoever made it takes its names away.
+                Ok(file) => (file, false),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Refused::Locked),
                 Err(error) if denied(&error) => return Ok(Dotlock::MayNot(error)),
                 Err(error) => return Err(Fault::new("making", &door.path(), error).into()),
@@ -383,7 +397,7 @@ fn dotlock<'d, D: Disk>(door: &Door<'_, D>) -> Result<Dotlock<'d, D>, Refused> {
         },
     };
     let inode = disk.stat(&file).map_err(Fault::at("looking at", &door.path()))?.inode;
-    Ok(Dotlock::Ours(Held::Dotlock { file, inode, touched: disk.now() }))
+    Ok(Dotlock::Ours(Held::Dotlock { file, inode, touched: disk.now(), unwritten }))
 }
 
 fn denied(error: &io::Error) -> bool {
@@ -406,7 +420,7 @@ pub(super) fn lock_and_give<D: Disk>(
     give: &dyn Fn(&D::File) -> io::Result<()>,
 ) -> io::Result<D::File> {
     match make(&Door { disk, dir, drop, owner: None }, line, give) {
-        Ok(Made::Ours(file)) => Ok(file),
+        Ok(Made::Ours { file, .. }) => Ok(file),
         Ok(Made::MayNot(error)) => Err(error),
         Err(Refused::InUse | Refused::Locked) => Err(files::taken()),
         Err(Refused::Unsafe(fault) | Refused::Fault(fault)) => Err(fault.source),
@@ -421,12 +435,30 @@ pub fn unlock_for_another(dir: &File, drop: &Path, inode: u64) -> io::Result<boo
 /// [`unlock_for_another`] on a disk of the caller's.
 pub(super) fn unlock_by_number<D: Disk>(disk: &D, dir: &D::Dir, drop: &Path, inode: u64) -> io::Result<bool> {
     let is_it = |name: &Path| disk.look(dir, name).is_ok_and(|seen| seen.is_file() && seen.inode == inode);
-    take_away(&Door { disk, dir, drop, owner: None }, &is_it)
+    let door = Door { disk, dir, drop, owner: None };
+    let gone = take_away(&door, &is_it)?;
+    if gone {
+        give_up_first(&door, inode);
+    }
+    Ok(gone)
+}
+
+/// Takes the first name from a lock that had kept it.
+fn give_up_first<D: Disk>(door: &Door<'_, D>, inode: u64) {
+    let name = door.first();
+    if door.disk.look(door.dir, &name).is_ok_and(|seen| seen.inode == inode) {
+        // What stays is tidied away by the next of us.
+        drop(door.disk.remove(door.dir, &name));
+    }
 }
 
 /// What came of making it.
 enum Made<D: Disk> {
-    Ours(D::File),
+    /// `unwritten`: it has kept the first name.
+    Ours {
+        file: D::File,
+        unwritten: bool,
+    },
     MayNot(io::Error),
 }
 
@@ -441,12 +473,14 @@ fn make<D: Disk>(
         Entered::Ours(file) => file,
         Entered::MayNot(error) => return Ok(Made::MayNot(error)),
     };
-    // Unwritten (a full disk), it is judged by its age like anybody's.
-    drop(disk.write(&file, line, 0));
+    // A full disk: readers go on.
+    let unwritten = disk.write(&file, line, 0).is_err();
     let given = give(&file).map_err(Fault::at("making", &door.path()));
     let taken = given.map_err(Refused::from).and_then(|()| take_name(door));
-    drop(disk.remove(door.dir, &door.first()));
-    if taken? { Ok(Made::Ours(file)) } else { Err(Refused::Locked) }
+    if !(unwritten && matches!(taken, Ok(true))) {
+        drop(disk.remove(door.dir, &door.first()));
+    }
+    if taken? { Ok(Made::Ours { file, unwritten }) } else { Err(Refused::Locked) }
 }
 
 enum Entered<D: Disk> {
@@ -483,7 +517,7 @@ fn enter<D: Disk>(door: &Door<'_, D>) -> Result<Entered<D>, Refused> {
     Err(Refused::Locked)
 }
 
-/// Takes away what was left under the first name by one of us who was killed. Whether it is gone.
+/// Takes away what was left under the first name by one of us who was killed, with the dotlock that it is. Whether it is gone.
 fn tidy<D: Disk>(door: &Door<'_, D>, new: &Path) -> io::Result<bool> {
     let disk = door.disk;
     let dead = match disk.open(door.dir, new, How::Write) {
@@ -491,7 +525,12 @@ fn tidy<D: Disk>(door: &Door<'_, D>, new: &Path) -> io::Result<bool> {
             // Stays open until the name is gone: its number is not given to another.
             let dead = matches!(disk.try_lock(&file, LockKind::Fcntl), Ok(true))
                 && disk.stat(&file).is_ok_and(|seen| door.is_at(new, &seen));
-            return if dead { disk.remove(door.dir, new).map(|()| true) } else { Ok(false) };
+            if !dead {
+                return Ok(false);
+            }
+            let inode = disk.stat(&file)?.inode;
+            take_away(door, &|name| disk.look(door.dir, name).is_ok_and(|seen| seen.inode == inode))?;
+            return disk.remove(door.dir, new).map(|()| true);
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         // A link, or another user's.
@@ -543,6 +582,7 @@ fn judge<D: Disk>(door: &Door<'_, D>) -> Standing<D> {
     if file.as_ref().is_some_and(|file| !matches!(disk.try_lock(file, LockKind::Fcntl), Ok(true))) {
         return Standing::Held;
     }
+    let locked = file.is_some();
     // Others make theirs with modes that nobody may write to, or read.
     file = file.or_else(|| disk.open(door.dir, &name, How::Read).ok());
     let mut dead = false;
@@ -554,7 +594,8 @@ fn judge<D: Disk>(door: &Door<'_, D>) -> Standing<D> {
         let mut text = [0; LINE_BYTES];
         let read = disk.read(file, &mut text, 0, Reach::Wait).unwrap_or(0);
         let holder = parse(&text[..read]).filter(|holder| holder.world == disk.holder().world);
-        dead = holder.is_some_and(|holder| !disk.is_alive(&holder));
+        dead = holder.is_some_and(|holder| !disk.is_alive(&holder))
+            || locked && disk.look(door.dir, &door.first()).is_ok_and(|first| first.inode == seen.inode);
     }
     if dead || disk.now() - seen.mtime >= STALE_NANOS { Standing::Stale(file, seen) } else { Standing::Held }
 }

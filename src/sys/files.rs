@@ -102,6 +102,11 @@ pub fn taken() -> io::Error {
     io::Error::from_raw_os_error(libc::EEXIST)
 }
 
+/// Whether opening failed because of what had the name: a link, a directory, a socket.
+pub fn was_no_file(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::IsADirectory || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO))
+}
+
 /// How a file is opened to be read: with our own rights, or with somebody's help.
 pub type Opener<'a> = dyn Fn(&Path) -> io::Result<File> + 'a;
 
@@ -382,6 +387,11 @@ mod tests {
         assert!(open_at(&dir, Path::new("c"), How::Read).unwrap().write_all_at(b"x", 0).is_err());
         assert!(open_at(&dir, Path::new("a\0b"), How::Read).is_err());
         std::fs::create_dir(folder.path().join("below")).unwrap();
+        std::os::unix::fs::symlink("c", folder.path().join("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
+        for (name, is_none) in [("below", true), ("link", true), ("socket", true), ("a", false)] {
+            assert_eq!(was_no_file(&open_at(&dir, Path::new(name), How::Write).unwrap_err()), is_none, "{name}");
+        }
         let below = open_dir(&folder.path().join("below")).unwrap();
         move_at(&dir, Path::new("c"), &below).unwrap();
         assert_eq!(stat_at(&below, Path::new("c")).unwrap().inode, seen.inode);

@@ -20,6 +20,8 @@ const KEPT: (usize, usize) = (7, 1032);
 const STACK: usize = 64 * 1024;
 /// Of a stack, what is left alone below where its thread is.
 const RED_ZONE: usize = 8 * 1024;
+/// Of a stack, what is given back at most: no thread of ours uses more.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Gives freed memory back to the system (malloc_trim(3)); true when some was.
 ///
@@ -142,19 +144,39 @@ pub fn release_stack() {
             return;
         }
     }
-    let low = low.expose_provenance();
-    let end = here.saturating_sub(RED_ZONE) & !(page() - 1);
-    if !(low..low + size).contains(&here) || end <= low {
-        return;
-    }
+    let Some((low, end)) = unused(low.expose_provenance(), size, here) else { return };
     // SAFETY: from the end of this thread's own stack to well below its last frame: nothing lives there. Pages come back as
     // zeros when the stack grows over them again; that there are none, or a guard, is refused for those alone.
     unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(low), end - low, libc::MADV_DONTNEED) };
 }
 
+/// What to give back of a stack of `size` bytes from `low` on that is used down to `here`.
+fn unused(low: usize, size: usize, here: usize) -> Option<(usize, usize)> {
+    let page = page();
+    let end = here.saturating_sub(RED_ZONE) & !(page - 1);
+    // The first thread's stack may be as large as all that is free below it, where it has no limit (`ulimit -s unlimited`): other
+    // threads' mappings may have come there since we were told.
+    let start = low.max(end.saturating_sub(STACK_BYTES));
+    (low..low.saturating_add(size)).contains(&here).then_some((start, end)).filter(|(start, end)| start < end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_stack_without_a_limit_only_what_may_have_been_used_is_given_back() {
+        let (page, top) = (page(), 1 << 46);
+        let here = top - 100 * page;
+        let (start, end) = unused(1 << 45, top - (1 << 45), here).unwrap();
+        assert_eq!(end - start, STACK_BYTES);
+        assert!(end <= here - RED_ZONE && end > here - RED_ZONE - page);
+        // A thread's own, of known size.
+        let low = top - 512 * page;
+        assert_eq!(unused(low, 512 * page, here), Some((low, end)));
+        assert_eq!(unused(low, 512 * page, low + RED_ZONE / 2), None);
+        assert_eq!(unused(low, 512 * page, low - page), None);
+    }
 
     #[test]
     fn the_system_answers() {

@@ -165,8 +165,9 @@ const TURN_NANOS: u64 = 100_000;
 pub fn brief_turns() -> io::Result<()> {
     let turns = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
+        // Which is not looked at: whoever started us may have given us another one, for good reasons.
         sched_policy: libc::SCHED_OTHER as u32,
-        sched_flags: 0,
+        sched_flags: libc::SCHED_FLAG_KEEP_POLICY as u64,
         sched_nice: niceness(),
         sched_priority: 0,
         sched_runtime: TURN_NANOS,
@@ -292,6 +293,17 @@ mod tests {
         let before = niceness();
         brief_turns().unwrap();
         assert_eq!(niceness(), before);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_with_brief_turns_keeps_its_scheduling_policy() {
+        let none = libc::sched_param { sched_priority: 0 };
+        // SAFETY: `none` lives through the call; 0 is this thread, which ends with the test.
+        assert_eq!(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) }, 0);
+        brief_turns().unwrap();
+        // SAFETY: takes a number.
+        assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_BATCH);
     }
 
     #[test]

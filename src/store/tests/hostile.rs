@@ -2,9 +2,13 @@
 //! terabyte of nothing; and what he can do while we are at work.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, chown, symlink};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::sim::SimDisk;
 use super::{Site, from, letter, refused, retr, rows};
 use crate::store::maildrop::*;
 use crate::text::bytes::Output;
@@ -104,6 +108,34 @@ fn what_belongs_to_another_user_is_refused() {
 }
 
 #[test]
+fn a_drop_that_was_a_directory_for_a_moment_is_one_to_come_back_for() {
+    let disk = SimDisk::new(1, &["/spool", "/work"]);
+    disk.world().put(Path::new("/spool/ann"), letter(1).as_bytes(), true);
+    let place = Place::new("/spool/ann", "/work");
+    let world = disk.clone();
+    let swap = move |what: &str| {
+        if what == "open Write ann" {
+            let mut world = world.world();
+            world.fail_at = Some((world.calls + 1, io::ErrorKind::IsADirectory));
+        }
+    };
+    disk.world().gate = Some(Arc::new(swap));
+    let refused = Maildrop::open_on(&disk, &place).unwrap_err();
+    assert!(matches!(refused, Refused::Locked), "{refused:?}");
+    disk.world().gate = None;
+    assert_eq!(Maildrop::open_on(&disk, &place).unwrap().totals().messages, 1);
+}
+
+/// Says that it is over, also when that is by a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
 fn a_drop_swapped_for_a_link_and_back_while_we_work_leads_nowhere() {
     let (site, target) = site();
     // Something worth having: mail of another user.
@@ -121,6 +153,7 @@ fn a_drop_swapped_for_a_link_and_back_while_we_work_leads_nowhere() {
                 fs::rename(&away, drop_path).unwrap();
             }
         });
+        let _over = Over(&done);
         for attempt in 0..40_000 {
             // On a busy machine the link may be met many times before the drop is.
             if attempt >= 400 && served > 0 {
@@ -146,7 +179,6 @@ fn a_drop_swapped_for_a_link_and_back_while_we_work_leads_nowhere() {
                 break;
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
     assert!(served > 0);
     assert_eq!(fs::read_to_string(&target).unwrap(), secret);

@@ -249,6 +249,55 @@ fn a_reader_begins_anew_when_the_log_goes_on_while_he_reads() {
 }
 
 #[test]
+fn who_reads_a_log_that_is_being_renewed_waits_for_its_name_too() {
+    for seed in 1..=40 {
+        let disk = SimDisk::new(seed, &["/spool", "/work"]);
+        let log = open(&disk);
+        let of = |number: u64| intent(number * DROPS, 300);
+        let ids: Vec<IntentId> = (1..=30).map(|number| log.begin(of(number)).unwrap()).collect();
+        ids.into_iter().for_each(|id| log.close(id));
+        // The larger file is given up: its successor has the name, and that is not on disk yet.
+        let (reader, asked) = (disk.clone(), std::sync::atomic::AtomicBool::new(false));
+        let first_ask = move |what: &str| {
+            let is_first = || !asked.swap(true, std::sync::atomic::Ordering::SeqCst);
+            if what == "sync_dir" && is_first() {
+                assert!(standing(&reader, Path::new("/work"), &drop_of(0)).unwrap().is_empty());
+                reader.world().stopped = true;
+            }
+        };
+        disk.world().gate = Some(std::sync::Arc::new(first_ask));
+        assert!(log.tidy().is_err(), "it is renewed, and the power fails in that");
+        disk.world().gate = None;
+        disk.world().cut_power();
+        assert_eq!(open(&disk.again()).open_ones().len(), 0, "seed {seed}: it was said that none is open");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_renewed_on_a_full_disk_leaves_nothing_of_the_new_one() {
+    for written in ["write", "sync"] {
+        let disk = SimDisk::new(1, &["/spool", "/work"]);
+        drop(open(&disk));
+        let (full, turn) = (disk.clone(), std::sync::atomic::AtomicU64::new(0));
+        // The first is the log's beginning, the second all its zeros.
+        let second = move |what: &str| {
+            let turns = if what == written { turn.fetch_add(1, std::sync::atomic::Ordering::SeqCst) } else { 0 };
+            if what == written && (written == "sync" || turns == 1) {
+                let mut world = full.world();
+                world.fail_at = Some((world.calls + 1, io::ErrorKind::StorageFull));
+            }
+        };
+        disk.world().gate = Some(std::sync::Arc::new(second));
+        let log = open(&disk);
+        disk.world().gate = None;
+        assert_eq!(disk.world().names(Path::new("/work")), ["intents"], "{written}");
+        disk.world().fail_at = None;
+        log.begin(intent(1, 300)).unwrap();
+        assert_eq!(standing(&disk, Path::new("/work"), &drop_of(1)).unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn a_log_that_a_server_wrote_before_there_were_halves_is_read() {
     let disk = SimDisk::new(1, &["/spool", "/work"]);
     let log = open(&disk);

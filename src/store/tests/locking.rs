@@ -10,7 +10,7 @@ use super::sim::SimDisk;
 use super::{Site, letter};
 use crate::store::desk::Desk;
 use crate::store::disk::{Disk, Holder, RealDisk};
-use crate::store::locks::{DropLocks, STALE_NANOS, Spares};
+use crate::store::locks::{self, DropLocks, STALE_NANOS, Spares, Standing};
 use crate::store::maildrop::*;
 
 const DROP: &str = "/spool/ann";
@@ -321,6 +321,47 @@ fn where_the_drop_is_on_another_volume_each_lock_is_a_file_of_its_own() {
     let (_, trace) = borrowed(&disk, &place, &spares).unwrap();
     assert!(trace.contains(&"link .ann.lock.new ann.lock".to_owned()), "{trace:?}");
     assert_eq!(disk.world().names(Path::new("/work")), ["lock.1"]);
+}
+
+#[test]
+fn a_lock_that_was_left_on_a_full_disk_is_stale_at_once_although_it_says_nothing() {
+    let (disk, place) = simulated(1);
+    let take = |disk: &SimDisk| {
+        let desk = Desk::at(disk, &place, true).unwrap().unwrap();
+        let (file, _) = desk.open_drop().unwrap().unwrap();
+        DropLocks::take(&desk, &file).map(drop)
+    };
+    disk.world().full = true;
+    let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+    let (file, _) = desk.open_drop().unwrap().unwrap();
+    let locks = DropLocks::take(&desk, &file).unwrap();
+    assert_eq!(disk.world().bytes(Path::new("/spool/ann.lock")), b"");
+    assert!(matches!(take(&disk), Err(Refused::Locked)), "its holder lives");
+    disk.world().kill();
+    drop(locks);
+    assert!(disk.world().names(Path::new("/spool")).contains(&"ann.lock".to_owned()));
+    let disk = disk.again();
+    disk.world().full = false;
+    let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+    assert!(matches!(locks::standing(&desk), Standing::Stale(..)));
+    drop(desk);
+    take(&disk).unwrap();
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
+    // And who lives takes both names away.
+    disk.world().full = true;
+    take(&disk).unwrap();
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann"]);
+}
+
+#[test]
+fn what_was_left_under_the_first_name_says_nothing_of_a_lock_that_is_another_file() {
+    let (disk, place) = simulated(1);
+    disk.world().put(Path::new("/spool/.ann.lock.new"), b"", true);
+    disk.world().put(Path::new("/spool/ann.lock"), b"", true);
+    let desk = Desk::at(&disk, &place, true).unwrap().unwrap();
+    let (file, _) = desk.open_drop().unwrap().unwrap();
+    assert!(matches!(DropLocks::take(&desk, &file), Err(Refused::Locked)));
+    assert_eq!(disk.world().names(Path::new("/spool")), ["ann", "ann.lock"]);
 }
 
 #[test]

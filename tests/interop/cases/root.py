@@ -343,7 +343,7 @@ def launcher_killed(bench):
         launcher = site.launcher()
         os.kill(launcher, signal.SIGKILL)
         wait_for("it was noticed", lambda: site.status()["launcher"]["alive"] is False)
-        check("the launcher (pid" in site.log(), "the log is silent:", site.log())
+        wait_for("the log says so", lambda: "the launcher (pid" in site.log())
         same(b"\r\n".join(pop.retr(2)[1]) + b"\r\n", texts[1], "a message after the launcher's end")
         pop.dele(1)
         pop.quit()
