@@ -136,6 +136,8 @@ def reloads(bench):
 
 def logged(site, *names):
     """What is in these logs, or in all."""
+    # Lines are gathered for 4 ms before they are written.
+    time.sleep(0.1)
     text = b""
     for name in names or sorted(name for name in os.listdir(site.work) if name.endswith(".log")):
         try:

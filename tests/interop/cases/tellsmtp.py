@@ -44,6 +44,8 @@ def client(site):
 
 
 def log(site, name):
+    # Lines are gathered for 4 ms before they are written.
+    time.sleep(0.1)
     try:
         with open(os.path.join(site.work, name), encoding="utf-8") as file:
             return file.read()

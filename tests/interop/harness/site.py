@@ -170,6 +170,8 @@ class Site:
 
     def log(self):
         """What the server wrote everywhere: its output and its log files."""
+        # It gathers lines for 4 ms before it writes them.
+        time.sleep(0.1)
         text = self.said()
         for name in sorted(os.listdir(self.work)):
             if name.endswith(".log"):
