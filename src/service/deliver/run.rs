@@ -17,44 +17,38 @@
 //!
 //! What failed or expired with nobody to tell is dropped.
 
-use std::collections::{BTreeMap, HashMap};
+mod reading;
+mod settling;
+mod telling;
+
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::body::{PIECE, Text};
 use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::runner::{Desk, Doing, Finished, spot};
-use super::{Dispatched, Stores, ways};
+use super::ways;
 use crate::mail::address::{self, Address};
-use crate::mail::bounce::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX, bounce_id};
+use crate::mail::bounce::bounce_id;
 use crate::mail::envelope::Envelope as Stored;
-use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::Recipient as Named;
 use crate::protocol::smtp::reply::{self, Reply};
-use crate::rules::retry;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
-use crate::rules::traffic::Class;
+use crate::service::Outcome;
 use crate::service::robot::{self, Robot};
 use crate::service::route::{self, Destination, Routing, Step, Way};
-use crate::service::{Outcome, account};
-use crate::settings::Settings;
-use crate::store::delivery::{Body, Failed};
+use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::maildrop::Refused;
 use crate::store::queue::{
-    self, Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Row, Stage, State, Tally,
-    queued,
+    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, State, queued,
 };
-use crate::text::fault::Fault;
 use crate::text::number::decimal;
-use crate::text::printable::printable;
+pub(super) use reading::Found;
+use settling::Noting;
+pub(super) use settling::Wound;
 
 /// Recipients in memory at a time, in a later round.
 pub const PAGE: u32 = 64;
@@ -106,31 +100,6 @@ pub(super) struct Run {
     random: u64,
     /// From which number the next page is read; 0: all were at hand.
     next: u32,
-}
-
-/// What was read of a message.
-pub(super) struct Found {
-    known: Option<(Message, Envelope)>,
-    rows: Vec<Row>,
-    next_secs: Option<i64>,
-    /// It has left the queue.
-    gone: bool,
-}
-
-/// What is to be written down, and leaves as that is done: what is not can be done again without anything being tried again.
-pub(super) struct Noting {
-    /// Those who have one sender in each.
-    changes: Vec<Vec<Change>>,
-    stands: Vec<Arc<Stand>>,
-    /// Bounces that were made.
-    bounces: Vec<String>,
-}
-
-/// What came of noting.
-pub(super) struct Wound {
-    next_secs: Option<i64>,
-    /// It has left the queue.
-    gone: bool,
 }
 
 impl Run {
@@ -201,59 +170,6 @@ impl From<Fate> for Came {
 }
 
 impl Desk<'_> {
-    /// Reads what is to be known for the next tries.
-    pub(super) fn read_page(&mut self, at: usize) {
-        let run = &self.runner.runs[at];
-        let (id, from, all, secs) = (run.id.clone(), run.next, run.known.is_none(), self.secs);
-        let settings = self.shared.settings.clone();
-        let volume = self.shared.transit.stores.volume;
-        let work = move |stores: &Stores, _: &_| {
-            let mut bounces = Vec::new();
-            let found = read(stores, &settings, &id, from, all, secs, &mut bounces);
-            Finished::Read(bounces, found.map(Box::new))
-        };
-        if self.job(Doing::Read(at), JobKind::Read, volume, work).is_err() {
-            self.over(at, Next::Soon);
-        }
-    }
-
-    pub(super) fn read(&mut self, at: usize, bounces: &[String], result: Result<Box<Found>, Miss>) {
-        self.begin_bounces(bounces);
-        let found = match result {
-            Ok(found) => *found,
-            Err(miss) => return self.missed(at, miss),
-        };
-        let Found { known, rows, next_secs, gone } = found;
-        if gone {
-            return self.over(at, Next::Gone);
-        }
-        let run = &mut self.runner.runs[at];
-        if let Some((message, envelope)) = known {
-            run.known = Some((Arc::new(message), Arc::new(envelope)));
-        }
-        run.next = rows.last().filter(|_| rows.len() == PAGE as usize).map_or(0, |last| last.number + 1);
-        // What is further ahead than the schedule reaches was noted before the clock was put back. To other hosts nothing is sent
-        // yet, whenever that is tried.
-        let schedule = &self.shared.settings.retry_schedule;
-        let is_due = |kind: Kind, next_secs: i64| {
-            next_secs <= self.secs || kind != Kind::Remote && schedule.bounded(next_secs, self.secs) < next_secs
-        };
-        let due = rows.into_iter().filter_map(|Row { number, recipient, state }| {
-            let tries = match state {
-                State::Waiting => 0,
-                State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
-                _ => return None,
-            };
-            Some(Part { number, recipient, tries, to: None })
-        });
-        run.parts = due.collect();
-        match (run.parts.is_empty(), run.next) {
-            (false, _) => self.try_parts(at),
-            (true, 0) => self.over(at, Next::At(next_secs)),
-            (true, _) => self.read_page(at),
-        }
-    }
-
     /// Tries for all its parts.
     pub(super) fn try_parts(&mut self, at: usize) {
         let run = &mut self.runner.runs[at];
@@ -432,285 +348,11 @@ impl Desk<'_> {
         };
         self.settle(at, part, came);
     }
-
-    /// What came of the try for one of its parts.
-    pub(super) fn settle(&mut self, at: usize, part: usize, came: impl Into<Came>) {
-        let now_secs = self.secs;
-        let run = &mut self.runner.runs[at];
-        let Some((message, envelope)) = run.known.clone() else { return };
-        let Part { number, recipient, tries, .. } = &run.parts[part];
-        let (number, tries) = (*number, tries + 1);
-        let is_null = ways::sender(recipient, &envelope).is_empty();
-        let settings = &self.shared.settings;
-        let random = run.random;
-        let verdict = |tries| {
-            let (schedule, life) = (&settings.retry_schedule, settings.queue_life);
-            retry::verdict(schedule, life, is_null, envelope.received_secs, now_secs, tries, random)
-        };
-        let silent = is_null || recipient.notify.is_some_and(|notify| !notify.failure);
-        let shown = format!("delivery {}: {}", run.id, printable(recipient.address.as_bytes()));
-        let super::Counts { deferred, failed, dropped, delivered, .. } = &mut self.shared.transit.counts;
-        let mut lost = |why: String, expired: bool| {
-            if silent {
-                *dropped += 1;
-                log::warn!("{shown}: dropped, nobody is told: {why}");
-                return State::Dropped { why };
-            }
-            *failed += 1;
-            log::warn!("{shown}: its sender is told: {why}");
-            // A recipient is lost once: his number is one that no other bounce has.
-            if expired { State::Expired { why, bounce: 0 } } else { State::Failed { why, bounce: 0 } }
-        };
-        let mut later = |next_secs, why: String| {
-            *deferred += 1;
-            log::info!("{shown}: deferred: {why}");
-            State::Deferred { next_secs, tries, why }
-        };
-        let came = came.into();
-        // Each of those it goes on to is counted when he has it.
-        let counts = !matches!(came, Came::HandedOn);
-        let to = match (came, verdict(tries)) {
-            (Came::HandedOn, _) => State::Delivered,
-            (Came::Delivered(stands), _) => {
-                log::info!("{shown}: delivered ({} bytes)", message.text.bytes());
-                *delivered += 1;
-                run.stands.extend(stands);
-                State::Delivered
-            }
-            (Came::Never(why), _) => lost(why, false),
-            (Came::Later(why), retry::Verdict::Expired) => lost(why, true),
-            (Came::Elsewhere, retry::Verdict::Expired) => lost("4.4.0 no mail is sent to other hosts".to_owned(), true),
-            (Came::Later(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
-            (Came::Elsewhere, retry::Verdict::Again(_)) => {
-                let life = if is_null { settings.queue_life.min(retry::BOUNCE_LIFE_SECS) } else { settings.queue_life };
-                later(
-                    envelope.received_secs.saturating_add_unsigned(life),
-                    "4.4.0 no mail is sent to other hosts yet".to_owned(),
-                )
-            }
-            (Came::Perhaps, verdict) => {
-                let next_secs = match verdict {
-                    retry::Verdict::Again(next_secs) => next_secs,
-                    retry::Verdict::Expired => now_secs + DOUBT_SECS,
-                };
-                later(next_secs, "4.3.0 it is not known whether it is in the mailbox".to_owned())
-            }
-        };
-        let class = match (&to, recipient.kind) {
-            (State::Delivered, Kind::Remote) => Some(Class::Transferred),
-            (State::Delivered, _) => Some(Class::Received),
-            (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
-            _ => None,
-        };
-        if let Some(class) = class.filter(|_| counts) {
-            let address = std::iter::once(recipient.address.as_str());
-            self.shared.note(class, &run.id, message.text.bytes(), &message.sender, address);
-        }
-        run.changes.push(Change { number, to });
-        run.out -= 1;
-        if run.out == 0 {
-            self.note(at);
-        }
-    }
-
-    /// Writes down what became of them.
-    fn note(&mut self, at: usize) {
-        let run = &mut self.runner.runs[at];
-        let Some((_, envelope)) = run.known.clone() else { return };
-        let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
-        let parts = std::mem::take(&mut run.parts);
-        // Those who are lost at once are told of in one bounce: by sender, where forward lines have changed it.
-        let senders: HashMap<u32, &str> = parts.iter().map(|part| (part.number, part.sender(&envelope))).collect();
-        let sender = |change: &Change| senders.get(&change.number).copied();
-        changes.sort_by_key(|change| (sender(change), change.number));
-        let changes: Vec<Vec<Change>> =
-            changes.chunk_by(|one, other| sender(one) == sender(other)).map(<[Change]>::to_vec).collect();
-        run.noting = Some(Arc::new(Mutex::new(Noting { changes, stands, bounces: Vec::new() })));
-        self.write_down(at);
-    }
-
-    /// Has a job do that. What a program or another message has already would be given to it once more if this were forgotten, so the
-    /// run stays until it is done: while the disk is full, that is what holds the queue up.
-    pub(super) fn write_down(&mut self, at: usize) {
-        let Some(run) = self.runner.runs.get(at) else { return };
-        let (Some((_, envelope)), Some(noting)) = (run.known.clone(), run.noting.clone()) else { return };
-        let (id, secs, settings) = (run.id.clone(), self.secs, self.shared.settings.clone());
-        self.shared.transit.counts.syncs += 1;
-        let volume = self.shared.transit.stores.volume;
-        let work = move |stores: &Stores, _: &_| {
-            let mut noting = noting.lock().unwrap_or_else(PoisonError::into_inner);
-            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, &mut noting))
-        };
-        if let Err(busy) = self.job(Doing::Note(at), JobKind::Sync, volume, work) {
-            let error = io::Error::other(format!("no room for a job: {busy:?}"));
-            self.noted(at, Err(Miss::Fault(Fault::new("writing the queue", Path::new(""), error))));
-        }
-    }
-
-    pub(super) fn noted(&mut self, at: usize, result: Result<Wound, Miss>) {
-        let run = &mut self.runner.runs[at];
-        let noting = run.noting.clone();
-        let mut noting = noting.as_ref().map(|noting| noting.lock().unwrap_or_else(PoisonError::into_inner));
-        let bounces = noting.as_mut().map(|noting| std::mem::take(&mut noting.bounces)).unwrap_or_default();
-        let is_owed = noting.is_some_and(|noting| !noting.changes.is_empty());
-        let next = run.next;
-        self.begin_bounces(&bounces);
-        match result {
-            Ok(Wound { gone: true, .. }) => self.over(at, Next::Gone),
-            Ok(Wound { next_secs, .. }) if next == 0 => self.over(at, Next::At(next_secs)),
-            Ok(_) => self.read_page(at),
-            Err(Miss::Fault(fault)) if is_owed => {
-                log::error!("the queue: {fault}");
-                self.runner.owed.push_back((self.now + NOTE_AGAIN, at));
-            }
-            Err(miss) => self.missed(at, miss),
-        }
-    }
-
-    /// What could not be written down is once more.
-    pub(super) fn write_owed(&mut self) {
-        while let Some(&(at, run)) = self.runner.owed.front()
-            && at <= self.now
-        {
-            self.runner.owed.pop_front();
-            self.write_down(run);
-        }
-    }
-
-    fn missed(&mut self, at: usize, miss: Miss) {
-        let next = match miss {
-            Miss::Gone => Next::Gone,
-            Miss::Fault(fault) => {
-                log::error!("the queue: {fault}");
-                Next::Soon
-            }
-            Miss::Damaged(fault) => {
-                log::error!("the queue: {fault}");
-                Next::Gone
-            }
-        };
-        self.over(at, next);
-    }
-
-    /// Bounces that the queue has now.
-    fn begin_bounces(&mut self, bounces: &[String]) {
-        for id in bounces {
-            self.shared.transit.counts.queued += 1;
-            self.shared.transit.table.remove(id);
-            self.shared.transit.table.insert(id, Some(self.secs));
-        }
-    }
-
-    /// The end of a round.
-    fn over(&mut self, at: usize, next: Next) {
-        let run = self.runner.runs.remove(at);
-        if !run.is_first {
-            self.runner.tried -= 1;
-        }
-        if let Some(ticket) = run.answer {
-            self.shared.post.push_back((ticket, Outcome::Dispatched(Dispatched::Kept)));
-        }
-        match next {
-            Next::Gone => self.shared.transit.table.end(&run.id),
-            // What is due already, and was not tried, waits for something.
-            Next::At(next_secs) => self.leave(&run.id, next_secs.map(|secs| secs.max(self.secs + LEAST_SECS))),
-            Next::Soon => self.leave_for_now(&run.id),
-        }
-    }
-
-    /// Those whose first round takes long are answered.
-    pub(super) fn answer_round(&mut self) {
-        while let Some(&(at, run, ticket)) = self.runner.answers.front()
-            && at <= self.now
-        {
-            self.runner.answers.pop_front();
-            if let Some(run) = self.runner.runs.get_mut(run)
-                && run.answer == Some(ticket)
-            {
-                run.answer = None;
-                self.shared.post.push_back((ticket, Outcome::Dispatched(Dispatched::Kept)));
-            }
-        }
-    }
-}
-
-/// When a message is looked at again.
-enum Next {
-    /// By what its file says.
-    At(Option<i64>),
-    /// Its file could not be read or written.
-    Soon,
-    /// It has left the queue.
-    Gone,
 }
 
 /// An address of the queue's.
 pub(super) fn address_of(text: &str) -> Option<Address> {
     address::path(format!("<{text}>").as_bytes(), true).ok()?.0
-}
-
-/// What a round needs to know. In a job.
-fn read(
-    stores: &Stores,
-    settings: &Settings,
-    id: &str,
-    from: u32,
-    all: bool,
-    secs: i64,
-    bounces: &mut Vec<String>,
-) -> Result<Found, Miss> {
-    let queue = &stores.queue;
-    let mut found = queue.read(id)?;
-    if all && found.envelope.bounce_of.is_some() {
-        queue.told(id, secs)?;
-    }
-    if all && let Some((origin, number)) = handed_on_from(id) {
-        // Before it is tried, so that whatever happens its origin is not brought here again.
-        let handed_on = Change { number, to: State::Delivered };
-        match queue.note(origin, secs, &[handed_on]) {
-            Ok(_) | Err(Miss::Gone | Miss::Damaged(_)) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    if all {
-        tell(queue, settings, id, &found.envelope, secs, bounces)?;
-    }
-    let mut rows = queue.page(id, from, PAGE)?;
-    let (mut doubt, like) = (None, account::place_of(PathBuf::new(), settings));
-    // Who may have his message already by a try whose end is not known is not tried before that is.
-    for row in rows.iter_mut().filter(|row| stores.intents.holds(&queued(id, row.number))) {
-        match queue.settle(&stores.intents, &like, id, row.number, secs) {
-            Ok(true) => {}
-            Ok(false) => row.state = State::Delivered,
-            Err(miss) => {
-                row.state = State::Held { why: String::new() };
-                let (Miss::Fault(fault) | Miss::Damaged(fault)) = miss else { continue };
-                log::warn!("the queue: {id}: it is not known whether recipient {} has it: {fault}", row.number);
-                let is_locked = fault.source.kind() == io::ErrorKind::WouldBlock;
-                let wait = if is_locked { LOCKED_SECS } else { DOUBT_SECS };
-                doubt = Some(doubt.map_or(wait, |least: i64| least.min(wait)));
-            }
-        }
-    }
-    let text = if all { Some(queue.text(id)?) } else { None };
-    // By now some may have become delivered or bounced.
-    found.tally = queue.read(id)?.tally;
-    let gone = found.tally.is_ended() && queue.remove(id)?;
-    let next_secs = doubt.map_or(found.tally.next_secs, |wait| Some(secs + wait));
-    let known = text.map(|text| {
-        // What cannot be read is not delivered either.
-        let passed = passed(&text).unwrap_or_default();
-        let message = Message {
-            id: id.into(),
-            sender: found.envelope.sender.as_str().into(),
-            received: found.envelope.received.as_slice().into(),
-            posted_secs: found.envelope.received_secs,
-            text: Text::Queued(text),
-            passed,
-        };
-        (message, found.envelope)
-    });
-    Ok(Found { known, rows, next_secs, gone })
 }
 
 /// The id of what goes on in place of a recipient of a message: the same whenever it is made.
@@ -740,169 +382,4 @@ fn once(queue: &Queue, id: &str, recipients: usize) -> Result<Made, Failed> {
         }
     }
     Ok(Made::New)
-}
-
-/// Who has had a message already, by what a [`PIECE`] has of its header.
-fn passed(text: &queue::Text<RealDisk>) -> io::Result<Passed> {
-    let (file, range) = text.parts();
-    let bytes = (range.end - range.start).min(PIECE as u64);
-    let mut head = vec![0; bytes as usize];
-    file.read_exact_at(&mut head, range.start)?;
-    Ok(Passed::of(&head))
-}
-
-fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
-    if let Miss::Damaged(_) = miss {
-        match queue.set_aside(id) {
-            Ok(path) => log::error!("the queue: {id} is {} now, for somebody to look at", path.display()),
-            Err(_) => log::error!("the queue: {id} is damaged, and cannot be set aside"),
-        }
-    }
-}
-
-/// Writes down what became of recipients, and does what follows from it. In a job.
-fn wind_up(
-    stores: &Stores,
-    settings: &Settings,
-    id: &str,
-    envelope: &Envelope,
-    secs: i64,
-    noting: &mut Noting,
-) -> Result<Wound, Miss> {
-    let queue = &stores.queue;
-    let noted = write_changes(queue, id, secs, &mut noting.changes);
-    if let Err(Miss::Fault(fault)) = noted {
-        return Err(Miss::Fault(fault));
-    }
-    // Also of a message that an operator has taken out meanwhile: else its appends stay open, and their drops are not compacted.
-    let has_found = noting.stands.iter().any(|stand| !stand.found.is_empty());
-    for stand in noting.stands.drain(..) {
-        if !stand.found.is_empty()
-            && let Err(fault) = queue.note_found(secs, &stand.found)
-        {
-            // It stays open: the next try for one of them finds it again.
-            log::error!("the queue: {fault}");
-            continue;
-        }
-        stand.noted(&stores.intents);
-    }
-    let mut tally = noted?;
-    let before = noting.bounces.len();
-    tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
-    if noting.bounces.len() > before || has_found || tally.is_none() {
-        tally = Some(queue.read(id)?.tally);
-    }
-    let tally = tally.unwrap_or_default();
-    let gone = tally.is_ended() && queue.remove(id)?;
-    Ok(Wound { next_secs: tally.next_secs, gone })
-}
-
-/// How its recipients stand then; `None`: nothing was left to be written.
-fn write_changes(queue: &Queue, id: &str, secs: i64, changes: &mut Vec<Vec<Change>>) -> Result<Option<Tally>, Miss> {
-    let mut tally = None;
-    while let Some(some) = changes.last() {
-        match queue.note(id, secs, some) {
-            Ok(noted) => tally = Some(noted.tally),
-            Err(Miss::Fault(fault)) => return Err(Miss::Fault(fault)),
-            Err(miss) => {
-                changes.clear();
-                set_aside(queue, id, &miss);
-                return Err(miss);
-            }
-        }
-        changes.pop();
-    }
-    Ok(tally)
-}
-
-/// Makes the bounces that tell of those who are lost, and notes that they are told of. `bounces`: the ids of those that the queue
-/// has now, also when others could not be made.
-fn tell(
-    queue: &Queue,
-    settings: &Settings,
-    id: &str,
-    envelope: &Envelope,
-    secs: i64,
-    bounces: &mut Vec<String>,
-) -> Result<(), Miss> {
-    if queue.read(id)?.tally.untold() == 0 {
-        return Ok(());
-    }
-    let mut losses: BTreeMap<u32, Loss> = BTreeMap::new();
-    let mut from = 1;
-    loop {
-        let rows = queue.page(id, from, PAGE)?;
-        let Some(last) = rows.last() else { break };
-        from = last.number + 1;
-        for row in &rows {
-            let (State::Failed { why, bounce } | State::Expired { why, bounce }) = &row.state else { continue };
-            let loss = losses.entry(*bounce).or_default();
-            loss.count += 1;
-            if loss.sender.is_empty() {
-                loss.sender = ways::sender(&row.recipient, envelope).to_owned();
-            }
-            if loss.failures.len() < LISTED_MAX {
-                let expired = row.state.stage() == Stage::Expired;
-                loss.failures.push((ways::named(&row.recipient), why.clone(), expired));
-            }
-        }
-    }
-    let limit = if settings.bounce_body { BODY_BYTES } else { HEADER_BYTES };
-    let original = queue.beginning(id, limit + 1)?;
-    for (number, loss) in losses {
-        let bounce = bounce_id(id, number);
-        let Some(sender) = address_of(&loss.sender).filter(|_| bounce.len() <= ID_BYTES) else {
-            // Such a sender is taken from nobody; somebody has written into the file.
-            return Err(Miss::Damaged(Fault::new(
-                "reading the sender of",
-                Path::new(id),
-                io::ErrorKind::InvalidData.into(),
-            )));
-        };
-        let failures: Vec<Failure<'_>> =
-            loss.failures.iter().map(|(address, why, expired)| Failure { address, why, expired: *expired }).collect();
-        let text = Bounce {
-            id: &bounce,
-            host: settings.main_domain(),
-            sender: &loss.sender,
-            written_secs: secs,
-            origin: id,
-            received_secs: envelope.received_secs,
-            failures: &failures,
-            count: loss.count,
-            original: &original,
-            whole: settings.bounce_body,
-        };
-        let about = Envelope {
-            received_secs: secs,
-            came: format!("a bounce of {id}"),
-            eight_bit: true,
-            utf8: envelope.utf8,
-            bounce_of: Some((id.to_owned(), number)),
-            ..Envelope::default()
-        };
-        let to = [ways::anywhere(&sender, settings)];
-        let text = text.text();
-        match queue.create(&bounce, &about, &to, &Body::Memory(&text)) {
-            Ok(_) => {}
-            Err(Failed::Refused(Refused::Fault(fault) | Refused::Unsafe(fault)) | Failed::Unknown(fault)) => {
-                return Err(Miss::Fault(fault));
-            }
-            Err(Failed::Refused(Refused::Locked | Refused::InUse)) => return Err(Miss::Gone),
-        }
-        queue.told(&bounce, secs)?;
-        log::info!("delivery {id}: {} is told by {bounce}", printable(loss.sender.as_bytes()));
-        // Also one that was there: by a try that did not come to its end, of which nobody heard.
-        bounces.push(bounce);
-    }
-    Ok(())
-}
-
-/// Those of whom one bounce tells.
-#[derive(Default)]
-struct Loss {
-    sender: String,
-    count: usize,
-    /// Whom the sender had named, why, and whether it only took too long.
-    failures: Vec<(String, String, bool)>,
 }
