@@ -39,6 +39,7 @@ use crate::net::tls;
 use crate::net::turn::{Id, Loop, Ticket};
 use crate::net::watchdog::Watchdog;
 use crate::protocol::End;
+use crate::protocol::dns::Resolver;
 use crate::protocol::helper::Act;
 use crate::rules::flood::Flood;
 use crate::rules::places::{Kind as Crowd, Places};
@@ -186,6 +187,7 @@ impl Server {
             board: Arc::new(Board::default()),
             helpers: vec![Helpers::new(0, &settings)],
             cache: Cache::new(cache_limit(&settings), cache_life(&settings)),
+            dns: Resolver::default(),
             launcher,
             jobs: jobs::Pool::new(waker),
             post: VecDeque::new(),

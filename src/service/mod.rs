@@ -11,6 +11,7 @@
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `route.rs`   | from a recipient to the places where its mail goes                                  |
 //! | `pickup.rs`  | messages that programs left while the server was down                               |
+//! | `dns.rs`     | what name servers say                                                              |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |
@@ -27,6 +28,7 @@ pub mod account;
 pub mod cache;
 pub mod control;
 pub mod deliver;
+pub mod dns;
 pub mod entering;
 pub mod errand;
 pub mod guard;
@@ -58,6 +60,7 @@ use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
 use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
+use crate::protocol::dns::{Answer, Resolver};
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::protocol::smtp::{self as smtp_protocol, Face};
@@ -95,6 +98,8 @@ pub enum Outcome {
     NoDrop,
     /// The name of a client's host was looked up.
     Named(IpAddr, names::Lookup),
+    /// What name servers say to a question.
+    Resolved(Answer),
     /// A recipient's forward file and his mailbox were looked at, or could not be.
     Mailbox(Result<route::Looked, String>),
     /// A page of the index that was not in memory.
@@ -411,6 +416,8 @@ pub struct Shared {
     pub helpers: Vec<helpers::Helpers>,
     /// Their remembered answers.
     pub cache: cache::Cache,
+    /// What is asked of name servers, and what they said.
+    pub dns: Resolver<Ticket>,
     /// Who kept root, when we gave it up.
     pub launcher: Option<Arc<Launcher>>,
     /// Threads for what may wait on a disk.
@@ -588,6 +595,7 @@ impl Shared {
             board: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
             cache: cache::Cache::new(16, Duration::from_secs(3600)),
+            dns: Resolver::default(),
             launcher: None,
             jobs: jobs::Pool::new(lp.waker().unwrap()),
             post: VecDeque::new(),
