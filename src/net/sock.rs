@@ -47,14 +47,15 @@ impl Sock {
         UnixStream::connect(path).map(Sock::Unix)
     }
 
-    /// Whether both ends are on this machine by their addresses: who calls an address of his own comes from it.
-    pub fn is_to_ourselves(&self) -> bool {
+    /// Whether the other end has this machine's address, from which who calls an address of his own comes; `None`: it is not
+    /// connected yet.
+    pub fn is_to_ourselves(&self) -> Option<bool> {
         match self {
-            Sock::Tcp(sock) => match (sock.local_addr(), sock.peer_addr()) {
-                (Ok(ours), Ok(theirs)) => ours.ip().to_canonical() == theirs.ip().to_canonical(),
-                _ => false,
-            },
-            Sock::Unix(_) => true,
+            Sock::Tcp(sock) => {
+                let theirs = sock.peer_addr().ok()?;
+                Some(sock.local_addr().is_ok_and(|ours| ours.ip().to_canonical() == theirs.ip().to_canonical()))
+            }
+            Sock::Unix(sock) => sock.peer_addr().ok().map(|_| true),
         }
     }
 }

@@ -32,8 +32,9 @@ use std::time::{Duration, Instant};
 pub const FIRST: u16 = 2;
 /// How long a target that failed is left alone while there are others.
 pub const REST: Duration = Duration::from_secs(300);
-/// How long a place is closed at first, and at most.
+/// How long a place is closed at first.
 pub const CLOSED: Duration = Duration::from_secs(60);
+/// And at most.
 pub const CLOSED_MOST: Duration = Duration::from_secs(600);
 /// How long somebody waits for a line.
 pub const WAIT: Duration = Duration::from_secs(120);
@@ -237,6 +238,13 @@ impl<T, A> Place<T, A> {
         }
     }
 
+    /// Whoever was asked for its targets will not answer.
+    pub fn ask_again(&mut self) {
+        if matches!(self.aims, Aims::Asked) {
+            self.aims = Aims::Unknown;
+        }
+    }
+
     fn close(&mut self, now: Instant, trouble: Trouble) -> Step<T> {
         if !trouble.never {
             self.closed = Some((now + self.pause, trouble.why.clone()));
@@ -293,6 +301,11 @@ impl<T, A> Place<T, A> {
     /// Whether it has nothing to do and nothing to wait for.
     pub fn is_idle(&self, line: u32) -> bool {
         self.lines.iter().any(|known| known.number == line && matches!(known.stand, Stand::Idle | Stand::Called))
+    }
+
+    /// Whether there is such a line.
+    pub fn has(&self, line: u32) -> bool {
+        self.lines.iter().any(|known| known.number == line)
     }
 
     /// A line is done with its message. `owed`: somebody is to write down what became of it, and will say so.

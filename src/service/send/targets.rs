@@ -50,7 +50,9 @@ impl Target {
     /// For people: `mx.example.org [192.0.2.1]:25`.
     pub fn shown(&self) -> String {
         match &self.at {
-            At::Tcp(address) if address.ip().to_string() == *self.host => format!("[{}]:{}", address.ip(), address.port()),
+            At::Tcp(address) if address.ip().to_string() == *self.host => {
+                format!("[{}]:{}", address.ip(), address.port())
+            }
             At::Tcp(address) => format!("{} [{}]:{}", self.host, address.ip(), address.port()),
             At::Unix(_) => self.host.to_string(),
         }
