@@ -52,13 +52,15 @@ impl Desk<'_> {
             return self.note_when_all(at);
         }
         let Part { number, recipient, tries, .. } = &run.parts[part];
+        let place = if recipient.kind == Kind::Remote { retry::Place::Elsewhere } else { retry::Place::Here };
         let (number, tries) = (*number, tries + 1);
         let is_null = ways::sender(recipient, &envelope).is_empty();
         let settings = &self.shared.settings;
         let random = run.random;
         let verdict = |tries| {
-            let (schedule, life) = (&settings.retry_schedule, settings.queue_life);
-            retry::verdict(schedule, life, is_null, envelope.received_secs, now_secs, tries, random)
+            let (from_nobody, received_secs) = (is_null, envelope.received_secs);
+            let tried = retry::Tried { place, from_nobody, possibly: false, received_secs, now_secs, tries, random };
+            settings.retry_rules().verdict(tried)
         };
         let silent = is_null || recipient.notify.is_some_and(|notify| !notify.failure);
         let shown = format!("delivery {}: {}", run.id, printable(recipient.address.as_bytes()));
@@ -98,12 +100,14 @@ impl Desk<'_> {
             }
             // It was not tried, and is not noted: see above.
             (Came::NotTried(_), _) => State::Waiting,
-            (Came::Possibly(why), _) => later(now_secs.saturating_add_unsigned(settings.possibly_secs), why),
+            (Came::Possibly(why), retry::Verdict::Expired) => lost(why, true),
+            (Came::Possibly(why), retry::Verdict::Again(next_secs)) => {
+                later(next_secs.max(now_secs.saturating_add_unsigned(settings.possibly_secs)), why)
+            }
             (Came::Parked, retry::Verdict::Expired) => lost(PARKED.to_owned(), true),
             (Came::Later(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
             (Came::Parked, retry::Verdict::Again(_)) => {
-                let life = if is_null { settings.queue_life.min(retry::BOUNCE_LIFE_SECS) } else { settings.queue_life };
-                later(envelope.received_secs.saturating_add_unsigned(life), PARKED.to_owned())
+                later(settings.retry_rules().end_secs(is_null, envelope.received_secs), PARKED.to_owned())
             }
             (Came::Perhaps, verdict) => {
                 let next_secs = match verdict {
