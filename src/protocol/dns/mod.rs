@@ -494,6 +494,7 @@ impl<T> Resolver<T> {
     /// The socket of a lookup, if it has one, is done with.
     fn release(&mut self, key: u64) -> Option<Try> {
         let lookup = self.lookups.get_mut(&key)?;
+        let State::Asked(_) = lookup.state else { return None };
         let State::Asked(tried) = std::mem::replace(&mut lookup.state, State::Resting) else { return None };
         self.sockets.remove(&tried.socket);
         self.streams -= usize::from(tried.stream.is_some());
