@@ -405,6 +405,12 @@ fn a_server_that_cannot_be_reached_is_asked_again_after_a_rest() {
     assert_eq!(world.last().1, server(1));
     world.answer(0, &[a("starting.test", 60, 1)], &[]);
     assert_eq!(world.told(ticket), records([address(1)]));
+    // Where another one refuses there is nothing to wait for.
+    let ticket = world.ask("refused.test", Kind::A);
+    world.resolver.failed(world.now, world.last().0);
+    world.drain();
+    world.answer(2, &[], &[]);
+    assert_eq!(world.told(ticket), Answer::Failed(Failure::Refused));
 }
 
 #[test]
