@@ -11,7 +11,9 @@ use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::smtp::reply as smtp_reply;
-use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, helpers, pickup, pop3, send, smtp};
+use crate::service::{
+    Channel, Newborn, Port, Shared, Speaks, control, deliver, dns, helpers, pickup, pop3, send, smtp,
+};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -35,6 +37,8 @@ pub enum Entry {
     Sender(Box<send::Conversation>),
     /// What takes messages that programs left.
     Pickup(Box<pickup::Pickup>),
+    /// A question to a name server.
+    Query(Box<dns::Query>),
     /// A copy of an authenticator.
     Helper(Box<helpers::Copy>),
     /// Signals, and what came.
@@ -54,6 +58,7 @@ impl turn::Entry for Entry {
             // It has none.
             Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) => Ok(()),
             Entry::Sender(conversation) => conversation.register(registry, token(0)),
+            Entry::Query(query) => query.register(registry, token(0)),
             Entry::Helper(copy) => copy.register(registry, token),
             Entry::Signals(signals) => signals.0.register(registry, token(0)),
         }
@@ -69,6 +74,7 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.deregister(registry),
             Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) => {}
             Entry::Sender(conversation) => conversation.deregister(registry),
+            Entry::Query(query) => query.deregister(registry),
             Entry::Helper(copy) => copy.deregister(registry),
             Entry::Signals(signals) => signals.0.deregister(registry),
         }
@@ -81,6 +87,7 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.mark(ready),
             Entry::Pop3(conversation) => conversation.mark(ready),
             Entry::Control(conversation) => conversation.mark(ready),
+            Entry::Query(query) => query.mark(ready),
             Entry::Helper(copy) => copy.mark(lane, ready),
             Entry::Sender(conversation) => conversation.mark(ready),
             Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Signals(..) => {}
@@ -102,6 +109,7 @@ impl turn::Entry for Entry {
             Entry::Senders(office) => office.turn(id, now, shared),
             Entry::Sender(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Pickup(pickup) => pickup.turn(id, now, shared),
+            Entry::Query(query) => query.turn(now, shared),
             Entry::Helper(copy) => copy.turn(id, now, shared),
             Entry::Signals(signals) => {
                 let (signals, came) = &mut **signals;
@@ -122,7 +130,8 @@ impl turn::Entry for Entry {
             Entry::Senders(office) => office.deadline(),
             Entry::Sender(conversation) => conversation.deadline(),
             Entry::Pickup(pickup) => pickup.deadline(),
-            Entry::Helper(_) | Entry::Signals(..) => None,
+            // The resolver has the times of all.
+            Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => None,
         }
     }
 
@@ -135,7 +144,8 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.expire(now),
             // The turn that follows does what is due.
             Entry::Sender(conversation) => conversation.expire(now),
-            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Helper(_) | Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Query(_) => {}
+            Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -151,6 +161,7 @@ impl turn::Entry for Entry {
             Entry::Senders(_) => "senders",
             Entry::Sender(_) => "sender",
             Entry::Pickup(_) => "pickup",
+            Entry::Query(_) => "query",
             Entry::Helper(_) => "helper",
             Entry::Signals(..) => "signals",
         }

@@ -62,7 +62,7 @@ use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
 use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
-use crate::protocol::dns::{Answer, Resolver};
+use crate::protocol::dns::Answer;
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::protocol::smtp::{self as smtp_protocol, Face};
@@ -119,6 +119,8 @@ pub enum Outcome {
     /// After so many reloads, what the certificates' files look like, and what became of reading them again when they
     /// had changed.
     Certificates(u32, Vec<Stamp>, Option<Result<Option<Tls>, String>>),
+    /// After so many reloads, which name servers the system names, where it names others.
+    NameServers(u32, Option<dns::System>),
     /// The configuration was read again.
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
@@ -178,6 +180,8 @@ pub struct Configuration {
     pub tls: Option<Tls>,
     /// The number of control_group, where it is set.
     pub control_gid: Option<u32>,
+    /// The name servers that the system names.
+    pub system: dns::System,
     /// What the certificates' files looked like.
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
@@ -423,7 +427,7 @@ pub struct Shared {
     /// Their remembered answers.
     pub cache: cache::Cache,
     /// What is asked of name servers, and what they said.
-    pub dns: Resolver<Ticket>,
+    pub dns: dns::Dns,
     /// Who kept root, when we gave it up.
     pub launcher: Option<Arc<Launcher>>,
     /// Threads for what may wait on a disk.
@@ -538,7 +542,8 @@ impl Shared {
 
     /// When something shared is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(self.transit.deadline()).min()
+        let helpers = self.helpers.iter().filter_map(|helpers| helpers.pool.deadline());
+        helpers.chain(self.transit.deadline()).chain(self.dns.resolver.deadline()).min()
     }
 
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
@@ -603,7 +608,7 @@ impl Shared {
             board: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
             cache: cache::Cache::new(16, Duration::from_secs(3600)),
-            dns: Resolver::default(),
+            dns: dns::Dns::new(&settings, dns::System::read(Path::new("/dev/null"))),
             launcher: None,
             jobs: jobs::Pool::new(lp.waker().unwrap()),
             post: VecDeque::new(),
