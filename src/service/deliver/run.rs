@@ -13,6 +13,7 @@
 //! | not, just now  | deferred until `retry_schedule` says; behind `queue_life` expired                           |
 //! | perhaps        | deferred, never expired: the next try for him finds the letter if it is there               |
 //! | never to be    | failed: his sender is told                                                                  |
+//! | delivered, and his sender wants to hear it | succeeded, then delivered: see `telling` |
 //! | another host's | deferred until he expires: nothing sends mail to other hosts yet                            |
 //!
 //! What failed or expired with nobody to tell is dropped.
@@ -43,7 +44,7 @@ use crate::service::route::{self, Destination, Routing, Step, Way};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::queue::{
-    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, State, queued,
+    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Stage, State, queued,
 };
 use crate::text::number::decimal;
 pub(super) use reading::Found;
@@ -73,6 +74,8 @@ pub(super) struct Part {
     pub(super) tries: u32,
     /// His sender has heard that he waits long.
     pub(super) warned: bool,
+    /// His address leads to several, or to those of a list with an owner.
+    pub(super) expands: bool,
     /// Where he is, in the first round.
     pub(super) to: Option<Way>,
 }
@@ -100,6 +103,8 @@ pub(super) struct Run {
     is_first: bool,
     /// By how much it waits longer or shorter: the same for all its recipients, so that one line of its file tells of many.
     random: u64,
+    /// Senders are to be told of what pages before this came to.
+    owes: bool,
     /// From which number the next page is read; 0: all were at hand.
     next: u32,
 }
@@ -129,6 +134,7 @@ impl Run {
             answer: None,
             is_first: false,
             random: RealDisk::default().random(),
+            owes: false,
             next: 1,
         }
     }
@@ -266,8 +272,9 @@ impl Desk<'_> {
 
     /// An address that leads to several, or to others, becomes a message of its own, made once, whatever happens meanwhile.
     fn hand_on(&mut self, at: usize, part: usize, ways: &[Way]) {
-        let run = &self.runner.runs[at];
+        let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
+        run.parts[part].expands = ways::expand(ways);
         let Part { number, recipient, .. } = &run.parts[part];
         let id = handed_on_id(&run.id, *number);
         // A bounce of it needs room behind that.
@@ -275,7 +282,13 @@ impl Desk<'_> {
         let Some(path) = address_of(&recipient.address).filter(|_| longest <= ID_BYTES) else {
             return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
         };
-        let named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
+        let mut named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
+        if run.parts[part].expands
+            && let Some(notify) = &mut named.notify
+        {
+            // RFC 3461 §5.2.7.3: that it was expanded is the success, and each of the others may still fail.
+            notify.success = false;
+        }
         let sender = ways::sender(recipient, &envelope).to_owned();
         let recipients: Vec<Recipient> =
             ways.iter().map(|way| ways::recipient(way, &sender, &named, &self.shared.settings)).collect();
@@ -373,7 +386,7 @@ fn handed_on_from(id: &str) -> Option<(&str, u32)> {
 fn once(queue: &Queue, id: &str, recipients: usize) -> Result<Made, Failed> {
     let Some((origin, number)) = handed_on_from(id) else { return Ok(Made::New) };
     let is_over = match queue.page(origin, number, 1) {
-        Ok(rows) => rows.iter().any(|row| row.state == State::Delivered),
+        Ok(rows) => rows.iter().any(|row| matches!(row.state.stage(), Stage::Delivered | Stage::Succeeded)),
         Err(_) => false,
     };
     if is_over {

@@ -31,6 +31,7 @@ use super::orders::Obeyed;
 use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
+use crate::mail::address::Place;
 use crate::mail::notice::{Filling, Notice};
 use crate::mail::passed::Passed;
 use crate::net::Slab;
@@ -41,7 +42,7 @@ use crate::protocol::helper::Account;
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
 use crate::rules::traffic::Class;
-use crate::service::route::{self, Destination, Routing, Way};
+use crate::service::route::{self, Destination, Routing, Stage, Way};
 use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
@@ -403,7 +404,12 @@ impl Desk<'_> {
         let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
         let from = sender.path.as_ref().map(ToString::to_string).unwrap_or_default();
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for To { recipient: named, ways } in recipients {
+        for To { recipient: named, mut ways } in recipients {
+            // That it was expanded is a success of its own: the queue does that, step by step.
+            let is_told = settings.success_reports && named.notify.is_some_and(|notify| notify.success);
+            if is_told && !from.is_empty() && ways::expand(&ways) && named.path.place != Place::Here {
+                ways = vec![Way::to(Destination::Local(named.path.clone(), Stage::Whole))];
+            }
             for way in ways {
                 let recipient = ways::recipient(&way, &from, &named, &settings);
                 // Who is reached in two ways gets one.
@@ -483,7 +489,9 @@ impl Desk<'_> {
                 let full = route::full(&self.shared.settings);
                 self.answer(at, Dispatched::Refused(full));
             }
-            ([Way { to: Destination::Mailbox(name, account), .. }], None) => {
+            ([Way { to: Destination::Mailbox(name, account), .. }], None)
+                if !ways::wants_receipt(&pending.recipients[0], &pending.envelope, &self.shared.settings) =>
+            {
                 let to = &pending.recipients[0];
                 let (sender, recipient) =
                     (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
@@ -566,7 +574,14 @@ impl Desk<'_> {
         }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
         let parts = parts
-            .map(|((recipient, to), number)| Part { number, recipient, tries: 0, warned: false, to: Some(to) })
+            .map(|((recipient, to), number)| Part {
+                number,
+                recipient,
+                tries: 0,
+                warned: false,
+                expands: false,
+                to: Some(to),
+            })
             .collect();
         self.shared.transit.table.begin(&message.id);
         let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));

@@ -237,7 +237,7 @@ impl<D: Disk> Opened<D> {
         let mut rows = Vec::new();
         let mut lines = Lines::new(&self.disk, &self.file, self.to_at..self.received_at);
         // Recipients who came to the same by the same line are mostly neighbours.
-        let mut last: Option<(u32, State)> = None;
+        let mut last: Option<(u32, State, i64)> = None;
         for (number, slot) in (1..).zip(&slots) {
             if rows.len() as u64 >= u64::from(limit) {
                 break;
@@ -247,19 +247,19 @@ impl<D: Disk> Opened<D> {
                 continue;
             }
             let recipient = check_recipient(number, &line)?;
-            let state = match (slot.line_at, &last) {
-                (None, _) => State::Waiting,
-                (Some(at), Some((known, state))) if at == *known => state.clone(),
+            let (state, at_secs) = match (slot.line_at, &last) {
+                (None, _) => (State::Waiting, None),
+                (Some(at), Some((known, state, at_secs))) if at == *known => (state.clone(), Some(*at_secs)),
                 (Some(at), _) => {
                     let range = self.states.start + u64::from(at)..self.states.end;
                     let mut line = Lines::new(&self.disk, &self.file, range);
                     let said = line.next()?.and_then(|line| state::decode(&self.id, line.text));
                     let Some(said) = said else { return Err(Unread::Damaged("its states change")) };
-                    last = Some((at, said.state.clone()));
-                    said.state
+                    last = Some((at, said.state.clone(), said.at_secs));
+                    (said.state, Some(said.at_secs))
                 }
             };
-            rows.push(Row { number, recipient, state, warned: slot.warned });
+            rows.push(Row { number, recipient, state, at_secs, warned: slot.warned });
         }
         Ok(rows)
     }

@@ -731,7 +731,7 @@ proptest! {
         let bare = line.strip_suffix(b"\n").unwrap();
         prop_assert!(!bare.contains(&b'\n'));
         let said = state::decode("A1", bare).unwrap();
-        prop_assert_eq!((said.who, said.state), (who, state));
+        prop_assert_eq!((said.who, said.at_secs, said.state), (who, NOW, state));
         prop_assert!(state::decode("A2", bare).is_none(), "another message's");
         let mut other = bare.to_vec();
         let at = flip % other.len();

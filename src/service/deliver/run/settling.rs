@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::telling::tell;
+use super::telling::{arrived, tell, warning};
 use super::{Came, DOUBT_SECS, LEAST_SECS, NOTE_AGAIN, Part};
 use crate::net::jobs::Kind as JobKind;
 use crate::rules::retry;
@@ -15,7 +15,7 @@ use crate::service::deliver::lanes::Stand;
 use crate::service::deliver::runner::{Desk, Doing, Finished};
 use crate::service::deliver::{Counts, Dispatched, Stores, ways};
 use crate::settings::Settings;
-use crate::store::queue::{Change, Envelope, Kind, Miss, Queue, State, Tally, Warned};
+use crate::store::queue::{Change, Envelope, How, Kind, Miss, Queue, State, Tally};
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
 
@@ -31,6 +31,8 @@ pub(in crate::service::deliver) struct Noting {
 /// What came of noting.
 pub(in crate::service::deliver) struct Wound {
     next_secs: Option<i64>,
+    /// Senders are to be told of something when the round ends.
+    owes: bool,
     /// It has left the queue.
     gone: bool,
 }
@@ -39,13 +41,13 @@ impl Desk<'_> {
     /// What came of the try for one of its parts.
     pub(in crate::service::deliver) fn settle(&mut self, at: usize, part: usize, came: impl Into<Came>) {
         let now_secs = self.secs;
+        let settings = &self.shared.settings;
         let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
-        let Part { number, recipient, tries, warned, .. } = &run.parts[part];
+        let Part { number, recipient, tries, expands, .. } = &run.parts[part];
         let (number, tries) = (*number, tries + 1);
-        let warned = if *warned { Warned::Yes } else { Warned::No };
+        let warned = warning(&run.parts[part], &envelope, settings, now_secs);
         let is_null = ways::sender(recipient, &envelope).is_empty();
-        let settings = &self.shared.settings;
         let random = run.random;
         let verdict = |tries| {
             let (schedule, life) = (&settings.retry_schedule, settings.queue_life);
@@ -74,12 +76,13 @@ impl Desk<'_> {
         // Each of those it goes on to is counted when he has it.
         let counts = !matches!(came, Came::HandedOn);
         let to = match (came, verdict(tries)) {
+            (Came::HandedOn, _) if *expands => arrived(recipient, &envelope, settings, How::Expanded, String::new()),
             (Came::HandedOn, _) => State::Delivered,
             (Came::Delivered(stands), _) => {
                 log::info!("{shown}: delivered ({} bytes)", message.text.bytes());
                 *delivered += 1;
                 run.stands.extend(stands);
-                State::Delivered
+                arrived(recipient, &envelope, settings, How::Delivered, String::new())
             }
             (Came::Never(why), _) => lost(why, false),
             (Came::Later(why), retry::Verdict::Expired) => lost(why, true),
@@ -101,8 +104,8 @@ impl Desk<'_> {
             }
         };
         let class = match (&to, recipient.kind) {
-            (State::Delivered, Kind::Remote) => Some(Class::Transferred),
-            (State::Delivered, _) => Some(Class::Received),
+            (State::Delivered | State::Succeeded { .. }, Kind::Remote) => Some(Class::Transferred),
+            (State::Delivered | State::Succeeded { .. }, _) => Some(Class::Received),
             (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
             _ => None,
         };
@@ -118,7 +121,7 @@ impl Desk<'_> {
     }
 
     /// Writes down what became of them.
-    fn note(&mut self, at: usize) {
+    pub(super) fn note(&mut self, at: usize) {
         let run = &mut self.runner.runs[at];
         let Some((_, envelope)) = run.known.clone() else { return };
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
@@ -138,12 +141,12 @@ impl Desk<'_> {
     pub(in crate::service::deliver) fn write_down(&mut self, at: usize) {
         let Some(run) = self.runner.runs.get(at) else { return };
         let (Some((_, envelope)), Some(noting)) = (run.known.clone(), run.noting.clone()) else { return };
-        let (id, secs, settings) = (run.id.clone(), self.secs, self.shared.settings.clone());
+        let (id, secs, settings, is_last) = (run.id.clone(), self.secs, self.shared.settings.clone(), run.next == 0);
         self.shared.transit.counts.syncs += 1;
         let volume = self.shared.transit.stores.volume;
         let work = move |stores: &Stores, _: &_| {
             let mut noting = noting.lock().unwrap_or_else(PoisonError::into_inner);
-            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, &mut noting))
+            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, is_last, &mut noting))
         };
         if let Err(busy) = self.job(Doing::Note(at), JobKind::Sync, volume, work) {
             let error = io::Error::other(format!("no room for a job: {busy:?}"));
@@ -162,7 +165,10 @@ impl Desk<'_> {
         match result {
             Ok(Wound { gone: true, .. }) => self.over(at, Next::Gone),
             Ok(Wound { next_secs, .. }) if next == 0 => self.over(at, Next::At(next_secs)),
-            Ok(_) => self.read_page(at),
+            Ok(Wound { owes, .. }) => {
+                self.runner.runs[at].owes = owes;
+                self.read_page(at);
+            }
             Err(Miss::Fault(fault)) if is_owed => {
                 log::error!("the queue: {fault}");
                 self.runner.owed.push_back((self.now + NOTE_AGAIN, at));
@@ -264,6 +270,7 @@ fn wind_up(
     id: &str,
     envelope: &Envelope,
     secs: i64,
+    is_last: bool,
     noting: &mut Noting,
 ) -> Result<Wound, Miss> {
     let queue = &stores.queue;
@@ -285,13 +292,16 @@ fn wind_up(
     }
     let mut tally = noted?;
     let before = noting.bounces.len();
-    tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
-    if noting.bounces.len() > before || has_found || tally.is_none() {
+    // What all pages of a round came to is told of together.
+    if is_last {
+        tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
+    }
+    if noting.bounces.len() > before || has_found || tally.as_ref().is_none_or(|tally| is_last && tally.untold > 0) {
         tally = Some(queue.read(id)?.tally);
     }
     let tally = tally.unwrap_or_default();
     let gone = tally.is_ended() && queue.remove(id)?;
-    Ok(Wound { next_secs: tally.next_secs, gone })
+    Ok(Wound { next_secs: tally.next_secs, owes: tally.untold > 0, gone })
 }
 
 /// How its recipients stand then; `None`: nothing was left to be written.
