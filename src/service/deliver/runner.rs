@@ -31,6 +31,7 @@ use super::orders::Obeyed;
 use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
+use crate::mail::address;
 use crate::mail::notice::{Filling, Notice};
 use crate::mail::passed::Passed;
 use crate::net::Slab;
@@ -42,7 +43,7 @@ use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
 use crate::rules::retry::Place;
 use crate::rules::traffic::Class;
-use crate::service::route::{self, Destination, Routing, Way};
+use crate::service::route::{self, Destination, Routing, Stage, Way};
 use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
@@ -409,7 +410,12 @@ impl Desk<'_> {
         let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
         let from = sender.path.as_ref().map(ToString::to_string).unwrap_or_default();
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for To { recipient: named, ways } in recipients {
+        for To { recipient: named, mut ways } in recipients {
+            // That it was expanded is a success of its own: the queue does that, step by step.
+            let is_told = settings.success_reports && named.notify.is_some_and(|notify| notify.success);
+            if is_told && !from.is_empty() && ways::expand(&ways) && named.path.place != address::Place::Here {
+                ways = vec![Way::to(Destination::Local(named.path.clone(), Stage::Whole))];
+            }
             for way in ways {
                 let recipient = ways::recipient(&way, &from, &named, &settings);
                 // Who is reached in two ways gets one.
@@ -489,7 +495,9 @@ impl Desk<'_> {
                 let full = route::full(&self.shared.settings);
                 self.answer(at, Dispatched::Refused(full));
             }
-            ([Way { to: Destination::Mailbox(name, account), .. }], None) => {
+            ([Way { to: Destination::Mailbox(name, account), .. }], None)
+                if !ways::wants_receipt(&pending.recipients[0], &pending.envelope, &self.shared.settings) =>
+            {
                 let to = &pending.recipients[0];
                 let (sender, recipient) =
                     (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
@@ -571,8 +579,16 @@ impl Desk<'_> {
             self.note_kept(&message, &pending.recipients);
         }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
-        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) });
-        let parts: Vec<Part> = parts.collect();
+        let parts: Vec<Part> = parts
+            .map(|((recipient, to), number)| Part {
+                number,
+                recipient,
+                tries: 0,
+                warned: false,
+                expands: false,
+                to: Some(to),
+            })
+            .collect();
         self.shared.transit.table.begin(&message.id);
         // Who waits for other hosts alone does not wait for them here.
         let is_local = |part: &Part| part.recipient.kind != queue::Kind::Remote;
@@ -856,7 +872,7 @@ fn list(queue: &queue::Queue) -> Result<Vec<(String, Option<i64>)>, Fault> {
     let mut messages = Vec::new();
     queue.each(&mut |found| match found {
         // Whose sender is still to be told is due for that.
-        queue::Found::Message(message) if message.tally.untold() > 0 => messages.push((message.id, Some(0))),
+        queue::Found::Message(message) if message.tally.untold > 0 => messages.push((message.id, Some(0))),
         queue::Found::Message(message) => messages.push((message.id, message.tally.next_secs)),
         queue::Found::Aside(path) => {
             log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display())
