@@ -14,6 +14,7 @@
 //! | `manifest.rs`| what was made in a spool                                                |
 //! | `accounts.rs`| whom to be: a rule, or a file                                           |
 //! | `meter.rs`   | what was measured                                                       |
+//! | `sink.rs`    | another host, that takes all mail                                       |
 //! | `sample.rs`, `watch.rs` | what the server under test uses                              |
 //! | `live.rs`    | what is seen while a run goes on                                        |
 //! | `report/`    | how it is shown                                                         |
@@ -34,6 +35,7 @@ mod report;
 mod run;
 mod sample;
 mod session;
+mod sink;
 mod smtp;
 mod spool;
 mod versus;

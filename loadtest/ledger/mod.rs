@@ -8,7 +8,6 @@
 //! | `faults.rs`  | what else is done to it from outside                                               |
 //! | `helper.rs`  | an authenticator that is slow, dies or babbles                                     |
 //! | `site.rs`    | a dmail site to be tested                                                          |
-//! | `sink.rs`    | another host that takes what is relayed                                            |
 //! | `reading.rs` | drops, queue and sink, read by code that is not the server's                       |
 //! | `verdict.rs` | the journal held against what was found                                            |
 //! | `verify.rs`  | a run's folder judged, and the report                                              |
@@ -19,9 +18,8 @@
 mod faults;
 mod helper;
 mod journal;
-mod reading;
+pub mod reading;
 mod server;
-mod sink;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -48,6 +46,7 @@ use serde_json::json;
 use crate::args::{DONE, FAILED, USAGE, print};
 use crate::meter::Meter;
 use crate::run::{self, Ended, Pace, Run, Target};
+use crate::sink;
 use faults::{Fault, Killed, Scene};
 use journal::{Fact, Journal};
 use server::{Gate, Server};
@@ -392,7 +391,14 @@ impl Plan {
         };
         if let Some(door) = self.sink {
             let listener = TcpListener::bind(door).map_err(|error| format!("--sink {door}: {error}"))?;
-            sink::listen(listener, journal.clone(), at.run);
+            let (notes, run) = (journal.clone(), at.run);
+            let take = move |mark: reading::Mark, recipients: &[String]| {
+                if mark.run == run {
+                    recipients.iter().for_each(|to| notes.note(&Fact::Sunk { seq: mark.seq, to }));
+                    notes.sync();
+                }
+            };
+            sink::listen(listener, Arc::new(take));
         }
         match &server {
             Some(server) => drop(server.start()?),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::peers::Server;
-use super::site::{account, address};
+use super::site::{account, user};
 use crate::letter::Stamp;
 use crate::meter::Meter;
 use crate::run::{Ended, Pace, Run, Spacing, Target, run};
@@ -185,6 +185,8 @@ pub struct Sending {
     pub each: usize,
     /// Messages go to so many accounts in turn.
     pub recipients: usize,
+    /// Of this domain.
+    pub domain: &'static str,
     pub bytes: u64,
     pub time: Duration,
 }
@@ -216,7 +218,7 @@ impl Work for Sends {
             Mail {
                 stamp: Stamp { id: self.id, seq: self.next },
                 from: "ann@far.test".to_owned(),
-                to: vec![address(self.next as usize % self.sending.recipients)],
+                to: vec![format!("{}@{}", user(self.next as usize % self.sending.recipients), self.sending.domain)],
                 bytes: self.sending.bytes,
                 written_secs: WRITTEN_SECS,
             }
@@ -295,7 +297,14 @@ mod tests {
 
     #[test]
     fn nothing_is_begun_after_its_time() {
-        let sending = Sending { connections: 1, each: 3, recipients: 2, bytes: 2048, time: Duration::from_secs(1) };
+        let sending = Sending {
+            connections: 1,
+            each: 3,
+            recipients: 2,
+            domain: "x.test",
+            bytes: 2048,
+            time: Duration::from_secs(1),
+        };
         let begun = Instant::now();
         let mut sends = Sends { sending, id: 4, next: 0, begun, sent: Sent::default() };
         let Some(Task::Smtp(task)) = sends.next(0, begun) else { panic!("there is time") };

@@ -243,7 +243,7 @@ mod tests {
         let asked = asked(&[]).unwrap().unwrap();
         assert_eq!(
             (asked.rows.iter().collect::<String>(), asked.rounds, asked.quick),
-            ("abcdefgh".to_owned(), 5, false)
+            ("abcdefghi".to_owned(), 5, false)
         );
         assert_eq!(asked.peers.len(), PEERS.len());
     }

@@ -22,6 +22,8 @@ use crate::work::Account;
 
 /// Where mail goes to.
 pub const DOMAIN: &str = "versus.test";
+/// Where mail to others goes to.
+pub const BEYOND: &str = "beyond.test";
 /// Everybody's.
 pub const PASSWORD: &str = "test";
 /// Who owns the drops of peers that take a user's rights: nobody on this machine, we hope.
@@ -60,6 +62,8 @@ pub enum Passwords {
 pub struct Order {
     pub accounts: usize,
     pub passwords: Passwords,
+    /// The port of the smart host on this machine that mail for other domains goes to.
+    pub beyond: Option<u16>,
 }
 
 /// The folder.
@@ -226,7 +230,7 @@ mod tests {
     #[test]
     fn a_site_is_removed_with_all_that_is_in_it() {
         let dir = tempfile::tempdir().unwrap();
-        let order = Order { accounts: 2, passwords: Passwords::Cheap };
+        let order = Order { accounts: 2, passwords: Passwords::Cheap, beyond: None };
         let site = Site::new(dir.path(), "x", order).unwrap();
         site.put_drop(1, b"From x\n").unwrap();
         site.write("a/b/c.conf", "x").unwrap();

@@ -37,10 +37,12 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
             (format!("\"{}\" versus {}", std::env::current_exe()?.display(), super::bounds::HELPER), 0)
         }
     };
+    let beyond = site.order.beyond.map(|port| format!("gateway 127.0.0.1:{port} inside connections=50\n"));
+    let beyond = beyond.unwrap_or_default();
     let config = format!(
         "host_domain {DOMAIN}\ndrop_path spool\nwork_path work\nauthent_process {helper}\nauthent_cache_hours {hours}\n\
          bind_address 127.0.0.1\npop_port {}\npops_port {}\nsmtp_port {}\nsubmission_port 0\nsmtps_port 0\n\
-         sysadmin {}\nmax_rcpts 5000\nsends_per_hour 0\nsends_per_day 0\ntls_cert cert.pem\ntls_key key.pem\n",
+         sysadmin {}\nmax_rcpts 5000\nsends_per_hour 0\nsends_per_day 0\ntls_cert cert.pem\ntls_key key.pem\n{beyond}",
         site.pop.port(),
         site.pops.port(),
         site.smtp.port(),

@@ -34,6 +34,14 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
     // What a client said is not trusted to name a file: what a list of users says is.
     let users: String = (0..site.order.accounts).map(|user| format!("{0}:{0}\n", site::user(user))).collect();
     site.write("etc/users", &users)?;
+    let (relaying, router, transport) = match site.order.beyond {
+        Some(port) => (
+            "accept",
+            "out:\n  driver = manualroute\n  route_list = * 127.0.0.1 byname\n  self = send\n  transport = out\n",
+            format!("out:\n  driver = smtp\n  port = {port}\n  allow_localhost\n  hosts_avoid_tls = *\n"),
+        ),
+        None => ("deny", "", String::new()),
+    };
     site.write(
         "etc/exim4/exim4.conf",
         &format!(
@@ -42,9 +50,9 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
              rfc1413_query_timeout = 0s\nsmtp_accept_max = 500\nsmtp_accept_max_per_connection = 0\nsmtp_connect_backlog = 511\n\
              smtp_accept_queue_per_connection = 0\nsmtp_enforce_sync = false\nrecipients_max = 0\nmessage_size_limit = 0\n\
              helo_allow_chars = _\ntls_advertise_hosts =\ndisable_ipv6\nkeep_environment =\n\
-             begin acl\nrcpt:\n  accept domains = +local\n  deny\n\
+             queue_run_max = 50\nremote_max_parallel = 50\nbegin acl\nrcpt:\n  accept domains = +local\n  {relaying}\n\
              begin routers\nlocal:\n  driver = accept\n  domains = +local\n  local_parts = lsearch;/etc/users\n  transport = drop\n\
-             begin transports\ndrop:\n  driver = appendfile\n  file = /mnt/spool/$local_part_data\n  user = {OWNER}\n  group = {OWNER}\n  \
+             {router}begin transports\n{transport}drop:\n  driver = appendfile\n  file = /mnt/spool/$local_part_data\n  user = {OWNER}\n  group = {OWNER}\n  \
              mode = 0600\n  delivery_date_add\n  envelope_to_add\n  return_path_add\n\
              begin retry\n* * F,1h,1m\n",
             site.smtp.port()

@@ -238,7 +238,7 @@ mod tests {
                 if (peer.refuses)(passwords).is_some() {
                     continue;
                 }
-                let site = Site::new(dir.path(), peer.name, Order { accounts: 3, passwords }).unwrap();
+                let site = Site::new(dir.path(), peer.name, Order { accounts: 3, passwords, beyond: None }).unwrap();
                 site.put_drop(2, b"From x\n\n").unwrap();
                 let launch = match (peer.configure)(&tools, &site) {
                     // Only root gives folders away.
@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn mail_is_queued_while_a_file_is_anywhere_below() {
         let dir = tempfile::tempdir().unwrap();
-        let site = Site::new(dir.path(), "x", Order { accounts: 1, passwords: Passwords::Cheap }).unwrap();
+        let site =
+            Site::new(dir.path(), "x", Order { accounts: 1, passwords: Passwords::Cheap, beyond: None }).unwrap();
         assert!(!any_file(&site, &["queue"]));
         site.folder("queue/active", 0o755).unwrap();
         assert!(!any_file(&site, &["queue"]));

@@ -30,13 +30,17 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
     std::os::unix::fs::symlink("/run", site.path().join("var/run"))?;
     // Every address of the domain is the one system user, whose rights deliveries have; the drop is called like the address.
     site.write("etc/everybody", "@ versus\n")?;
+    let beyond = site.order.beyond.map(|port| {
+        format!("action \"out\" relay host \"smtp://127.0.0.1:{port}\"\nmatch from any for any action \"out\"\n")
+    });
+    let beyond = beyond.unwrap_or_default();
     site.write(
         "etc/smtpd.conf",
         &format!(
             "smtp max-message-size \"1G\"\ntable everybody file:/etc/everybody\n\
              listen on 127.0.0.1 port {} hostname mx.{DOMAIN}\n\
              action \"drop\" mda \"/mnt/root/usr/libexec/opensmtpd/mail.mboxfile -f %{{mbox.from}} /mnt/spool/%{{dest.user}}\" \
-             virtual <everybody>\nmatch from any for domain \"{DOMAIN}\" action \"drop\"\n",
+             virtual <everybody>\nmatch from any for domain \"{DOMAIN}\" action \"drop\"\n{beyond}",
             site.smtp.port()
         ),
     )?;

@@ -27,6 +27,10 @@ fn configure(_: &Tools, site: &Site) -> io::Result<Launch> {
     let data = site.folder("data", 0o700)?;
     // By name: its number differs from machine to machine.
     Command::new("chown").arg("postfix").arg(data).status()?;
+    let beyond = site.order.beyond.map(|port| {
+        format!("relayhost = [127.0.0.1]:{port}\ndefault_destination_concurrency_limit = 50\ninitial_destination_concurrency = 50\n")
+    });
+    let beyond = beyond.unwrap_or_default();
     site.write(
         "conf/main.cf",
         &format!(
@@ -37,7 +41,7 @@ fn configure(_: &Tools, site: &Site) -> io::Result<Launch> {
              alias_database =\nvirtual_mailbox_domains = {DOMAIN}\nvirtual_mailbox_base = /mnt/spool\n\
              virtual_mailbox_maps = texthash:/mnt/conf/users\nvirtual_uid_maps = static:{OWNER}\n\
              virtual_gid_maps = static:{OWNER}\nvirtual_mailbox_limit = 0\nvirtual_mailbox_lock = dotlock, fcntl\n\
-             maillog_file = /mnt/mail.log\nmaillog_file_prefixes = /mnt\n"
+             maillog_file = /mnt/mail.log\nmaillog_file_prefixes = /mnt\n{beyond}"
         ),
     )?;
     site.write(
@@ -48,7 +52,7 @@ fn configure(_: &Tools, site: &Site) -> io::Result<Launch> {
              defer unix - - n - 0 bounce\ntrace unix - - n - 0 bounce\nverify unix - - n - 1 verify\n\
              error unix - - n - - error\nretry unix - - n - - error\nflush unix n - n 1000? 0 flush\n\
              showq unix n - n - - showq\nproxymap unix - - n - - proxymap\nanvil unix - - n - 1 anvil\n\
-             virtual unix - n n - - virtual\npostlog unix-dgram n - n - 1 postlogd\n",
+             virtual unix - n n - - virtual\nsmtp unix - - n - - smtp\nrelay unix - - n - - smtp\npostlog unix-dgram n - n - 1 postlogd\n",
             site.smtp.port()
         ),
     )?;

@@ -16,7 +16,7 @@ use super::Ground;
 use crate::letter::Stamp;
 use crate::versus::load::{Sending, Sent, send};
 use crate::versus::peers::Server;
-use crate::versus::site::{Order, Passwords};
+use crate::versus::site::{DOMAIN, Order, Passwords};
 use crate::versus::table::{Better, Figure};
 
 /// How long acknowledged mail may be on its way to the drops.
@@ -40,13 +40,18 @@ pub fn measure(ground: &mut Ground) {
             );
             let mut lanes = ground.lanes('f', title, FIGURES);
             let peers = ground.who("keeping", |peer| peer.smtp);
-            ground.start(&mut lanes, &peers, Order { accounts: recipients, passwords: Passwords::Cheap }, |_| Ok(()));
+            ground.start(
+                &mut lanes,
+                &peers,
+                Order { accounts: recipients, passwords: Passwords::Cheap, beyond: None },
+                |_| Ok(()),
+            );
             let mut id = 0;
             let mut spools: HashMap<&str, Spool> = HashMap::new();
             let mut go = |server: &mut Server, time: Duration| {
                 id += 1;
                 let spool = spools.entry(server.peer.name).or_insert_with(|| Spool::new(server.site.spool()));
-                let sending = Sending { connections, each, recipients, bytes: BYTES, time };
+                let sending = Sending { connections, each, recipients, domain: DOMAIN, bytes: BYTES, time };
                 let begun = Instant::now();
                 let sent = send(server, id, sending)?;
                 let acked = sent.acked.len() as f64 / sent.took.as_secs_f64();

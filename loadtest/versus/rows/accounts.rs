@@ -47,7 +47,7 @@ pub fn measure(ground: &mut Ground) {
             }
             _ => {}
         }
-        ground.start(&mut lanes, &peers, Order { accounts, passwords: Passwords::Cheap }, |site| {
+        ground.start(&mut lanes, &peers, Order { accounts, passwords: Passwords::Cheap, beyond: None }, |site| {
             (0..accounts).try_for_each(|number| site.put_drop(number, &site::mail(number, 1, 1100)))
         });
         let rounds = ground.rounds.min(accounts / POLLED);

@@ -31,7 +31,7 @@ const FIGURES: &[Figure] = &[
 pub fn measure(ground: &mut Ground) {
     let accounts = ground.either(100, 1000);
     let (last, polled) = (accounts, Accounts::first(accounts));
-    let order = Order { accounts: accounts + 1, passwords: Passwords::Cheap };
+    let order = Order { accounts: accounts + 1, passwords: Passwords::Cheap, beyond: None };
     let mut lanes = ground.lanes('e', format!("{PACE} polls a second, and one client that retrieves 50 MB"), FIGURES);
     let fill = |site: &Site| {
         (0..accounts).try_for_each(|number| site.put_drop(number, &site::mail(number, 3, 1100)))?;

@@ -28,7 +28,7 @@ pub fn measure(ground: &mut Ground) {
     let title = format!("one message of {} KB to {count} recipients", bytes >> 10);
     let mut lanes = ground.lanes('g', title, FIGURES);
     let peers = ground.who("", |peer| peer.smtp);
-    ground.start(&mut lanes, &peers, Order { accounts: count, passwords: Passwords::Cheap }, |_| Ok(()));
+    ground.start(&mut lanes, &peers, Order { accounts: count, passwords: Passwords::Cheap, beyond: None }, |_| Ok(()));
     let mut id = 0;
     ground.rounds(&mut lanes, ground.rounds, |server, _| {
         id += 1;

@@ -61,7 +61,7 @@ pub fn measure(ground: &mut Ground) {
 /// One server, one round.
 fn fill(ground: &Ground, peer: &'static Peer, tls: bool, sizes: &[usize], works: &mut [Work]) {
     let accounts = sizes.last().copied().unwrap_or_default();
-    let order = Order { accounts, passwords: Passwords::Cheap };
+    let order = Order { accounts, passwords: Passwords::Cheap, beyond: None };
     let server = peer.start(&ground.tools, &ground.dir, order, |site| {
         (0..accounts).try_for_each(|number| site.put_drop(number, &site::mail(number, 3, 1100)))
     });

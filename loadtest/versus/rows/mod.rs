@@ -10,6 +10,7 @@
 //! | f   | `accept.rs`  | mail taken, and delivered                                                 |
 //! | g   | `many.rs`    | one message to 1,000 recipients                                           |
 //! | h   | `accounts.rs`| 5,000, 200,000 and 500,000 accounts                                       |
+//! | i   | `relay.rs`   | mail taken, and brought to another host                                   |
 //!
 //! In each, the peers of a work are started together, over folders of their own with the same bytes; then rounds go over
 //! them in turn, one measuring at a time. One that fails is out of this work and stopped; the others go on.
@@ -21,6 +22,7 @@ mod many;
 mod memory;
 mod open;
 mod polls;
+mod relay;
 mod retrieve;
 
 use std::io;
@@ -61,6 +63,7 @@ pub const ROWS: &[Row] = &[
     Row { letter: 'f', what: "mail accepted durably, and delivered", measure: accept::measure },
     Row { letter: 'g', what: "one message to 1,000 recipients", measure: many::measure },
     Row { letter: 'h', what: "5,000, 200,000, 500,000 accounts", measure: accounts::measure },
+    Row { letter: 'i', what: "mail relayed to another host", measure: relay::measure },
 ];
 
 /// Peers that take part in one work, and are still in it.

@@ -42,7 +42,7 @@ pub fn measure(ground: &mut Ground) {
             format!("a drop of {count} messages, {} MB: opened, half of it deleted", mega(text.len() as f64).round());
         let mut lanes = ground.lanes('c', title, FIGURES);
         let peers = ground.who("", |peer| peer.pop);
-        ground.start(&mut lanes, &peers, Order { accounts, passwords: Passwords::Cheap }, |site| {
+        ground.start(&mut lanes, &peers, Order { accounts, passwords: Passwords::Cheap, beyond: None }, |site| {
             (0..accounts).try_for_each(|number| site.put_drop(number, &text))
         });
         lanes.work.column("scan", true);

@@ -29,7 +29,7 @@ pub fn measure(ground: &mut Ground) {
         );
         let mut lanes: Lanes = ground.lanes('a', title, FIGURES);
         let peers = ground.who("null", |peer| peer.pop);
-        ground.start(&mut lanes, &peers, Order { accounts, passwords }, |site| {
+        ground.start(&mut lanes, &peers, Order { accounts, passwords, beyond: None }, |site| {
             (0..accounts).try_for_each(|number| site.put_drop(number, &site::mail(number, 3, 1100)))
         });
         ground.each(&mut lanes, |server| {

@@ -23,7 +23,7 @@ const BIG_FIGURES: &[Figure] = &[
 ];
 
 pub fn measure(ground: &mut Ground) {
-    let order = Order { accounts: 1, passwords: Passwords::Cheap };
+    let order = Order { accounts: 1, passwords: Passwords::Cheap, beyond: None };
     let count = ground.either(1000, 3000);
     let mut lanes = ground.lanes('b', format!("RETR of {count} messages of {SMALL} bytes, pipelined"), SMALL_FIGURES);
     let (bound, peers): (Vec<_>, Vec<_>) = ground.who("bare", |peer| peer.pop).into_iter().partition(|peer| peer.bound);

@@ -1,4 +1,4 @@
-//! Another host: an SMTP server that takes every message, notes whose it is, and only then says 250. For what a server under
+//! Another host: an SMTP server that takes every message, has it noted, and only then says 250. For what a server under
 //! test relays. One thread a connection; what it is not told rightly it answers with 500.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -7,59 +7,61 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::journal::{Fact, Journal};
-use super::reading;
+use crate::ledger::reading::{self, Mark};
 
 /// A line may be so long.
 const LINE: u64 = 64 * 1024;
 /// A peer may be silent so long.
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// What becomes of a letter for these recipients.
+pub type Take = dyn Fn(Mark, &[String]) + Send + Sync;
+
 /// Serves as long as the process lives.
-pub fn listen(listener: TcpListener, journal: Arc<Journal>, run: u64) {
+pub fn listen(listener: TcpListener, take: Arc<Take>) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let journal = journal.clone();
+            let take = take.clone();
             // Who ends in the midst tries again.
-            thread::spawn(move || drop(converse(&stream, &journal, run)));
+            thread::spawn(move || drop(converse(&stream, &*take)));
         }
     });
 }
 
-fn converse(stream: &TcpStream, journal: &Journal, run: u64) -> io::Result<()> {
+fn converse(stream: &TcpStream, take: &Take) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_nodelay(true)?;
     let (mut lines, mut out) = (BufReader::new(stream), stream);
     let mut recipients: Vec<String> = Vec::new();
+    let mut line = Vec::new();
     out.write_all(b"220 sink ESMTP\r\n")?;
-    loop {
-        let Some(line) = next_line(&mut lines)? else { return Ok(()) };
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
+    while next_line(&mut lines, &mut line)? {
+        let words = String::from_utf8_lossy(&line);
+        let verb = words.get(..4).unwrap_or_default().to_ascii_uppercase();
         match &verb[..] {
-            "EHLO" | "HELO" => out.write_all(b"250-sink\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n")?,
+            "EHLO" | "HELO" => out.write_all(b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n")?,
             "MAIL" | "RSET" => {
                 recipients.clear();
                 out.write_all(b"250 Ok\r\n")?;
             }
             "RCPT" => {
-                recipients.extend(line.split(['<', '>']).nth(1).map(str::to_owned));
+                recipients.extend(words.split(['<', '>']).nth(1).map(str::to_owned));
                 out.write_all(b"250 Ok\r\n")?;
             }
             "DATA" if !recipients.is_empty() => {
                 out.write_all(b"354 Go on\r\n")?;
-                let mut seq = None;
+                let mut mark = None;
                 loop {
-                    let Some(line) = next_line(&mut lines)? else { return Ok(()) };
+                    if !next_line(&mut lines, &mut line)? {
+                        return Ok(());
+                    }
                     if line == b".\r\n" {
                         break;
                     }
-                    let mark = reading::mark(&line).filter(|mark| mark.run == run);
-                    seq = seq.or(mark.map(|mark| mark.seq));
+                    mark = mark.or_else(|| reading::mark(&line));
                 }
-                if let Some(seq) = seq {
-                    recipients.iter().for_each(|to| journal.note(&Fact::Sunk { seq, to }));
-                    journal.sync();
+                if let Some(mark) = mark {
+                    take(mark, &recipients);
                 }
                 out.write_all(b"250 Ok\r\n")?;
             }
@@ -68,26 +70,29 @@ fn converse(stream: &TcpStream, journal: &Journal, run: u64) -> io::Result<()> {
             _ => out.write_all(b"500 This is only a sink\r\n")?,
         }
     }
+    Ok(())
 }
 
-fn next_line(lines: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    lines.by_ref().take(LINE).read_until(b'\n', &mut line)?;
-    Ok((!line.is_empty()).then_some(line))
+/// The next line is there; else the peer has gone.
+fn next_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    lines.by_ref().take(LINE).read_until(b'\n', line)?;
+    Ok(!line.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::journal;
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
-    fn what_is_taken_is_noted_for_each_recipient_before_the_answer() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Arc::new(Journal::create(dir.path()).unwrap());
+    fn what_is_taken_is_told_with_its_recipients_before_the_answer() {
+        let taken = Arc::new(Mutex::new(Vec::new()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let door = listener.local_addr().unwrap();
-        listen(listener, journal, 0xaa);
+        let notes = taken.clone();
+        listen(listener, Arc::new(move |mark, to| notes.lock().unwrap().push((mark.run, mark.seq, to.join(" ")))));
         let mut stream = TcpStream::connect(door).unwrap();
         stream
             .write_all(
@@ -98,8 +103,6 @@ mod tests {
         let mut said = String::new();
         stream.read_to_string(&mut said).unwrap();
         assert!(said.ends_with("354 Go on\r\n250 Ok\r\n221 Bye\r\n"), "{said}");
-        let mut facts = Vec::new();
-        journal::read(&dir.path().join(journal::NAME), |_, fact| facts.push(format!("{fact}"))).unwrap();
-        assert_eq!(facts, ["sunk 9 a@far.test", "sunk 9 b@far.test"]);
+        assert_eq!(*taken.lock().unwrap(), [(0xaa, 9, "a@far.test b@far.test".to_owned())]);
     }
 }
