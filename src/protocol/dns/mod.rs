@@ -160,8 +160,10 @@ pub enum Act<T> {
     Close(Socket),
     /// This ticket's answer.
     Done(T, Answer),
-    /// For the operator's log.
-    Note(String),
+    /// For the operator's log: this server has not answered for a while.
+    Silent(SocketAddr),
+    /// For the operator's log: it answers again.
+    Back(SocketAddr),
 }
 
 /// How it is doing, for `tellsmtp status`.
@@ -476,7 +478,7 @@ impl<T> Resolver<T> {
         let Some(server) = self.servers.get_mut(server) else { return };
         server.silences = 0;
         if server.held.take().is_some() {
-            self.acts.push_back(Act::Note(format!("name server {} answers again", server.address)));
+            self.acts.push_back(Act::Back(server.address));
         }
     }
 
@@ -488,7 +490,7 @@ impl<T> Resolver<T> {
             return;
         }
         if server.held.replace(now + HELD).is_none() {
-            self.acts.push_back(Act::Note(format!("name server {} does not answer", server.address)));
+            self.acts.push_back(Act::Silent(server.address));
         }
     }
 

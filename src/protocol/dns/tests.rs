@@ -113,7 +113,8 @@ struct World {
     streams: Vec<Sending>,
     closed: Vec<Socket>,
     done: Vec<(u32, Answer)>,
-    notes: Vec<String>,
+    /// Servers that fell silent, and those that came back.
+    notes: Vec<(SocketAddr, bool)>,
     tickets: u32,
 }
 
@@ -139,7 +140,8 @@ impl World {
                 Act::Connect(socket, server, bytes) => self.streams.push((socket, server, bytes.into())),
                 Act::Close(socket) => self.closed.push(socket),
                 Act::Done(ticket, answer) => self.done.push((ticket, answer)),
-                Act::Note(text) => self.notes.push(text),
+                Act::Silent(server) => self.notes.push((server, false)),
+                Act::Back(server) => self.notes.push((server, true)),
             }
         }
     }
@@ -437,14 +439,14 @@ fn a_server_that_is_always_silent_comes_last_until_it_answers() {
         world.ask(&format!("{number}.test"), Kind::A);
     }
     world.pass(secs(5));
-    assert_eq!(world.notes, ["name server 192.0.2.1:53 does not answer"]);
+    assert_eq!(world.notes, [(server(1), false)]);
     world.ask("next.test", Kind::A);
     assert_eq!(world.last().1, server(2), "the second comes first now");
     world.pass(secs(5));
     assert_eq!(world.last().1, server(1), "it is asked after the others");
     world.answer(0, &[a("next.test", 60, 1)], &[]);
     assert_eq!(world.notes.len(), 3, "the second was silent as often: {:?}", world.notes);
-    assert!(world.notes.contains(&"name server 192.0.2.1:53 answers again".to_owned()));
+    assert!(world.notes.contains(&(server(1), true)));
     world.ask("after.test", Kind::A);
     assert_eq!(world.last().1, server(1));
 }
