@@ -30,7 +30,7 @@ mod conf;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -297,11 +297,14 @@ impl<T> Resolver<T> {
     }
 
     /// Asks. The answer comes out of [`poll`](Resolver::poll) as `Done`, at once or later. A name that can be no host's is no
-    /// name.
+    /// name, and `localhost` is this host.
     pub fn ask(&mut self, now: Instant, ticket: T, question: Question) {
         self.health.questions += 1;
         if !is_host(&question.name) {
             return self.acts.push_back(Act::Done(ticket, Answer::NoName));
+        }
+        if let Some(answer) = here(&question) {
+            return self.acts.push_back(Act::Done(ticket, answer));
         }
         if let Some(answer) = self.cache.find(now, &question) {
             self.health.remembered += 1;
@@ -653,6 +656,18 @@ impl<T> Resolver<T> {
         *(if stale.is_some() { &mut self.health.stale } else { &mut self.health.failed }) += tickets as u64;
         stale.unwrap_or(Answer::Failed(failure))
     }
+}
+
+/// What is known without asking anybody: where this host is (RFC 6761 section 6.3).
+fn here(question: &Question) -> Option<Answer> {
+    if question.name.rsplit('.').next() != Some("localhost") {
+        return None;
+    }
+    Some(match question.kind {
+        Kind::A => Answer::Records([Record::Address(Ipv4Addr::LOCALHOST.into())].into()),
+        Kind::Aaaa => Answer::Records([Record::Address(Ipv6Addr::LOCALHOST.into())].into()),
+        _ => Answer::NoData,
+    })
 }
 
 fn servers(rules: &Rules) -> Vec<Server> {
