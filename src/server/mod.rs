@@ -77,6 +77,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 const RESERVE: usize = 64;
 /// Descriptors of one conversation: its socket, bin, index and drop.
 const PER_CONVERSATION: usize = 4;
+/// Descriptors of a connection to another host: its socket, and the message.
+const PER_SENDER: usize = 2;
 /// Half-received TLS records of all connections together. Beyond it, whoever holds some, came first and has not logged in
 /// goes.
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;

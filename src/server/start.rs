@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{LOCK_PATIENCE, PER_CONVERSATION, RESERVE, RUN_LOCK};
+use super::{LOCK_PATIENCE, PER_CONVERSATION, PER_SENDER, RESERVE, RUN_LOCK};
 use crate::net::{TcpListener, UnixListener, listen, tls};
 use crate::protocol::smtp::Face;
 use crate::rules::places;
@@ -37,9 +37,10 @@ pub fn usable(path: &Path, rights: &Rights<'_>) -> Result<Settings, Vec<String>>
 
 /// A configuration, and all there is to say about it and about what it names.
 pub fn judged(path: &Path, rights: &Rights<'_>) -> (Option<Settings>, Vec<Complaint>) {
-    let settings::Loaded { settings, mut complaints } = settings::load_by(path, rights.open);
-    if let Some(settings) = &settings {
+    let settings::Loaded { mut settings, mut complaints } = settings::load_by(path, rights.open);
+    if let Some(settings) = &mut settings {
         complaints.extend(settings::judge(settings, rights));
+        complaints.extend(settings.read_logins(rights.open));
         let readable = complaints.iter().all(|complaint| complaint.level != Level::Error);
         if readable && let Err(why) = tls::load(&tls_files(settings), rights.open) {
             complaints.push(Complaint { level: Level::Error, place: settings.place("tls_cert"), text: why });
@@ -68,6 +69,7 @@ pub fn roles(settings: &Settings) -> String {
                 (ports(settings, Services::All, !settings.tls_cert.is_empty()).iter().any(low), "low ports"),
                 (settings.files.iter().any(|path| unread(path)), "this file"),
                 (pem.into_iter().any(|path| unread(path)), "certificates and keys"),
+                (settings.login_files().any(unread), "logins at other hosts"),
                 (true, "the drop files of other users"),
             ];
             let needs: Vec<&str> = needs.into_iter().filter_map(|(needed, what)| needed.then_some(what)).collect();
@@ -278,11 +280,19 @@ pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
 
 pub(super) fn cap(settings: &Settings, limit: u64) -> usize {
     let helpers = 2 * 3 * settings.authent_number;
+    let senders = PER_SENDER * senders(settings, limit);
     // Questions that find no descriptor are asked a second later: they take a share, and not the last one.
     let questions = dns::DESCRIPTORS.min(limit as usize / 8);
-    let room = (limit as usize).saturating_sub(RESERVE + helpers + questions) / PER_CONVERSATION;
+    let kept = RESERVE + helpers + senders + questions;
+    let room = (limit as usize).saturating_sub(kept) / PER_CONVERSATION;
     let asked = if settings.max_connections == 0 { usize::MAX } else { settings.max_connections };
     asked.min(room).max(1)
+}
+
+/// How many connections to other hosts there may be: as send_connections_max says, but no more than a quarter of the descriptors
+/// suffices for.
+pub(super) fn senders(settings: &Settings, limit: u64) -> usize {
+    settings.send_connections_max.min(limit as usize / 4 / PER_SENDER).max(1)
 }
 
 pub(super) fn cache_limit(settings: &Settings) -> usize {
@@ -296,6 +306,22 @@ pub(super) fn cache_life(settings: &Settings) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_to_other_hosts_leave_room_for_those_that_come_in() {
+        let settings = |most: usize| {
+            let text = format!(
+                "host_domain a.test\ndrop_path drop\nwork_path work\nauthent_process x\nsend_connections_max {most}\n"
+            );
+            settings::parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes()).settings.unwrap()
+        };
+        for (most, limit, out, come_in) in
+            [(10, 1024, 10, (1024 - 64 - 12 - 20) / 4), (10_000, 1024, 128, (1024 - 64 - 12 - 256) / 4), (100, 8, 1, 1)]
+        {
+            let settings = settings(most);
+            assert_eq!((senders(&settings, limit), cap(&settings, limit)), (out, come_in), "{most} of {limit}");
+        }
+    }
 
     #[test]
     fn each_directory_of_drop_files_knows_its_volume_and_the_longest_path_comes_first() {
