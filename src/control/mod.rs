@@ -12,6 +12,7 @@
 
 pub mod queue;
 pub mod report;
+pub mod sending;
 
 use std::net::IpAddr;
 
@@ -77,6 +78,12 @@ pub enum Order {
     Config(String),
     /// Look at the queue, or change it.
     Queue(queue::Ask),
+    /// Send nothing to this place, or to anybody, until that is taken back.
+    Pause(Option<String>),
+    /// Take that back.
+    Resume(Option<String>),
+    /// Say which places mail is sent to, and how each is.
+    Sending,
     /// Say why mail is taken, or not.
     Why(Why),
     /// Forget all that authenticators and name servers said.
@@ -358,13 +365,14 @@ pub static VERBS: &[Verb] = &[
         parse: password,
         ..POPS
     },
-    remark!(
-        Some(Teller::Smtp),
-        "pause",
-        "",
-        "outgoing",
-        "nothing is sent to other servers by this version; `queue hold` keeps messages back"
-    ),
+    Verb {
+        name: "pause",
+        arguments: "[PLACE]",
+        help: "send nothing to this place, or to anybody, until `resume`; a restart does not forget it",
+        rights: Rights::Operate,
+        parse: |args| place(args).map(Order::Pause),
+        ..SMTPS
+    },
     Verb {
         name: "profile",
         help: "how long turns take, for each kind of what has turns",
@@ -404,13 +412,14 @@ pub static VERBS: &[Verb] = &[
         parse: rename,
         ..POPS
     },
-    remark!(
-        Some(Teller::Smtp),
-        "resume",
-        "",
-        "outgoing",
-        "nothing is sent to other servers by this version; `queue release` lets go what is held"
-    ),
+    Verb {
+        name: "resume",
+        arguments: "[PLACE]",
+        help: "take `pause` back, of this place or of everything",
+        rights: Rights::Operate,
+        parse: |args| place(args).map(Order::Resume),
+        ..SMTPS
+    },
     Verb {
         name: "sendlog",
         help: "show dsmtp.log while it is written, until interrupted; needs no server",
@@ -425,13 +434,13 @@ pub static VERBS: &[Verb] = &[
         parse: |args| none(args, Order::Channels),
         ..SMTPS
     },
-    remark!(
-        Some(Teller::Smtp),
-        "showsend",
-        "",
-        "outgoing",
-        "nothing is sent to other servers by this version; `queue` shows what waits for it"
-    ),
+    Verb {
+        name: "showsend",
+        help: "which places mail is sent to, how each is, and what waits for it",
+        rights: Rights::Read,
+        parse: |args| none(args, Order::Sending),
+        ..SMTPS
+    },
     Verb {
         name: "shutdown",
         help: "stop: clients are told, what was begun is finished",
@@ -528,6 +537,14 @@ fn one(arguments: &[String], what: &str) -> Result<String, String> {
         [word] => Ok(word.clone()),
         [] => Err(format!("this command takes {what}")),
         [_, extra, ..] => Err(format!("`{extra}`: this command takes {what}, and nothing else")),
+    }
+}
+
+/// A place that mail is sent to, if one is named: its name may have a blank.
+fn place(arguments: &[String]) -> Result<Option<String>, String> {
+    match arguments {
+        [] => Ok(None),
+        words => one(&[words.join(" ")], "a place, as `showsend` lists them").map(Some),
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `route.rs`     | where mail for an address goes                                                    |
 //! | `info.rs`      | what an authenticator says of a user beyond name and place                       |
 //! | `retry.rs`     | when a message of the queue is tried again, and when given up                    |
+//! | `paused.rs`    | whether sending is paused                                                        |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
 pub mod access;
@@ -32,6 +33,7 @@ mod interner;
 pub mod limits;
 pub mod logs;
 pub mod names;
+pub mod paused;
 pub mod penalty;
 pub mod places;
 pub mod popped;

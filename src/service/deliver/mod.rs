@@ -59,10 +59,12 @@ use crate::mail::address::Address;
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::{self, Reply};
+use crate::rules::paused::Paused;
 use crate::settings::Settings;
 use crate::store::delivery::Intents;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
+use crate::store::paused;
 use crate::store::queue::Queue;
 use crate::text::fault::Fault;
 pub use body::{Body, Progress};
@@ -167,6 +169,11 @@ pub struct Transit {
     /// When which message of the queue is due.
     table: Table,
     space: Space,
+    /// Which sending an operator has paused.
+    paused: Paused,
+    /// How often that was changed, and who writes it down.
+    pauses: u64,
+    pen: Arc<paused::Pen>,
     /// What happened.
     pub counts: Counts,
     /// A moment in the past.
@@ -202,6 +209,14 @@ impl Transit {
         let most = usize::try_from(settings.body_memory * 1024).unwrap_or(usize::MAX);
         let budget = Budget::open(work_path, volume, most).map_err(|fault| sentence(fault.into()))?;
         heal(&intents, &queue, settings, disk);
+        let (paused, fault) = paused::read(disk, work_path);
+        if let Some(fault) = fault {
+            log::error!("{fault}: all sending is paused until `tellsmtp resume`");
+        } else if !paused.is_nothing() {
+            log::warn!(
+                "sending is paused, by an operator: `tellsmtp showsend` says which, `tellsmtp resume` takes it back"
+            );
+        }
         Ok(Transit {
             inbox: VecDeque::new(),
             orders: VecDeque::new(),
@@ -212,6 +227,9 @@ impl Transit {
             stores: Arc::new(Stores { intents, queue, volume }),
             table: Table::default(),
             space: Space::default(),
+            paused,
+            pauses: 0,
+            pen: Arc::default(),
             counts: Counts::default(),
             begun: now,
         })
@@ -294,6 +312,23 @@ impl Transit {
     pub fn is_short(&mut self) -> bool {
         self.space.asked = true;
         !self.space.short.is_empty()
+    }
+
+    /// Which sending an operator has paused.
+    pub fn paused(&self) -> &Paused {
+        &self.paused
+    }
+
+    /// It is changed: what writes that down, in a job.
+    pub fn set_paused(
+        &mut self,
+        paused: Paused,
+        settings: &Settings,
+    ) -> impl FnOnce() -> Result<(), Fault> + Send + use<> {
+        self.paused = paused.clone();
+        self.pauses += 1;
+        let (pen, number, work_path) = (self.pen.clone(), self.pauses, settings.work_path.clone());
+        move || pen.write(&RealDisk::default(), &work_path, number, &paused)
     }
 
     /// A new runner loads the queue anew.
