@@ -382,8 +382,8 @@ pub static VERBS: &[Verb] = &[
     },
     Verb {
         name: "queue",
-        arguments: "[list|show|delete|hold|release|retry] [ID|FILTER ...]",
-        help: "messages that wait; filters: from=PATTERN to=PATTERN older=10m state=held",
+        arguments: "[list|show|delete|hold|release|retry|route] [ID|FILTER ...]",
+        help: "messages that wait; filters: from= to= domain= place= reason= state= older= size= larger=",
         rights: Rights::Read,
         slow: true,
         parse: |args| queue::parse(args).map(Order::Queue),
@@ -621,7 +621,10 @@ impl Order {
     fn rights(&self, verb: &Verb) -> Rights {
         use queue::{Ask, Change};
         match self {
-            Order::Queue(Ask::One(Change::Delete, _) | Ask::All(Change::Delete, ..)) => Rights::All,
+            // Who sends mail another way may read it there.
+            Order::Queue(
+                Ask::One(Change::Delete | Change::Route(_), _) | Ask::All(Change::Delete | Change::Route(_), ..),
+            ) => Rights::All,
             Order::Queue(Ask::One(..) | Ask::All(..)) => Rights::Operate,
             _ => verb.rights,
         }
@@ -668,7 +671,7 @@ pub fn help(teller: Teller) -> String {
     let lines: String = teller.verbs().map(line).collect();
     let beyond = match teller {
         Teller::Pop => "",
-        Teller::Smtp => "`queue delete` is not among them. ",
+        Teller::Smtp => "`queue delete` and `queue route` are not among them. ",
     };
     format!(
         "{lines}\nRoot and the user that the server runs as may do all of it, members of control_group what has a +.\n{beyond}\

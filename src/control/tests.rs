@@ -191,6 +191,8 @@ fn who_may_use_which_verb() {
         ("queue retry to=a --yes", Rights::Operate),
         ("queue delete K3", Rights::All),
         ("queue delete to=a", Rights::All),
+        ("queue route K3 via=mx", Rights::All),
+        ("queue route to=a via=mx --yes", Rights::All),
     ] {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         assert_eq!(parse(Teller::Smtp, &words).unwrap().rights, rights, "{line}");

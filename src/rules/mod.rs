@@ -22,6 +22,7 @@
 //! | `info.rs`      | what an authenticator says of a user beyond name and place                       |
 //! | `retry.rs`     | when a message of the queue is tried again, and when given up                    |
 //! | `paused.rs`    | whether sending is paused                                                        |
+//! | `unblock.rs`   | why a recipient waits, in plain words, and what would let it go on                |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
 pub mod access;
@@ -45,3 +46,4 @@ pub mod route;
 pub mod sending;
 pub mod stats;
 pub mod traffic;
+pub mod unblock;
