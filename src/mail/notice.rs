@@ -1,5 +1,5 @@
 //! What we write of our own accord: a message with a header that says so, and plain words. Whoever runs this server hears of
-//! what he should know, a user that his mailbox fills ([`Filling`]), a sender that his message was lost ([`bounce`](super::bounce)).
+//! what he should know, a user that his mailbox fills ([`Filling`]), a sender that his message was lost ([`bounce`](super::dsn)).
 //!
 //! ```text
 //! From: Mail Delivery System <MAILER-DAEMON@mail.example.com>

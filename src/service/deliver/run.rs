@@ -29,7 +29,7 @@ use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::runner::{Desk, Doing, Finished, spot};
 use super::ways;
 use crate::mail::address::{self, Address};
-use crate::mail::bounce::bounce_id;
+use crate::mail::dsn::{Report, report_id};
 use crate::mail::envelope::Envelope as Stored;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
@@ -71,6 +71,8 @@ pub(super) struct Part {
     pub(super) recipient: Recipient,
     /// How often he was tried before.
     pub(super) tries: u32,
+    /// His sender has heard that he waits long.
+    pub(super) warned: bool,
     /// Where he is, in the first round.
     pub(super) to: Option<Way>,
 }
@@ -269,7 +271,7 @@ impl Desk<'_> {
         let Part { number, recipient, .. } = &run.parts[part];
         let id = handed_on_id(&run.id, *number);
         // A bounce of it needs room behind that.
-        let longest = bounce_id(&id, RECIPIENTS_MAX).len();
+        let longest = report_id(&id, Report::Bounce, RECIPIENTS_MAX).len();
         let Some(path) = address_of(&recipient.address).filter(|_| longest <= ID_BYTES) else {
             return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
         };

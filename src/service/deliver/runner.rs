@@ -565,7 +565,9 @@ impl Desk<'_> {
             self.note_kept(&message, &pending.recipients);
         }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
-        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
+        let parts = parts
+            .map(|((recipient, to), number)| Part { number, recipient, tries: 0, warned: false, to: Some(to) })
+            .collect();
         self.shared.transit.table.begin(&message.id);
         let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
         if let Some(ticket) = pending.ticket {
@@ -842,7 +844,7 @@ fn list(queue: &queue::Queue) -> Result<Vec<(String, Option<i64>)>, Fault> {
     let mut messages = Vec::new();
     queue.each(&mut |found| match found {
         // Whose sender is still to be told is due for that.
-        queue::Found::Message(message) if message.tally.untold() > 0 => messages.push((message.id, Some(0))),
+        queue::Found::Message(message) if message.tally.untold > 0 => messages.push((message.id, Some(0))),
         queue::Found::Message(message) => messages.push((message.id, message.tally.next_secs)),
         queue::Found::Aside(path) => {
             log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display())

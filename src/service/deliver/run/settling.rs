@@ -15,7 +15,7 @@ use crate::service::deliver::lanes::Stand;
 use crate::service::deliver::runner::{Desk, Doing, Finished};
 use crate::service::deliver::{Counts, Dispatched, Stores, ways};
 use crate::settings::Settings;
-use crate::store::queue::{Change, Envelope, Kind, Miss, Queue, State, Tally};
+use crate::store::queue::{Change, Envelope, Kind, Miss, Queue, State, Tally, Warned};
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
 
@@ -41,8 +41,9 @@ impl Desk<'_> {
         let now_secs = self.secs;
         let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
-        let Part { number, recipient, tries, .. } = &run.parts[part];
+        let Part { number, recipient, tries, warned, .. } = &run.parts[part];
         let (number, tries) = (*number, tries + 1);
+        let warned = if *warned { Warned::Yes } else { Warned::No };
         let is_null = ways::sender(recipient, &envelope).is_empty();
         let settings = &self.shared.settings;
         let random = run.random;
@@ -67,7 +68,7 @@ impl Desk<'_> {
         let mut later = |next_secs, why: String| {
             *deferred += 1;
             log::info!("{shown}: deferred: {why}");
-            State::Deferred { next_secs, tries, why }
+            State::Deferred { next_secs, tries, why, possibly: false, warned }
         };
         let came = came.into();
         // Each of those it goes on to is counted when he has it.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::{PAGE, address_of};
-use crate::mail::bounce::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX, bounce_id};
+use crate::mail::dsn::{BODY_BYTES, Bounce, Failure, HEADER_BYTES, LISTED_MAX, Report, report_id};
 use crate::service::deliver::ways;
 use crate::settings::Settings;
 use crate::store::delivery::{Body, Failed};
@@ -24,7 +24,7 @@ pub(super) fn tell(
     secs: i64,
     bounces: &mut Vec<String>,
 ) -> Result<(), Miss> {
-    if queue.read(id)?.tally.untold() == 0 {
+    if queue.read(id)?.tally.untold == 0 {
         return Ok(());
     }
     let mut losses: BTreeMap<u32, Loss> = BTreeMap::new();
@@ -49,7 +49,7 @@ pub(super) fn tell(
     let limit = if settings.bounce_body { BODY_BYTES } else { HEADER_BYTES };
     let original = queue.beginning(id, limit + 1)?;
     for (number, loss) in losses {
-        let bounce = bounce_id(id, number);
+        let bounce = report_id(id, Report::Bounce, number);
         let Some(sender) = address_of(&loss.sender).filter(|_| bounce.len() <= ID_BYTES) else {
             // Such a sender is taken from nobody; somebody has written into the file.
             return Err(Miss::Damaged(Fault::new(

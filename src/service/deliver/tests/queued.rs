@@ -12,7 +12,7 @@ use crate::rules::route;
 use crate::rules::route::{Addressee, Stage, Target};
 use crate::rules::traffic::Class;
 use crate::settings::{QuotaReply, addressee};
-use crate::store::queue::{Change, State};
+use crate::store::queue::{Change, State, Warned};
 
 const LIFE: u64 = 432_000;
 
@@ -596,7 +596,10 @@ fn who_was_to_wait_until_a_time_that_is_far_off_is_tried_when_the_clock_was_put_
     drop(world.locked_out("bob"));
     let id = world.queue()[0].clone();
     let next_secs = EPOCH + 365 * 86_400;
-    let change = Change { number: 1, to: State::Deferred { next_secs, tries: 1, why: "4.2.0 no".to_owned() } };
+    let change = Change {
+        number: 1,
+        to: State::Deferred { next_secs, tries: 1, why: "4.2.0 no".to_owned(), possibly: false, warned: Warned::No },
+    };
     world.shared.transit.queue().note(&id, next_secs - 10, &[change]).unwrap();
     let mut world = world.restart();
     world.settle();

@@ -36,10 +36,31 @@ const WHY_CHARS: usize = 500;
 /// longer than a line of a message may be.
 const LINE_CHARS: usize = 240;
 
-/// The queue id of the bounce that tells of what came of message `id`, by the number that the queue gave it: the same whenever
-/// it is made, so that a crash between its making and what is noted of it never makes two.
-pub fn bounce_id(id: &str, number: u32) -> String {
-    format!("{id}b{number}")
+/// What a report tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Report {
+    /// Recipients who will not have the message.
+    Bounce,
+    /// Recipients who wait long.
+    Delay,
+    /// Recipients who have it.
+    Success,
+}
+
+impl Report {
+    /// All there are.
+    pub const ALL: [Report; 3] = [Report::Bounce, Report::Delay, Report::Success];
+}
+
+/// The queue id of a report on message `id`, by the number that the queue gave it: the same whenever it is made, so that a crash
+/// between its making and what is noted of it never makes two.
+pub fn report_id(id: &str, report: Report, number: u32) -> String {
+    let letter = match report {
+        Report::Bounce => 'b',
+        Report::Delay => 'w',
+        Report::Success => 's',
+    };
+    format!("{id}{letter}{number}")
 }
 
 /// One recipient that there is no more to be done for.
@@ -56,7 +77,7 @@ pub struct Failure<'a> {
 /// That a message could not be delivered to some of its recipients.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounce<'a> {
-    /// Its own queue id, see [`bounce_id`].
+    /// Its own queue id, see [`report_id`].
     pub id: &'a str,
     /// The name of this host.
     pub host: &'a str,
@@ -203,7 +224,7 @@ mod tests {
         assert!(whole.ends_with(
             "\nThe message:\n\n> Subject: tea\n>  and cake\n> X: ?[2J\u{fffd}\n>\n> From now on at five.\n"
         ));
-        assert_eq!(bounce_id("7K2F", 1), "7K2Fb1");
+        assert_eq!(report_id("7K2F", Report::Bounce, 1), "7K2Fb1");
     }
 
     #[test]
