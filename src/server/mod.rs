@@ -723,6 +723,7 @@ impl Server {
         }
         log::info!("stopping");
         self.shared.stopping = true;
+        self.shared.transit.stop();
         self.stop_by = Some(self.lp.now() + STOP_PATIENCE);
         for id in std::mem::take(&mut self.ports) {
             self.lp.close(id);

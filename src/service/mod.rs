@@ -116,8 +116,6 @@ pub enum Outcome {
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
     Told(Told),
-    /// The messages of the queue that an order means.
-    Chosen(Vec<String>),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
     /// What a sender of text was held for.

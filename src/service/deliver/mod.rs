@@ -69,7 +69,7 @@ use crate::store::queue::Queue;
 use crate::text::fault::Fault;
 pub use body::{Body, Progress};
 use body::{Budget, Waiting};
-pub use orders::{Deed, Order};
+pub use orders::{Bulk, Deed, Obeyed, Order, change};
 pub use runner::{Done, Runner};
 pub use table::Table;
 
@@ -174,6 +174,8 @@ pub struct Transit {
     /// How often that was changed, and who writes it down.
     pauses: u64,
     pen: Arc<paused::Pen>,
+    /// What jobs that change many messages have to tell.
+    bulk: Arc<Bulk>,
     /// What happened.
     pub counts: Counts,
     /// A moment in the past.
@@ -230,6 +232,7 @@ impl Transit {
             paused,
             pauses: 0,
             pen: Arc::default(),
+            bulk: Arc::default(),
             counts: Counts::default(),
             begun: now,
         })
@@ -270,6 +273,16 @@ impl Transit {
     /// Has something done with a message of the queue. What came of it comes as `Outcome::Told` with this ticket.
     pub fn order(&mut self, ticket: Ticket, order: Order) {
         self.orders.push_back((ticket, order));
+    }
+
+    /// Whom a job tells that changes many messages.
+    pub fn bulk(&self) -> Arc<Bulk> {
+        self.bulk.clone()
+    }
+
+    /// The server stops: jobs that would go on for long end.
+    pub fn stop(&self) {
+        self.bulk.stop();
     }
 
     /// A message has come into the queue in another way, and may be tried from now on.
@@ -339,7 +352,8 @@ impl Transit {
 
     /// Whether the runner has something to do.
     pub fn calls(&self, now: Instant) -> bool {
-        !self.inbox.is_empty() || !self.arrived.is_empty() || !self.orders.is_empty() || self.space.is_due(now)
+        let has_orders = !self.orders.is_empty() || self.bulk.has_news();
+        !self.inbox.is_empty() || !self.arrived.is_empty() || has_orders || self.space.is_due(now)
     }
 
     /// When somebody can go on who waits: at once, or nobody.
