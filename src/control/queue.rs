@@ -114,7 +114,7 @@ pub struct Seen<'a> {
 }
 
 /// States that messages of a queue are looked for by.
-pub const STATES: [&str; 6] = ["waiting", "deferred", "held", "failed", "expired", "succeeded"];
+pub const STATES: [&str; 7] = ["waiting", "deferred", "held", "failed", "expired", "succeeded", "possibly"];
 
 /// A filter: its name, what it takes, and how that is read into one.
 type Reads = fn(&mut Filter, &str) -> Result<(), String>;
@@ -297,7 +297,9 @@ impl Filter {
         let passes =
             |pattern: &Option<PatternList>, text: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(text));
         let domain = seen.to.rsplit_once('@').map_or("", |(_, domain)| domain);
-        self.state.as_ref().is_none_or(|one| one == seen.state)
+        // Who may have it already is deferred as well.
+        let is_state = |one: &String| one == seen.state || one == "deferred" && seen.state == "possibly";
+        self.state.as_ref().is_none_or(is_state)
             && passes(&self.to, seen.to)
             && passes(&self.domain, domain)
             && passes(&self.reason, seen.reason)

@@ -72,7 +72,8 @@ impl Deed {
         }
     }
 
-    fn change(&self, row: &Row) -> Option<State> {
+    /// What a recipient is to become, if it changes it.
+    pub fn change(&self, row: &Row) -> Option<State> {
         if !self.changes(row.state.stage()) {
             return None;
         }
@@ -99,16 +100,29 @@ impl Deed {
 
 impl Order {
     /// Does it. In a job. Refuses with a sentence.
-    pub fn obey(&self, queue: &Queue, now_secs: i64) -> Result<Obeyed, String> {
-        let via = match &self.deed {
+    pub(super) fn obey(&self, queue: &Queue, now_secs: i64) -> Result<Obeyed, String> {
+        let obeyed = self.deed.done_to(queue, &self.id, now_secs, &|_| true)?;
+        if obeyed.changed > 0 {
+            log::info!("delivery {}: {} recipients {} by an operator", self.id, obeyed.changed, self.deed.done());
+        }
+        Ok(obeyed)
+    }
+}
+
+impl Deed {
+    /// Does it to those recipients of a message that are meant. In a job. Refuses with a sentence.
+    pub fn done_to(
+        &self,
+        queue: &Queue,
+        id: &str,
+        now_secs: i64,
+        is_meant: &dyn Fn(&Row) -> bool,
+    ) -> Result<Obeyed, String> {
+        let via = match self {
             Deed::Route(via) => Some(&**via),
             _ => None,
         };
-        let obeyed = change(queue, &self.id, now_secs, &|row| Some((self.deed.change(row)?, via)))?;
-        if obeyed.changed > 0 {
-            log::info!("delivery {}: by an operator: {} recipients {}", self.id, obeyed.changed, self.deed.done());
-        }
-        Ok(obeyed)
+        change(queue, id, now_secs, &|row| Some((self.change(row).filter(|_| is_meant(row))?, via)))
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn anywhere(address: &Address, settings: &Settings) -> Recipient {
 }
 
 /// From whom he gets it, and who hears of it when he cannot.
-pub(super) fn sender<'a>(recipient: &'a Recipient, envelope: &'a Envelope) -> &'a str {
+pub fn sender<'a>(recipient: &'a Recipient, envelope: &'a Envelope) -> &'a str {
     recipient.with.first().filter(|sender| !sender.is_empty()).unwrap_or(&envelope.sender)
 }
 

@@ -287,7 +287,14 @@ impl Slot {
     pub(super) fn of(state: &State) -> Slot {
         let next_secs = if let State::Deferred { next_secs, .. } = state { *next_secs } else { 0 };
         let warned = matches!(state, State::Deferred { warned: Warned::Yes, .. });
-        Slot { stage: state.stage(), bounce: state.report().unwrap_or(0), next_secs, warned, via_at: None, line_at: None }
+        Slot {
+            stage: state.stage(),
+            bounce: state.report().unwrap_or(0),
+            next_secs,
+            warned,
+            via_at: None,
+            line_at: None,
+        }
     }
 
     /// The kind of report that is to tell its sender of it, if one is.

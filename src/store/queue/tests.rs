@@ -387,9 +387,12 @@ fn the_way_that_an_operator_says_holds_whatever_becomes_of_a_recipient_until_ano
         queue.page("A1", 1, 9).unwrap().into_iter().map(|row| row.via).collect()
     };
     let held = State::Held { why: "x".to_owned() };
-    queue.note("A1", NOW, &[change(2, deferred(NOW + 9)), change(3, held.clone()), change(4, State::Delivered)]).unwrap();
+    queue
+        .note("A1", NOW, &[change(2, deferred(NOW + 9)), change(3, held.clone()), change(4, State::Delivered)])
+        .unwrap();
     let all = [(1, State::Waiting), (2, State::Waiting), (3, held.clone()), (4, State::Waiting), (9, State::Waiting)];
-    let noted = queue.route("A1", NOW, &all.map(|(number, to)| change(number, to)), "relay.test:587 tls=required").unwrap();
+    let noted =
+        queue.route("A1", NOW, &all.map(|(number, to)| change(number, to)), "relay.test:587 tls=required").unwrap();
     assert_eq!(noted.refused, [(4, Some(Stage::Delivered)), (9, None)]);
     let relay = || Some("relay.test:587 tls=required".to_owned());
     assert_eq!(vias(&queue), [relay(), relay(), relay(), None, None]);
@@ -402,7 +405,10 @@ fn the_way_that_an_operator_says_holds_whatever_becomes_of_a_recipient_until_ano
     assert_eq!(vias(&queue), [None, relay(), None, None, None]);
     queue.note("A1", NOW, &[change(2, State::Delivered)]).unwrap();
     assert_eq!(queue.route("A1", NOW, &[change(2, State::Waiting)], "mx").unwrap().refused.len(), 1);
-    assert!(matches!(queue.route("A1", NOW, &[change(1, State::Waiting)], &"x".repeat(VIA_BYTES + 1)), Err(Miss::Fault(_))));
+    assert!(matches!(
+        queue.route("A1", NOW, &[change(1, State::Waiting)], &"x".repeat(VIA_BYTES + 1)),
+        Err(Miss::Fault(_))
+    ));
 }
 
 #[test]
@@ -412,17 +418,21 @@ fn a_walk_meets_each_message_once_and_ends_when_that_is_enough() {
         make(&queue, id, 1);
     }
     let mut met = Vec::new();
-    queue.walk(&mut |id| {
-        met.push(id.to_owned());
-        true
-    }).unwrap();
+    queue
+        .walk(&mut |id| {
+            met.push(id.to_owned());
+            true
+        })
+        .unwrap();
     met.sort();
     assert_eq!(met, ["A1", "A2", "A3"]);
     let mut few = 0;
-    queue.walk(&mut |_| {
-        few += 1;
-        few < 2
-    }).unwrap();
+    queue
+        .walk(&mut |_| {
+            few += 1;
+            few < 2
+        })
+        .unwrap();
     assert_eq!(few, 2);
 }
 

@@ -71,7 +71,7 @@ impl Desk<'_> {
         let is_due = |kind: Kind, next_secs: i64| {
             next_secs <= self.secs || kind != Kind::Remote && schedule.bounded(next_secs, self.secs) < next_secs
         };
-        let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned }| {
+        let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, .. }| {
             let tries = match state {
                 State::Waiting => 0,
                 State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
