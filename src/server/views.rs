@@ -152,7 +152,7 @@ impl Server {
         report.add("delivery.syncs", counts.syncs);
         report.add("delivery.bodies_kb", kb(transit.held()));
         report.add("delivery.open_intents", transit.open_intents());
-        report.add("queue.waiting", transit.table().len());
+        report.add("queue.waiting", transit.waiting());
         report.add("queue.put_there", counts.queued);
         report.add("sending.all_paused", transit.paused().is_all());
         report.add("sending.places_paused", transit.paused().places().len());

@@ -81,7 +81,7 @@ pub fn begin(ask: Ask, now_secs: i64, ticket: Ticket, shared: &mut Shared) -> Re
         settings: shared.settings.clone(),
         paused: transit.paused().clone(),
         places: HashMap::new(),
-        all: transit.table().len(),
+        all: transit.waiting(),
         bulk: transit.bulk(),
         now_secs,
     };
@@ -105,7 +105,7 @@ struct Desk<Q> {
     paused: Paused,
     places: HashMap<String, sending::Place>,
     /// Messages that there are.
-    all: usize,
+    all: u64,
     bulk: Arc<Bulk>,
     now_secs: i64,
 }
@@ -293,7 +293,7 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
 
     fn list(&self, filter: &Filter, pulse: &Pulse) -> Told {
         let plain = *filter == Filter::default();
-        let (mut entries, mut found) = (Vec::new(), 0);
+        let (mut entries, mut found) = (Vec::new(), 0_u64);
         let unread = self.walk(pulse, &mut |id| {
             let Some(passed) = self.passed(id, filter)? else { return Ok(true) };
             found += 1;
@@ -307,8 +307,8 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
         let found = if plain { self.all.max(found) } else { found };
         let mut report = Report::default();
         report.add("messages", found);
-        if found > entries.len() {
-            report.add("not_shown", found - entries.len());
+        if found > entries.len() as u64 {
+            report.add("not_shown", found - entries.len() as u64);
         }
         if unread > 0 {
             report.add("unread", unread);

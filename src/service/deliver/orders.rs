@@ -165,7 +165,10 @@ pub fn change(queue: &Queue, id: &str, now_secs: i64, to: &Changed<'_>) -> Resul
         None => queue.read(id).map_err(sentence)?.tally,
     };
     let gone = tally.is_ended() && queue.remove(id).map_err(sentence)?;
-    Ok(Obeyed { changed, next_secs: tally.next_secs, gone })
+    if changed > 0 && !gone {
+        queue.put(id, tally.due_secs()).map_err(sentence)?;
+    }
+    Ok(Obeyed { changed, next_secs: tally.due_secs(), gone })
 }
 
 /// What a job that changes many has to tell the table, and is told.

@@ -104,6 +104,8 @@ const RESTATED: u32 = 512;
 const LOCKS: usize = 64;
 /// So many that are done with are remembered as such until they are removed.
 const ENDED_MAX: usize = 1024;
+/// Names between two beats of a job's pulse.
+const BEAT: i64 = 1024;
 
 /// The queue of this server, shared by its jobs. Every call waits for the disk: only in a job. Only whoever has the intent log
 /// open may have it.
@@ -118,6 +120,8 @@ pub struct Queue<D: Disk = RealDisk> {
     synced: Condvar,
     /// Messages all of whose recipients are final, on disk, by a sync of this process.
     ended: Mutex<HashSet<String>>,
+    /// How many messages there are, once they were counted.
+    counted: Mutex<Option<i64>>,
 }
 
 /// How many names were given and taken, and how many of those are on disk or will never be known to be.
@@ -234,6 +238,11 @@ impl Tally {
     pub fn is_ended(&self) -> bool {
         Stage::ALL.iter().all(|&stage| stage.is_final() || self.at(stage) == 0)
     }
+
+    /// When it is to be looked at: see [`Queue::put`]. Whose sender is still to be told is due for that.
+    pub fn due_secs(&self) -> Option<i64> {
+        if self.untold > 0 { Some(0) } else { self.next_secs }
+    }
 }
 
 /// A message's text, to be read for delivery. The Received field is not in it: see [`Envelope::received`].
@@ -281,6 +290,7 @@ impl<D: Disk> Queue<D> {
             names: Mutex::default(),
             synced: Condvar::new(),
             ended: Mutex::default(),
+            counted: Mutex::default(),
         })
     }
 
@@ -296,14 +306,51 @@ impl<D: Disk> Queue<D> {
         self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
     }
 
-    /// The ids of all messages, in no order and none of them held, while the answer is true. One that is moved meanwhile may come twice,
-    /// or not.
+    /// Says the id of each message, whatever is in its file, until `each` wants no more, and holds none of them. One that comes, goes or
+    /// is put elsewhere meanwhile is said perhaps, or twice.
     pub fn walk(&self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), Fault> {
-        let mut one = |name: OsString| match name.to_str() {
-            Some(id) if is_id(id.as_bytes()) => each(id),
-            _ => true,
-        };
-        self.disk.names(&self.dir, &mut one).map_err(Fault::at("reading", &self.path))
+        let mut each = |name: OsString| name.to_str().filter(|name| is_id(name.as_bytes())).is_none_or(&mut *each);
+        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
+    }
+
+    /// How many messages there are; `None`: nobody has [counted](Queue::count_all) them.
+    pub fn count(&self) -> Option<u64> {
+        self.counted().map(|count| u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Counts them, once: from then on it is known. What comes and goes meanwhile may be counted wrong. `beat` is called every now and
+    /// then.
+    pub fn count_all(&self, beat: &mut dyn FnMut()) -> Result<u64, Fault> {
+        let mut count = 0;
+        self.walk(&mut |_| {
+            count += 1;
+            if count % BEAT == 0 {
+                beat();
+            }
+            true
+        })?;
+        *self.counted() = Some(count);
+        Ok(count.unsigned_abs())
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Option<i64>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_more(&self, more: i64) {
+        if let Some(count) = &mut *self.counted() {
+            *count += more;
+        }
+    }
+
+    /// Puts a message where it is found in time: by `due_secs`, when one of its recipients may be tried again or its sender is to be told;
+    /// `None`: when none may. To be called behind the last [`note`](Queue::note) of a round or of an order. It is a hint that no crash
+    /// keeps: what counts is in the file.
+    pub fn put(&self, id: &str, due_secs: Option<i64>) -> Result<(), Miss> {
+        let _lock = self.lock(id);
+        let opened = self.opened(id, disk::How::Read)?;
+        let nanos = due_secs.unwrap_or(0).saturating_mul(1_000_000_000);
+        self.disk.set_times(&opened.file, nanos, nanos).map_err(|error| self.miss(id, error.into()))
     }
 
     /// What one name is; `None`: nothing any more.
@@ -363,7 +410,10 @@ impl<D: Disk> Queue<D> {
             self.write(id, envelope, recipients, text)?
         };
         match self.sync_names() {
-            Ok(()) => Ok(made),
+            Ok(()) => {
+                self.count_more(i64::from(made == Made::New));
+                Ok(made)
+            }
             Err(fault) if made == Made::Already => Err(fault.into()),
             Err(fault) => Err(self.take_back(id, fault)),
         }
@@ -822,7 +872,8 @@ impl<D: Disk> Queue<D> {
             self.append(&opened, id, &[]).map_err(Miss::Fault)?;
         }
         let removed = there(self.disk.remove(&self.dir, Path::new(id)));
-        removed.map_err(|error| self.miss(id, error.into()))?;
+        let was_there = removed.map_err(|error| self.miss(id, error.into()))?.is_some();
+        self.count_more(-i64::from(was_there));
         Ok(true)
     }
 
@@ -844,6 +895,7 @@ impl<D: Disk> Queue<D> {
                 Err(error) => return Err(Miss::Fault(Fault::new("setting aside", &path, error))),
             }
         }
+        self.count_more(-1);
         self.sync_names().map_err(Miss::Fault)?;
         Ok(self.path.join(aside))
     }

@@ -291,6 +291,9 @@ fn wind_up(
     }
     let tally = tally.unwrap_or_default();
     let gone = tally.is_ended() && queue.remove(id)?;
+    if !gone {
+        queue.put(id, tally.due_secs())?;
+    }
     Ok(Wound { next_secs: tally.next_secs, gone })
 }
 
