@@ -54,6 +54,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::route::{Destination, Stage, Way};
+use super::summon::Summons;
 use super::{Outcome, Shared, account};
 use crate::mail::address::Address;
 use crate::net::turn::Ticket;
@@ -177,6 +178,8 @@ pub struct Transit {
     pen: Arc<paused::Pen>,
     /// What jobs that change many messages have to tell.
     bulk: Arc<Bulk>,
+    /// Domains whose mail is being looked for.
+    pub summons: Summons,
     /// What happened.
     pub counts: Counts,
     /// A moment in the past.
@@ -234,6 +237,7 @@ impl Transit {
             pauses: 0,
             pen: Arc::default(),
             bulk: Arc::default(),
+            summons: Summons::default(),
             counts: Counts::default(),
             begun: now,
         })
