@@ -383,7 +383,7 @@ pub static VERBS: &[Verb] = &[
     Verb {
         name: "queue",
         arguments: "[list|show|delete|hold|release|retry|route] [ID|FILTER ...]",
-        help: "messages that wait; filters: from= to= domain= place= reason= state= older= size= larger=",
+        help: "mail that waits, by from= to= domain= place= reason= state= size=",
         rights: Rights::Read,
         slow: true,
         parse: |args| queue::parse(args).map(Order::Queue),
@@ -671,7 +671,7 @@ pub fn help(teller: Teller) -> String {
     let lines: String = teller.verbs().map(line).collect();
     let beyond = match teller {
         Teller::Pop => "",
-        Teller::Smtp => "`queue delete` and `queue route` are not among them. ",
+        Teller::Smtp => "`queue delete` and `queue route` are not.\n",
     };
     format!(
         "{lines}\nRoot and the user that the server runs as may do all of it, members of control_group what has a +.\n{beyond}\
