@@ -12,8 +12,12 @@ pub struct Place {
     pub connections: usize,
     /// How many there may be just now: fewer when it refuses.
     pub bound: usize,
-    /// Recipients that wait for it in memory.
+    /// Messages that wait for a connection to it.
     pub waiting: usize,
+    /// Recipients for whom it took a message since it is known.
+    pub taken: u64,
+    /// Recipients for whom it took none, not yet.
+    pub deferred: u64,
     /// Why it took nothing the last time; empty: it did.
     pub why: String,
     /// Seconds until it is tried again, where that is waited for.
@@ -26,8 +30,8 @@ pub enum State {
     /// Nothing is sent there now, and nothing waits.
     #[default]
     Idle,
-    /// Names are being looked up.
-    Looking,
+    /// It is being looked up, or called.
+    Calling,
     /// Mail is on its way there.
     Sending,
     /// It could not be reached, and is left alone for a while.
@@ -41,7 +45,7 @@ impl State {
     pub fn word(self) -> &'static str {
         match self {
             State::Idle => "idle",
-            State::Looking => "looking up",
+            State::Calling => "calling",
             State::Sending => "sending",
             State::Waiting => "waiting",
             State::Paused => "paused",

@@ -1,40 +1,60 @@
-//! That a message could not be delivered, to its sender. In: facts. Out: a [`Notice`], with LF, as any message that comes in. Its
-//! text:
+//! Delivery status notifications (RFC 3461 to 3464, 6522, 6533): what became of a message, to its sender. In: facts. Out: a message
+//! in three parts, with LF, as any message that comes in.
 //!
 //! ```text
-//! This is the mail server at mail.example.com. ...
+//! Content-Type: multipart/report; report-type=delivery-status; ...
 //!
-//! <bob@example.com>
-//!     5.1.1 no such user
-//!
-//! It began so:
-//!
-//! > Subject: tea
+//! text/plain                  for people: to whom, what, why in plain words, what they can do, what the server does next
+//! message/delivery-status     for machines
+//! text/rfc822-headers         what came back: see `original`
 //! ```
 //!
-//! Such a message goes out with the null sender, so that nothing answers it. Everything in it that strangers chose is made
-//! printable, bounded ([`LISTED_MAX`], [`HEADER_BYTES`], [`BODY_BYTES`]), and behind `> ` or blanks, so that no line of it is
-//! taken for a field, a separator or a sentence of ours. Equal facts give equal bytes.
+//! | a report      | tells of recipients who          | action                       | status of it                  |
+//! |---------------|----------------------------------|------------------------------|-------------------------------|
+//! | [`Bounce`](Report::Bounce)   | cannot have it    | failed                       | what was said (4 or 5); 4.4.7 when it waited too long |
+//! | [`Delay`](Report::Delay)     | wait long         | delayed                      | what was said last (4)        |
+//! | [`Success`](Report::Success) | have it           | delivered, relayed, expanded | what was said (2)             |
 //!
-//! What it does not do: judge whether anybody is to be told, and speak the form that machines read (RFC 3464).
+//! When an address, or a header that came with SMTPUTF8, has more than ASCII, the parts are `message/global-delivery-status` and
+//! `message/global-headers` or `message/global`, and the report needs SMTPUTF8 itself; in any other report all fields are ASCII,
+//! and it is of seven bits, but where a whole message of eight is brought back.
+//!
+//! It goes out with the null sender, so that nothing answers it. Everything in it that strangers chose is made printable and bounded
+//! ([`LISTED_MAX`], [`HEADER_BYTES`], 500 characters of a reason; a whole message is as big as who asks for it reads), stands behind a field's name, in angle brackets or behind
+//! blanks, and can neither begin a field nor end a part. Equal facts give equal bytes.
+//!
+//! What it does not do: judge whether anybody is to be told, and deliver.
+
+pub mod original;
+pub mod reason;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use std::fmt::Write as _;
 
-use super::notice::Notice;
+pub use original::{HEADER_BYTES, Original};
+
+use super::encoded;
+use super::notice::{Notice, fold};
 use super::received::date;
 use crate::text::printable::visible;
+use crate::text::xtext;
+use original::{Encoding, Part};
+use reason::Reason;
 
 /// So many recipients are named; of the others their number.
 pub const LISTED_MAX: usize = 100;
-/// So much of the message's header is brought back.
-pub const HEADER_BYTES: usize = 8 * 1024;
-/// So much of the message is, header with it, when all of it is wanted.
-pub const BODY_BYTES: usize = 64 * 1024;
 /// A reason is not longer than that, in characters.
 const WHY_CHARS: usize = 500;
-/// Reasons, and lines that are brought back, are broken there, in characters: with what stands before them, and each of four bytes, they are no
-/// longer than a line of a message may be.
-const LINE_CHARS: usize = 240;
+/// Bytes of an address, or of anything else in a field that is not folded: with its name it fits into a line.
+const VALUE_BYTES: usize = 900;
+/// Characters of a word in a field that is folded.
+const WORD_CHARS: usize = 200;
+/// Columns of a line of such a field.
+const WIDTH: usize = 76;
+/// Characters of a subject that are named.
+const SUBJECT_CHARS: usize = 60;
 
 /// What a report tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +70,15 @@ pub enum Report {
 impl Report {
     /// All there are.
     pub const ALL: [Report; 3] = [Report::Bounce, Report::Delay, Report::Success];
+
+    /// What it is called: `a bounce`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Report::Bounce => "a bounce",
+            Report::Delay => "a warning",
+            Report::Success => "a receipt",
+        }
+    }
 }
 
 /// The queue id of a report on message `id`, by the number that the queue gave it: the same whenever it is made, so that a crash
@@ -63,209 +92,387 @@ pub fn report_id(id: &str, report: Report, number: u32) -> String {
     format!("{id}{letter}{number}")
 }
 
-/// One recipient that there is no more to be done for.
-#[derive(Clone, Copy, Debug)]
-pub struct Failure<'a> {
-    /// Whom the sender had named.
-    pub address: &'a str,
-    /// An enhanced code, and words.
-    pub why: &'a str,
-    /// It was not refused: it waited too long.
-    pub expired: bool,
+/// What became of a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// He cannot have it.
+    Failed,
+    /// He waited too long.
+    Expired,
+    /// He waits; how long he is tried, in seconds since 1970.
+    Delayed(i64),
+    /// It is in his mailbox, or a program has it.
+    Delivered,
+    /// A host has it that will not tell what becomes of it.
+    Relayed,
+    /// His address led to several others.
+    Expanded,
 }
 
-/// That a message could not be delivered to some of its recipients.
+impl What {
+    /// RFC 3464 §2.3.3.
+    fn action(self) -> &'static str {
+        match self {
+            What::Failed | What::Expired => "failed",
+            What::Delayed(_) => "delayed",
+            What::Delivered => "delivered",
+            What::Relayed => "relayed",
+            What::Expanded => "expanded",
+        }
+    }
+
+    /// The enhanced code, by what was said.
+    fn status<'r>(self, reason: &Reason<'r>) -> &'r str {
+        let said = |classes: &[u16]| reason.code().is_some_and(|(class, ..)| classes.contains(&class));
+        let (classes, otherwise): (&[u16], _) = match self {
+            What::Failed => (&[4, 5], "5.0.0"),
+            What::Expired => (&[], "4.4.7"),
+            What::Delayed(_) => (&[4], "4.0.0"),
+            What::Delivered | What::Relayed | What::Expanded => (&[2], "2.0.0"),
+        };
+        reason.status.filter(|_| said(classes)).unwrap_or(otherwise)
+    }
+}
+
+/// A recipient, and what became of him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told<'a> {
+    /// Where it was to go.
+    pub address: &'a str,
+    /// ORCPT, as the queue has it.
+    pub orcpt: Option<&'a str>,
+    /// What.
+    pub what: What,
+    /// An enhanced code, and words: see [`reason`].
+    pub why: &'a str,
+    /// When that was, in seconds since 1970.
+    pub tried_secs: i64,
+}
+
+/// A report.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounce<'a> {
+pub struct Dsn<'a> {
     /// Its own queue id, see [`report_id`].
     pub id: &'a str,
+    /// Of what it tells.
+    pub report: Report,
     /// The name of this host.
     pub host: &'a str,
     /// The message's sender.
     pub sender: &'a str,
-    /// When the bounce is written, in seconds since 1970.
+    /// When the report is written, in seconds since 1970.
     pub written_secs: i64,
     /// The message's queue id.
     pub origin: &'a str,
     /// When the message came.
     pub received_secs: i64,
+    /// The host that it came from, where that is known.
+    pub from: Option<&'a str>,
+    /// ENVID, as sent.
+    pub envid: Option<&'a str>,
+    /// The message came with SMTPUTF8.
+    pub utf8: bool,
     /// The first of the recipients that this tells of. More than [`LISTED_MAX`] are not named.
-    pub failures: &'a [Failure<'a>],
+    pub told: &'a [Told<'a>],
     /// How many they are in all.
     pub count: usize,
-    /// How the message begins: [`HEADER_BYTES`] of it suffice, or [`BODY_BYTES`] with `whole`.
-    pub original: &'a [u8],
-    /// Its body comes back too.
-    pub whole: bool,
+    /// The message.
+    pub original: Original<'a>,
 }
 
-impl Bounce<'_> {
+/// A report as a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// All of it.
+    pub text: Vec<u8>,
+    /// It has octets above 127.
+    pub eight_bit: bool,
+    /// It needs SMTPUTF8.
+    pub utf8: bool,
+}
+
+impl Dsn<'_> {
     /// The whole message.
-    pub fn text(&self) -> Vec<u8> {
-        let mut text = Notice {
-            host: self.host,
-            to: self.sender,
-            subject: "Your message could not be delivered",
-            id: self.id,
-            posted_secs: self.written_secs,
+    pub fn written(&self) -> Written {
+        let header = self.original.header();
+        let is_wide = |told: &Told<'_>| {
+            !told.address.is_ascii() || original_recipient(told.orcpt).is_some_and(|(_, address)| !address.is_ascii())
+        };
+        let utf8 = !self.sender.is_ascii()
+            || self.listed().iter().any(is_wide)
+            || self.utf8 && !header.is_ascii() && std::str::from_utf8(&header).is_ok();
+        let message_id = original::message_id(&header);
+        let people = self.for_people(&header).into_bytes();
+        let (encoding, people) = match (people.is_ascii(), utf8) {
+            (true, _) => (Encoding::SevenBit, people),
+            (false, true) => (Encoding::EightBit, people),
+            (false, false) => (Encoding::Quoted, original::quoted(&people)),
+        };
+        let fields = self.for_machines(utf8).into_bytes();
+        let machines = Part {
+            kind: if utf8 { "message/global-delivery-status" } else { "message/delivery-status" },
+            encoding: if fields.is_ascii() { Encoding::SevenBit } else { Encoding::EightBit },
+            body: fields,
+        };
+        let parts = [
+            Part { kind: "text/plain; charset=utf-8", encoding, body: people },
+            machines,
+            self.original.part(header, utf8),
+        ];
+        let eight_bit = parts.iter().any(|part| part.encoding == Encoding::EightBit);
+        let text = self.assembled(&parts, eight_bit, message_id.as_deref());
+        Written { eight_bit: eight_bit || !text.is_ascii(), text, utf8 }
+    }
+
+    fn listed(&self) -> &[Told<'_>] {
+        &self.told[..self.told.len().min(LISTED_MAX)]
+    }
+
+    fn assembled(&self, parts: &[Part], eight_bit: bool, message_id: Option<&str>) -> Vec<u8> {
+        let boundary = self.boundary(parts);
+        let subject = match self.report {
+            Report::Bounce => "Your message could not be delivered",
+            Report::Delay => "Your message is delayed",
+            Report::Success if self.told.iter().all(|told| told.what == What::Delivered) => {
+                "Your message was delivered"
+            }
+            Report::Success => "Your message was passed on",
+        };
+        let notice = Notice { host: self.host, to: self.sender, subject, id: self.id, posted_secs: self.written_secs };
+        let mut text = notice.fields("auto-replied");
+        if let Some(id) = message_id {
+            let _ = write!(text, "In-Reply-To: {id}\nReferences: {id}\n");
         }
-        .head("auto-replied");
-        let host = visible(self.host);
+        let encoding = if eight_bit { Encoding::EightBit } else { Encoding::SevenBit };
         let _ = write!(
             text,
-            "This is the mail server at {host}.\n\nYour message of {} (here it is {}) could not be delivered to everybody. \
-             It is not tried\nagain for:\n",
-            date(self.received_secs),
-            visible(self.origin),
+            "Content-Type: multipart/report; report-type=delivery-status;\n\tboundary=\"{boundary}\"\n\
+             Content-Transfer-Encoding: {}\n\nThis is a report of a mail server, in three parts.\n",
+            encoding.word()
         );
-        for failure in self.failures.iter().take(LISTED_MAX) {
-            let _ = write!(text, "\n<{}>\n", visible(failure.address));
-            if failure.expired {
-                text += "    It waited too long. The last try ended with:\n";
-            }
-            let why: String = visible(failure.why).chars().take(WHY_CHARS).collect();
-            let why = if why.is_empty() { "No reason is known." } else { &why };
-            behind("    ", why, &mut text);
+        let mut text = text.into_bytes();
+        for Part { kind, encoding, body } in parts {
+            let head =
+                format!("\n--{boundary}\nContent-Type: {kind}\nContent-Transfer-Encoding: {}\n\n", encoding.word());
+            text.extend_from_slice(head.as_bytes());
+            text.extend_from_slice(body);
         }
-        let more = self.count.saturating_sub(self.failures.len().min(LISTED_MAX));
+        text.extend_from_slice(format!("\n--{boundary}--\n").as_bytes());
+        text
+    }
+
+    /// What separates the parts: in none of them.
+    fn boundary(&self, parts: &[Part]) -> String {
+        let id: String = self.id.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+        let mut number = 0_u32;
+        loop {
+            let boundary = format!("=_{id}_{number}");
+            if parts.iter().all(|part| memchr::memmem::find(&part.body, boundary.as_bytes()).is_none()) {
+                return boundary;
+            }
+            // Each takes room in parts that are bounded.
+            number += 1;
+        }
+    }
+
+    /// The first part.
+    fn for_people(&self, header: &[u8]) -> String {
+        let mut text = format!("This is the mail server at {}.\n\n", visible(self.host));
+        let subject = original::field(header, "subject").map(|field| encoded::decoded(&field)).unwrap_or_default();
+        let about =
+            if subject.is_empty() { String::new() } else { format!(" about \"{}\"", cut(&subject, SUBJECT_CHARS)) };
+        let message = format!("our message of {}{about}", date(self.received_secs));
+        let begin = match self.report {
+            Report::Bounce => format!("Y{message} could not be delivered to:"),
+            Report::Delay => format!("Y{message} has not been delivered yet to:"),
+            Report::Success => format!("You asked to be told what becomes of y{message}:"),
+        };
+        fold("", &begin, &mut text);
+        let listed = self.listed();
+        for (index, told) in listed.iter().enumerate() {
+            let same = |other: &Told<'_>| (other.what, other.why) == (told.what, told.why);
+            if index == 0 || !same(&listed[index - 1]) {
+                text.push('\n');
+            }
+            let _ = writeln!(text, "<{}>", bounded(&visible(&named(told.address, told.orcpt))));
+            if listed.get(index + 1).is_none_or(|next| !same(next)) {
+                explain(told, &mut text);
+            }
+        }
+        let more = self.count.saturating_sub(listed.len());
         if more > 0 {
             let _ = writeln!(text, "\nAnd {more} more.");
         }
-        let (limit, what) = if self.whole { (BODY_BYTES, "") } else { (HEADER_BYTES, ", without its body") };
-        let _ = write!(text, "\nThe message{what}:\n\n");
-        let cut = quote(self.original, limit, self.whole, &mut text);
-        if cut {
-            text += "\nIt goes on.\n";
-        }
-        text.into_bytes()
-    }
-}
-
-/// Lines of a message behind `> `, at most `limit` bytes of it, and without `whole` only its header; says whether more follows that
-/// was wanted.
-fn quote(original: &[u8], limit: usize, whole: bool, text: &mut String) -> bool {
-    let mut at = 0;
-    for line in original.split_inclusive(|&byte| byte == b'\n') {
-        let end = (at + line.len()).min(limit);
-        let shown = String::from_utf8_lossy(&original[at..end]);
-        let shown = shown.trim_end_matches(['\n', '\r']);
-        if shown.is_empty() && !whole {
-            return false;
-        }
-        // Tabs begin folded lines, and are no harm.
-        match visible(&shown.replace('\t', " ")) {
-            shown if shown.is_empty() => text.push_str(">\n"),
-            shown => behind("> ", &shown, text),
-        }
-        at += line.len();
-        if at >= limit {
-            break;
-        }
-    }
-    at >= limit
-}
-
-/// One line, broken where it is too long.
-fn behind(prefix: &str, line: &str, text: &mut String) {
-    let line: Vec<char> = line.chars().collect();
-    for part in line.chunks(LINE_CHARS) {
-        text.push_str(prefix);
-        text.extend(part);
         text.push('\n');
+        let next = match (self.report, listed.first().map(|told| told.what)) {
+            (Report::Bounce, _) => "It is not tried again for them.".to_owned(),
+            (Report::Delay, Some(What::Delayed(until))) => format!(
+                "The server goes on trying until {}. You need not send it again. If it cannot be delivered by then, you \
+                 are told.",
+                date(until)
+            ),
+            (Report::Delay, _) => "The server goes on trying.".to_owned(),
+            (Report::Success, _) => "Nothing is left to be done here.".to_owned(),
+        };
+        fold("", &next, &mut text);
+        let asked = format!(
+            "Questions? Ask postmaster@{}, and name this number: {}.",
+            visible(self.host),
+            visible(self.origin)
+        );
+        fold("", &asked, &mut text);
+        text
+    }
+
+    /// The second part: fields of the message, then of each recipient.
+    fn for_machines(&self, utf8: bool) -> String {
+        let mut fields = Fields { text: String::new(), utf8 };
+        if let Some(envid) = self.envid.and_then(|envid| xtext::decode(envid.as_bytes()))
+            && let Ok(envid) = std::str::from_utf8(&envid)
+            && !envid.trim().is_empty()
+        {
+            fields.add("Original-Envelope-Id", envid);
+        }
+        fields.add("Reporting-MTA", &format!("dns; {}", self.host));
+        if let Some(from) = self.from.filter(|from| reason::is_host(from)) {
+            fields.add("Received-From-MTA", &format!("dns; {from}"));
+        }
+        fields.add("Arrival-Date", &date(self.received_secs));
+        fields.add("X-DMail-Queue-Id", self.origin);
+        for told in self.listed() {
+            fields.text.push('\n');
+            let reason = Reason::of(told.why);
+            if let Some((kind, address)) = original_recipient(told.orcpt) {
+                fields.add("Original-Recipient", &format!("{kind};{address}"));
+            }
+            let kind = if told.address.is_ascii() { "rfc822" } else { "utf-8" };
+            fields.add("Final-Recipient", &format!("{kind};{}", told.address));
+            fields.add("Action", told.what.action());
+            fields.add("Status", told.what.status(&reason));
+            if let Some(host) = reason.host {
+                fields.add("Remote-MTA", &format!("dns; {host}"));
+            }
+            let words = cut(reason.words.trim(), WHY_CHARS);
+            match (&*words, reason.host) {
+                ("", _) => {}
+                (words, Some(_)) => fields.fold("Diagnostic-Code", &format!("smtp; {words}")),
+                (words, None) => fields.fold("Diagnostic-Code", &format!("x-dmail; {words}")),
+            }
+            fields.add("Last-Attempt-Date", &date(told.tried_secs));
+            if let What::Delayed(until) = told.what {
+                fields.add("Will-Retry-Until", &date(until));
+            }
+        }
+        fields.text
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// Whom the sender had named.
+fn named(address: &str, orcpt: Option<&str>) -> String {
+    let original = original_recipient(orcpt)
+        .filter(|(kind, _)| kind.eq_ignore_ascii_case("rfc822") || kind.eq_ignore_ascii_case("utf-8"));
+    original.map_or_else(|| address.to_owned(), |(_, address)| address)
+}
 
-    use super::*;
+/// ORCPT as it was before encoding, if nothing is strange about it: the kind of address, and the address.
+fn original_recipient(orcpt: Option<&str>) -> Option<(&str, String)> {
+    let (kind, address) = orcpt?.split_once(';')?;
+    let is_atom =
+        (1..=20).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let address = match address.is_ascii() {
+        true => String::from_utf8(xtext::decode(address.as_bytes())?).ok()?,
+        false => address.to_owned(),
+    };
+    let fits = !address.trim().is_empty() && visible(&address) == address;
+    let is_known = address.is_ascii() || kind.eq_ignore_ascii_case("utf-8");
+    (is_atom && fits && is_known).then_some((kind, address))
+}
 
-    const FAILURES: &[Failure<'static>] = &[
-        Failure { address: "bob@example.com", why: "5.1.1 no such user", expired: false },
-        Failure { address: "kim@example.net", why: "4.4.1 no answer", expired: true },
-        Failure { address: "lee@example.net", why: "", expired: false },
-    ];
-
-    fn bounce() -> Bounce<'static> {
-        Bounce {
-            id: "7K2Fb1",
-            host: "mail.example.com",
-            sender: "ann@example.org",
-            written_secs: 1_767_610_800,
-            origin: "7K2F",
-            received_secs: 1_767_610_000,
-            failures: FAILURES,
-            count: 3,
-            original: b"Subject: tea\r\n\tand cake\r\nX: \x1b[2J\xff\r\n\r\nFrom now on at five.\n",
-            whole: false,
+/// What came of one recipient, or of several who came to the same.
+fn explain(told: &Told<'_>, text: &mut String) {
+    const BEHIND: &str = "    ";
+    let reason = Reason::of(told.why);
+    let words = match reason.code() {
+        Some((_, subject, detail)) => words::words(subject, detail),
+        None if reason.words.is_empty() => words::Words { what: "No reason is known.", help: "Ask the postmaster." },
+        None => words::unknown(),
+    };
+    match told.what {
+        What::Failed => fold(BEHIND, &format!("{} {}", words.what, words.help), text),
+        What::Expired => {
+            fold(BEHIND, &format!("It waited too long. At the last try: {} {}", words.what, words.help), text);
         }
-    }
-
-    #[test]
-    fn a_bounce_says_who_did_not_get_what_and_why() {
-        let text = String::from_utf8(bounce().text()).unwrap();
-        assert_eq!(
+        What::Delayed(_) => fold(BEHIND, &format!("{} It is tried again.", words.what), text),
+        What::Delivered => fold(BEHIND, "It has been delivered.", text),
+        What::Relayed => fold(
+            BEHIND,
+            "The next mail server has it. That one does not report what becomes of it: you hear no more, unless it fails.",
             text,
-            "From: Mail Delivery System <MAILER-DAEMON@mail.example.com>\nTo: <ann@example.org>\n\
-             Subject: Your message could not be delivered\nDate: Mon, 5 Jan 2026 11:00:00 +0000\n\
-             Message-ID: <7K2Fb1@mail.example.com>\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\n\
-             Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n\
-             This is the mail server at mail.example.com.\n\n\
-             Your message of Mon, 5 Jan 2026 10:46:40 +0000 (here it is 7K2F) could not be delivered to everybody. \
-             It is not tried\nagain for:\n\n\
-             <bob@example.com>\n    5.1.1 no such user\n\n\
-             <kim@example.net>\n    It waited too long. The last try ended with:\n    4.4.1 no answer\n\n\
-             <lee@example.net>\n    No reason is known.\n\n\
-             The message, without its body:\n\n\
-             > Subject: tea\n>  and cake\n> X: ?[2J\u{fffd}\n"
-        );
-        let whole = String::from_utf8(Bounce { whole: true, ..bounce() }.text()).unwrap();
-        assert!(whole.ends_with(
-            "\nThe message:\n\n> Subject: tea\n>  and cake\n> X: ?[2J\u{fffd}\n>\n> From now on at five.\n"
-        ));
-        assert_eq!(report_id("7K2F", Report::Bounce, 1), "7K2Fb1");
+        ),
+        What::Expanded => fold(
+            BEHIND,
+            "The address stands for several others. It is on its way to them; you hear of those only who cannot have it.",
+            text,
+        ),
+    }
+    let said = cut(told.why.trim(), WHY_CHARS);
+    match reason.host {
+        Some(host) => {
+            fold(BEHIND, &format!("The server {host} said:"), text);
+            fold("        ", &cut(reason.words, WHY_CHARS), text);
+        }
+        None if said.is_empty() => {}
+        None => fold(BEHIND, &format!("Here it says: {said}"), text),
+    }
+}
+
+/// So many characters of it.
+fn cut(text: &str, most: usize) -> String {
+    let mut shown: String = visible(text).chars().take(most).collect();
+    if text.chars().count() > most {
+        shown += "...";
+    }
+    shown
+}
+
+/// So much of it that a line can have it.
+fn bounded(value: &str) -> &str {
+    &value[..value.floor_char_boundary(VALUE_BYTES)]
+}
+
+/// The fields that machines read.
+struct Fields {
+    text: String,
+    utf8: bool,
+}
+
+impl Fields {
+    /// One line.
+    fn add(&mut self, name: &str, value: &str) {
+        let value = self.clean(value);
+        let _ = writeln!(self.text, "{name}: {}", bounded(value.trim()));
     }
 
-    #[test]
-    fn what_is_too_much_is_counted_or_said_to_go_on() {
-        let many = vec![FAILURES[0]; LISTED_MAX + 1];
-        let text = String::from_utf8(Bounce { failures: &many, count: 5000, ..bounce() }.text()).unwrap();
-        assert_eq!(text.matches("<bob@").count(), LISTED_MAX);
-        assert!(text.contains("\nAnd 4900 more.\n"));
-        let long = format!("Subject: {}\n\nbody\n", "x".repeat(2 * BODY_BYTES));
-        for (whole, limit) in [(false, HEADER_BYTES), (true, BODY_BYTES)] {
-            for given in [limit, long.len()] {
-                let original = &long.as_bytes()[..given];
-                let text = String::from_utf8(Bounce { original, whole, ..bounce() }.text()).unwrap();
-                assert!(text.ends_with("\nIt goes on.\n"), "{given} of {limit}");
-                assert!((limit..limit + 2000).contains(&text.len()) || text.len() < 2 * limit, "{}", text.len());
+    /// As many lines as it needs.
+    fn fold(&mut self, name: &str, value: &str) {
+        let value: Vec<char> = self.clean(value).chars().collect();
+        let _ = write!(self.text, "{name}:");
+        let mut used = name.len() + 1;
+        let words = value.split(|c| *c == ' ').flat_map(|word| word.chunks(WORD_CHARS));
+        for (index, word) in words.enumerate() {
+            if index > 0 && used + 1 + word.len() > WIDTH {
+                self.text.push('\n');
+                used = 0;
             }
+            self.text.push(' ');
+            self.text.extend(word);
+            used += 1 + word.len();
         }
+        self.text.push('\n');
     }
 
-    proptest! {
-        #[test]
-        fn whatever_strangers_chose_begins_no_line_and_makes_none_too_long(
-            original in proptest::collection::vec("From x|Subject: y\n|\r|\n|\0|[\\PC]{0,300}", 0..20),
-            sender in "\\PC{0,20}|a\r\nBcc: x\n\n",
-            why in "[\\PC\n]{0,40}|x\nFrom y|\\PC{0,600}",
-            whole: bool,
-        ) {
-            let original = original.concat().into_bytes();
-            let failures = [Failure { address: &sender, why: &why, expired: whole }];
-            let bounce =
-                Bounce { sender: &sender, failures: &failures, count: 1, original: &original, whole, ..bounce() };
-            let text = String::from_utf8(bounce.text()).unwrap();
-            let (head, body) = text.split_once("\n\n").unwrap();
-            prop_assert_eq!(head.lines().count(), 9);
-            let (_, quoted) = body.split_once("The message").unwrap();
-            for line in quoted.split('\n').skip(2) {
-                prop_assert!(line.is_empty() || line.starts_with('>') || line == "It goes on.", "{}", line);
-            }
-            for line in text.split('\n') {
-                prop_assert!(!line.starts_with("From ") && line.len() <= 998 && !line.contains('\r'));
-            }
-        }
+    /// Printable, and of the letters that this report may have.
+    fn clean(&self, value: &str) -> String {
+        visible(value).chars().map(|c| if self.utf8 || c.is_ascii() { c } else { '?' }).collect()
     }
 }

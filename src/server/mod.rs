@@ -8,7 +8,7 @@
 //! 4. Finished jobs are collected. Answers that came from authenticators, jobs and clocks go to their conversations, if they
 //!    still live *and* still owe that ticket; otherwise they are dropped and counted.
 //! 5. Each entry that could run when the turn began runs, with its budget.
-//! 6. Pools are drained: authenticators, newborn connections, contested maildrops, orders.
+//! 6. Pools are drained: authenticators, newborn connections, contested maildrops, orders, questions to name servers.
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
@@ -26,7 +26,7 @@ mod views;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,12 +44,15 @@ use crate::rules::flood::Flood;
 use crate::rules::places::{Kind as Crowd, Places};
 use crate::service::cache::Cache;
 use crate::service::deliver::{self, Runner};
+use crate::service::dns::{self, Dns, RESOLV_CONF};
 use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
 use crate::service::pickup::Pickup;
-use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, smtp};
+use crate::service::{
+    Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, send, smtp,
+};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::store::disk::RealDisk;
@@ -93,6 +96,7 @@ pub struct Server {
     ports: Vec<Id>,
     signals: Id,
     queue: Id,
+    senders: Id,
     /// `None`: this server takes no mail.
     pickup: Option<Id>,
     journal: Journal,
@@ -177,6 +181,8 @@ impl Server {
         let mut places = Places::default();
         places.set(cap(&settings, limit), &kinds(&settings, services, tls.is_some()));
         let board = Board::read(&Shared::bulletin_source(&settings), None, true);
+        let mut outgoing = send::Outgoing::default();
+        outgoing.pause(transit.paused().is_all());
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
             routes,
@@ -186,6 +192,7 @@ impl Server {
             board: Arc::new(Board::default()),
             helpers: vec![Helpers::new(0, &settings)],
             cache: Cache::new(cache_limit(&settings), cache_life(&settings)),
+            dns: Dns::new(&settings, dns::System::read(Path::new(RESOLV_CONF))),
             launcher,
             jobs: jobs::Pool::new(waker),
             post: VecDeque::new(),
@@ -196,6 +203,7 @@ impl Server {
             contested: Vec::new(),
             short: HashSet::new(),
             transit,
+            outgoing,
             traffic: Vec::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -221,6 +229,7 @@ impl Server {
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let begun = lp.now();
         let queue = lp.insert(Entry::Queue(Box::new(Runner::new(begun)))).map_err(trouble)?;
+        let senders = lp.insert(Entry::Senders(Box::default())).map_err(trouble)?;
         let pickup = pickup.map(|pickup| lp.insert(Entry::Pickup(Box::new(pickup)))).transpose().map_err(trouble)?;
         let housekeeping = begun + HOUSEKEEPING;
         let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
@@ -230,6 +239,7 @@ impl Server {
             ports: ids,
             signals,
             queue,
+            senders,
             pickup,
             journal,
             socket,
@@ -295,11 +305,14 @@ impl Server {
         self.settle_newborn(now);
         self.settle_contested();
         self.run_queue(now);
+        self.run_senders(now);
         for record in std::mem::take(&mut self.shared.traffic) {
             self.journal.note(record);
         }
         self.lp.watch().enter("orders", None);
         self.carry_out_orders();
+        self.lp.watch().enter("dns", None);
+        self.shared.ask_name_servers(now, &mut self.lp, Entry::Query);
         self.lp.watch().enter("house", None);
         self.shed();
         self.make_room(now);
@@ -317,6 +330,8 @@ impl Server {
             Entry::Smtp(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Queue(runner) => runner.deliver(now, ticket, outcome, shared),
+            Entry::Senders(office) => office.deliver(now, ticket, outcome, shared),
+            Entry::Sender(conversation) => conversation.deliver(ticket, outcome),
             Entry::Pickup(pickup) => pickup.deliver(now, ticket, outcome, shared),
             _ => false,
         });
@@ -338,7 +353,11 @@ impl Server {
                     self.rest();
                 }
                 Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
-                Outcome::Certificates(..) | Outcome::Board(..) => {}
+                Outcome::NameServers(reloads, Some(system)) if reloads == self.reloads => {
+                    let settings = self.shared.settings.clone();
+                    self.shared.dns.follow(now, &settings, system);
+                }
+                Outcome::Certificates(..) | Outcome::Board(..) | Outcome::NameServers(..) => {}
                 Outcome::Named(address, name) => self.shared.named(now, address, name),
                 Outcome::Configuration(read) => self.reloaded(ticket, read),
                 outcome => self.shared.collected(ticket, outcome),
@@ -532,6 +551,24 @@ impl Server {
         }
     }
 
+    /// Connections to other hosts are made, and those that have something to do are called.
+    fn run_senders(&mut self, now: Instant) {
+        for birth in self.shared.outgoing.born() {
+            let line = birth.line();
+            let made = send::Conversation::call(now, birth, &mut self.shared);
+            let id = made.and_then(|conversation| {
+                self.lp.insert(Entry::Sender(Box::new(conversation))).map_err(|error| format!("4.3.0 {error}"))
+            });
+            self.shared.outgoing.began(now, line, id);
+        }
+        for id in self.shared.outgoing.woken() {
+            self.lp.wake(id);
+        }
+        if self.shared.outgoing.calls() {
+            self.lp.wake(self.senders);
+        }
+    }
+
     /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.
     fn shed(&mut self) {
         if self.lp.partial_bytes() <= PARTIAL_LIMIT {
@@ -603,6 +640,7 @@ impl Server {
         // The burst's threads may have been there still, and have ended when we come again.
         self.aftermath = burst;
         self.look_at_bulletins();
+        self.look_for_name_servers();
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {
             return self.rest();
@@ -637,6 +675,15 @@ impl Server {
         let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
     }
 
+    /// Begins to look whether the system names other name servers: by a job, because it looks at a file.
+    fn look_for_name_servers(&mut self) {
+        let Some(old) = self.shared.dns.worth_a_look(&self.shared.settings) else { return };
+        let reloads = self.reloads;
+        let work = move |_: &jobs::Pulse| Outcome::NameServers(reloads, old.read_again(Path::new(RESOLV_CONF)));
+        // No room now: the next time will do.
+        let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
+    }
+
     /// Shows these bulletins from now on; sessions that read the old ones go on reading them.
     fn pin_up(&mut self, read: Result<Option<Board>, Fault>) {
         match read {
@@ -663,7 +710,7 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (mut left, mut queue_ended, mut pickup_ended) = (0, None, None);
+        let (mut left, mut queue_ended, mut senders_ended, mut pickup_ended) = (0, None, false, None);
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
                 Entry::Pop3(mut conversation) => {
@@ -687,6 +734,8 @@ impl Server {
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
                 Entry::Queue(runner) => queue_ended = Some(runner),
+                Entry::Sender(mut conversation) => conversation.farewell(now, &mut self.shared),
+                Entry::Senders(_) => senders_ended = true,
                 Entry::Pickup(pickup) => pickup_ended = Some(pickup),
                 _ => {}
             }
@@ -697,9 +746,14 @@ impl Server {
         if let Some(runner) = queue_ended {
             // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
             self.shared.transit.forget();
+            self.shared.outgoing.forget();
             if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(runner.again(now)))) {
                 self.queue = id;
             }
+        }
+        if senders_ended && let Ok(id) = self.lp.insert(Entry::Senders(Box::default())) {
+            self.shared.outgoing.begin_again();
+            self.senders = id;
         }
         // What is kept for one kind may have stopped another's port well below the bound.
         if left > 0 && (self.shared.places.taken() + left) * 2 >= self.shared.places.most() {
@@ -728,6 +782,8 @@ impl Server {
         for id in std::mem::take(&mut self.ports) {
             self.lp.close(id);
         }
+        let now = self.lp.now();
+        self.shared.outgoing.list_all();
         let clients: Vec<Id> = (self.lp.iter_mut())
             .filter_map(|(id, entry)| match entry {
                 Entry::Pop3(conversation) => {
@@ -740,6 +796,10 @@ impl Server {
                 }
                 Entry::Control(conversation) => {
                     conversation.end(End::Shutdown);
+                    Some(id)
+                }
+                Entry::Sender(conversation) => {
+                    conversation.end(now);
                     Some(id)
                 }
                 _ => None,
@@ -758,6 +818,7 @@ impl Server {
         let clients = self.shared.places.taken() + self.shared.programs;
         let at_rest = matches!(self.lp.get_mut(self.queue), Some(Entry::Queue(runner)) if runner.is_idle());
         let quiet = clients == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle() && at_rest;
+        let quiet = quiet && self.shared.outgoing.open() == 0;
         if quiet || now >= stop_by {
             if !quiet {
                 log::warn!("stopping with {clients} sessions and {:?}", self.shared.jobs.load());

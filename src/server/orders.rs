@@ -69,8 +69,9 @@ impl Server {
                 Err(why) => return Some(Err(vec![why])),
             },
             Order::Queue(ask) => {
+                let now = self.lp.now();
                 if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
-                    conversation.begin_queue(ticket, ask, &mut self.shared);
+                    conversation.begin_queue(now, ticket, ask, &mut self.shared);
                     self.lp.wake(ticket.id);
                 }
                 return None;
@@ -120,6 +121,7 @@ impl Server {
         let shared = &mut self.shared;
         report.add("users_forgotten", shared.cache.clear());
         report.add("hosts_forgotten", shared.guard.names.clear());
+        report.add("dns_answers_forgotten", shared.dns.resolver.forget());
     }
 
     /// Nothing goes to this place, or to anybody, from now on.
@@ -152,6 +154,7 @@ impl Server {
         };
         let shared = &mut self.shared;
         let keep = shared.transit.set_paused(paused.clone(), &shared.settings);
+        shared.outgoing.pause(paused.is_all());
         let work = move |_: &Pulse| {
             let unkept = |fault| vec![format!("it is so now, but a restart will forget it: {fault}")];
             Outcome::Told(keep().map(|()| report(&paused)).map_err(unkept))

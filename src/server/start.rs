@@ -17,6 +17,7 @@ use crate::rules::places;
 use crate::rules::route::Table;
 use crate::service::launcher::Launcher;
 use crate::service::route;
+use crate::service::send;
 use crate::service::{Port, Services, Speaks, Stamp};
 use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
 use crate::sys::access::{self, Right};
@@ -36,9 +37,10 @@ pub fn usable(path: &Path, rights: &Rights<'_>) -> Result<Settings, Vec<String>>
 
 /// A configuration, and all there is to say about it and about what it names.
 pub fn judged(path: &Path, rights: &Rights<'_>) -> (Option<Settings>, Vec<Complaint>) {
-    let settings::Loaded { settings, mut complaints } = settings::load_by(path, rights.open);
-    if let Some(settings) = &settings {
+    let settings::Loaded { mut settings, mut complaints } = settings::load_by(path, rights.open);
+    if let Some(settings) = &mut settings {
         complaints.extend(settings::judge(settings, rights));
+        complaints.extend(settings.read_logins(rights.open));
         let readable = complaints.iter().all(|complaint| complaint.level != Level::Error);
         if readable && let Err(why) = tls::load(&tls_files(settings), rights.open) {
             complaints.push(Complaint { level: Level::Error, place: settings.place("tls_cert"), text: why });
@@ -67,6 +69,7 @@ pub fn roles(settings: &Settings) -> String {
                 (ports(settings, Services::All, !settings.tls_cert.is_empty()).iter().any(low), "low ports"),
                 (settings.files.iter().any(|path| unread(path)), "this file"),
                 (pem.into_iter().any(|path| unread(path)), "certificates and keys"),
+                (settings.login_files().any(unread), "logins at other hosts"),
                 (true, "the drop files of other users"),
             ];
             let needs: Vec<&str> = needs.into_iter().filter_map(|(needed, what)| needed.then_some(what)).collect();
@@ -277,7 +280,9 @@ pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
 
 pub(super) fn cap(settings: &Settings, limit: u64) -> usize {
     let helpers = 2 * 3 * settings.authent_number;
-    let room = (limit as usize).saturating_sub(RESERVE + helpers) / PER_CONVERSATION;
+    // A connection to another host, and a file of each message that waits for one.
+    let senders = (settings.send_connections_max * 2 + send::WAITING).min(limit as usize / 4);
+    let room = (limit as usize).saturating_sub(RESERVE + helpers + senders) / PER_CONVERSATION;
     let asked = if settings.max_connections == 0 { usize::MAX } else { settings.max_connections };
     asked.min(room).max(1)
 }

@@ -45,7 +45,7 @@ const VOLUMES: &[&str] = &["root", "running", "waiting", "stuck"];
 /// Places that are shown at a time.
 const PLACES_SHOWN: usize = 1000;
 /// The columns of places.
-const PLACES: &[&str] = &["place", "state", "connections", "bound", "waiting", "next_secs", "why"];
+const PLACES: &[&str] = &["place", "state", "connections", "bound", "waiting", "taken", "deferred", "next_secs", "why"];
 
 /// The columns of connections.
 const CHANNELS: &[&str] = &["id", "service", "peer", "user", "state", "tls", "age_secs", "messages", "octets"];
@@ -120,6 +120,7 @@ impl Server {
         report.add("logins.unavailable", counts.unavailable);
         relaying(&counts.relaying, report);
         self.delivery(report);
+        self.name_servers(report);
         self.works(report);
         report.add("memory.resident_kb", resident_kb());
         report.table(
@@ -162,7 +163,24 @@ impl Server {
     pub(super) fn sending(&self, report: &mut Report) {
         let paused = self.shared.transit.paused();
         report.add("all_paused", paused.is_all());
-        destinations(Vec::new(), paused, report);
+        destinations(self.shared.destinations(self.lp.now()), paused, report);
+    }
+
+    /// What is asked of name servers.
+    fn name_servers(&self, report: &mut Report) {
+        let health = self.shared.dns.resolver.health();
+        report.add("dns.questions", health.questions);
+        report.add("dns.cache_hits", health.remembered);
+        report.add("dns.stale_answers", health.stale);
+        report.add("dns.failures", health.failed);
+        report.add("dns.sent", health.sent);
+        report.add("dns.streams", health.streams);
+        report.add("dns.foreign", health.foreign);
+        report.add("dns.asking_now", health.asking);
+        report.add("dns.waiting_now", health.owed);
+        report.add("dns.cache_entries", health.known);
+        let servers: Vec<String> = self.shared.dns.resolver.servers().map(|server| server.to_string()).collect();
+        report.add("dns.servers", servers.join(", "));
     }
 
     /// Mail that comes in.
@@ -340,6 +358,7 @@ impl Server {
         let sessions = self.sessions();
         let (shared, holding) = (&self.shared, self.lp.holding());
         let (cached, _) = shared.cache.len();
+        let dns = shared.dns.resolver.health();
         let parts = [
             ("sessions, plain", sessions.plain, sessions.plain_bytes),
             ("sessions, TLS", sessions.tls, sessions.tls_bytes),
@@ -348,6 +367,7 @@ impl Server {
             ("deadlines and queues", 1, holding.tables),
             ("shared buffers", 1, holding.buffers),
             ("answers remembered", cached, shared.cache.held()),
+            ("answers of name servers", dns.known, dns.bytes),
             ("history for rates", 1, self.rates.held()),
             ("turn times", self.lp.profile().rows().len(), self.lp.profile().held()),
         ];
@@ -445,6 +465,8 @@ fn destinations(mut places: Vec<Place>, paused: &Paused, report: &mut Report) {
             place.connections.into(),
             place.bound.into(),
             place.waiting.into(),
+            place.taken.into(),
+            place.deferred.into(),
             place.next_secs.into(),
             visible(&place.why).into(),
         ]

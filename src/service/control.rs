@@ -128,10 +128,10 @@ impl Conversation {
     }
 
     /// Begins an order about messages that wait. The ticket is the order's.
-    pub fn begin_queue(&mut self, ticket: Ticket, ask: QueueAsk, shared: &mut Shared) {
+    pub fn begin_queue(&mut self, now: Instant, ticket: Ticket, ask: QueueAsk, shared: &mut Shared) {
         let now_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now_secs = i64::try_from(now_secs).unwrap_or(i64::MAX);
-        if let Err(why) = waiting::begin(ask, now_secs, ticket, shared) {
+        if let Err(why) = waiting::begin(ask, now, now_secs, ticket, shared) {
             self.report(ticket, &Err(vec![why]));
         }
     }

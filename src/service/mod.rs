@@ -11,6 +11,8 @@
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `route.rs`   | from a recipient to the places where its mail goes                                  |
 //! | `pickup.rs`  | messages that programs left while the server was down                               |
+//! | `dns.rs`     | what name servers say                                                              |
+//! | `send/`      | messages on their way to other hosts                                                |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |
@@ -28,6 +30,7 @@ pub mod account;
 pub mod cache;
 pub mod control;
 pub mod deliver;
+pub mod dns;
 pub mod entering;
 pub mod errand;
 pub mod guard;
@@ -40,6 +43,7 @@ pub mod pop3;
 pub mod relay;
 pub mod robot;
 pub mod route;
+pub mod send;
 pub mod smtp;
 pub mod summon;
 pub mod traffic;
@@ -60,6 +64,7 @@ use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
 use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
+use crate::protocol::dns::Answer;
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::protocol::smtp::{self as smtp_protocol, Face};
@@ -97,6 +102,8 @@ pub enum Outcome {
     NoDrop,
     /// The name of a client's host was looked up.
     Named(IpAddr, names::Lookup),
+    /// What name servers say to a question.
+    Resolved(Answer),
     /// A recipient's forward file and his mailbox were looked at, or could not be.
     Mailbox(Result<route::Looked, String>),
     /// A page of the index that was not in memory.
@@ -114,6 +121,8 @@ pub enum Outcome {
     /// After so many reloads, what the certificates' files look like, and what became of reading them again when they
     /// had changed.
     Certificates(u32, Vec<Stamp>, Option<Result<Option<Tls>, String>>),
+    /// After so many reloads, which name servers the system names, where it names others.
+    NameServers(u32, Option<dns::System>),
     /// The configuration was read again.
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
@@ -128,6 +137,10 @@ pub enum Outcome {
     Transit(Box<deliver::Done>),
     /// What came of a job for messages that programs left.
     Pickup(Box<pickup::Done>),
+    /// What came of a try to send a message to another host.
+    Sent(Box<send::Sent>),
+    /// The next part of a message on its way to another host.
+    Piece(send::Piece),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
     /// What the user of a program on this host is called.
@@ -169,6 +182,8 @@ pub struct Configuration {
     pub tls: Option<Tls>,
     /// The number of control_group, where it is set.
     pub control_gid: Option<u32>,
+    /// The name servers that the system names.
+    pub system: dns::System,
     /// What the certificates' files looked like.
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
@@ -413,6 +428,8 @@ pub struct Shared {
     pub helpers: Vec<helpers::Helpers>,
     /// Their remembered answers.
     pub cache: cache::Cache,
+    /// What is asked of name servers, and what they said.
+    pub dns: dns::Dns,
     /// Who kept root, when we gave it up.
     pub launcher: Option<Arc<Launcher>>,
     /// Threads for what may wait on a disk.
@@ -433,6 +450,8 @@ pub struct Shared {
     pub short: HashSet<u64>,
     /// Messages on their way to drops.
     pub transit: deliver::Transit,
+    /// Messages on their way to other hosts.
+    pub outgoing: send::Outgoing,
     /// What has become of messages in this turn, to be recorded.
     pub traffic: Vec<Record>,
     /// Orders, to be carried out between turns.
@@ -525,7 +544,8 @@ impl Shared {
 
     /// When something shared is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(self.transit.deadline()).min()
+        let helpers = self.helpers.iter().filter_map(|helpers| helpers.pool.deadline());
+        helpers.chain(self.transit.deadline()).chain(self.dns.resolver.deadline()).min()
     }
 
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
@@ -590,6 +610,7 @@ impl Shared {
             board: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
             cache: cache::Cache::new(16, Duration::from_secs(3600)),
+            dns: dns::Dns::new(&settings, dns::System::read(Path::new("/dev/null"))),
             launcher: None,
             jobs: jobs::Pool::new(lp.waker().unwrap()),
             post: VecDeque::new(),
@@ -600,6 +621,7 @@ impl Shared {
             contested: Vec::new(),
             short: HashSet::new(),
             transit: deliver::Transit::open(lp.now(), &settings, &RealDisk::default()).unwrap(),
+            outgoing: send::Outgoing::default(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),

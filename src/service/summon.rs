@@ -135,7 +135,7 @@ fn one(
         Ok(_) | Err(Miss::Gone) => return Ok(None),
         Err(Miss::Damaged(fault) | Miss::Fault(fault)) => return Err(fault.to_string()),
     };
-    let to = |row: &Row| to(settings, node, &message, row);
+    let to = |row: &Row| to(settings, node, &message, row, now_secs);
     if !has(queue, id, &|row| to(row).is_some()).map_err(|fault| fault.to_string())? {
         return Ok(None);
     }
@@ -159,14 +159,23 @@ fn has(queue: &Queue, id: &str, is_meant: &dyn Fn(&Row) -> bool) -> Result<bool,
 }
 
 /// What becomes of a recipient: see the page.
-fn to(settings: &Settings, node: &Node, message: &Message, row: &Row) -> Option<(State, Option<&'static str>)> {
-    let Row { recipient, state, via, .. } = row;
+fn to(
+    settings: &Settings,
+    node: &Node,
+    message: &Message,
+    row: &Row,
+    now_secs: i64,
+) -> Option<(State, Option<&'static str>)> {
+    let Row { recipient, state, via, at_secs, .. } = row;
+    // One that was tried meanwhile is not tried again.
+    if at_secs.is_some_and(|at_secs| at_secs > now_secs) {
+        return None;
+    }
     if recipient.kind != Kind::Remote || state.stage() != Stage::Deferred || !is_of(node, &recipient.address) {
         return None;
     }
     let sender = deliver::sender_of(recipient, &message.envelope);
-    let by_hand = via.as_deref().and_then(|via| settings.hops.parse_via(via, &recipient.address).ok());
-    let hop = by_hand.unwrap_or_else(|| settings.hops.hop(sender, &recipient.address));
+    let hop = deliver::hop_of(settings, sender, recipient, via.as_deref());
     Some((State::Waiting, (hop.to == To::Parked).then_some(BY_MX)))
 }
 

@@ -16,11 +16,12 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::deliver::{self, Bulk, Deed};
-use super::{Outcome, Shared};
+use super::{Outcome, Shared, send};
 use crate::control::queue::{Agreed, Ask, Change, Filter, Seen};
 use crate::control::report::time;
 use crate::control::{Report, Told, sending};
@@ -65,7 +66,7 @@ fn checked(change: Change, settings: &Settings) -> Result<Change, String> {
 }
 
 /// Begins with an order: what it comes to is told with this ticket. Refuses with a sentence.
-pub fn begin(ask: Ask, now_secs: i64, ticket: Ticket, shared: &mut Shared) -> Result<(), String> {
+pub fn begin(ask: Ask, now: Instant, now_secs: i64, ticket: Ticket, shared: &mut Shared) -> Result<(), String> {
     let ask = match ask {
         Ask::One(change, id) => {
             let deed = deed(checked(change, &shared.settings)?);
@@ -76,11 +77,12 @@ pub fn begin(ask: Ask, now_secs: i64, ticket: Ticket, shared: &mut Shared) -> Re
         ask => ask,
     };
     let transit = &shared.transit;
+    let places = shared.destinations(now).into_iter().map(|place| (place.key.clone(), place)).collect();
     let desk = Desk {
         queue: transit.queue(),
         settings: shared.settings.clone(),
         paused: transit.paused().clone(),
-        places: HashMap::new(),
+        places,
         all: transit.waiting(),
         bulk: transit.bulk(),
         now_secs,
@@ -96,6 +98,36 @@ pub fn begin(ask: Ask, now_secs: i64, ticket: Ticket, shared: &mut Shared) -> Re
         jobs::Busy::Full => "too much waits for the disks: try again later".to_owned(),
         jobs::Busy::Stuck => "the volume of work_path does not answer: see `status`".to_owned(),
     })
+}
+
+impl Shared {
+    /// The places that mail is sent to, those where most waits first.
+    pub fn destinations(&self, now: Instant) -> Vec<sending::Place> {
+        let place = |shown: send::Shown<'_>| {
+            let (connections, bound) = shown.connections;
+            let state = match shown.closed {
+                Some(_) => sending::State::Waiting,
+                None if connections > 0 => sending::State::Sending,
+                None if shown.waiting > 0 => sending::State::Calling,
+                None => sending::State::Idle,
+            };
+            let (taken, deferred) = shown.counts;
+            sending::Place {
+                key: shown.key.to_owned(),
+                state,
+                connections,
+                bound: bound.into(),
+                waiting: shown.waiting,
+                taken,
+                deferred,
+                why: shown.closed.map_or_else(String::new, |(_, why)| visible(why)),
+                next_secs: shown.closed.map(|(left, _)| left.as_secs() + 1),
+            }
+        };
+        let mut places: Vec<sending::Place> = self.outgoing.places(now).map(place).collect();
+        places.sort_by(|one, other| (other.waiting, &one.key).cmp(&(one.waiting, &other.key)));
+        places
+    }
 }
 
 /// What a job about the queue knows.
@@ -134,10 +166,14 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
             return (None, false);
         }
         let sender = deliver::sender_of(&row.recipient, &message.envelope);
-        let address = &row.recipient.address;
-        let by_hand = row.via.as_deref().and_then(|via| self.settings.hops.parse_via(via, address).ok());
-        let hop = by_hand.unwrap_or_else(|| self.settings.hops.hop(sender, address));
+        let hop = deliver::hop_of(&self.settings, sender, &row.recipient, row.via.as_deref());
         (Some(hop.key.into()), hop.to == To::Parked)
+    }
+
+    /// A change is of those alone who are as they were when the order came: else one that is tried at once, in vain, would be met
+    /// again, and tried again, for as long as the walk goes on.
+    fn is_meant(&self, filter: &Filter, message: &Message, row: &Row) -> bool {
+        row.at_secs.is_none_or(|at_secs| at_secs <= self.now_secs) && self.takes_row(filter, message, row)
     }
 
     fn takes_row(&self, filter: &Filter, message: &Message, row: &Row) -> bool {
@@ -192,8 +228,8 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
         if !self.takes(filter, &message) || !Stage::ALL.iter().any(changes) {
             return Ok(None);
         }
-        if filter.asks_for_recipients() || matches!(deed, Deed::Route(_)) {
-            let is_wanted = |row: &Row| deed.change(row).is_some() && self.takes_row(filter, &message, row);
+        if filter.asks_for_recipients() || matches!(deed, Deed::Route(_) | Deed::Retry) {
+            let is_wanted = |row: &Row| deed.change(row).is_some() && self.is_meant(filter, &message, row);
             if self.first(&message, &is_wanted)?.is_none() {
                 return Ok(None);
             }
@@ -255,7 +291,7 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
         let unread = self.walk(pulse, &mut |id| {
             let Some(message) = self.meant(id, filter, &deed)? else { return Ok(true) };
             sum.found += 1;
-            match deed.done_to(&self.queue, id, self.now_secs, &|row| self.takes_row(filter, &message, row)) {
+            match deed.done_to(&self.queue, id, self.now_secs, &|row| self.is_meant(filter, &message, row)) {
                 Ok(obeyed) => {
                     let recipients = obeyed.changed as u64;
                     sum.changed += u64::from(recipients > 0);

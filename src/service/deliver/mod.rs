@@ -38,7 +38,7 @@
 //! waits costs about 80 bytes.
 
 pub mod body;
-mod lanes;
+pub(super) mod lanes;
 mod orders;
 mod run;
 pub mod runner;
@@ -73,7 +73,7 @@ use body::{Budget, Waiting};
 pub use orders::{Bulk, Deed, Obeyed, Order, change};
 pub use runner::{Done, Runner};
 pub use table::Table;
-pub use ways::sender as sender_of;
+pub use ways::{hop as hop_of, sender as sender_of};
 
 /// How long after its queue file was synced a sender waits, at the latest, for the first round of tries to end.
 pub const ROUND: Duration = Duration::from_secs(5);

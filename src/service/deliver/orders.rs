@@ -61,6 +61,13 @@ pub struct Obeyed {
     pub gone: bool,
 }
 
+impl Obeyed {
+    /// Whether something was changed that is to be tried now.
+    pub(super) fn is_due(&self, now_secs: i64) -> bool {
+        self.changed > 0 && self.next_secs.is_some_and(|next| next <= now_secs)
+    }
+}
+
 impl Deed {
     /// Whether it changes a recipient in this stage.
     pub fn changes(&self, stage: Stage) -> bool {

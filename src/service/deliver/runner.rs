@@ -7,7 +7,7 @@
 //! | Flush             | a job that writes the end of a text                     | the message goes on               |
 //! | Carry             | a job that brings batches of letters into their drops   | each letter's sender is told      |
 //! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
-//! | Read, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
+//! | Read, Route, Robot, Send, HandOn, Note | see `run.rs`                 |                                   |
 //! | Obey              | a job that does what an operator wants                  | he is told, the table follows     |
 //! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
 //! | Tidy              | a job that empties the log of intents                   | nothing                           |
@@ -31,6 +31,7 @@ use super::orders::Obeyed;
 use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
+use crate::mail::address;
 use crate::mail::notice::{Filling, Notice};
 use crate::mail::passed::Passed;
 use crate::net::Slab;
@@ -40,8 +41,9 @@ use crate::net::turn::{Id, Ticket};
 use crate::protocol::helper::Account;
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
+use crate::rules::retry::Place;
 use crate::rules::traffic::Class;
-use crate::service::route::{self, Destination, Routing, Way};
+use crate::service::route::{self, Destination, Routing, Stage, Way};
 use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
@@ -74,6 +76,8 @@ pub(super) enum Doing {
     Read(usize),
     Route(usize, usize, Box<Routing>),
     Robot(usize, usize),
+    /// So many recipients that senders have.
+    Send(usize, usize),
     /// The message that goes on in its place.
     HandOn(usize, usize, String),
     Note(usize),
@@ -243,7 +247,7 @@ impl Runner {
     /// What came of something. False: it came too late, and nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
         let Some(doing) = self.doing.remove(&ticket.serial) else { return false };
-        self.desk(ticket.id, now, shared).told(doing, outcome);
+        self.desk(ticket.id, now, shared).told(ticket, doing, outcome);
         true
     }
 
@@ -277,8 +281,8 @@ impl Desk<'_> {
     fn turn(&mut self) {
         if self.secs.saturating_add(CLOCK_SECS) < self.runner.told_secs {
             log::warn!("the clock was put back: what waits in the queue waits no longer than retry_schedule says");
-            let (schedule, secs) = (&self.shared.settings.retry_schedule, self.secs);
-            self.shared.transit.table.put_back(|due| schedule.bounded(due, secs));
+            let (rules, secs) = (self.shared.settings.retry_rules(), self.secs);
+            self.shared.transit.table.put_back(|due| rules.bounded(Place::Here, due, secs));
         }
         self.runner.told_secs = self.secs;
         if matches!(self.runner.loading, Loading::From(at) if at <= self.now) {
@@ -359,8 +363,9 @@ impl Desk<'_> {
         taken
     }
 
-    fn told(&mut self, doing: Doing, outcome: Outcome) {
+    fn told(&mut self, ticket: Ticket, doing: Doing, outcome: Outcome) {
         let (doing, finished) = match (doing, outcome) {
+            (Doing::Send(run, left), Outcome::Sent(sent)) => return self.sent(ticket, run, left, *sent),
             (Doing::Route(run, part, routing), outcome) => return self.routed(run, part, routing, outcome),
             (Doing::Robot(run, part), Outcome::Robot(verdict)) => return self.attended(run, part, verdict),
             (Doing::Flush(pending), Outcome::Body(progress)) => return self.flushed(pending, Some(progress)),
@@ -383,6 +388,8 @@ impl Desk<'_> {
             (Doing::Note(run), _) => self.noted(run, Err(Miss::Fault(lost("writing the queue")))),
             // It takes any outcome: see above.
             (Doing::Route(..), _) => {}
+            // It is told nothing else.
+            (Doing::Send(..), _) => {}
             (Doing::Robot(run, part), _) => {
                 self.settle(run, part, Came::Later("4.3.0 the program was lost".to_owned()))
             }
@@ -404,7 +411,12 @@ impl Desk<'_> {
         let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
         let from = sender.path.as_ref().map(ToString::to_string).unwrap_or_default();
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for To { recipient: named, ways } in recipients {
+        for To { recipient: named, mut ways } in recipients {
+            // That it was expanded is a success of its own: the queue does that, step by step.
+            let is_told = settings.success_reports && named.notify.is_some_and(|notify| notify.success);
+            if is_told && !from.is_empty() && ways::expand(&ways) && named.path.place != address::Place::Here {
+                ways = vec![Way::to(Destination::Local(named.path.clone(), Stage::Whole))];
+            }
             for way in ways {
                 let recipient = ways::recipient(&way, &from, &named, &settings);
                 // Who is reached in two ways gets one.
@@ -484,7 +496,9 @@ impl Desk<'_> {
                 let full = route::full(&self.shared.settings);
                 self.answer(at, Dispatched::Refused(full));
             }
-            ([Way { to: Destination::Mailbox(name, account), .. }], None) => {
+            ([Way { to: Destination::Mailbox(name, account), .. }], None)
+                if !ways::wants_receipt(&pending.recipients[0], &pending.envelope, &self.shared.settings) =>
+            {
                 let to = &pending.recipients[0];
                 let (sender, recipient) =
                     (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
@@ -556,7 +570,7 @@ impl Desk<'_> {
             // Its one recipient has just been tried.
             let id = self.runner.pending[at].id.clone();
             log::info!("delivery {id}: waits in the queue: {why}");
-            let wait = self.shared.settings.retry_schedule.wait_secs(1, RealDisk::default().random());
+            let wait = self.shared.settings.retry_schedule.wait_secs(Place::Here, 1, RealDisk::default().random());
             self.shared.transit.table.insert(&id, Some(self.secs.saturating_add_unsigned(wait)));
             return self.answer(at, Dispatched::Kept);
         }
@@ -566,12 +580,26 @@ impl Desk<'_> {
             self.note_kept(&message, &pending.recipients);
         }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
-        let parts = parts
-            .map(|((recipient, to), number)| Part { number, recipient, tries: 0, warned: false, to: Some(to) })
+        let parts: Vec<Part> = parts
+            .map(|((recipient, to), number)| Part {
+                number,
+                recipient,
+                tries: 0,
+                warned: false,
+                expands: false,
+                to: Some(to),
+                via: None,
+            })
             .collect();
         self.shared.transit.table.begin(&message.id);
-        let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
-        if let Some(ticket) = pending.ticket {
+        // Who waits for other hosts alone does not wait for them here.
+        let is_local = |part: &Part| part.recipient.kind != queue::Kind::Remote;
+        let answer = pending.ticket.filter(|_| parts.iter().any(is_local));
+        if let (Some(ticket), None) = (pending.ticket, answer) {
+            self.shared.post.push_back((ticket, Outcome::Dispatched(Dispatched::Kept)));
+        }
+        let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, answer));
+        if let Some(ticket) = answer {
             self.runner.answers.push_back((self.now + super::ROUND, run, ticket));
         }
         self.try_parts(run);
@@ -727,7 +755,7 @@ impl Desk<'_> {
                 continue;
             }
             self.runner.tried += 1;
-            let run = self.runner.runs.insert(Run::of(id));
+            let run = self.runner.runs.insert(Run::counted(id));
             self.read_page(run);
         }
     }
@@ -735,7 +763,8 @@ impl Desk<'_> {
     /// A message of the queue is left alone until it is due, by what its file says; or for a while, when that could not be
     /// read.
     pub(super) fn leave(&mut self, id: &str, next_secs: Option<i64>) {
-        let bounded = next_secs.map(|secs| self.shared.settings.retry_schedule.bounded(secs, self.secs));
+        let bounded =
+            next_secs.map(|secs| self.shared.settings.retry_rules().bounded(Place::Elsewhere, secs, self.secs));
         self.shared.transit.table.insert(id, bounded);
     }
 
@@ -760,6 +789,9 @@ impl Desk<'_> {
         for (id, obeyed) in &heard.some {
             self.changed(id, obeyed);
         }
+        if heard.more || heard.some.iter().any(|(_, obeyed)| obeyed.is_due(self.secs)) {
+            self.shared.outgoing.reopen(None);
+        }
         if heard.more && self.runner.loading == Loading::Done {
             self.runner.loading = Loading::From(self.now);
         }
@@ -775,6 +807,10 @@ impl Desk<'_> {
     fn obeyed(&mut self, ticket: Ticket, id: &str, result: Result<Obeyed, String>) {
         let told = result.map_err(|why| vec![why]).map(|obeyed| {
             self.changed(id, &obeyed);
+            if obeyed.is_due(self.secs) {
+                // Who wants it tried now does not want to wait for its place.
+                self.shared.outgoing.reopen(None);
+            }
             let mut report = Report::default();
             report.add("id", id);
             report.add("recipients", obeyed.changed as u64);

@@ -242,7 +242,7 @@ impl<D: Disk> Opened<D> {
         let mut rows = Vec::new();
         let mut lines = Lines::new(&self.disk, &self.file, self.to_at..self.received_at);
         // Recipients who came to the same by the same line are mostly neighbours.
-        let mut last: Option<(u32, State)> = None;
+        let mut last: Option<(u32, State, i64)> = None;
         let mut last_via: Option<(u32, Option<String>)> = None;
         let said_at = |at: u32| {
             let range = self.states.start + u64::from(at)..self.states.end;
@@ -259,13 +259,13 @@ impl<D: Disk> Opened<D> {
                 continue;
             }
             let recipient = check_recipient(number, &line)?;
-            let state = match (slot.line_at, &last) {
-                (None, _) => State::Waiting,
-                (Some(at), Some((known, state))) if at == *known => state.clone(),
+            let (state, at_secs) = match (slot.line_at, &last) {
+                (None, _) => (State::Waiting, None),
+                (Some(at), Some((known, state, at_secs))) if at == *known => (state.clone(), Some(*at_secs)),
                 (Some(at), _) => {
                     let said = said_at(at)?;
-                    last = Some((at, said.state.clone()));
-                    said.state
+                    last = Some((at, said.state.clone(), said.at_secs));
+                    (said.state, Some(said.at_secs))
                 }
             };
             let via = match (slot.via_at, &last_via) {
@@ -277,7 +277,7 @@ impl<D: Disk> Opened<D> {
                     via
                 }
             };
-            rows.push(Row { number, recipient, state, warned: slot.warned, via });
+            rows.push(Row { number, recipient, state, at_secs, warned: slot.warned, via });
         }
         Ok(rows)
     }

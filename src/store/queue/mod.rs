@@ -188,6 +188,8 @@ pub struct Row {
     pub recipient: Recipient,
     /// What has become of it.
     pub state: State,
+    /// When he came to that, in seconds since 1970; `None`: he has not been tried.
+    pub at_secs: Option<i64>,
     /// His sender has once heard that he waits long, whatever has become of him since.
     pub warned: bool,
     /// The way that an operator has said: a target as the settings have it.
@@ -818,6 +820,11 @@ impl<D: Disk> Queue<D> {
             Ok(()) | Err(Miss::Gone | Miss::Damaged(_)) => Ok(()),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Nobody is to be told of those who are to be told of by reports of these numbers: on disk, they are as if that had been done.
+    pub fn hush(&self, id: &str, kind: Report, at_secs: i64, numbers: &[u32]) -> Result<(), Miss> {
+        self.restate(id, kind, at_secs, numbers, State::told)
     }
 
     /// Those who are to be told of by reports of these numbers are told of by the one that has the first of them: on disk.

@@ -299,6 +299,8 @@ impl State {
 pub(super) struct Line {
     /// Runs of recipients, both ends with them.
     pub(super) who: Vec<(u32, u32)>,
+    /// When that was, in seconds since 1970.
+    pub(super) at_secs: i64,
     pub(super) state: State,
     /// Which way they go from here on; empty: as the settings say.
     pub(super) via: Option<String>,
@@ -308,7 +310,7 @@ pub(super) struct Line {
 pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State, via: Option<&str>) -> Vec<u8> {
     let runs: Vec<String> =
         who.iter().map(|&(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") }).collect();
-    let mut line = format!("State: {} {} at={at_secs}", runs.join(","), state.stage().word());
+    let mut line = format!("State: {} {} at={}", runs.join(","), state.stage().word(), at_secs.max(0));
     match state {
         State::Deferred { next_secs, tries, possibly, warned, .. } => {
             line += &format!(" next={next_secs} tries={tries}");
@@ -357,10 +359,12 @@ pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
     let mut words = said.strip_prefix(b"State: ")?.split(|&byte| byte == b' ');
     let who = words.next()?.split(|&byte| byte == b',').map(run).collect::<Option<Vec<_>>>()?;
     let stage = words.next()?;
-    let (mut next_secs, mut tries, mut bounce, mut why) = (0, 0, 0, String::new());
+    let (mut at_secs, mut next_secs, mut tries, mut bounce, mut why) = (0, 0, 0, 0, String::new());
     let (mut possibly, mut warned, mut how, mut via) = (false, Warned::No, How::Delivered, None);
     for param in words {
-        if let Some(value) = param.strip_prefix(b"next=") {
+        if let Some(value) = param.strip_prefix(b"at=") {
+            at_secs = i64::try_from(decimal(value)?).ok()?;
+        } else if let Some(value) = param.strip_prefix(b"next=") {
             next_secs = i64::try_from(decimal(value)?).ok()?;
         } else if let Some(value) = param.strip_prefix(b"tries=") {
             tries = u32::try_from(decimal(value)?).ok()?;
@@ -393,7 +397,7 @@ pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
         Stage::Dropped => State::Dropped { why },
         Stage::Deleted => State::Deleted,
     };
-    Some(Line { who, state, via })
+    Some(Line { who, at_secs, state, via })
 }
 
 fn run(word: &[u8]) -> Option<(u32, u32)> {

@@ -789,7 +789,7 @@ proptest! {
         let bare = line.strip_suffix(b"\n").unwrap();
         prop_assert!(!bare.contains(&b'\n'));
         let said = state::decode("A1", bare).unwrap();
-        prop_assert_eq!((said.who, said.state, said.via), (who, state, via));
+        prop_assert_eq!((said.who, said.at_secs, said.state, said.via), (who, NOW, state, via));
         prop_assert!(state::decode("A2", bare).is_none(), "another message's");
         let mut other = bare.to_vec();
         let at = flip % other.len();

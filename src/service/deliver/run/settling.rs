@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::telling::tell;
+use super::telling::{arrived, tell, warning};
 use super::{Came, DOUBT_SECS, LEAST_SECS, NOTE_AGAIN, Part};
 use crate::net::jobs::Kind as JobKind;
 use crate::rules::retry;
@@ -15,9 +15,12 @@ use crate::service::deliver::lanes::Stand;
 use crate::service::deliver::runner::{Desk, Doing, Finished};
 use crate::service::deliver::{Counts, Dispatched, Stores, ways};
 use crate::settings::Settings;
-use crate::store::queue::{Change, Envelope, Kind, Miss, Queue, State, Tally, Warned};
+use crate::store::queue::{Change, Envelope, How, Kind, Miss, Queue, State, Tally};
 use crate::text::fault::Fault;
-use crate::text::printable::printable;
+use crate::text::printable::{printable, visible};
+
+/// Why nothing is tried for who is parked.
+const PARKED: &str = "4.4.0 it is parked: a route says that it waits until somebody asks for it";
 
 /// What is to be written down, and leaves as that is done: what is not can be done again without anything being tried again.
 pub(in crate::service::deliver) struct Noting {
@@ -31,6 +34,8 @@ pub(in crate::service::deliver) struct Noting {
 /// What came of noting.
 pub(in crate::service::deliver) struct Wound {
     next_secs: Option<i64>,
+    /// Senders are to be told of something when the round ends.
+    owes: bool,
     /// It has left the queue.
     gone: bool,
 }
@@ -38,18 +43,28 @@ pub(in crate::service::deliver) struct Wound {
 impl Desk<'_> {
     /// What came of the try for one of its parts.
     pub(in crate::service::deliver) fn settle(&mut self, at: usize, part: usize, came: impl Into<Came>) {
-        let now_secs = self.secs;
+        let (now_secs, came) = (self.secs, came.into());
+        let settings = &self.shared.settings;
         let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
-        let Part { number, recipient, tries, warned, .. } = &run.parts[part];
+        if let Came::NotTried(secs) = came {
+            let secs = secs + run.random % (secs + 5).min(30);
+            let at_secs = now_secs.saturating_add_unsigned(secs);
+            run.again_secs = Some(run.again_secs.map_or(at_secs, |other| other.min(at_secs)));
+            run.out -= 1;
+            return self.note_when_all(at);
+        }
+        let Part { number, recipient, tries, expands, .. } = &run.parts[part];
+        let place = if recipient.kind == Kind::Remote { retry::Place::Elsewhere } else { retry::Place::Here };
         let (number, tries) = (*number, tries + 1);
-        let warned = if *warned { Warned::Yes } else { Warned::No };
+        let warned = warning(&run.parts[part], &envelope, settings, now_secs);
         let is_null = ways::sender(recipient, &envelope).is_empty();
-        let settings = &self.shared.settings;
         let random = run.random;
+        let possibly = matches!(came, Came::Possibly(_));
         let verdict = |tries| {
-            let (schedule, life) = (&settings.retry_schedule, settings.queue_life);
-            retry::verdict(schedule, life, is_null, envelope.received_secs, now_secs, tries, random)
+            let (from_nobody, received_secs) = (is_null, envelope.received_secs);
+            let tried = retry::Tried { place, from_nobody, possibly, received_secs, now_secs, tries, random };
+            settings.retry_rules().verdict(tried)
         };
         let silent = is_null || recipient.notify.is_some_and(|notify| !notify.failure);
         let shown = format!("delivery {}: {}", run.id, printable(recipient.address.as_bytes()));
@@ -68,29 +83,33 @@ impl Desk<'_> {
         let mut later = |next_secs, why: String| {
             *deferred += 1;
             log::info!("{shown}: deferred: {why}");
-            State::Deferred { next_secs, tries, why, possibly: false, warned }
+            State::Deferred { next_secs, tries, why, possibly, warned }
         };
-        let came = came.into();
         // Each of those it goes on to is counted when he has it.
         let counts = !matches!(came, Came::HandedOn);
         let to = match (came, verdict(tries)) {
+            (Came::HandedOn, _) if *expands => arrived(recipient, &envelope, settings, How::Expanded, String::new()),
             (Came::HandedOn, _) => State::Delivered,
             (Came::Delivered(stands), _) => {
                 log::info!("{shown}: delivered ({} bytes)", message.text.bytes());
                 *delivered += 1;
                 run.stands.extend(stands);
-                State::Delivered
+                arrived(recipient, &envelope, settings, How::Delivered, String::new())
             }
             (Came::Never(why), _) => lost(why, false),
-            (Came::Later(why), retry::Verdict::Expired) => lost(why, true),
-            (Came::Elsewhere, retry::Verdict::Expired) => lost("4.4.0 no mail is sent to other hosts".to_owned(), true),
-            (Came::Later(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
-            (Came::Elsewhere, retry::Verdict::Again(_)) => {
-                let life = if is_null { settings.queue_life.min(retry::BOUNCE_LIFE_SECS) } else { settings.queue_life };
-                later(
-                    envelope.received_secs.saturating_add_unsigned(life),
-                    "4.4.0 no mail is sent to other hosts yet".to_owned(),
-                )
+            (Came::Later(why) | Came::Possibly(why), retry::Verdict::Expired) => lost(why, true),
+            (Came::Sent(said, dsn), _) => {
+                log::info!("{shown}: sent ({} bytes) to {}", message.text.bytes(), visible(&said));
+                *delivered += 1;
+                // Who reports by himself was told that this is wanted.
+                if dsn { State::Delivered } else { arrived(recipient, &envelope, settings, How::Relayed, said) }
+            }
+            // It was not tried, and is not noted: see above.
+            (Came::NotTried(_), _) => State::Waiting,
+            (Came::Parked, retry::Verdict::Expired) => lost(PARKED.to_owned(), true),
+            (Came::Later(why) | Came::Possibly(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
+            (Came::Parked, retry::Verdict::Again(_)) => {
+                later(settings.retry_rules().end_secs(is_null, envelope.received_secs), PARKED.to_owned())
             }
             (Came::Perhaps, verdict) => {
                 let next_secs = match verdict {
@@ -101,8 +120,8 @@ impl Desk<'_> {
             }
         };
         let class = match (&to, recipient.kind) {
-            (State::Delivered, Kind::Remote) => Some(Class::Transferred),
-            (State::Delivered, _) => Some(Class::Received),
+            (State::Delivered | State::Succeeded { .. }, Kind::Remote) => Some(Class::Transferred),
+            (State::Delivered | State::Succeeded { .. }, _) => Some(Class::Received),
             (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
             _ => None,
         };
@@ -112,17 +131,61 @@ impl Desk<'_> {
         }
         run.changes.push(Change { number, to });
         run.out -= 1;
-        if run.out == 0 {
+        self.note_when_all(at);
+    }
+
+    /// Writes down what is known once nothing more can come of the page.
+    fn note_when_all(&mut self, at: usize) {
+        let run = &self.runner.runs[at];
+        if run.out > 0 || run.noting.is_some() {
+            return self.is_away(at);
+        }
+        if run.changes.is_empty() && run.stands.is_empty() {
+            return self.page_is_over(at, None);
+        }
+        self.note(at);
+    }
+
+    /// Writes down what is known although more will come: somebody waits for that.
+    pub(super) fn note_soon(&mut self, at: usize) {
+        if let Some(run) = self.runner.runs.get(at)
+            && run.noting.is_none()
+            && !run.lines.is_empty()
+        {
             self.note(at);
         }
     }
 
+    /// All parts have their fate, and it is noted. `next_secs`: when the first is due by what the file says, where that was read.
+    fn page_is_over(&mut self, at: usize, next_secs: Option<Option<i64>>) {
+        let run = &mut self.runner.runs[at];
+        if let Some(ends) = run.ends.take() {
+            return self.over(at, ends);
+        }
+        if run.next > 0 {
+            return self.read_page(at);
+        }
+        if std::mem::take(&mut run.owes) {
+            return self.note(at);
+        }
+        let next = match (run.again_secs, next_secs) {
+            (Some(again), Some(Some(next))) => Next::At(Some(if next <= self.secs { again } else { next.min(again) })),
+            (Some(again), _) => Next::At(Some(again)),
+            (None, Some(next)) => Next::At(next),
+            // Nobody was tried, and nobody noted.
+            (None, None) => Next::Soon,
+        };
+        self.over(at, next);
+    }
+
     /// Writes down what became of them.
-    fn note(&mut self, at: usize) {
+    pub(super) fn note(&mut self, at: usize) {
         let run = &mut self.runner.runs[at];
         let Some((_, envelope)) = run.known.clone() else { return };
+        run.tells = run.out == 0 && run.next == 0;
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
-        let parts = std::mem::take(&mut run.parts);
+        run.noted_lines = std::mem::take(&mut run.lines);
+        let parts = &run.parts;
         // Those who are lost at once are told of in one bounce: by sender, where forward lines have changed it.
         let senders: HashMap<u32, &str> = parts.iter().map(|part| (part.number, part.sender(&envelope))).collect();
         let sender = |change: &Change| senders.get(&change.number).copied();
@@ -138,12 +201,12 @@ impl Desk<'_> {
     pub(in crate::service::deliver) fn write_down(&mut self, at: usize) {
         let Some(run) = self.runner.runs.get(at) else { return };
         let (Some((_, envelope)), Some(noting)) = (run.known.clone(), run.noting.clone()) else { return };
-        let (id, secs, settings) = (run.id.clone(), self.secs, self.shared.settings.clone());
+        let (id, secs, settings, is_last) = (run.id.clone(), self.secs, self.shared.settings.clone(), run.tells);
         self.shared.transit.counts.syncs += 1;
         let volume = self.shared.transit.stores.volume;
         let work = move |stores: &Stores, _: &_| {
             let mut noting = noting.lock().unwrap_or_else(PoisonError::into_inner);
-            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, &mut noting))
+            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, is_last, &mut noting))
         };
         if let Err(busy) = self.job(Doing::Note(at), JobKind::Sync, volume, work) {
             let error = io::Error::other(format!("no room for a job: {busy:?}"));
@@ -157,18 +220,37 @@ impl Desk<'_> {
         let mut noting = noting.as_ref().map(|noting| noting.lock().unwrap_or_else(PoisonError::into_inner));
         let bounces = noting.as_mut().map(|noting| std::mem::take(&mut noting.bounces)).unwrap_or_default();
         let is_owed = noting.is_some_and(|noting| !noting.changes.is_empty());
-        let next = run.next;
         self.begin_bounces(&bounces);
-        match result {
-            Ok(Wound { gone: true, .. }) => self.over(at, Next::Gone),
-            Ok(Wound { next_secs, .. }) if next == 0 => self.over(at, Next::At(next_secs)),
-            Ok(_) => self.read_page(at),
-            Err(Miss::Fault(fault)) if is_owed => {
-                log::error!("the queue: {fault}");
-                self.runner.owed.push_back((self.now + NOTE_AGAIN, at));
-            }
-            Err(miss) => self.missed(at, miss),
+        if let Err(Miss::Fault(fault)) = &result
+            && is_owed
+        {
+            log::error!("the queue: {fault}");
+            return self.runner.owed.push_back((self.now + NOTE_AGAIN, at));
         }
+        let run = &mut self.runner.runs[at];
+        run.noting = None;
+        for line in std::mem::take(&mut run.noted_lines) {
+            self.shared.outgoing.noted(line);
+        }
+        let next_secs = match result {
+            Ok(Wound { gone: true, .. }) => {
+                run.ends = Some(Next::Gone);
+                None
+            }
+            Ok(Wound { next_secs, owes, .. }) => {
+                run.owes = owes && !run.tells;
+                Some(next_secs)
+            }
+            Err(miss) => {
+                run.ends = Some(missed(miss));
+                None
+            }
+        };
+        if run.out == 0 && run.changes.is_empty() && run.stands.is_empty() {
+            return self.page_is_over(at, next_secs);
+        }
+        self.note_when_all(at);
+        self.note_soon(at);
     }
 
     /// What could not be written down is once more.
@@ -182,18 +264,7 @@ impl Desk<'_> {
     }
 
     pub(super) fn missed(&mut self, at: usize, miss: Miss) {
-        let next = match miss {
-            Miss::Gone => Next::Gone,
-            Miss::Fault(fault) => {
-                log::error!("the queue: {fault}");
-                Next::Soon
-            }
-            Miss::Damaged(fault) => {
-                log::error!("the queue: {fault}");
-                Next::Gone
-            }
-        };
-        self.over(at, next);
+        self.over(at, missed(miss));
     }
 
     /// Bounces that the queue has now.
@@ -208,7 +279,7 @@ impl Desk<'_> {
     /// The end of a round.
     pub(super) fn over(&mut self, at: usize, next: Next) {
         let run = self.runner.runs.remove(at);
-        if !run.is_first {
+        if run.is_counted {
             self.runner.tried -= 1;
         }
         if let Some(ticket) = run.answer {
@@ -234,6 +305,21 @@ impl Desk<'_> {
                 run.answer = None;
                 self.shared.post.push_back((ticket, Outcome::Dispatched(Dispatched::Kept)));
             }
+        }
+    }
+}
+
+/// What a file that could not be used comes to.
+fn missed(miss: Miss) -> Next {
+    match miss {
+        Miss::Gone => Next::Gone,
+        Miss::Fault(fault) => {
+            log::error!("the queue: {fault}");
+            Next::Soon
+        }
+        Miss::Damaged(fault) => {
+            log::error!("the queue: {fault}");
+            Next::Gone
         }
     }
 }
@@ -264,6 +350,7 @@ fn wind_up(
     id: &str,
     envelope: &Envelope,
     secs: i64,
+    is_last: bool,
     noting: &mut Noting,
 ) -> Result<Wound, Miss> {
     let queue = &stores.queue;
@@ -285,8 +372,11 @@ fn wind_up(
     }
     let mut tally = noted?;
     let before = noting.bounces.len();
-    tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
-    if noting.bounces.len() > before || has_found || tally.is_none() {
+    // What all pages of a round came to is told of together.
+    if is_last {
+        tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
+    }
+    if noting.bounces.len() > before || has_found || tally.as_ref().is_none_or(|tally| is_last && tally.untold > 0) {
         tally = Some(queue.read(id)?.tally);
     }
     let tally = tally.unwrap_or_default();
@@ -294,7 +384,7 @@ fn wind_up(
     if !gone {
         queue.put(id, tally.due_secs())?;
     }
-    Ok(Wound { next_secs: tally.next_secs, gone })
+    Ok(Wound { next_secs: tally.next_secs, owes: tally.untold > 0, gone })
 }
 
 /// How its recipients stand then; `None`: nothing was left to be written.

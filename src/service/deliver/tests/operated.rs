@@ -45,7 +45,7 @@ impl World {
     fn reported(&mut self, words: &[&str]) -> Result<(String, String), String> {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         let ticket = self.ticket();
-        waiting::begin(queue::parse(&words)?, EPOCH, ticket, &mut self.shared)?;
+        waiting::begin(queue::parse(&words)?, self.now, EPOCH, ticket, &mut self.shared)?;
         self.settle();
         let at = self.got.iter().position(|(known, _)| *known == ticket).expect("it is answered");
         match self.got.swap_remove(at).1 {

@@ -239,10 +239,14 @@ fn who_cannot_be_delivered_to_is_told_to_the_sender_in_a_message_from_nobody() {
     world.pass(Duration::from_secs(10));
     let told = world.mail_of("bob");
     assert!(told.starts_with("From MAILER-DAEMON ") && told.contains("\nReturn-Path: <>\n"), "{told}");
-    assert!(
-        told.contains("<eve@example.test>\n    5.1.1 No such user here\n") && told.contains("> Subject: tea"),
-        "{told}"
-    );
+    for said in [
+        "\n<eve@example.test>\n    There is no mailbox of that name.",
+        "\n    Here it says: 5.1.1 No such user here\n",
+        "\nFinal-Recipient: rfc822;eve@example.test\nAction: failed\nStatus: 5.1.1\n",
+        "\nSubject: tea\n",
+    ] {
+        assert!(told.contains(said), "{told}");
+    }
     assert!(!told.contains("At five."), "bounce_body is off");
     assert_eq!((world.queue().len(), world.shared.transit.counts.failed), (0, 1));
 }
@@ -303,7 +307,7 @@ fn a_bounce_is_made_once_whatever_happens_meanwhile() {
         world = world.restart();
         world.settle();
         world.pass(Duration::from_secs(10));
-        assert_eq!(world.mail_of("bob").matches("Subject: Your message").count(), 1);
+        assert_eq!(world.mail_of("bob").matches("\nSubject: Your message").count(), 1);
         assert!(world.queue().is_empty());
     }
 }
