@@ -43,6 +43,7 @@ use crate::mail::address::Address;
 use crate::net::stream::Turn;
 use crate::net::tls::{self, Secure, Trust};
 use crate::net::turn::{Id, Ticket};
+use crate::protocol::dns::Question;
 use crate::protocol::smtp::params::Notify;
 use crate::rules::hops::{Hop, Level, To};
 use crate::rules::mx::Ourselves;
@@ -212,6 +213,8 @@ pub struct Outgoing {
     timers: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     waiting: usize,
     open: usize,
+    /// What is to be asked of name servers.
+    questions: Vec<(Ticket, Question)>,
     born: Vec<Birth>,
     woken: Vec<Id>,
     /// Nothing is sent until an operator says so.
@@ -232,13 +235,16 @@ impl Office {
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared) -> Turn {
         let turn = shared.send_mail(now, id);
+        shared.ask_for_places(now);
         self.due = shared.outgoing.timers.peek().map(|Reverse((at, _))| *at);
         turn
     }
 
     /// What name servers said. False: nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
-        shared.looked_up(now, ticket, outcome)
+        let awaited = shared.looked_up(now, ticket, outcome);
+        shared.ask_for_places(now);
+        awaited
     }
 
     /// When it wants a [`turn`](Office::turn).
@@ -260,6 +266,7 @@ impl Default for Outgoing {
             timers: BinaryHeap::new(),
             waiting: 0,
             open: 0,
+            questions: Vec::new(),
             born: Vec::new(),
             woken: Vec::new(),
             paused: false,
@@ -271,7 +278,7 @@ impl Default for Outgoing {
 }
 
 impl Outgoing {
-    /// Whether somebody has to look at places now: see [`Shared::send_mail`].
+    /// Whether somebody has to look at places now: see [`Office::turn`].
     pub fn calls(&self) -> bool {
         !self.listed.is_empty()
     }
@@ -398,8 +405,13 @@ impl Outgoing {
         if *leaves || self.paused {
             return Next::Leave;
         }
-        match self.at(line, |place| place.take(line)).flatten() {
-            Some(consignment) => Next::Take(Box::new(consignment)),
+        let key = self.lines.get(&line).map(|line| line.key.clone());
+        let place = key.and_then(|key| self.places.get_mut(&key)).map(|known| &mut known.place);
+        match place.and_then(|place| place.take(line)) {
+            Some(consignment) => {
+                self.waiting -= 1;
+                Next::Take(Box::new(consignment))
+            }
             None => Next::Wait,
         }
     }
@@ -520,7 +532,7 @@ impl Shared {
     }
 
     /// Looks at places where something has happened, or is due. `office`: to whom name servers' answers go.
-    pub fn send_mail(&mut self, now: Instant, office: Id) -> Turn {
+    pub(super) fn send_mail(&mut self, now: Instant, office: Id) -> Turn {
         while let Some(Reverse((at, _))) = self.outgoing.timers.peek()
             && *at <= now
         {
@@ -600,28 +612,26 @@ impl Shared {
         let ourselves = ourselves(&self.settings);
         let (search, questions) = Search::begin(known.hop.clone(), Arc::new(ourselves), self.settings.smtp_out_port);
         known.search = Some(search);
-        self.ask(now, office, key, questions);
+        self.outgoing.ask(office, key, questions);
         self.found(now, key);
     }
 
-    fn ask(&mut self, now: Instant, office: Id, key: &Arc<str>, questions: Vec<(Tag, crate::protocol::dns::Question)>) {
-        for (tag, question) in questions {
-            self.outgoing.serial = self.outgoing.serial.wrapping_add(1);
-            let serial = self.outgoing.serial;
-            self.outgoing.asked.insert(serial, (key.clone(), tag));
-            self.resolve(now, Ticket { id: office, serial }, question);
+    /// Asks name servers what is to be asked.
+    fn ask_for_places(&mut self, now: Instant) {
+        for (ticket, question) in std::mem::take(&mut self.outgoing.questions) {
+            self.resolve(now, ticket, question);
         }
     }
 
     /// What name servers said. False: nobody waits for it.
-    pub fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
+    fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
         let Some((key, tag)) = self.outgoing.asked.remove(&ticket.serial) else { return false };
         let Outcome::Resolved(answer) = outcome else { return false };
         let Some(search) = self.outgoing.places.get_mut(&key).and_then(|known| known.search.as_mut()) else {
             return false;
         };
         let questions = search.told(tag, answer, || RealDisk::default().random());
-        self.ask(now, ticket.id, &key, questions);
+        self.outgoing.ask(ticket.id, &key, questions);
         self.found(now, &key);
         true
     }
@@ -674,6 +684,14 @@ impl Outgoing {
         }
     }
 
+    fn ask(&mut self, office: Id, key: &Arc<str>, questions: Vec<(Tag, Question)>) {
+        for (tag, question) in questions {
+            self.serial = self.serial.wrapping_add(1);
+            self.asked.insert(self.serial, (key.clone(), tag));
+            self.questions.push((Ticket { id: office, serial: self.serial }, question));
+        }
+    }
+
     fn call(&mut self, key: &Arc<str>, target: usize) {
         self.number = self.number.wrapping_add(1);
         let line = self.number;
@@ -703,3 +721,6 @@ fn ourselves(settings: &Settings) -> Ourselves {
         ports: ports.into_iter().filter(|port| *port > 0).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;
