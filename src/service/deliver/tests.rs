@@ -3,6 +3,7 @@
 
 mod bodies;
 mod direct;
+mod operated;
 mod queued;
 mod told;
 
