@@ -4,6 +4,7 @@
 mod bodies;
 mod direct;
 mod queued;
+mod repeats;
 
 use std::fs::{self, File};
 use std::path::PathBuf;

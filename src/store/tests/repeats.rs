@@ -443,3 +443,43 @@ fn without_a_file_it_is_a_memory_of_one_process_and_says_so_once() {
     assert!(log.repeats().fault().is_some() && log.repeats().fault().is_none());
     assert_eq!(log.repeats().len(), 2);
 }
+
+#[test]
+fn what_was_found_whole_only_when_it_came_again_is_not_appended_again() {
+    let text = b"Received: x\n\nhello\n";
+    let of = |log: &Intents<SimDisk>, id: &str| marked(log.repeats(), "hello", id);
+    let bring = |log: &Intents<SimDisk>, id: &str| {
+        let envelope = delivery::Envelope { sender: b"s@x", recipient: b"ann", received: b"", posted_secs: NOW };
+        let letter = Letter { envelope, body: Body::Memory(text), queued: None, marked: Some(of(log, id)) };
+        deliver(log, &place("ann"), &[letter])
+    };
+    let calls = {
+        let disk = SimDisk::new(1, &["/spool", "/work"]);
+        assert!(bring(&intents(&disk), "ONE").is_ok());
+        disk.world().calls
+    };
+    let mut found = 0;
+    for n in 1..=calls {
+        let disk = SimDisk::new(1, &["/spool", "/work"]);
+        disk.world().stop_at = Some(n);
+        if let Ok(log) = Intents::open_with(&disk, Path::new("/work"), 16_384) {
+            drop(bring(&log, "ONE"));
+        }
+        disk.world().kill();
+        let disk = disk.again();
+        disk.world().now += 1_100_000_000_000;
+        // At start another program has the drop.
+        disk.world().put(Path::new("/spool/ann.lock"), b"elsewhere 1 1\n", true);
+        let log = intents(&disk);
+        let waiting = delivery::recover(&log, &place("ann")).waiting.len();
+        disk.world().take_away(Path::new("/spool/ann.lock"));
+        let was_known = log.repeats().kept(&of(&log, "TWO").mark).is_some();
+        let delivered = bring(&log, "TWO").unwrap();
+        if waiting > 0 && !was_known && matches!(&delivered.outcomes[0], Outcome::Before(id) if **id == *"ONE") {
+            found += 1;
+        }
+        assert_eq!(parse(&disk.world().bytes(Path::new("/spool/ann"))).len(), 1, "killed before call {n}");
+        assert!(log.is_empty());
+    }
+    assert!(found >= 2, "{found}");
+}
