@@ -16,8 +16,8 @@ use crate::protocol::smtp::Face;
 use crate::rules::places;
 use crate::rules::route::Table;
 use crate::service::launcher::Launcher;
-use crate::service::{dns, route, send};
 use crate::service::{Port, Services, Speaks, Stamp};
+use crate::service::{dns, route, send};
 use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
 use crate::sys::access::{self, Right};
 use crate::sys::files::Opener;
@@ -313,9 +313,11 @@ mod tests {
             );
             settings::parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes()).settings.unwrap()
         };
-        for (most, limit, out, come_in) in
-            [(10, 4096, 420, (4096 - 64 - 12 - 420) / 4), (10_000, 1024, 256, (1024 - 64 - 12 - 256) / 4), (100, 8, 2, 1)]
-        {
+        for (most, limit, out, come_in) in [
+            (10, 4096, 420, (4096 - 64 - 12 - 420) / 4),
+            (10_000, 1024, 256, (1024 - 64 - 12 - 256) / 4),
+            (100, 8, 2, 1),
+        ] {
             let settings = settings(most);
             assert_eq!((senders(&settings, limit), cap(&settings, limit)), (out, come_in), "{most} of {limit}");
         }

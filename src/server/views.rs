@@ -145,6 +145,8 @@ impl Server {
         report.add("delivery.kept", counts.accepted);
         report.add("delivery.refused", counts.refused);
         report.add("delivery.unknown", counts.unknown);
+        report.add("delivery.repeated", counts.repeated);
+        report.add("delivery.unheard", transit.unheard());
         report.add("delivery.delivered", counts.delivered);
         report.add("delivery.deferred", counts.deferred);
         report.add("delivery.failed", counts.failed);

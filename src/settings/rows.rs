@@ -1110,7 +1110,7 @@ pub static ROWS: &[Row] = &[
         default: "true",
         takes_effect: Now,
         why: "Whether a message is taken once when a server sends it again because our answer, that it was taken, got lost: the \
-              same sender, recipients and text, from the same server. false: it is delivered as often as it comes.",
+              same sender, recipients and text, with the same Received lines. false: it is delivered as often as it comes.",
     }),
     row!(bulletin_path {
         part: "Bulletins",

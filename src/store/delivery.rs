@@ -7,10 +7,10 @@
 //! | 2 the intent written and synced: [`intent`](mod@super::intent) | nothing of ours behind the old end       | closes the intent              |
 //! | 3 what is missing of a blank line, and all messages of the batch, appended | some or all of it, or NULs | takes out what is not whole |
 //! | 4 drop synced; its directory too when it was empty         | all of it                                | that stays                     |
-//! | 5 the intent closed; with recipients of the queue only when the queue has noted them | the same       | says that they are delivered   |
+//! | 5 the marks of messages that their senders may send again kept ([`repeats`](super::repeats)); the intent closed; with recipients of the queue only when the queue has noted them | the same       | says that they are delivered   |
 //!
 //! A letter on behalf of the queue whose recipient has it already, by an intent that is still open, is not appended again:
-//! [`Delivered::found`]. [`deliver`] answers `Ok` behind step 4. Several drops go through each step together ([`deliver_all`]), and jobs
+//! [`Delivered::found`]. One that has a mark which is kept is not appended either: [`Outcome::Before`]. [`deliver`] answers `Ok` behind step 4. Several drops go through each step together ([`deliver_all`]), and jobs
 //! that run side by side share the syncs of step 2.
 //!
 //! **Recovery.** Under the drop's locks, at start for every open intent ([`recover`]), and whenever a drop is appended to,
@@ -18,7 +18,7 @@
 //!
 //! | what stands there                                                  | verdict                                              |
 //! |--------------------------------------------------------------------|------------------------------------------------------|
-//! | its length, and its hash                                           | whole: it stays, unless it was answered 4xx           |
+//! | its length, and its hash                                           | whole: it stays, and its mark is kept, unless it was answered 4xx |
 //! | sector by sector its head, or NULs, as far as the file goes        | torn: out, to its end or the next separator           |
 //! | anything else, another inode, no drop                              | another program's: it stays                           |
 //!
@@ -65,6 +65,7 @@ use super::intent::{self, Intent, KEPT_BYTES, Part};
 use super::locks::DropLocks;
 use super::maildrop::ATTEMPTS;
 use super::refresh::{self, Stale};
+use super::repeats::Marked;
 use crate::mail::envelope::Text;
 use crate::mail::mbox::{FROM_LINE_BYTES, is_from_line};
 use crate::text::fault::Fault;
@@ -101,6 +102,8 @@ pub struct Letter<'a, D: Disk = RealDisk> {
     pub body: Body<'a, D>,
     /// Whose delivery this is, when the message waits in the queue.
     pub queued: Option<Queued>,
+    /// What it is known by if its sender sends it again; not of a message of the queue, whose own file says that.
+    pub marked: Option<Marked>,
 }
 
 /// What became of one message of a batch.
@@ -108,6 +111,8 @@ pub struct Letter<'a, D: Disk = RealDisk> {
 pub enum Outcome {
     /// It is in the drop, on disk.
     Delivered,
+    /// It came before, with this id, and is where it belongs: nothing was appended.
+    Before(Box<str>),
     /// It could not be read, and nothing of it is in the drop.
     Unread(Fault),
 }
@@ -267,6 +272,13 @@ fn attempt<D: Disk>(
             results[at] = Some(Err(append.taken_back(intents, id, fault.into())));
             continue;
         }
+        // Before it is closed: until then the intent says so.
+        append
+            .intent
+            .parts
+            .iter()
+            .filter_map(|part| part.marked.as_ref())
+            .for_each(|marked| intents.repeats().keep(marked));
         let is_queued = append.intent.parts.iter().any(|part| part.queued.is_some());
         if is_queued {
             intents.stands(id);
@@ -322,6 +334,11 @@ fn begin<'d, 'b, D: Disk>(
         let has_it = |mine: &Queued| found.iter().any(|(_, queued)| queued.contains(mine));
         if letter.queued.as_ref().is_some_and(has_it) {
             outcomes.push(Outcome::Delivered);
+            continue;
+        }
+        // Perhaps by an append that a killed server made, and that was settled just now.
+        if let Some(id) = letter.marked.as_ref().and_then(|marked| intents.repeats().kept(&marked.mark)) {
+            outcomes.push(Outcome::Before(id));
             continue;
         }
         match measure(disk, letter, seed) {
@@ -437,7 +454,7 @@ fn measure<D: Disk>(disk: &D, letter: &Letter<'_, D>, seed: u64) -> Result<Part,
         Ok(()) => {
             let mut head = letter.envelope.head();
             head.truncate(KEPT_BYTES);
-            Ok(Part { bytes, hash: hash.digest(), head, queued: letter.queued.clone() })
+            Ok(Part { bytes, hash: hash.digest(), head, queued: letter.queued.clone(), marked: letter.marked.clone() })
         }
         Err(Trouble::Fault(fault)) => Err(fault),
         Err(Trouble::Stray { .. }) => unreachable!("nothing is written here"),
@@ -789,8 +806,11 @@ fn queued_of(intent: &Intent, known: &[u32]) -> Vec<Queued> {
     known.iter().filter_map(|index| intent.parts[*index as usize].queued.clone()).collect()
 }
 
-/// Closes a judged intent, unless recipients of the queue have their message by it. Those, by index.
+/// Keeps the marks of these messages of a judged intent, and closes it, unless recipients of the queue have their message by it.
+/// Those, by index.
 fn end<D: Disk>(intents: &Intents<D>, id: IntentId, intent: &Intent, mut known: Vec<u32>) -> Vec<u32> {
+    let marked = known.iter().filter_map(|index| intent.parts.get(*index as usize)?.marked.as_ref());
+    marked.for_each(|marked| intents.repeats().keep(marked));
     known.retain(|index| intent.parts.get(*index as usize).is_some_and(|part| part.queued.is_some()));
     if known.is_empty() {
         intents.close(id);

@@ -14,7 +14,7 @@
 //!
 //! | kind | record | says                                                                                    | synced |
 //! |------|--------|-----------------------------------------------------------------------------------------|--------|
-//! | 1    | Begun  | one append: drop, inode, old length, bytes of blank line, and of each message its length, hash, head, and its place in the queue if it came from there | before the append |
+//! | 1    | Begun  | one append: drop, inode, old length, bytes of blank line, and of each message its length, hash, head, its place in the queue if it came from there, and its mark if it has one ([`repeats`](super::repeats)) | before the append |
 //! | 2    | Void   | it was answered 4xx and its bytes may still be there: they are refused, whole or not     | before that answer |
 //! | 3    | Found  | of these messages, by index, recovery knows that they are whole and on disk              | before other bytes of the append move |
 //! | 4    | Closed | nothing is to be known of it any more                                                   | no: with whatever comes next |
@@ -61,6 +61,8 @@ use xxhash_rust::xxh3::Xxh3;
 use super::desk::{Refused, refuse, there};
 use super::disk::{Disk, How, LockKind, Reach, RealDisk};
 use super::locks::Spares;
+use super::queue::is_id;
+use super::repeats::{Mark, Marked, Repeats};
 use crate::text::fault::Fault;
 
 /// Its name in work_path.
@@ -102,6 +104,8 @@ pub(super) struct Part {
     /// How they begin: up to [`KEPT_BYTES`].
     pub(super) head: Vec<u8>,
     pub(super) queued: Option<Queued>,
+    /// Where it is for its own sender, and he may send it again.
+    pub(super) marked: Option<Marked>,
 }
 
 /// One append to one drop.
@@ -140,7 +144,13 @@ impl Intent {
         };
         run(self.drop.as_os_str().as_encoded_bytes());
         for part in &self.parts {
-            run(&[part.bytes.to_le_bytes(), part.hash.to_le_bytes()].concat());
+            let mut facts = [part.bytes.to_le_bytes(), part.hash.to_le_bytes()].concat();
+            // A server that knows no marks passes over what follows the two numbers.
+            if let Some(Marked { mark, id }) = &part.marked {
+                facts.extend_from_slice(mark.bytes());
+                facts.extend_from_slice(id.as_bytes());
+            }
+            run(&facts);
             run(&part.head);
             let queued = part.queued.as_ref();
             run(queued.map_or(b"", |queued| queued.id.as_bytes()));
@@ -156,12 +166,16 @@ impl Intent {
         let drop = PathBuf::from(OsStr::from_bytes(run(bytes)?));
         let mut parts = Vec::new();
         while !bytes.is_empty() {
-            let mut sizes = run(bytes)?;
-            let (length, hash, head) = (number(&mut sizes)?, number(&mut sizes)?, run(bytes)?.to_vec());
+            let mut facts = run(bytes)?;
+            let (length, hash, head) = (number(&mut facts)?, number(&mut facts)?, run(bytes)?.to_vec());
+            let marked = facts.split_first_chunk().and_then(|(mark, id)| {
+                let id = str::from_utf8(id).ok().filter(|id| is_id(id.as_bytes()))?;
+                Some(Marked { mark: Mark::from_bytes(*mark), id: id.into() })
+            });
             let (id, recipient) =
                 (String::from_utf8(run(bytes)?.to_vec()).ok()?, String::from_utf8(run(bytes)?.to_vec()).ok()?);
             let queued = (!id.is_empty()).then_some(Queued { id, recipient });
-            parts.push(Part { bytes: length, hash, head, queued });
+            parts.push(Part { bytes: length, hash, head, queued, marked });
         }
         let pad = u8::try_from(pad).ok().filter(|&pad| pad <= 2)?;
         start.checked_add(u64::from(pad))?;
@@ -425,6 +439,7 @@ pub struct Intents<D: Disk = RealDisk> {
     least: u64,
     /// Files for dotlocks, for who delivers.
     pub(super) spares: Spares<D>,
+    repeats: Repeats<D>,
     state: Mutex<State<D>>,
     /// A sync has ended.
     ended: Condvar,
@@ -485,6 +500,7 @@ impl<D: Disk> Intents<D> {
             return Err(Refused::InUse);
         }
         let spares = Spares::open(disk, work_path)?;
+        let repeats = Repeats::open(disk, work_path);
         let read = Reading::of(disk, &file, &path)?.all()?;
         let state = State {
             file: Arc::new(file),
@@ -507,6 +523,7 @@ impl<D: Disk> Intents<D> {
             work_path: work_path.to_owned(),
             least,
             spares,
+            repeats,
             state: Mutex::new(state),
             ended: Condvar::new(),
         };
@@ -547,6 +564,11 @@ impl<D: Disk> Intents<D> {
     /// before that is known.
     pub fn holds(&self, queued: &Queued) -> bool {
         self.state().open.values().any(|intent| intent.concerns(queued))
+    }
+
+    /// The messages that came and whose senders may not have heard that.
+    pub fn repeats(&self) -> &Repeats<D> {
+        &self.repeats
     }
 
     /// How many appends are open: under way, or waiting for the queue or for recovery.

@@ -14,6 +14,7 @@
 //! | [`pickup`]           | `incoming`: messages that programs leave while the server is down         |
 //! | [`paused`]           | which sending an operator has paused                                      |
 //! | [`intent`]           | `intents`: what is about to be delivered, for after a crash               |
+//! | [`repeats`]          | messages that came, and whose senders may not have heard that            |
 //! | `erase`              | a mailbox taken away for good                                             |
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
 //! | `expiry`             | old and fetched messages that go with a commit                            |
@@ -40,6 +41,7 @@ pub mod queue;
 pub mod quota;
 pub mod reader;
 pub mod repair;
+pub mod repeats;
 pub mod tellpass;
 pub mod users;
 

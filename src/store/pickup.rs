@@ -343,6 +343,7 @@ impl<D: Disk> Incoming<D> {
             eight_bit: slip.sender.eight_bit || handed.eight_bit,
             utf8: slip.sender.utf8,
             bounce_of: None,
+            mark: None,
         };
         let each = slip.recipients.iter().zip(kinds);
         let recipients: Vec<queue::Recipient> = each

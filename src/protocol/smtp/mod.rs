@@ -284,6 +284,8 @@ pub struct Smtp {
     /// EHLO or LHLO was said: parameters may be.
     extended: bool,
     authenticated: bool,
+    /// The client has given a command since the last message ended.
+    spoke: bool,
     /// The last MAIL that was taken had SMTPUTF8.
     utf8: bool,
     denied: u8,
@@ -314,6 +316,7 @@ impl Smtp {
             lines: Lines::default(),
             extended: false,
             authenticated: link.known,
+            spoke: false,
             utf8: false,
             denied: 0,
             errors: 0,
@@ -337,6 +340,11 @@ impl Smtp {
     /// With which words we ended the conversation, where that was not the client's wish and the words are ours.
     pub fn parting(&self) -> Option<&'static Reply> {
         self.parting
+    }
+
+    /// Whether the client has given a command since its last message ended.
+    pub fn has_spoken(&self) -> bool {
+        self.spoke
     }
 
     /// Whether something would be lost with it: a message under way, or a login. The others are to lose when something runs
@@ -479,6 +487,7 @@ impl Smtp {
     /// The message is whole. What is wrong with it depends on all of it, not on how it came.
     fn dot<'i>(&mut self, now: Instant) -> Want<'i, Ask> {
         let tally = self.taking.take().expect("its end was just seen").decoder.tally();
+        self.spoke = false;
         if self.state == State::Doomed {
             let trouble = self.trouble(&tally).expect("what is counted only grows");
             self.errors = self.errors.saturating_add(1);
@@ -649,6 +658,7 @@ impl Machine for Smtp {
             Line::Whole(text) if self.state == State::Sasl => self.response(text, out),
             Line::Whole(text) => self.verb(text, out),
         };
+        self.spoke = true;
         self.deadline = now + self.rules.command;
         match next {
             Next::Said => self.judge(out),

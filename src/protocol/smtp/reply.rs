@@ -164,6 +164,8 @@ replies! {
     TLS_AGAIN = 503 5 1 "This is under TLS already";
     /// A helper, a disk or another program keeps us from it just now.
     UNAVAILABLE = 451 3 0 "Not possible just now; try again later";
+    /// It came on another connection, and it is not known yet what becomes of it.
+    UNDER_WAY = 451 3 0 "The same message is just being taken; try again later";
     /// There is no room, or less than delivery_min_space.
     NO_SPACE = 452 3 1 "Not enough space on the disk; try again later";
     /// As `UNAVAILABLE`, before the greeting.

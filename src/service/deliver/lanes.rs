@@ -30,6 +30,7 @@ use crate::store::disk::RealDisk;
 use crate::store::maildrop::{Place, Refused};
 use crate::store::queue::{Kind, Recipient};
 use crate::store::quota;
+use crate::store::repeats::{Mark, Marked};
 use crate::text::fault::Fault;
 
 /// How long a letter waits for a drop that another program has locked, before it goes to the queue.
@@ -55,6 +56,8 @@ pub(in crate::service) struct Message {
     pub(in crate::service) text: Text,
     /// Who has had it already.
     pub(super) passed: Passed,
+    /// What it is known by if its sender sends it again.
+    pub(super) mark: Option<Mark>,
 }
 
 /// A message in memory.
@@ -67,6 +70,11 @@ pub(in crate::service) fn message_for_tests(transit: &super::Transit, id: &str, 
 }
 
 impl Message {
+    /// The same with its id.
+    pub(super) fn marked(&self) -> Option<Marked> {
+        self.mark.map(|mark| Marked { mark, id: self.id.clone() })
+    }
+
     /// Whether it has been in this drop or with this program, and goes round.
     pub(super) fn has_passed(&self, recipient: &Recipient) -> bool {
         matches!(recipient.kind, Kind::Mailbox | Kind::Program) && self.passed.has(&recipient.address)
@@ -115,6 +123,8 @@ pub(super) struct Spot {
 pub(super) enum Fate {
     /// It is in the drop, on disk.
     Delivered(Vec<Arc<Stand>>),
+    /// It came before, with this id, and is.
+    Before(Box<str>),
     /// Nothing of it is, nor will be.
     Deferred(String),
     /// Nobody knows.
@@ -392,6 +402,7 @@ fn delivered_to(letters: Vec<Waiting>, delivered: Delivered) -> Vec<(Key, Fate)>
                 }
                 fates.push((letter.key, Fate::Delivered(earlier.into_iter().collect())));
             }
+            delivery::Outcome::Before(id) => fates.push((letter.key, Fate::Before(id))),
             delivery::Outcome::Unread(fault) => {
                 log::error!("delivery of {}: {fault}", letter.message.id);
                 fates.push((letter.key, Fate::Deferred("4.3.0 its text cannot be read".to_owned())));
@@ -462,6 +473,8 @@ impl Letter {
         let (recipient, posted_secs) = (self.recipient.as_bytes(), *posted_secs);
         let sender = self.sender.as_ref().unwrap_or(sender).as_bytes();
         let envelope = Envelope { sender, recipient, received, posted_secs };
-        delivery::Letter { envelope, body: text.body(), queued: self.queued.clone() }
+        // One of the queue has it in its file.
+        let marked = if self.queued.is_none() { self.message.marked() } else { None };
+        delivery::Letter { envelope, body: text.body(), queued: self.queued.clone(), marked }
     }
 }

@@ -25,6 +25,10 @@
 //! ever will be; `Unknown`, whereupon the connection is closed without an answer, when that is not known. What goes to a drop on behalf of
 //! the queue says so in its intent, so that after a crash who has his message is found and noted, and gets it once.
 //!
+//! **Repetitions.** What another server sends again because it did not hear our answer is known by its mark, and answered as it was
+//! ([`repeats`](crate::store::repeats)): 250, and nothing is kept; 451 while the first is on its way to the disk. What has a mark waits
+//! until the queue has been looked through once: it may have been on its way there when the last server was killed.
+//!
 //! **Circles.** Who has had a message by its `Delivered-To:` lines ([`passed`](crate::mail::passed)) does not get it again: if that
 //! is all of its recipients it is `Refused`, else he fails.
 //!
@@ -67,6 +71,7 @@ use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
 use crate::store::paused;
 use crate::store::queue::Queue;
+use crate::store::repeats::{Mark, Marking};
 use crate::text::fault::Fault;
 pub use body::{Body, Progress};
 use body::{Budget, Waiting};
@@ -100,6 +105,8 @@ pub struct Parcel {
     pub posted_secs: i64,
     /// It waits until an operator releases it: why, for people.
     pub hold: Option<Box<str>>,
+    /// What it is known by if its sender sends it again; none: he may, and means it.
+    pub mark: Option<Mark>,
     /// Its text.
     pub body: Body,
 }
@@ -117,6 +124,8 @@ pub struct To {
 pub enum Dispatched {
     /// It is kept for all its recipients: 250.
     Kept,
+    /// It was kept when it came before, with this id, and is not kept again: 250.
+    Before(Box<str>),
     /// Nothing of it is, nor will be: this for all of them.
     Refused(Reply),
     /// It is not known: the connection is to be closed without an answer.
@@ -132,6 +141,8 @@ pub struct Counts {
     pub refused: u64,
     /// Messages of which nobody knows.
     pub unknown: u64,
+    /// Messages that were kept when they came before.
+    pub repeated: u64,
     /// Messages that got a queue file, bounces with them.
     pub queued: u64,
     /// Recipients who have theirs.
@@ -164,6 +175,8 @@ pub struct Transit {
     arrived: VecDeque<String>,
     /// The queue has been looked through: what is in it is known.
     ready: bool,
+    /// It was, or could not be, once: the marks in it are known.
+    knows_marks: bool,
     /// Senders that wait for room.
     waiting: Waiting,
     budget: Arc<Budget>,
@@ -223,11 +236,12 @@ impl Transit {
                 "sending is paused, by an operator: `tellsmtp showsend` says which, `tellsmtp resume` takes it back"
             );
         }
-        Ok(Transit {
+        let transit = Transit {
             inbox: VecDeque::new(),
             orders: VecDeque::new(),
             arrived: VecDeque::new(),
             ready: false,
+            knows_marks: false,
             waiting: Waiting::default(),
             budget: Arc::new(budget),
             stores: Arc::new(Stores { intents, queue, volume }),
@@ -240,7 +254,9 @@ impl Transit {
             summons: Summons::default(),
             counts: Counts::default(),
             begun: now,
-        })
+        };
+        transit.tell_of_marks();
+        Ok(transit)
     }
 
     /// An empty text, for a message that begins.
@@ -252,6 +268,21 @@ impl Transit {
     pub fn new_id(&self) -> Box<str> {
         let random = RealDisk::default().random();
         (0..ID_LETTERS).map(|at| LETTERS[(random >> (5 * at)) as usize % 32] as char).collect()
+    }
+
+    /// A mark in the making, for a text that begins.
+    pub fn marking(&self) -> Marking {
+        self.stores.intents.repeats().marking()
+    }
+
+    /// The sender of the message with this mark knows that it is kept.
+    pub fn heard(&self, mark: &Mark) {
+        self.stores.intents.repeats().heard(mark);
+    }
+
+    /// Messages whose senders may not know that they are kept.
+    pub fn unheard(&self) -> usize {
+        self.stores.intents.repeats().len()
     }
 
     /// Takes a message over. What becomes of it comes as `Outcome::Dispatched` with this ticket.
@@ -270,6 +301,7 @@ impl Transit {
             came: "from this server".into(),
             posted_secs,
             hold: None,
+            mark: None,
             body: Body::of(self.budget.clone(), text),
         };
         self.inbox.push_back((None, parcel));
@@ -354,10 +386,18 @@ impl Transit {
         move || pen.write(&RealDisk::default(), &work_path, number, &paused)
     }
 
+    /// Somebody should look after the file of marks.
+    fn tell_of_marks(&self) {
+        if let Some(fault) = self.stores.intents.repeats().fault() {
+            log::warn!("{fault}: after a crash a message whose sender did not hear an answer may come twice");
+        }
+    }
+
     /// A new runner loads the queue anew.
     pub fn forget(&mut self) {
         self.table = Table::default();
         self.ready = false;
+        self.stores.intents.repeats().release_all();
     }
 
     /// Whether the runner has something to do.

@@ -231,6 +231,8 @@ impl From<Fate> for Came {
     fn from(fate: Fate) -> Came {
         match fate {
             Fate::Delivered(stands) => Came::Delivered(stands),
+            // Letters of the queue have no mark.
+            Fate::Before(_) => Came::Delivered(Vec::new()),
             Fate::Deferred(why) => Came::Later(why),
             Fate::Unknown => Came::Perhaps,
         }
@@ -419,7 +421,7 @@ impl Desk<'_> {
         let sender = ways::sender(recipient, &envelope).to_owned();
         let recipients: Vec<Recipient> =
             ways.iter().map(|way| ways::recipient(way, &sender, &named, &self.shared.settings)).collect();
-        let envelope = Envelope { sender, bounce_of: None, ..(*envelope).clone() };
+        let envelope = Envelope { sender, bounce_of: None, mark: None, ..(*envelope).clone() };
         let volume = self.shared.transit.stores.volume;
         let doing = Doing::HandOn(at, part, id.clone());
         let taken = self.job(doing, JobKind::Sync, volume, move |stores, _| {

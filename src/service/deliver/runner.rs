@@ -49,6 +49,7 @@ use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
 use crate::store::queue::{self, Change, Envelope, Made, Miss, Recipient, State};
+use crate::store::repeats::{Claim, Marked};
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
 
@@ -158,6 +159,8 @@ pub struct Runner {
     loading: Loading,
     /// Messages that need the queue, before it has been looked through.
     unfiled: Vec<usize>,
+    /// Messages that may have come before, before that has been done once.
+    unclaimed: Vec<usize>,
     tidy: Option<Instant>,
     due: Option<Instant>,
     begun: Instant,
@@ -215,6 +218,7 @@ impl Runner {
             owed: VecDeque::new(),
             loading: Loading::From(now),
             unfiled: Vec::new(),
+            unclaimed: Vec::new(),
             tidy: None,
             due: None,
             begun: now,
@@ -408,7 +412,7 @@ impl Desk<'_> {
     /// A message comes.
     fn begin(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
         let settings = self.shared.settings.clone();
-        let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
+        let Parcel { id, sender, recipients, received, came, posted_secs, hold, mark, mut body } = parcel;
         let from = sender.path.as_ref().map(ToString::to_string).unwrap_or_default();
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for To { recipient: named, mut ways } in recipients {
@@ -436,6 +440,7 @@ impl Desk<'_> {
             eight_bit: sender.eight_bit,
             utf8: sender.utf8,
             bounce_of: None,
+            mark,
         };
         let envelope = Arc::new(envelope);
         let passed = body.take_passed();
@@ -483,8 +488,40 @@ impl Desk<'_> {
             posted_secs: pending.envelope.received_secs,
             text,
             passed: std::mem::take(&mut pending.passed),
+            mark: pending.envelope.mark,
         });
-        pending.message = Some(message.clone());
+        pending.message = Some(message);
+        match pending.envelope.mark {
+            Some(_) if !self.shared.transit.knows_marks => self.runner.unclaimed.push(at),
+            Some(_) => self.claim(at),
+            None => self.set_out(at),
+        }
+    }
+
+    /// It goes on unless it came before.
+    fn claim(&mut self, at: usize) {
+        let marked = self.runner.pending[at].message.as_ref().and_then(|message| message.marked());
+        let Some(marked) = marked else { return };
+        match self.shared.transit.stores.intents.repeats().claim(&marked) {
+            Claim::New => self.set_out(at),
+            Claim::Taken(id) => {
+                log::info!("delivery {}: the same is just being taken, as {id}", marked.id);
+                self.answer(at, Dispatched::Refused(reply::UNDER_WAY.clone()));
+            }
+            Claim::Before(id) => self.came_before(at, id),
+        }
+    }
+
+    /// Its sender did not hear that it was kept, and hears it now.
+    fn came_before(&mut self, at: usize, id: Box<str>) {
+        log::info!("delivery {}: it came before, as {id}, whose sender did not hear that", self.runner.pending[at].id);
+        self.answer(at, Dispatched::Before(id));
+    }
+
+    /// It is on its way.
+    fn set_out(&mut self, at: usize) {
+        let pending = &mut self.runner.pending[at];
+        let Some(message) = pending.message.clone() else { return };
         if !pending.to.is_empty() && pending.recipients.iter().all(|recipient| message.has_passed(recipient)) {
             return self.answer(at, Dispatched::Refused(reply::AGAIN.clone()));
         }
@@ -529,6 +566,10 @@ impl Desk<'_> {
         let (volume, secs) = (self.shared.transit.stores.volume, self.secs);
         let taken = self.job(Doing::File(at), Kind::Sync, volume, move |stores, _| {
             let made = stores.queue.create(&message.id, &envelope, &recipients, &message.text.body());
+            // Before it is tried: from then on nobody looks for it in the file.
+            if let (Ok(Made::New), Some(marked)) = (&made, message.marked()) {
+                stores.intents.repeats().keep(&marked);
+            }
             Finished::Filed(match (made, hold) {
                 (Ok(Made::New), Some(why)) => hold_back(&stores.queue, &message.id, recipients.len(), &why, secs),
                 (made, _) => made,
@@ -622,6 +663,7 @@ impl Desk<'_> {
                 self.shared.note(Class::Received, &pending.id, bytes, &pending.envelope.sender, to);
                 self.answer(at, Dispatched::Kept);
             }
+            Fate::Before(id) => self.came_before(at, id),
             Fate::Deferred(why) => {
                 pending.why = Some(why);
                 self.file(at);
@@ -646,18 +688,23 @@ impl Desk<'_> {
     /// The end of a message that is nowhere but here.
     fn answer(&mut self, at: usize, dispatched: Dispatched) {
         let pending = self.runner.pending.remove(at);
+        if let Some(marked) = pending.message.as_ref().and_then(|message| message.marked()) {
+            // Of what is kept nothing is forgotten by that.
+            self.shared.transit.stores.intents.repeats().release(&marked);
+        }
         let counts = &mut self.shared.transit.counts;
         match (&dispatched, &pending.message) {
             // What is of our own making was accepted from nobody.
             _ if pending.ticket.is_none() => {}
             (Dispatched::Kept, Some(message)) => self.note_kept(message, &pending.recipients),
             (Dispatched::Kept, None) => counts.accepted += 1,
+            (Dispatched::Before(_), _) => counts.repeated += 1,
             (Dispatched::Refused(_), _) => counts.refused += 1,
             (Dispatched::Unknown, _) => counts.unknown += 1,
         }
         match (pending.ticket, dispatched) {
             (Some(ticket), dispatched) => self.shared.post.push_back((ticket, Outcome::Dispatched(dispatched))),
-            (None, Dispatched::Kept) => {}
+            (None, Dispatched::Kept | Dispatched::Before(_)) => {}
             (None, Dispatched::Refused(_) | Dispatched::Unknown) => {
                 log::warn!("delivery {}: a message of ours could not be kept", pending.id);
             }
@@ -703,13 +750,14 @@ impl Desk<'_> {
     fn load(&mut self) {
         self.runner.loading = Loading::Asked;
         let volume = self.shared.transit.stores.volume;
-        let work = |stores: &Stores, _: &Pulse| Finished::Loaded(list(&stores.queue));
+        let work = |stores: &Stores, _: &Pulse| Finished::Loaded(list(stores));
         if let Err(busy) = self.job(Doing::Load, Kind::Read, volume, work) {
             self.loaded(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy}")))));
         }
     }
 
     fn loaded(&mut self, result: Result<Vec<(String, Option<i64>)>, Fault>) {
+        self.shared.transit.knows_marks = true;
         match result {
             Ok(messages) => {
                 // Those that were filed while we looked.
@@ -738,6 +786,9 @@ impl Desk<'_> {
                     self.answer(at, Dispatched::Refused(answer_to(&fault)));
                 }
             }
+        }
+        for at in std::mem::take(&mut self.runner.unclaimed) {
+            self.claim(at);
         }
     }
 
@@ -860,6 +911,7 @@ impl Desk<'_> {
         if self.runner.tidy.is_none_or(|at| self.now < at) {
             return;
         }
+        self.shared.transit.tell_of_marks();
         let quiet = self.runner.lanes.is_empty() && self.shared.transit.stores.intents.is_empty();
         self.runner.tidy = (!quiet).then_some(self.now + TIDY);
         let volume = self.shared.transit.stores.volume;
@@ -892,12 +944,19 @@ fn hold_back(queue: &queue::Queue, id: &str, recipients: usize, why: &str, secs:
 }
 
 /// What waits in the queue, and when each is due.
-fn list(queue: &queue::Queue) -> Result<Vec<(String, Option<i64>)>, Fault> {
+fn list(stores: &Stores) -> Result<Vec<(String, Option<i64>)>, Fault> {
     let mut messages = Vec::new();
-    queue.each(&mut |found| match found {
+    stores.queue.each(&mut |found| match found {
         // Whose sender is still to be told is due for that.
         queue::Found::Message(message) if message.tally.untold > 0 => messages.push((message.id, Some(0))),
-        queue::Found::Message(message) => messages.push((message.id, message.tally.next_secs)),
+        queue::Found::Message(message) => {
+            // One that nobody has tried: its maker may have been killed before its mark was kept.
+            let is_new = message.tally.at(queue::Stage::Waiting) == message.recipients;
+            if let Some(mark) = message.envelope.mark.filter(|_| is_new) {
+                stores.intents.repeats().keep(&Marked { mark, id: message.id.as_str().into() });
+            }
+            messages.push((message.id, message.tally.next_secs));
+        }
         queue::Found::Aside(path) => {
             log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display())
         }

@@ -5,6 +5,7 @@ mod bodies;
 mod direct;
 mod operated;
 mod queued;
+mod repeats;
 mod told;
 
 use std::fs::{self, File};
@@ -258,7 +259,7 @@ impl World {
         };
         let received = format!("Received: from x by y with ESMTP id {id}; Mon, 5 Jan 2026 11:00:00 +0000\n");
         let (received, came) = (received.into_bytes().into(), "ESMTP from x".into());
-        Parcel { id, sender, recipients, received, came, posted_secs: EPOCH, hold: None, body }
+        Parcel { id, sender, recipients, received, came, posted_secs: EPOCH, hold: None, mark: None, body }
     }
 
     /// Dispatches it.

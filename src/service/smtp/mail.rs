@@ -27,6 +27,7 @@ use crate::service::relay::{self, Denied, Who};
 use crate::service::route::{Routing, Stage, Step, Way};
 use crate::service::{Outcome, Shared};
 use crate::settings::Settings;
+use crate::store::repeats::{Mark, Marking};
 use crate::text::printable::printable;
 
 /// A message under way.
@@ -46,6 +47,8 @@ pub(super) struct Mail {
     asked: Option<Box<(Recipient, Option<Routing>)>>,
     /// Its text.
     body: Option<Body>,
+    /// What it will be known by if its sender sends it again, where he is a server.
+    marking: Option<Box<Marking>>,
     /// What is done to a user's message as it passes.
     submitted: Option<Box<Submitted>>,
     /// Its text is whole but for the last of what a user's message lacked, which is being taken.
@@ -63,6 +66,7 @@ struct Line {
     from: String,
     recipients: usize,
     tally: Tally,
+    mark: Option<Mark>,
 }
 
 impl Mail {
@@ -75,6 +79,7 @@ impl Mail {
     pub(super) fn held(&self) -> usize {
         size_of::<Mail>()
             + self.id.len()
+            + self.marking.as_ref().map_or(0, |_| size_of::<Marking>())
             + self.recipients.capacity() * size_of::<To>()
             + self.recipients.iter().map(|to| to.ways.capacity() * size_of::<Way>()).sum::<usize>()
     }
@@ -104,6 +109,7 @@ impl Service<'_> {
             is_full: false,
             asked: None,
             body: None,
+            marking: None,
             submitted: None,
             whole: None,
             over: None,
@@ -248,8 +254,11 @@ impl Service<'_> {
     pub(super) fn begin(&mut self) -> Said {
         let body = self.shared.transit.body();
         let host = self.session.settings.main_domain();
+        let is_marked = self.face != Face::Submission && self.shared.settings.merge_repeats;
+        let marking = is_marked.then(|| Box::new(self.shared.transit.marking()));
         let Some(mail) = self.session.mail.as_deref_mut() else { return Done::Now(Answer::Failed) };
         mail.body = Some(body);
+        mail.marking = marking;
         if self.face == Face::Submission {
             let date = received::date(seconds(SystemTime::now()));
             mail.submitted = Some(Box::new(Submitted::new(&date, &format!("<{}@{host}>", mail.id))));
@@ -273,9 +282,12 @@ impl Service<'_> {
     /// Takes a piece of text.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Flow {
         let ticket = self.ticket();
-        let Some(Mail { body: Some(body), held, submitted, .. }) = self.session.mail.as_deref_mut() else {
+        let Some(Mail { body: Some(body), held, marking, submitted, .. }) = self.session.mail.as_deref_mut() else {
             return Flow::More;
         };
+        if let Some(marking) = marking {
+            marking.feed(bytes);
+        }
         let flow = match submitted {
             None => body.take(bytes, ticket, self.shared),
             Some(submitted) => {
@@ -342,9 +354,13 @@ impl Service<'_> {
         };
         let recipients = std::mem::take(&mut mail.recipients);
         let from = sender.path.as_ref().map_or_else(String::new, ToString::to_string);
-        mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally }));
+        // Without a trace of its way nothing tells a repetition from a second message.
+        let marking = mail.marking.take().filter(|_| tally.hops > 0);
+        let named = || recipients.iter().map(|to| to.recipient.path.to_string()).collect();
+        let mark = marking.map(|marking| marking.finish(&from, named()));
+        mail.line = Some(Box::new(Line { from, recipients: recipients.len(), tally, mark }));
         let parcel =
-            Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, body };
+            Parcel { id: mail.id.clone(), sender: *sender, recipients, received, came, posted_secs, hold, mark, body };
         self.shared.transit.dispatch(ticket, parcel);
         if let Some(over) = over {
             self.tell_operator(over, posted_secs);
@@ -426,11 +442,11 @@ impl Service<'_> {
                 counts.recipients += line.recipients as u64;
                 counts.octets += line.tally.octets();
                 self.log_accepted(&id, &line);
-                let kept = Reply::new(250, 0, 0, format!("Accepted as {id}"));
-                match self.face {
-                    Face::Lmtp => Done::Now(Answer::Each(vec![kept; line.recipients])),
-                    Face::Mx | Face::Submission => Done::Now(Answer::Reply(Box::new(kept))),
-                }
+                self.kept(&id, &line)
+            }
+            Dispatched::Before(id) => {
+                self.session.accepted = self.session.accepted.saturating_add(1);
+                self.kept(&id, &line)
             }
             Dispatched::Refused(why) => {
                 self.session.refused = self.session.refused.saturating_add(1);
@@ -445,9 +461,19 @@ impl Service<'_> {
         }
     }
 
+    /// A message is kept with this id, or was.
+    fn kept(&mut self, id: &str, line: &Line) -> Said {
+        self.session.unheard = line.mark;
+        let kept = Reply::new(250, 0, 0, format!("Accepted as {id}"));
+        match self.face {
+            Face::Lmtp => Done::Now(Answer::Each(vec![kept; line.recipients])),
+            Face::Mx | Face::Submission => Done::Now(Answer::Reply(Box::new(kept))),
+        }
+    }
+
     /// The line of an accepted message.
     fn log_accepted(&self, id: &str, line: &Line) {
-        let Line { from, recipients, tally } = line;
+        let Line { from, recipients, tally, .. } = line;
         let who = self.session.user.as_deref().map_or("-".into(), |user| printable(user.as_bytes()));
         let how = if self.session.secured { "tls" } else { "plain" };
         let odd = match (tally.bare, tally.nuls) {

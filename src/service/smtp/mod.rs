@@ -18,6 +18,10 @@
 //! **A sender who goes** takes along what was begun before its last dot came: nothing of it is anywhere. Behind the dot it is
 //! delivery's, whoever is still there to hear the answer. Nobody waits longer for that answer than the client would
 //! (`after_dot`): then the connection ends without one, because what was begun cannot be taken back.
+//!
+//! **A sender who does not hear the answer** sends the message again. What was kept is remembered by its mark
+//! ([`repeats`](crate::store::repeats)) until he says something more, which is forgotten at once then. What he had said already when he
+//! was answered, QUIT together with the dot for instance, says nothing of it.
 
 mod entering;
 mod mail;
@@ -44,6 +48,7 @@ use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::rules::places::Kind;
 use crate::settings::{BareNewline, HideAuth, Settings};
+use crate::store::repeats::Mark;
 use crate::sys::{group, network};
 use crate::text::printable::printable;
 use mail::Mail;
@@ -102,6 +107,8 @@ struct Session {
     user: Option<Box<str>>,
     /// The message under way.
     mail: Option<Box<Mail>>,
+    /// The last message that was kept, until it is known that the client has heard so.
+    unheard: Option<Mark>,
     /// Messages that were accepted.
     accepted: u32,
     /// Senders, recipients and messages that were refused.
@@ -218,6 +225,7 @@ impl Conversation {
                 entering: None,
                 user: None,
                 mail: None,
+                unheard: None,
                 accepted: 0,
                 refused: 0,
                 mute: false,
@@ -260,7 +268,13 @@ impl Conversation {
         if host.must_wait() == Flow::Hold {
             self.stream.hold();
         }
-        self.stream.turn(now, scratch, &mut host)
+        let turn = self.stream.turn(now, scratch, &mut host);
+        if self.stream.machine().has_spoken()
+            && let Some(mark) = self.session.unheard.take()
+        {
+            shared.transit.heard(&mark);
+        }
+        turn
     }
 
     /// When [`expire`](Conversation::expire) has to be called.
@@ -363,7 +377,12 @@ impl Conversation {
             self.stream.abort();
             return true;
         }
-        match service.delivered(now, outcome) {
+        let done = service.delivered(now, outcome);
+        // What has come by now was said before the answer.
+        let is_ahead =
+            |stream: &Stream<Sock, Smtp, Never>| stream.buffered() > 0 || network::is_readable(stream.sock());
+        self.session.unheard.take_if(|_| is_ahead(&self.stream));
+        match done {
             Done::Later => {}
             done => self.stream.answer(done),
         }
@@ -465,6 +484,10 @@ impl Host<Smtp> for Service<'_> {
     type Body = Never;
 
     fn perform(&mut self, now: Instant, ask: Ask) -> Said {
+        // It says something more.
+        if let Some(mark) = self.session.unheard.take() {
+            self.shared.transit.heard(&mark);
+        }
         match ask {
             Ask::Hold(_) => self.hold(),
             Ask::StartTls => match self.shared.tls.clone() {

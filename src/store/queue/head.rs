@@ -12,6 +12,7 @@
 //! Body: 8bit
 //! Utf8: yes
 //! Bounce-Of: 3F00D4U 2
+//! Mark: 0f1e2d3c4b5a69788796a5b4c3d2e1f0
 //! Received-Bytes: 131
 //! Text-Bytes: 5123
 //! Recipients: 2
@@ -25,6 +26,7 @@
 
 use crate::mail::asctime;
 use crate::protocol::smtp::params::{Notify, Ret};
+use crate::store::repeats::Mark;
 use crate::text::number::decimal;
 use crate::text::percent;
 
@@ -99,6 +101,8 @@ pub struct Envelope {
     pub utf8: bool,
     /// It is a bounce: of this message, by the number its failed recipients have in common.
     pub bounce_of: Option<(String, u32)>,
+    /// What it is known by if its sender sends it again.
+    pub mark: Option<Mark>,
 }
 
 /// Whether `id` can name a message: letters and digits, at most [`ID_BYTES`].
@@ -138,6 +142,9 @@ pub(super) fn encode(id: &str, envelope: &Envelope, text_bytes: u64, recipients:
     if let Some((origin, number)) = &envelope.bounce_of {
         say("Bounce-Of", format!("{origin} {number}").as_bytes());
     }
+    if let Some(mark) = &envelope.mark {
+        say("Mark", mark.written().as_bytes());
+    }
     say("Received-Bytes", envelope.received.len().to_string().as_bytes());
     say("Text-Bytes", text_bytes.to_string().as_bytes());
     say("Recipients", recipients.to_string().as_bytes());
@@ -164,7 +171,7 @@ pub(super) struct Reading {
     seen: u32,
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     FIRST,
     "Id",
     "At",
@@ -178,6 +185,7 @@ const NAMES: [&str; 13] = [
     "Body",
     "Utf8",
     "Bounce-Of",
+    "Mark",
 ];
 /// So many of them must be said.
 const NEEDED: u32 = 8;
@@ -221,6 +229,7 @@ impl Reading {
                 let origin = Some(first).filter(|origin| is_id(origin))?;
                 envelope.bounce_of = Some((said(origin)?, u32::try_from(number).ok()?));
             }
+            "Mark" => envelope.mark = Some(Mark::read(str::from_utf8(first).ok()?)?),
             _ => return None,
         }
         Some(())

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::smtp::params::{Notify, Ret};
+use crate::store::repeats::Mark;
 use crate::store::tests::sim::SimDisk;
 
 const NOW: i64 = 1_767_610_800;
@@ -92,6 +93,7 @@ fn a_message_is_one_readable_file_and_comes_back_as_it_was() {
         eight_bit: true,
         utf8: true,
         bounce_of: Some(("3F00D4U".to_owned(), 2)),
+        mark: Mark::read("0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
         ..envelope()
     };
     let to = [
@@ -113,7 +115,7 @@ fn a_message_is_one_readable_file_and_comes_back_as_it_was() {
         shown,
         "DMail-Queue: 1\nId: 7K2F\nAt: 1767610800 Mon Jan  5 11:00:00 2026\nSender: ann%20b@example.org\n\
          Came: ESMTPSA%20from%20mx.example.org%20[192.0.2.1]\nRet: headers\nEnvid: QQ+31\nBody: 8bit\nUtf8: yes\n\
-         Bounce-Of: 3F00D4U 2\nReceived-Bytes: 79\nText-Bytes: 22\nRecipients: 2\n\
+         Bounce-Of: 3F00D4U 2\nMark: 0f1e2d3c4b5a69788796a5b4c3d2e1f0\nReceived-Bytes: 79\nText-Bytes: 22\nRecipients: 2\n\
          To: 1 local bob@example.com notify=failure,delay orcpt=rfc822;bob@example.com\n\
          To: 2 program \"k%0A\u{fc}m%25\"@example.com notify=never with=kim with=/usr/bin/a%20b with=\n\n\
          Received: from mx\n\tby host with ESMTPS id 7K2F; Mon, 5 Jan 2026 11:00:00 +0000\n\

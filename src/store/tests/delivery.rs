@@ -27,7 +27,7 @@ fn received(k: usize) -> Vec<u8> {
 
 fn letter<'a>(text: &'a [u8], received: &'a [u8], queued: Option<Queued>) -> Letter<'a, SimDisk> {
     let envelope = Envelope { sender: b"s@x", recipient: b"ann@y", received, posted_secs: 1_767_610_800 };
-    Letter { envelope, body: Body::Memory(text), queued }
+    Letter { envelope, body: Body::Memory(text), queued, marked: None }
 }
 
 /// What is in the drop for it, without the blank line behind it.
@@ -288,7 +288,8 @@ fn jobs_side_by_side_share_syncs_and_a_log_does_not_grow_for_ever() {
                     let received = received(k);
                     let envelope =
                         Envelope { sender: b"s@x", recipient: b"ann@y", received: &received, posted_secs: 0 };
-                    let letter = Letter { envelope, body: Body::Memory(b"a: b\n\nhello\n"), queued: None };
+                    let letter =
+                        Letter { envelope, body: Body::Memory(b"a: b\n\nhello\n"), queued: None, marked: None };
                     deliver(log, &place, &[letter]).unwrap();
                 }
             });
@@ -757,7 +758,7 @@ impl Life {
         let shown = maildrop.totals().messages as usize;
         assert!((parsed.len() - dead.min(parsed.len())..=parsed.len()).contains(&shown), "{shown} of {}", parsed.len());
         let names = disk.world().names(Path::new("/work"));
-        let known = |name: &String| ["intents", "intents.new", "lock.1"].contains(&name.as_str());
+        let known = |name: &String| ["intents", "intents.new", "lock.1", "repeats"].contains(&name.as_str());
         assert!(names.iter().all(known), "left behind: {names:?}");
     }
 
@@ -910,7 +911,7 @@ fn appends_a_second() {
             let place = Place::new(folder.path().join(format!("ours{threads}-{drop}")), &work);
             let envelope = Envelope { sender: b"s@x", recipient: b"ann@y", received: &head, posted_secs: 0 };
             for _ in 0..EACH {
-                let letter = Letter { envelope, body: Body::Memory(&text), queued: None };
+                let letter = Letter { envelope, body: Body::Memory(&text), queued: None, marked: None };
                 deliver(&log, &place, &[letter]).unwrap();
             }
         };

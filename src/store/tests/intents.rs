@@ -19,7 +19,7 @@ fn drop_of(number: u64) -> PathBuf {
 
 fn intent(number: u64, head: usize) -> Intent {
     let queued = Queued { id: format!("{number:08}"), recipient: "ann@y".to_owned() };
-    let part = Part { bytes: 100 + number, hash: number, head: vec![b'h'; head], queued: Some(queued) };
+    let part = Part { bytes: 100 + number, hash: number, head: vec![b'h'; head], queued: Some(queued), marked: None };
     Intent {
         drop: drop_of(number % DROPS),
         inode: 7,
@@ -290,7 +290,7 @@ fn a_log_that_cannot_be_renewed_on_a_full_disk_leaves_nothing_of_the_new_one() {
         disk.world().gate = Some(std::sync::Arc::new(second));
         let log = open(&disk);
         disk.world().gate = None;
-        assert_eq!(disk.world().names(Path::new("/work")), ["intents"], "{written}");
+        assert_eq!(disk.world().names(Path::new("/work")), ["intents", "repeats"], "{written}");
         disk.world().fail_at = None;
         log.begin(intent(1, 300)).unwrap();
         assert_eq!(standing(&disk, Path::new("/work"), &drop_of(1)).unwrap().len(), 1);

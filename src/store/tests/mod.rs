@@ -11,6 +11,7 @@ mod layout;
 mod locking;
 mod queue;
 mod repair;
+mod repeats;
 pub(super) mod sim;
 mod status;
 mod world;

@@ -107,7 +107,7 @@ impl Server {
                 received: &head,
                 posted_secs: NOW,
             };
-            let letter = Letter { envelope, body: text.clone(), queued: None };
+            let letter = Letter { envelope, body: text.clone(), queued: None, marked: None };
             match deliver(&self.intents, &place(user), &[letter]) {
                 Ok(delivered) => {
                     if let Outcome::Delivered = delivered.outcomes[0] {
@@ -185,7 +185,7 @@ impl Server {
             received: &message.envelope.received,
             posted_secs: message.envelope.received_secs,
         };
-        let letter = Letter { envelope, body: text.body(), queued: Some(queued(id, row.number)) };
+        let letter = Letter { envelope, body: text.body(), queued: Some(queued(id, row.number)), marked: None };
         match deliver(&self.intents, &place(user), &[letter]) {
             Ok(delivered) => {
                 let Outcome::Delivered = delivered.outcomes[0] else { return Ok(deferred) };

@@ -416,7 +416,7 @@ def tidy(site):
             return site.spool.encode() not in file.read()
 
     wait_for("the intents are tidied", names_no_drop, TIDY_SECS)
-    known = {"bodies", "dmail.run", "dmail.sock", "incoming", "incoming.bad", "intents", "queue", "submit.sock"}
+    known = {"bodies", "dmail.run", "dmail.sock", "incoming", "incoming.bad", "intents", "queue", "repeats", "submit.sock"}
     known_forms = re.compile(r".*\.log|lock\.[0-9]+")
     odd = [name for name in os.listdir(site.work) if name not in known and not known_forms.fullmatch(name)]
     check(not odd, "left over in work_path:", odd)

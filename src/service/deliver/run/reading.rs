@@ -151,6 +151,7 @@ fn read(
             posted_secs: found.envelope.received_secs,
             text: Text::Queued(text),
             passed,
+            mark: found.envelope.mark,
         };
         (message, found.envelope)
     });
