@@ -120,15 +120,15 @@ class World:
             print("it holds:", json.dumps(self.tell("queue"))[:2000])
             raise
 
-    def delivered(self, name, recipient=None, count=1, sink=None):
-        """Waits until a sink has that letter; the message. It is as it was sent, below what we wrote above it."""
+    def delivered(self, name, recipient=None, count=1, sink=None, seconds=20):
+        """Waits until a sink has taken that letter so often, and not oftener; the last message."""
         sink = sink or self.sink
 
         def probe():
             found = [one for one in sink.taken(recipient) if name_of(one.text) == name]
             return found if len(found) >= count else None
 
-        found = wait_for(f"{name} is delivered", probe)
+        found = wait_for(f"{name} is delivered", probe, seconds)
         same(len(found), count, f"copies of {name}")
         return found[-1]
 
@@ -141,8 +141,7 @@ class World:
 
     def reports(self, user="ann"):
         """The reports in a drop, read by Python."""
-        return [read for read in (email.message_from_bytes(text, policy=email.policy.default) for text in self.drop(user))
-                if read.get_content_type() == "multipart/report"]
+        return reports_in(self.drop(user))
 
     def bounce(self, name, user="ann", seconds=20):
         """Waits for the report of that letter; what it says of its recipients."""
@@ -197,6 +196,12 @@ class Report:
 
     def of(self, recipient):
         return next((group for group in self.of_each if group["Final-Recipient"].endswith(recipient)), None)
+
+
+def reports_in(texts):
+    """Those of these messages that are reports, read by Python."""
+    found = (email.message_from_bytes(text, policy=email.policy.default) for text in texts)
+    return [message for message in found if message.get_content_type() == "multipart/report"]
 
 
 def resident_kb(pid):
