@@ -19,6 +19,8 @@
 //! | `sending.rs`   | how much an account, or an address, may send                                     |
 //! | `robot.rs`     | which program is given mail, what it is told, what its end means                  |
 //! | `route.rs`     | where mail for an address goes                                                    |
+//! | `hops.rs`      | where mail for other hosts goes                                                  |
+//! | `mx.rs`        | which hosts take the mail of a domain, and which addresses may be connected to   |
 //! | `info.rs`      | what an authenticator says of a user beyond name and place                       |
 //! | `retry.rs`     | when a message of the queue is tried again, and when given up                    |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
@@ -27,10 +29,12 @@ pub mod access;
 pub mod bulletins;
 pub mod domains;
 pub mod flood;
+pub mod hops;
 pub mod info;
 mod interner;
 pub mod limits;
 pub mod logs;
+pub mod mx;
 pub mod names;
 pub mod penalty;
 pub mod places;

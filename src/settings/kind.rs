@@ -72,6 +72,16 @@ pub enum Kind {
     Group,
     /// The name of a domain.
     Domain,
+    /// The name of a host.
+    Host,
+    /// Where all mail goes, with options.
+    Gateway,
+    /// Domains, and where their mail goes.
+    Route,
+    /// Senders, and where their mail goes.
+    SenderRoute,
+    /// Addresses of servers, and ports.
+    Servers,
     /// The name of a user of this machine.
     User,
     /// A virtual domain: its prefix, which logins it is about, its name, its drop files.
@@ -109,6 +119,11 @@ impl Kind {
             Kind::Command => "PROGRAM [ARGUMENT ...]".to_owned(),
             Kind::Group => "GROUP".to_owned(),
             Kind::Domain => "DOMAIN".to_owned(),
+            Kind::Host => "HOST".to_owned(),
+            Kind::Gateway => "TARGET [OPTION ...]".to_owned(),
+            Kind::Route => "DOMAINS TARGET [OPTION ...]".to_owned(),
+            Kind::SenderRoute => "SENDERS TARGET [OPTION ...]".to_owned(),
+            Kind::Servers => "ADDRESS[:PORT][,ADDRESS[:PORT] ...]".to_owned(),
             Kind::User => "USER".to_owned(),
             Kind::VirtualDomain => "PREFIX ADDRESSES|SUFFIX DOMAIN DIRECTORY".to_owned(),
             Kind::DomainFolder => "DOMAIN DIRECTORY".to_owned(),
@@ -250,7 +265,7 @@ impl Value<'_> {
     }
 
     /// The entries of comma lists, also written with blanks, and the word each came in.
-    fn entries(&self) -> Result<Vec<(&Word, &str)>, Trouble> {
+    pub(super) fn entries(&self) -> Result<Vec<(&Word, &str)>, Trouble> {
         let parts = self.words.iter().flat_map(|word| word.text.split(',').map(move |part| (word, part.trim())));
         let entries: Vec<_> = parts.filter(|(_, part)| !part.is_empty()).collect();
         if entries.is_empty() { Err(self.missing()) } else { Ok(entries) }

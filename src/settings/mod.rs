@@ -5,6 +5,7 @@
 //! | `rows`       | the table: one row a setting. To add a setting, add a row there and a field here        |
 //! | `kind`       | what a setting can hold: text of the file on one side, typed field on the other         |
 //! | `addresses`  | what holds addresses: forward lines, catch-alls, alias files                             |
+//! | `sending`    | what says where mail goes out: routes, the gateway, their logins, DNS servers              |
 //! | `parse`      | files into a [`Settings`], with a complaint for each thing that is wrong                |
 //! | `judge`      | does what the settings name exist, and can we use it                                    |
 //! | `reference`  | the manual, its JSON, and conf/dmail.conf, out of the rows                              |
@@ -23,10 +24,11 @@ pub mod kind;
 pub mod parse;
 pub mod reference;
 pub mod rows;
+pub mod sending;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -36,8 +38,10 @@ pub use judge::{Rights, judge, trust, trust_folder};
 pub use parse::{Loaded, Office, load, load_by, office};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
+pub use sending::{HostName, Login, Logins};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
+use crate::rules::hops::{Route, SenderRoute, Table as Hops, Way};
 use crate::rules::retry::Schedule;
 use crate::rules::route::Addressee;
 use crate::text::number::Fraction;
@@ -91,6 +95,55 @@ pub struct Settings {
     /// The least uid that an authenticator may name.
     pub min_uid: u32,
 
+    /// Who is given all mail for other hosts. Use [`hops`](Settings::hops).
+    pub gateway: Option<Way>,
+    /// Where mail of single domains goes. Use [`hops`](Settings::hops).
+    pub route: Vec<Route>,
+    /// Where mail of single senders goes. Use [`hops`](Settings::hops).
+    pub sender_route: Vec<SenderRoute>,
+    /// What follows from these three, smtp_out_port and send_connections: where mail for other hosts goes.
+    pub hops: Hops,
+    /// What their login files say: see [`Settings::read_logins`].
+    pub logins: Logins,
+    /// The port that mail is brought to.
+    pub smtp_out_port: u16,
+    /// How we greet other hosts. Use [`greets_as`](Settings::greets_as).
+    pub send_name: Option<HostName>,
+    /// From where mail is sent. Use [`sends_from`](Settings::sends_from). Never empty.
+    pub send_address: Vec<IpAddr>,
+    /// Most connections to one destination.
+    pub send_connections: u16,
+    /// Most connections to all of them.
+    pub send_connections_max: usize,
+    /// Seconds to a connection.
+    pub send_connect_secs: u64,
+    /// Seconds to the greeting.
+    pub send_greeting_secs: u64,
+    /// Seconds to an answer to EHLO and the like.
+    pub send_command_secs: u64,
+    /// Seconds to the answer to MAIL.
+    pub send_mail_secs: u64,
+    /// Seconds to the answer to RCPT.
+    pub send_rcpt_secs: u64,
+    /// Seconds to the answer to DATA.
+    pub send_data_secs: u64,
+    /// Seconds without any of the text being taken.
+    pub send_block_secs: u64,
+    /// Seconds to the answer to the message.
+    pub send_dot_secs: u64,
+    /// Seconds to the answer to QUIT.
+    pub send_quit_secs: u64,
+    /// Seconds that a connection is kept for a next message; 0 = it is not.
+    pub send_idle_secs: u64,
+    /// Seconds for a transaction up to its text, and for a connection.
+    pub send_session_secs: u64,
+    /// DNS servers; none = those of the system.
+    pub dns_host: Vec<SocketAddr>,
+    /// Seconds to wait for one of them.
+    pub dns_timeout: u64,
+    /// Who may say ETRN.
+    pub etrn_from_ip: AddressList,
+
     /// Kilobytes of memory for the texts of messages on their way.
     pub body_memory: u64,
     /// Megabytes below which no new mail is taken; 0 = not watched.
@@ -99,8 +152,20 @@ pub struct Settings {
     pub retry_schedule: Schedule,
     /// Seconds that a message may wait there.
     pub queue_life: u64,
+    /// Seconds that a message from nobody may wait there.
+    pub bounce_life: u64,
+    /// Seconds to wait when a message may have been delivered.
+    pub possibly_secs: u64,
+    /// Seconds after which a sender is told that his message waits; 0 = never.
+    pub delay_warning: u64,
+    /// Whether who asks is told that his message was delivered.
+    pub success_reports: bool,
     /// Whether bounces bring the whole message back.
     pub bounce_body: bool,
+    /// Kilobytes of a message that a bounce may bring back whole.
+    pub bounce_max_size: u64,
+    /// Whether a message that is sent again because our answer got lost is taken once.
+    pub merge_repeats: bool,
 
     /// Work files.
     pub work_path: PathBuf,

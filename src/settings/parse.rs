@@ -13,8 +13,10 @@ use std::sync::{Arc, OnceLock};
 use super::complaint::{Complaint, Level, Place, worst};
 use super::kind::{Value, short};
 use super::rows::{self, ROWS, Row, Unused};
+use super::sending::{self, Logins};
 use super::{BareNewline, Command, HideAuth, LogLevel, Method, PlainAuth, QuotaReply, SendsOver, Settings, TlsFile};
 use crate::rules::domains::{self, Cited, Domains, Naming, Objection, Plan, Reach};
+use crate::rules::hops::Table as Hops;
 use crate::rules::relay;
 use crate::sys::access;
 use crate::sys::files::{self, Opener};
@@ -294,6 +296,7 @@ impl<'o> Reader<'o> {
         }
         if worst(&self.complaints) != Some(Level::Error) {
             draw_domains(&mut self.settings, &mut self.complaints);
+            sending::draw(&mut self.settings);
         }
         if worst(&self.complaints) != Some(Level::Error) {
             agree(&self.settings, &mut self.complaints);
@@ -330,11 +333,41 @@ pub(super) fn blank(file: PathBuf, named: Arc<Path>) -> Settings {
         hash_bindir: false,
         min_space: 0,
         min_uid: 0,
+        gateway: None,
+        route: Vec::new(),
+        sender_route: Vec::new(),
+        hops: Hops::default(),
+        logins: Logins::default(),
+        smtp_out_port: 0,
+        send_name: None,
+        send_address: Vec::new(),
+        send_connections: 0,
+        send_connections_max: 0,
+        send_connect_secs: 0,
+        send_greeting_secs: 0,
+        send_command_secs: 0,
+        send_mail_secs: 0,
+        send_rcpt_secs: 0,
+        send_data_secs: 0,
+        send_block_secs: 0,
+        send_dot_secs: 0,
+        send_quit_secs: 0,
+        send_idle_secs: 0,
+        send_session_secs: 0,
+        dns_host: Vec::new(),
+        dns_timeout: 0,
+        etrn_from_ip: Default::default(),
         body_memory: 0,
         delivery_min_space: 0,
         retry_schedule: Default::default(),
         queue_life: 0,
+        bounce_life: 0,
+        possibly_secs: 0,
+        delay_warning: 0,
+        success_reports: true,
         bounce_body: false,
+        bounce_max_size: 0,
+        merge_repeats: true,
         work_path: PathBuf::new(),
         work_path_once: OnceLock::new(),
         log_path: PathBuf::new(),
@@ -567,6 +600,7 @@ fn agree(settings: &Settings, complaints: &mut Vec<Complaint>) {
         complain(Level::Error, "user_ip_name", text);
     }
     relaying(settings, complaints);
+    sending::agree(settings, complaints);
 }
 
 /// What would make an open relay of this server, and what means nothing.

@@ -883,6 +883,159 @@ pub static ROWS: &[Row] = &[
         takes_effect: Now,
         why: "How much of what a program says is kept: its first lines go into the bounce. The rest is read and forgotten.",
     }),
+    row!(gateway {
+        part: "Mail that goes out",
+        kind: Gateway,
+        takes_effect: Now,
+        example: "relay.example.net:587 tls=required login=/etc/dmail/relay.login",
+        why: "A host that is given all mail for other hosts, whatever DNS says: a smart host. Several with commas are tried in their \
+              order. The options are those of route. Unset, mail goes to the hosts that DNS names for its domain.",
+    }),
+    row!(route {
+        kind: Route,
+        repeatable: true,
+        takes_effect: Now,
+        example: "partner.example,*.partner.example [192.0.2.25] tls=required",
+        why: "Where mail for DOMAINS goes instead: names, *.NAME for all below a name, * for all others, with commas; the most \
+              specific one counts. TARGET is mx (the hosts that DNS names), mx:NAME (those of another name), HOST[:PORT], \
+              [IP][:PORT], several of these with commas, lmtp:HOST:PORT, lmtp:/SOCKET, or park: it waits until it is asked for. \
+              Options: tls=never, offered (as when not written), required or verified; wrapped (TLS from the first octet); \
+              login=FILE (a file with a user and a password); inside (this machine may be meant); connections=NUMBER. See \
+              docs/dsmtp-sending.md.",
+    }),
+    row!(sender_route {
+        kind: SenderRoute,
+        repeatable: true,
+        takes_effect: Now,
+        example: "*@news.example relay.example.net:587",
+        why: "The same for mail of SENDERS, before route and gateway are asked: wildcards that are compared with the whole sender and \
+              with its domain; <> is the null sender, who sends bounces. The first line that matches counts.",
+    }),
+    row!(smtp_out_port {
+        kind: number("PORT", 1, 65_535),
+        default: "25",
+        takes_effect: Now,
+        why: "The port of other hosts that mail is brought to, unless a route or gateway names another. Change it for tests alone: \
+              the world listens on 25.",
+    }),
+    row!(send_name {
+        kind: Host,
+        takes_effect: NewConnections,
+        example: "mail.example.com",
+        why: "The name by which we greet other hosts (EHLO): that of this machine, to which its address should lead back. Unset, \
+              it is the main domain.",
+    }),
+    row!(send_address {
+        kind: Addresses,
+        default: "*",
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.1,2001:db8::1",
+        why: "The addresses from which mail is sent, one of IPv4 and one of IPv6; * = as the system has it. With one alone, the other \
+              kind goes as the system has it.",
+    }),
+    row!(send_connections {
+        kind: number("CONNECTIONS", 1, 1_000),
+        default: "10",
+        takes_effect: Now,
+        why: "Most connections at a time to one destination, unless its route says another number. There are fewer of them while it \
+              is slow to take mail: it begins with one, grows with each success and shrinks with each refusal.",
+    }),
+    row!(send_connections_max {
+        kind: number("CONNECTIONS", 1, 10_000),
+        default: "100",
+        takes_effect: Now,
+        why: "Most connections at a time to all destinations together.",
+    }),
+    row!(send_connect_secs {
+        kind: number("SECONDS", 1, 600),
+        default: "30",
+        takes_effect: NewConnections,
+        why: "How long a host may take to accept a connection; then its next address is tried.",
+    }),
+    row!(send_greeting_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long it may take to greet us. RFC 5321 asks for five minutes, for this and for MAIL and RCPT.",
+    }),
+    row!(send_command_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long for the answer to EHLO, STARTTLS, AUTH and RSET.",
+    }),
+    row!(send_mail_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long for the answer to MAIL.",
+    }),
+    row!(send_rcpt_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "300",
+        takes_effect: NewConnections,
+        why: "How long for the answer to each RCPT.",
+    }),
+    row!(send_data_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "120",
+        takes_effect: NewConnections,
+        why: "How long for the answer to DATA. RFC 5321 asks for two minutes.",
+    }),
+    row!(send_block_secs {
+        kind: number("SECONDS", 1, 3_600),
+        default: "180",
+        takes_effect: NewConnections,
+        why: "How long it may take none of the text of a message. RFC 5321 asks for three minutes.",
+    }),
+    row!(send_dot_secs {
+        kind: number("SECONDS", 1, 7_200),
+        default: "600",
+        takes_effect: NewConnections,
+        why: "How long for the answer when it has the whole message. RFC 5321 asks for ten minutes, and who waits less may deliver \
+              twice: see possibly_secs.",
+    }),
+    row!(send_quit_secs {
+        kind: number("SECONDS", 1, 600),
+        default: "10",
+        takes_effect: NewConnections,
+        why: "How long for the answer to QUIT, on which nothing depends.",
+    }),
+    row!(send_idle_secs {
+        kind: number("SECONDS", 0, 300),
+        default: "2",
+        takes_effect: NewConnections,
+        why: "How long a connection is kept for a next message to the same destination; 0 = it is not.",
+    }),
+    row!(send_session_secs {
+        kind: number("SECONDS", 1, 86_400),
+        default: "3600",
+        takes_effect: NewConnections,
+        why: "How long one transaction may take up to its text, however slow each answer may be, and how long a connection is used \
+              for further messages.",
+    }),
+    row!(dns_host {
+        kind: Servers,
+        repeatable: true,
+        takes_effect: Now,
+        example: "192.0.2.53,[2001:db8::53]:5353",
+        why: "The DNS servers that are asked where mail goes: ADDRESS or ADDRESS:PORT, an IPv6 address with a port in brackets. \
+              Unset, they are those of /etc/resolv.conf.",
+    }),
+    row!(dns_timeout {
+        kind: number("SECONDS", 1, 60),
+        default: "5",
+        takes_effect: Now,
+        why: "How long to wait for a DNS server's answer before the next one is asked.",
+    }),
+    row!(etrn_from_ip {
+        kind: Networks,
+        repeatable: true,
+        takes_effect: NewConnections,
+        example: "192.0.2.0/24",
+        why: "Addresses that may ask with ETRN for the mail of a domain that waits here. Unset, nobody may.",
+    }),
     row!(body_memory {
         part: "Delivery and the queue",
         kind: number("KBYTES", 512, 4_194_304),
@@ -900,23 +1053,64 @@ pub static ROWS: &[Row] = &[
     }),
     row!(retry_schedule {
         kind: Schedule,
-        default: "10,60,300,900,3600",
+        default: "300,600,1200,2400,4800,9600,14400",
         takes_effect: Now,
         why: "How long a message that could not be delivered waits in the queue before it is tried again: behind the first try, \
-              the second, and so on; the last of these repeats. Each wait is a tenth longer or shorter by chance.",
+              the second, and so on; the last of these repeats. Each wait is a tenth longer or shorter by chance. What is for \
+              users here waits 10, 60, 300, 900 and then 3600 seconds where this says more.",
     }),
     row!(queue_life {
         kind: number("SECONDS", 60, 31_536_000),
         default: "432000",
         takes_effect: Now,
-        why: "How long a message may wait. Behind that the next failure is the last one, and the sender is told; what comes from no \
-              sender, such as a bounce, waits a day at most and is dropped.",
+        why: "How long a message may wait. Behind that the next failure is the last one, and the sender is told.",
+    }),
+    row!(bounce_life {
+        kind: number("SECONDS", 60, 31_536_000),
+        default: "86400",
+        takes_effect: Now,
+        why: "How long a message may wait that comes from no sender, such as a bounce, if queue_life is not shorter. Then it is \
+              dropped: there is nobody to tell.",
+    }),
+    row!(possibly_secs {
+        kind: number("SECONDS", 1, 604_800),
+        default: "14400",
+        takes_effect: Now,
+        why: "How long to wait, at least, when a server had the whole message and no answer came: it may have been delivered, and \
+              trying again may deliver it twice.",
+    }),
+    row!(delay_warning {
+        kind: number("SECONDS", 0, 31_536_000),
+        default: "14400",
+        takes_effect: Now,
+        why: "A sender is told once when his message has waited so long and is still being tried; 0 = never. Who asked in the \
+              message's envelope not to be told of delays is not.",
+    }),
+    row!(success_reports {
+        kind: Flag,
+        default: "true",
+        takes_effect: Now,
+        why: "Whether a sender who asks for it (NOTIFY=SUCCESS) is told that his message was delivered. false: nobody hears that a \
+              message reached a mailbox, and that it was asked for is not passed on either.",
     }),
     row!(bounce_body {
         kind: Flag,
         default: "false",
         takes_effect: Now,
         why: "Whether a bounce brings the whole message back, not its header alone.",
+    }),
+    row!(bounce_max_size {
+        kind: number("KBYTES", 0, 4_194_304),
+        default: "1024",
+        takes_effect: Now,
+        why: "A larger message is never brought back whole, whatever bounce_body or its sender (RET=FULL) says: its header is.",
+    }),
+    row!(merge_repeats {
+        kind: Flag,
+        default: "true",
+        takes_effect: Now,
+        why: "Whether a message is taken once when a server sends it again because our answer, that it was taken, got lost: the \
+              same sender, recipients and text, from the same server. false: it is delivered as often as it comes.",
     }),
     row!(bulletin_path {
         part: "Bulletins",
@@ -989,10 +1183,6 @@ pub static LATER: &[Unused] = &[
     ),
     note(&["add_footer"], "no footer is added to messages yet: they are kept and sent as they came"),
     note(&["archive_batch"], "mail is not archived yet, so at the end of a day there is nothing to move"),
-    note(
-        &["dns_host", "dns_timeout"],
-        "nothing is sent to other servers yet, so nothing is looked up for it; the system's own DNS servers will be the default",
-    ),
     note(
         &[
             "dlist_accept_from_request", "dlist_domain", "dlist_loglvl", "dlist_names", "dlist_path", "dlist_rotate",
