@@ -1,14 +1,15 @@
 """Mail that leaves: where it goes by DNS and by routes, how a message is brought, and what becomes of it. Every host that is sent to
 is a sink of the test's own on an address of 127.0.0.0/8; `world` has the DNS."""
 
+import glob
 import os
 import threading
 
 from harness import dns, sink
 from harness.site import free_ports
 from harness.sink import Sink, certificate, close, say, say_and_close
-from harness.suite import check, same, test, wait_for
-from harness.world import World, letter, name_of
+from harness.suite import check, need, same, test, wait_for
+from harness.world import Report, World, letter, name_of
 
 UTF8 = "From: ann@example.test\r\nSubject: Grüße\r\nX-Name: utf8\r\n\r\nhi\r\n".encode()
 EIGHT_BIT = "From: ann@example.test\r\nSubject: x\r\nX-Name: eight\r\n\r\nGrüße\r\n".encode()
@@ -473,20 +474,41 @@ def parked(bench):
     world.empty()
 
 
-@test("delivery: what cannot be brought in its time is bounced; a report that cannot be brought is not")
+@test("delivery: after hours its sender is warned once, after days it is bounced; a report that cannot be brought is not")
 def expired(bench):
-    world = World(bench, queue_life=3, bounce_life=3, retry_schedule=1)
+    need("faketime")
+    library = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")[0]
+    world = World(bench)
     world.dns.domain("there.example", "127.0.0.2")
     world.sink.shut("127.0.0.2")
-    world.send("old")
-    report = world.bounce("old")
-    check(report.status in ("4.4.7", "5.4.7", "4.4.1", "5.4.1"), report.status)
+    idents = [world.send("old"), world.send("null", sender=""), world.send("stranger", sender="eve@there.example")]
+    for ident in idents:
+        world.deferred(ident)
+
+    def later(time):
+        """The same server, so much later."""
+        same(world.site.stop(), 0, "exit code")
+        # Not by its program: that is a parent of the server, and takes the signals.
+        world.site.start(wrap=("env", f"LD_PRELOAD={library}", f"FAKETIME={time}", "DONT_FAKE_MONOTONIC=1"))
+
+    later("+5h")
+    warning = world.bounce("old")
+    same((warning.action, warning.status[:4]), ("delayed", "4.4."), "the warning")
+    check("Will-Retry-Until" in warning.of_each[0], warning.of_each[0].as_string())
+    later("+12h")
+    for ident in idents[:1]:
+        world.deferred(ident)
+    same(len(world.reports()), 1, "warnings")
+    later("+6d")
+    wait_for("it is bounced", lambda: len(world.reports()) == 2)
+    report = Report(world.reports()[1])
+    same(report.action, "failed", "the report")
     check("refused" in report.of_each[0].as_string() + report.text, "why it was not brought:", report.text)
-    # Who sent it is elsewhere, and not there either.
-    world.send("lost", "nobody@nowhere.example", sender="eve@there.example")
-    world.send("null", "nobody@nowhere.example", sender="")
-    world.empty(40)
-    same(len(world.reports()), 1, "reports")
+    # Eve's report waits a day of its own; a null sender has nobody to tell.
+    wait_for("what nobody hears of is gone", lambda: not any(world.who(ident) for ident in idents))
+    later("+9d")
+    world.empty()
+    same(len(world.reports()), 2, "reports")
 
 
 @test("delivery: one slow domain holds up no other, and a domain with a thousand messages holds few connections")

@@ -37,17 +37,17 @@ def name_of(text):
 
 
 class World:
-    """`site` is our server; `sink` takes mail on `addresses`. `inside` False: no route, so that nothing may go to the loopback.
-    Further words are settings; None takes one of those below out."""
+    """`site` is our server; `sink` takes mail on `addresses`. `inside` False: no route, so that nothing may go to the loopback;
+    `sink` False: there is none. Further words are settings; None takes one of those below out."""
 
     def __init__(self, bench, *addresses, inside=True, sink=None, dns=None, name="site", users=None, tls=False, start=True, **settings):
         self.bench = bench
         self.dns = dns or Dns()
-        self.sink = sink or Sink(*(addresses or ("127.0.0.2",)))
+        self.sink = sink or (Sink(*(addresses or ("127.0.0.2",))) if sink is None else None)
         wanted = {
             "dns_host": self.dns.host,
             "dns_timeout": 1,
-            "smtp_out_port": self.sink.port,
+            **({"smtp_out_port": self.sink.port} if self.sink else {}),
             "retry_schedule": 1,
             "possibly_secs": 1,
             "send_connect_secs": PATIENCE_SECS,
