@@ -19,7 +19,7 @@ from harness.site import free_ports
 from harness.suite import DMAIL, check, run, same, test, wait_for
 from harness.world import World, letter, name_of
 
-KILLS = int(os.environ.get("TWO_KILLS", "16"))
+KILLS = int(os.environ.get("TWO_KILLS", os.environ.get("CRASH_ROUNDS", "16")))
 MESSAGES = int(os.environ.get("TWO_MESSAGES", "200"))
 USERS = {"ann": "secret", "bob": "geheim", "cyd": "segreto"}
 HOME, THERE = "127.0.0.11", "127.0.0.12"
