@@ -20,6 +20,7 @@ from .wire import Smtp
 
 #: How long a peer may take for anything. Tests that stall wait so long.
 PATIENCE_SECS = 2
+IDENT = re.compile(r"[0-9A-Z]{12,16}(?:[a-z]\d+)?")
 STEPS = ("greeting", "command", "mail", "rcpt", "data", "block", "dot", "quit")
 
 
@@ -108,17 +109,22 @@ class World:
             print("it is so:", self.who(ident))
             raise
 
+    def waiting(self):
+        """The ids of what is in the queue, also of what is being tried just now, as its files say."""
+        return [name for _, _, names in os.walk(os.path.join(self.site.work, "queue")) for name in names if IDENT.fullmatch(name)]
+
     def gone(self, ident, seconds=20):
         """Waits until a message has left the queue."""
-        wait_for(f"{ident} has left the queue", lambda: not self.who(ident) and not self.rows(f"id={ident}"), seconds)
+        wait_for(f"{ident} has left the queue", lambda: ident not in self.waiting(), seconds)
 
     def empty(self, seconds=30):
         """Waits until nothing is in the queue."""
         try:
-            wait_for("the queue is empty", lambda: self.tell("queue")["messages"] == 0, seconds)
+            wait_for("the queue is empty", lambda: not self.waiting(), seconds)
         except Exception:
             print("it holds:", json.dumps(self.tell("queue"))[:2000])
             raise
+        wait_for("the server knows that it is empty", lambda: self.tell("queue")["messages"] == 0)
 
     def delivered(self, name, recipient=None, count=1, sink=None, seconds=20):
         """Waits until a sink has taken that letter so often, and not oftener; the last message."""
