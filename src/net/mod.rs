@@ -8,6 +8,7 @@
 //! | `wire.rs`   | plain or TLS under the driver                                            |
 //! | `tls.rs`    | certificates and keys, and what follows from them                        |
 //! | `listen.rs` | listening sockets                                                        |
+//! | `datagram.rs` | sockets for questions to name servers                               |
 //! | `child.rs`  | child processes and their three pipes                                    |
 //! | `signal.rs` | signals as bytes in a pipe                                               |
 //! | `profile.rs` | how long turns take                                                    |
@@ -15,6 +16,7 @@
 //! | `watchdog.rs` | says whose turn it is when one does not end                            |
 
 pub mod child;
+pub mod datagram;
 pub mod jobs;
 pub mod listen;
 pub mod profile;

@@ -5,6 +5,7 @@
 //! seconds, a drop of 400 MB to be scanned and a sync to disk look the same from in here.
 
 pub mod control;
+pub mod dns;
 pub mod helper;
 pub mod launcher;
 pub mod pop3;

@@ -11,7 +11,7 @@ use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::smtp::reply as smtp_reply;
-use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, helpers, pickup, pop3, smtp};
+use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, dns, helpers, pickup, pop3, smtp};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -31,6 +31,8 @@ pub enum Entry {
     Queue(Box<deliver::Runner>),
     /// What takes messages that programs left.
     Pickup(Box<pickup::Pickup>),
+    /// A question to a name server.
+    Query(Box<dns::Query>),
     /// A copy of an authenticator.
     Helper(Box<helpers::Copy>),
     /// Signals, and what came.
@@ -49,6 +51,7 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.register(registry, token(0)),
             // It has none.
             Entry::Queue(_) | Entry::Pickup(_) => Ok(()),
+            Entry::Query(query) => query.register(registry, token(0)),
             Entry::Helper(copy) => copy.register(registry, token),
             Entry::Signals(signals) => signals.0.register(registry, token(0)),
         }
@@ -63,6 +66,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.deregister(registry),
             Entry::Control(conversation) => conversation.deregister(registry),
             Entry::Queue(_) | Entry::Pickup(_) => {}
+            Entry::Query(query) => query.deregister(registry),
             Entry::Helper(copy) => copy.deregister(registry),
             Entry::Signals(signals) => signals.0.deregister(registry),
         }
@@ -75,6 +79,7 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.mark(ready),
             Entry::Pop3(conversation) => conversation.mark(ready),
             Entry::Control(conversation) => conversation.mark(ready),
+            Entry::Query(query) => query.mark(ready),
             Entry::Helper(copy) => copy.mark(lane, ready),
             Entry::Queue(_) | Entry::Pickup(_) | Entry::Signals(..) => {}
         }
@@ -93,6 +98,7 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Queue(runner) => runner.turn(id, now, shared),
             Entry::Pickup(pickup) => pickup.turn(id, now, shared),
+            Entry::Query(query) => query.turn(now, shared),
             Entry::Helper(copy) => copy.turn(id, now, shared),
             Entry::Signals(signals) => {
                 let (signals, came) = &mut **signals;
@@ -111,7 +117,8 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.deadline(),
             Entry::Queue(runner) => runner.deadline(),
             Entry::Pickup(pickup) => pickup.deadline(),
-            Entry::Helper(_) | Entry::Signals(..) => None,
+            // The resolver has the times of all.
+            Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => None,
         }
     }
 
@@ -123,7 +130,7 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.expire(now),
             Entry::Control(conversation) => conversation.expire(now),
             // The turn that follows does what is due.
-            Entry::Queue(_) | Entry::Pickup(_) | Entry::Helper(_) | Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Pickup(_) | Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -137,6 +144,7 @@ impl turn::Entry for Entry {
             Entry::Control(_) => "control",
             Entry::Queue(_) => "queue",
             Entry::Pickup(_) => "pickup",
+            Entry::Query(_) => "query",
             Entry::Helper(_) => "helper",
             Entry::Signals(..) => "signals",
         }

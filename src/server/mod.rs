@@ -8,7 +8,7 @@
 //! 4. Finished jobs are collected. Answers that came from authenticators, jobs and clocks go to their conversations, if they
 //!    still live *and* still owe that ticket; otherwise they are dropped and counted.
 //! 5. Each entry that could run when the turn began runs, with its budget.
-//! 6. Pools are drained: authenticators, newborn connections, contested maildrops, orders.
+//! 6. Pools are drained: authenticators, newborn connections, contested maildrops, orders, questions to name servers.
 //! 7. What closed is removed, only here.
 //!
 //! `entry.rs` is the list of what has turns, `start.rs` and `reload.rs` what their names say, `orders.rs` what operators
@@ -26,7 +26,7 @@ mod views;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,6 +44,7 @@ use crate::rules::flood::Flood;
 use crate::rules::places::{Kind as Crowd, Places};
 use crate::service::cache::Cache;
 use crate::service::deliver::{self, Runner};
+use crate::service::dns::{self, Dns, RESOLV_CONF};
 use crate::service::guard::Guard;
 use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
@@ -186,6 +187,7 @@ impl Server {
             board: Arc::new(Board::default()),
             helpers: vec![Helpers::new(0, &settings)],
             cache: Cache::new(cache_limit(&settings), cache_life(&settings)),
+            dns: Dns::new(&settings, dns::System::read(Path::new(RESOLV_CONF))),
             launcher,
             jobs: jobs::Pool::new(waker),
             post: VecDeque::new(),
@@ -300,6 +302,8 @@ impl Server {
         }
         self.lp.watch().enter("orders", None);
         self.carry_out_orders();
+        self.lp.watch().enter("dns", None);
+        self.shared.ask_name_servers(now, &mut self.lp, Entry::Query);
         self.lp.watch().enter("house", None);
         self.shed();
         self.make_room(now);
@@ -338,7 +342,11 @@ impl Server {
                     self.rest();
                 }
                 Outcome::Board(reloads, read) if reloads == self.reloads => self.pin_up(read),
-                Outcome::Certificates(..) | Outcome::Board(..) => {}
+                Outcome::NameServers(reloads, Some(system)) if reloads == self.reloads => {
+                    let settings = self.shared.settings.clone();
+                    self.shared.dns.follow(now, &settings, system);
+                }
+                Outcome::Certificates(..) | Outcome::Board(..) | Outcome::NameServers(..) => {}
                 Outcome::Named(address, name) => self.shared.named(now, address, name),
                 Outcome::Configuration(read) => self.reloaded(ticket, read),
                 outcome => self.shared.collected(ticket, outcome),
@@ -603,6 +611,7 @@ impl Server {
         // The burst's threads may have been there still, and have ended when we come again.
         self.aftermath = burst;
         self.look_at_bulletins();
+        self.look_for_name_servers();
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {
             return self.rest();
@@ -633,6 +642,15 @@ impl Server {
         let (source, old) = (Shared::bulletin_source(&self.shared.settings), self.shared.board.clone());
         let reloads = self.reloads;
         let work = move |_: &jobs::Pulse| Outcome::Board(reloads, Board::read(&source, Some(&old), false));
+        // No room now: the next time will do.
+        let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
+    }
+
+    /// Begins to look whether the system names other name servers: by a job, because it looks at a file.
+    fn look_for_name_servers(&mut self) {
+        let Some(old) = self.shared.dns.worth_a_look(&self.shared.settings) else { return };
+        let reloads = self.reloads;
+        let work = move |_: &jobs::Pulse| Outcome::NameServers(reloads, old.read_again(Path::new(RESOLV_CONF)));
         // No room now: the next time will do.
         let _ = self.shared.jobs.submit(None, Kind::Read, 0, work);
     }

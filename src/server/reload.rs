@@ -17,6 +17,7 @@ use crate::net::jobs::{self, Kind};
 use crate::net::listen::Listener;
 use crate::net::tls;
 use crate::net::turn::{Id, Ticket};
+use crate::service::dns::{RESOLV_CONF, System};
 use crate::service::helpers::Helpers;
 use crate::service::launcher::Launcher;
 use crate::service::{Configuration, Outcome, Port, Services, Shared, Stamp, opener};
@@ -54,7 +55,17 @@ impl Server {
     }
 
     fn replace(&mut self, new: Configuration) -> Result<Vec<String>, Vec<String>> {
-        let Configuration { settings: mut new, routes, tls, control_gid, stamps, volumes, mut opened, launched } = new;
+        let Configuration {
+            settings: mut new,
+            routes,
+            tls,
+            control_gid,
+            system,
+            stamps,
+            volumes,
+            mut opened,
+            launched,
+        } = new;
         let old = self.shared.settings.clone();
         let changes = settings::diff(&old, &new);
         // Until the next start: the run lock, the control socket and the bins are there.
@@ -103,6 +114,7 @@ impl Server {
         self.stamps = stamps;
         self.shared.routes = routes;
         self.shared.tls = tls;
+        self.shared.dns.follow(self.lp.now(), &new, system);
         self.shared.volumes = volumes;
         self.shared.pop3 = Shared::pop3_rules(&new);
         self.shared.smtp = Shared::smtp_rules(&new);
@@ -190,10 +202,11 @@ fn configuration(
     let tls = tls::load(&files, &read).map_err(|why| vec![why])?;
     let routes = routes(&settings, &read)?;
     let control_gid = control_gid(&settings).map_err(|why| vec![why])?;
+    let system = System::read(Path::new(RESOLV_CONF));
     let (stamps, volumes) = (stamps(&files, &read), volumes(&settings));
     let mut opened = Vec::new();
     for port in ports(&settings, services, tls.is_some()).into_iter().filter(|port| !open.contains(port)) {
         opened.push((port, bind(port, launcher).map_err(|why| vec![why])?));
     }
-    Ok(Configuration { settings, routes, tls, control_gid, stamps, volumes, opened, launched })
+    Ok(Configuration { settings, routes, tls, control_gid, system, stamps, volumes, opened, launched })
 }

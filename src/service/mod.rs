@@ -11,6 +11,7 @@
 //! | `guard.rs`   | limits and penalties: counts of the living, memories of what was tried             |
 //! | `route.rs`   | from a recipient to the places where its mail goes                                  |
 //! | `pickup.rs`  | messages that programs left while the server was down                               |
+//! | `dns.rs`     | what name servers say                                                              |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |
@@ -27,6 +28,7 @@ pub mod account;
 pub mod cache;
 pub mod control;
 pub mod deliver;
+pub mod dns;
 pub mod entering;
 pub mod errand;
 pub mod guard;
@@ -58,6 +60,7 @@ use crate::net::jobs::{self, Kind};
 use crate::net::tls::Tls;
 use crate::net::turn::Ticket;
 use crate::net::{TcpListener, TcpStream, UnixStream};
+use crate::protocol::dns::Answer;
 use crate::protocol::helper::Verdict;
 use crate::protocol::pop3::Rules;
 use crate::protocol::smtp::{self as smtp_protocol, Face};
@@ -95,6 +98,8 @@ pub enum Outcome {
     NoDrop,
     /// The name of a client's host was looked up.
     Named(IpAddr, names::Lookup),
+    /// What name servers say to a question.
+    Resolved(Answer),
     /// A recipient's forward file and his mailbox were looked at, or could not be.
     Mailbox(Result<route::Looked, String>),
     /// A page of the index that was not in memory.
@@ -112,6 +117,8 @@ pub enum Outcome {
     /// After so many reloads, what the certificates' files look like, and what became of reading them again when they
     /// had changed.
     Certificates(u32, Vec<Stamp>, Option<Result<Option<Tls>, String>>),
+    /// After so many reloads, which name servers the system names, where it names others.
+    NameServers(u32, Option<dns::System>),
     /// The configuration was read again.
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
@@ -167,6 +174,8 @@ pub struct Configuration {
     pub tls: Option<Tls>,
     /// The number of control_group, where it is set.
     pub control_gid: Option<u32>,
+    /// The name servers that the system names.
+    pub system: dns::System,
     /// What the certificates' files looked like.
     pub stamps: Vec<Stamp>,
     /// Where drops lie, and the volume of each such place. Longest path first.
@@ -411,6 +420,8 @@ pub struct Shared {
     pub helpers: Vec<helpers::Helpers>,
     /// Their remembered answers.
     pub cache: cache::Cache,
+    /// What is asked of name servers, and what they said.
+    pub dns: dns::Dns,
     /// Who kept root, when we gave it up.
     pub launcher: Option<Arc<Launcher>>,
     /// Threads for what may wait on a disk.
@@ -523,7 +534,8 @@ impl Shared {
 
     /// When something shared is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.helpers.iter().filter_map(|helpers| helpers.pool.deadline()).chain(self.transit.deadline()).min()
+        let helpers = self.helpers.iter().filter_map(|helpers| helpers.pool.deadline());
+        helpers.chain(self.transit.deadline()).chain(self.dns.resolver.deadline()).min()
     }
 
     /// A job came back. What belongs to files is seen to whether or not anybody waits for the answer.
@@ -588,6 +600,7 @@ impl Shared {
             board: Arc::default(),
             helpers: vec![helpers::Helpers::new(0, &settings)],
             cache: cache::Cache::new(16, Duration::from_secs(3600)),
+            dns: dns::Dns::new(&settings, dns::System::read(Path::new("/dev/null"))),
             launcher: None,
             jobs: jobs::Pool::new(lp.waker().unwrap()),
             post: VecDeque::new(),
