@@ -392,6 +392,11 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             || matches!(self.doing, Doing::Closing | Doing::Draining(_) | Doing::Over(_))
     }
 
+    /// Whether the kernel has not said yet that the connection stands.
+    pub fn is_connecting(&self) -> bool {
+        self.connecting
+    }
+
     /// Bytes of half-received TLS records that it holds.
     pub fn partial_bytes(&self) -> usize {
         self.wire.partial_bytes()

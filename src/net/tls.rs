@@ -27,6 +27,9 @@ const PEM_BYTES: u64 = 1 << 20;
 /// What a listener needs to speak TLS. Cheap to clone; conversations keep the one they were born with.
 pub type Tls = Arc<ServerConfig>;
 
+/// What a client needs to speak TLS. Cheap to clone.
+pub type Calling = Arc<ClientConfig>;
+
 /// A certificate chain, its key, and the domain it is for (`None`: for whoever names no other).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {

@@ -11,7 +11,7 @@ use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::smtp::reply as smtp_reply;
-use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, dns, helpers, pickup, pop3, smtp};
+use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, dns, helpers, pickup, pop3, send, smtp};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -29,6 +29,10 @@ pub enum Entry {
     Control(Box<control::Conversation>),
     /// What brings messages to their drops.
     Queue(Box<deliver::Runner>),
+    /// What looks at the places where mail goes.
+    Senders(Box<send::Office>),
+    /// A connection to another host, for mail.
+    Sender(Box<send::Conversation>),
     /// What takes messages that programs left.
     Pickup(Box<pickup::Pickup>),
     /// A question to a name server.
@@ -50,7 +54,8 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.register(registry, token(0)),
             Entry::Control(conversation) => conversation.register(registry, token(0)),
             // It has none.
-            Entry::Queue(_) | Entry::Pickup(_) => Ok(()),
+            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) => Ok(()),
+            Entry::Sender(conversation) => conversation.register(registry, token(0)),
             Entry::Query(query) => query.register(registry, token(0)),
             Entry::Helper(copy) => copy.register(registry, token),
             Entry::Signals(signals) => signals.0.register(registry, token(0)),
@@ -65,7 +70,8 @@ impl turn::Entry for Entry {
             Entry::Smtp(conversation) => conversation.deregister(registry),
             Entry::Pop3(conversation) => conversation.deregister(registry),
             Entry::Control(conversation) => conversation.deregister(registry),
-            Entry::Queue(_) | Entry::Pickup(_) => {}
+            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) => {}
+            Entry::Sender(conversation) => conversation.deregister(registry),
             Entry::Query(query) => query.deregister(registry),
             Entry::Helper(copy) => copy.deregister(registry),
             Entry::Signals(signals) => signals.0.deregister(registry),
@@ -81,7 +87,8 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.mark(ready),
             Entry::Query(query) => query.mark(ready),
             Entry::Helper(copy) => copy.mark(lane, ready),
-            Entry::Queue(_) | Entry::Pickup(_) | Entry::Signals(..) => {}
+            Entry::Sender(conversation) => conversation.mark(ready),
+            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Signals(..) => {}
         }
     }
 
@@ -97,6 +104,8 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Control(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Queue(runner) => runner.turn(id, now, shared),
+            Entry::Senders(office) => office.turn(id, now, shared),
+            Entry::Sender(conversation) => conversation.turn(id, now, shared, scratch),
             Entry::Pickup(pickup) => pickup.turn(id, now, shared),
             Entry::Query(query) => query.turn(now, shared),
             Entry::Helper(copy) => copy.turn(id, now, shared),
@@ -116,6 +125,8 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.deadline(),
             Entry::Control(conversation) => conversation.deadline(),
             Entry::Queue(runner) => runner.deadline(),
+            Entry::Senders(office) => office.deadline(),
+            Entry::Sender(conversation) => conversation.deadline(),
             Entry::Pickup(pickup) => pickup.deadline(),
             // The resolver has the times of all.
             Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => None,
@@ -130,6 +141,8 @@ impl turn::Entry for Entry {
             Entry::Pop3(conversation) => conversation.expire(now),
             Entry::Control(conversation) => conversation.expire(now),
             // The turn that follows does what is due.
+            Entry::Sender(conversation) => conversation.expire(now),
+            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Helper(_) | Entry::Signals(..) => {}
             Entry::Queue(_) | Entry::Pickup(_) | Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
@@ -143,6 +156,8 @@ impl turn::Entry for Entry {
             Entry::Pop3(_) => "pop3",
             Entry::Control(_) => "control",
             Entry::Queue(_) => "queue",
+            Entry::Senders(_) => "senders",
+            Entry::Sender(_) => "sender",
             Entry::Pickup(_) => "pickup",
             Entry::Query(_) => "query",
             Entry::Helper(_) => "helper",

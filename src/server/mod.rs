@@ -50,7 +50,9 @@ use crate::service::helpers::{self, Helpers};
 use crate::service::launcher::Launcher;
 use crate::service::noise::Event;
 use crate::service::pickup::Pickup;
-use crate::service::{Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, smtp};
+use crate::service::{
+    Counts, Holder, Newborn, Outcome, Services, Shared, Stamp, control, opener, pop3, relay, send, smtp,
+};
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::store::disk::RealDisk;
@@ -94,6 +96,7 @@ pub struct Server {
     ports: Vec<Id>,
     signals: Id,
     queue: Id,
+    senders: Id,
     /// `None`: this server takes no mail.
     pickup: Option<Id>,
     journal: Journal,
@@ -198,6 +201,7 @@ impl Server {
             contested: Vec::new(),
             short: HashSet::new(),
             transit,
+            outgoing: send::Outgoing::default(),
             traffic: Vec::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -223,6 +227,7 @@ impl Server {
         let signals = lp.insert(Entry::Signals(Box::new((signals, Vec::new())))).map_err(trouble)?;
         let begun = lp.now();
         let queue = lp.insert(Entry::Queue(Box::new(Runner::new(begun)))).map_err(trouble)?;
+        let senders = lp.insert(Entry::Senders(Box::default())).map_err(trouble)?;
         let pickup = pickup.map(|pickup| lp.insert(Entry::Pickup(Box::new(pickup)))).transpose().map_err(trouble)?;
         let housekeeping = begun + HOUSEKEEPING;
         let watchdog = Watchdog::start(lp.watch().clone()).map_err(trouble)?;
@@ -232,6 +237,7 @@ impl Server {
             ports: ids,
             signals,
             queue,
+            senders,
             pickup,
             journal,
             socket,
@@ -297,6 +303,7 @@ impl Server {
         self.settle_newborn(now);
         self.settle_contested();
         self.run_queue(now);
+        self.run_senders(now);
         for record in std::mem::take(&mut self.shared.traffic) {
             self.journal.note(record);
         }
@@ -321,6 +328,8 @@ impl Server {
             Entry::Smtp(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Control(conversation) => conversation.deliver(now, ticket, outcome, shared),
             Entry::Queue(runner) => runner.deliver(now, ticket, outcome, shared),
+            Entry::Senders(office) => office.deliver(now, ticket, outcome, shared),
+            Entry::Sender(conversation) => conversation.deliver(ticket, outcome),
             Entry::Pickup(pickup) => pickup.deliver(now, ticket, outcome, shared),
             _ => false,
         });
@@ -540,6 +549,24 @@ impl Server {
         }
     }
 
+    /// Connections to other hosts are made, and those that have something to do are called.
+    fn run_senders(&mut self, now: Instant) {
+        for birth in self.shared.outgoing.born() {
+            let line = birth.line();
+            let made = send::Conversation::call(now, birth, &mut self.shared);
+            let id = made.and_then(|conversation| {
+                self.lp.insert(Entry::Sender(Box::new(conversation))).map_err(|error| format!("4.3.0 {error}"))
+            });
+            self.shared.outgoing.began(now, line, id);
+        }
+        for id in self.shared.outgoing.woken() {
+            self.lp.wake(id);
+        }
+        if self.shared.outgoing.calls() {
+            self.lp.wake(self.senders);
+        }
+    }
+
     /// Over the bound of half-received TLS records, the oldest connection ends that holds some and is not logged in.
     fn shed(&mut self) {
         if self.lp.partial_bytes() <= PARTIAL_LIMIT {
@@ -681,7 +708,7 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (mut left, mut queue_ended, mut pickup_ended) = (0, None, None);
+        let (mut left, mut queue_ended, mut senders_ended, mut pickup_ended) = (0, None, false, None);
         while let Some((id, entry)) = self.lp.sweep() {
             match entry {
                 Entry::Pop3(mut conversation) => {
@@ -705,6 +732,8 @@ impl Server {
                 }
                 Entry::Control(_) => self.shared.controls -= 1,
                 Entry::Queue(runner) => queue_ended = Some(runner),
+                Entry::Sender(mut conversation) => conversation.farewell(now, &mut self.shared),
+                Entry::Senders(_) => senders_ended = true,
                 Entry::Pickup(pickup) => pickup_ended = Some(pickup),
                 _ => {}
             }
@@ -715,9 +744,14 @@ impl Server {
         if let Some(runner) = queue_ended {
             // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
             self.shared.transit.forget();
+            self.shared.outgoing.forget();
             if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(runner.again(now)))) {
                 self.queue = id;
             }
+        }
+        if senders_ended && let Ok(id) = self.lp.insert(Entry::Senders(Box::default())) {
+            self.shared.outgoing.begin_again();
+            self.senders = id;
         }
         // What is kept for one kind may have stopped another's port well below the bound.
         if left > 0 && (self.shared.places.taken() + left) * 2 >= self.shared.places.most() {
@@ -745,6 +779,8 @@ impl Server {
         for id in std::mem::take(&mut self.ports) {
             self.lp.close(id);
         }
+        let now = self.lp.now();
+        self.shared.outgoing.list_all();
         let clients: Vec<Id> = (self.lp.iter_mut())
             .filter_map(|(id, entry)| match entry {
                 Entry::Pop3(conversation) => {
@@ -757,6 +793,10 @@ impl Server {
                 }
                 Entry::Control(conversation) => {
                     conversation.end(End::Shutdown);
+                    Some(id)
+                }
+                Entry::Sender(conversation) => {
+                    conversation.end(now);
                     Some(id)
                 }
                 _ => None,
@@ -775,6 +815,7 @@ impl Server {
         let clients = self.shared.places.taken() + self.shared.programs;
         let at_rest = matches!(self.lp.get_mut(self.queue), Some(Entry::Queue(runner)) if runner.is_idle());
         let quiet = clients == 0 && self.shared.controls == 0 && self.shared.jobs.is_idle() && at_rest;
+        let quiet = quiet && self.shared.outgoing.open() == 0;
         if quiet || now >= stop_by {
             if !quiet {
                 log::warn!("stopping with {clients} sessions and {:?}", self.shared.jobs.load());

@@ -17,6 +17,7 @@ use crate::rules::places;
 use crate::rules::route::Table;
 use crate::service::launcher::Launcher;
 use crate::service::route;
+use crate::service::send;
 use crate::service::{Port, Services, Speaks, Stamp};
 use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
 use crate::sys::access::{self, Right};
@@ -277,7 +278,9 @@ pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
 
 pub(super) fn cap(settings: &Settings, limit: u64) -> usize {
     let helpers = 2 * 3 * settings.authent_number;
-    let room = (limit as usize).saturating_sub(RESERVE + helpers) / PER_CONVERSATION;
+    // A connection to another host, and a file of each message that waits for one.
+    let senders = (settings.send_connections_max * 2 + send::WAITING).min(limit as usize / 4);
+    let room = (limit as usize).saturating_sub(RESERVE + helpers + senders) / PER_CONVERSATION;
     let asked = if settings.max_connections == 0 { usize::MAX } else { settings.max_connections };
     asked.min(room).max(1)
 }

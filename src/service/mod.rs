@@ -12,6 +12,7 @@
 //! | `route.rs`   | from a recipient to the places where its mail goes                                  |
 //! | `pickup.rs`  | messages that programs left while the server was down                               |
 //! | `dns.rs`     | what name servers say                                                              |
+//! | `send/`      | messages on their way to other hosts                                                |
 //! | `names.rs`   | what clients' hosts are called                                                     |
 //! | `relay.rs`   | who may send what to whom, of settings and guard; and why                          |
 //! | `helpers.rs` | the authenticators' processes                                                        |
@@ -41,6 +42,7 @@ pub mod pop3;
 pub mod relay;
 pub mod robot;
 pub mod route;
+pub mod send;
 pub mod smtp;
 pub mod traffic;
 pub mod waiting;
@@ -133,6 +135,10 @@ pub enum Outcome {
     Transit(Box<deliver::Done>),
     /// What came of a job for messages that programs left.
     Pickup(Box<pickup::Done>),
+    /// What came of a try to send a message to another host.
+    Sent(Box<send::Sent>),
+    /// The next part of a message on its way to another host.
+    Piece(send::Piece),
     /// What became of a message.
     Dispatched(deliver::Dispatched),
     /// What the user of a program on this host is called.
@@ -442,6 +448,8 @@ pub struct Shared {
     pub short: HashSet<u64>,
     /// Messages on their way to drops.
     pub transit: deliver::Transit,
+    /// Messages on their way to other hosts.
+    pub outgoing: send::Outgoing,
     /// What has become of messages in this turn, to be recorded.
     pub traffic: Vec<Record>,
     /// Orders, to be carried out between turns.
@@ -611,6 +619,7 @@ impl Shared {
             contested: Vec::new(),
             short: HashSet::new(),
             transit: deliver::Transit::open(lp.now(), &settings, &RealDisk::default()).unwrap(),
+            outgoing: send::Outgoing::default(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             flood: Flood::new(),

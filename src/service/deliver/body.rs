@@ -109,7 +109,7 @@ fn files_of(dir: &Path) -> Result<(), Fault> {
 }
 
 /// Bytes in memory, counted for as long as they are there.
-pub(super) struct Held {
+pub(in crate::service) struct Held {
     bytes: Vec<u8>,
     counted: usize,
     moves: bool,
@@ -321,8 +321,14 @@ pub(super) enum Closed {
     Failed(Fault),
 }
 
+/// Where a whole text is, for whoever reads it piece by piece.
+pub(in crate::service) enum Source<'t> {
+    Memory(&'t [u8]),
+    File(&'t File, std::ops::Range<u64>),
+}
+
 /// The text of a message, whole. It goes with its last owner.
-pub(super) enum Text {
+pub(in crate::service) enum Text {
     Memory(Held),
     File(Arc<File>, u64),
     /// In the queue.
@@ -336,6 +342,18 @@ impl Text {
             Text::Memory(held) => delivery::Body::Memory(&held.bytes),
             Text::File(file, bytes) => delivery::Body::File(&**file, 0..*bytes),
             Text::Queued(text) => text.body(),
+        }
+    }
+
+    /// Where it is.
+    pub(in crate::service) fn source(&self) -> Source<'_> {
+        match self {
+            Text::Memory(held) => Source::Memory(&held.bytes),
+            Text::File(file, bytes) => Source::File(file, 0..*bytes),
+            Text::Queued(text) => {
+                let (file, range) = text.parts();
+                Source::File(file, range)
+            }
         }
     }
 
@@ -361,7 +379,7 @@ impl Text {
         Ok(())
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::service) fn bytes(&self) -> u64 {
         match self {
             Text::Memory(held) => held.bytes.len() as u64,
             Text::File(_, bytes) => *bytes,

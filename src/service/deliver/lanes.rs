@@ -47,12 +47,12 @@ const JOBS: usize = 4;
 const JOB_BYTES: u64 = 256 * 1024;
 
 /// What all letters of a message have in common.
-pub(super) struct Message {
-    pub(super) id: Box<str>,
+pub(in crate::service) struct Message {
+    pub(in crate::service) id: Box<str>,
     pub(super) sender: Box<str>,
-    pub(super) received: Box<[u8]>,
+    pub(in crate::service) received: Box<[u8]>,
     pub(super) posted_secs: i64,
-    pub(super) text: Text,
+    pub(in crate::service) text: Text,
     /// Who has had it already.
     pub(super) passed: Passed,
 }
@@ -64,7 +64,7 @@ impl Message {
     }
 
     /// Bytes that it takes in a mailbox, but for what a drop adds to it.
-    pub(super) fn octets(&self) -> u64 {
+    pub(in crate::service) fn octets(&self) -> u64 {
         self.text.bytes() + self.received.len() as u64
     }
 }

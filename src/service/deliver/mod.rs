@@ -38,7 +38,7 @@
 //! waits costs about 80 bytes.
 
 pub mod body;
-mod lanes;
+pub(super) mod lanes;
 mod orders;
 mod run;
 pub mod runner;

@@ -4,8 +4,12 @@
 //! | a run is | what is done                                                                                  | it leaves by                     |
 //! |----------|-----------------------------------------------------------------------------------------------|----------------------------------|
 //! | Reading  | a job reads envelope and text once, and a page of recipients                                   | a page: Trying; no further: over |
-//! | Trying   | who is due is brought to his drop; where that is an authenticator is asked anew, but in the first round | all have their fate: Noting |
+//! | Trying   | who is due is brought to his drop; where that is an authenticator is asked anew, but in the first round. Those of other hosts are given to the senders, by hop and sender | all have their fate: Noting |
 //! | Noting   | a job writes the new states into the file, synced; then closes the intents of those delivered, has the sender told of those who failed, and removes a file that is done with | Reading, over |
+//!
+//! What other hosts said is written down as soon as it is known, beside the tries of others: the connection that it came by takes
+//! no other message before that. A run that waits for senders alone is not one of the [`RUNS`](super::runner::RUNS); how many
+//! there are the senders bound, who do not try what there is no room for: then nothing is noted, and the message is in the table again.
 //!
 //! | a recipient is | he becomes                                                                                  |
 //! |----------------|---------------------------------------------------------------------------------------------|
@@ -13,7 +17,9 @@
 //! | not, just now  | deferred until `retry_schedule` says; behind `queue_life` expired                           |
 //! | perhaps        | deferred, never expired: the next try for him finds the letter if it is there               |
 //! | never to be    | failed: his sender is told                                                                  |
-//! | another host's | deferred until he expires: nothing sends mail to other hosts yet                            |
+//! | perhaps another host's | deferred for `possibly_secs` at least                                               |
+//! | not tried      | nothing: he comes again soon                                                                |
+//! | parked         | deferred until somebody asks, or he expires                                                 |
 //!
 //! What failed or expired with nobody to tell is dropped.
 
@@ -35,11 +41,13 @@ use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::Recipient as Named;
 use crate::protocol::smtp::reply::{self, Reply};
+use crate::rules::hops::Hop;
 use crate::rules::robot::{self as robots, Facts, Why};
 use crate::rules::route::Program;
 use crate::service::Outcome;
 use crate::service::robot::{self, Robot};
 use crate::service::route::{self, Destination, Routing, Step, Way};
+use crate::service::send::{self, Consignment, Sent, Whom};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::queue::{
@@ -47,8 +55,8 @@ use crate::store::queue::{
 };
 use crate::text::number::decimal;
 pub(super) use reading::Found;
-use settling::Noting;
 pub(super) use settling::Wound;
+use settling::{Next, Noting};
 
 /// Recipients in memory at a time, in a later round.
 pub const PAGE: u32 = 64;
@@ -81,6 +89,13 @@ impl Part {
     }
 }
 
+/// Parts that go to other hosts together.
+struct Bundle {
+    from: Box<str>,
+    hop: Arc<Hop>,
+    whom: Vec<Whom>,
+}
+
 /// See the page.
 pub(super) struct Run {
     id: Box<str>,
@@ -89,13 +104,24 @@ pub(super) struct Run {
     parts: Vec<Part>,
     /// Parts without a fate.
     out: usize,
+    /// Those of them that senders have.
+    away: usize,
+    /// The table gave it, and it does not wait for senders alone.
+    is_counted: bool,
+    /// Some parts were not tried: when to come again at the latest.
+    again_secs: Option<i64>,
+    /// Connections whose outcomes are among the changes.
+    lines: Vec<u32>,
+    /// Those that are being noted.
+    noted_lines: Vec<u32>,
+    /// Its file is gone, or cannot be used: it ends when all parts have their fate.
+    ends: Option<Next>,
     changes: Vec<Change>,
     stands: Vec<Arc<Stand>>,
     /// What is to be written down of this page, until it is.
     noting: Option<Arc<Mutex<Noting>>>,
     /// Who waits for the first round's end.
     answer: Option<Ticket>,
-    is_first: bool,
     /// By how much it waits longer or shorter: the same for all its recipients, so that one line of its file tells of many.
     random: u64,
     /// From which number the next page is read; 0: all were at hand.
@@ -111,7 +137,7 @@ impl Run {
         answer: Option<Ticket>,
     ) -> Run {
         let id = message.id.clone();
-        Run { parts, answer, is_first: true, known: Some((message, envelope)), next: 0, ..Run::of(id.into()) }
+        Run { parts, answer, known: Some((message, envelope)), next: 0, ..Run::of(id.into()) }
     }
 
     /// A later one.
@@ -121,11 +147,16 @@ impl Run {
             known: None,
             parts: Vec::new(),
             out: 0,
+            away: 0,
+            is_counted: false,
+            again_secs: None,
+            lines: Vec::new(),
+            noted_lines: Vec::new(),
+            ends: None,
             changes: Vec::new(),
             stands: Vec::new(),
             noting: None,
             answer: None,
-            is_first: false,
             random: RealDisk::default().random(),
             next: 1,
         }
@@ -133,6 +164,11 @@ impl Run {
 
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// One that the table gave: it counts until it only waits for senders.
+    pub(super) fn counted(id: String) -> Run {
+        Run { is_counted: true, ..Run::of(id) }
     }
 }
 
@@ -148,8 +184,27 @@ pub(super) enum Came {
     Never(String),
     /// Nobody knows.
     Perhaps,
-    /// Nothing was tried, and nothing will be.
-    Elsewhere,
+    /// Another host has it: who said what, and whether he reports by himself where that was asked for.
+    Sent(String, bool),
+    /// Another host may have it.
+    Possibly(String),
+    /// Nothing was tried, and nothing will be before somebody asks.
+    Parked,
+    /// Nothing was tried, and will be in so many seconds.
+    NotTried(u64),
+}
+
+impl From<send::Came> for Came {
+    fn from(came: send::Came) -> Came {
+        match came {
+            send::Came::Taken { said, dsn } => Came::Sent(said, dsn),
+            send::Came::Later(why) => Came::Later(why),
+            send::Came::Never(why) => Came::Never(why),
+            send::Came::Possibly(why) => Came::Possibly(why),
+            send::Came::Parked => Came::Parked,
+            send::Came::NotTried(secs) => Came::NotTried(secs),
+        }
+    }
 }
 
 impl From<&Reply> for Came {
@@ -174,9 +229,75 @@ impl Desk<'_> {
     pub(super) fn try_parts(&mut self, at: usize) {
         let run = &mut self.runner.runs[at];
         run.out = run.parts.len();
-        for part in 0..run.out {
+        let all = run.out;
+        let is_remote = |part: &usize| run.parts[*part].recipient.kind == Kind::Remote;
+        let (remote, ours): (Vec<usize>, Vec<usize>) = (0..all).partition(is_remote);
+        self.send_away(at, &remote);
+        for part in ours {
             self.try_part(at, part);
         }
+    }
+
+    /// Gives parts of other hosts to the senders: those of one hop and one sender together.
+    fn send_away(&mut self, at: usize, parts: &[usize]) {
+        let run = &mut self.runner.runs[at];
+        let Some((message, envelope)) = run.known.clone() else { return };
+        let mut bundles: Vec<Bundle> = Vec::new();
+        let mut bad = Vec::new();
+        for &part in parts {
+            let recipient = &run.parts[part].recipient;
+            let from = ways::sender(recipient, &envelope);
+            let Some(address) = address_of(&recipient.address) else {
+                bad.push(part);
+                continue;
+            };
+            let hop = self.shared.settings.hops.hop(from, &recipient.address);
+            let (notify, orcpt) = (recipient.notify, recipient.orcpt.as_deref().map(Into::into));
+            let whom = Whom { part, address, notify, orcpt };
+            let room = |bundle: &&mut Bundle| bundle.whom.len() < send::RECIPIENTS;
+            let like = bundles.iter_mut().filter(room).find(|known| *known.from == *from && known.hop.key == hop.key);
+            match like {
+                Some(bundle) => bundle.whom.push(whom),
+                None => bundles.push(Bundle { from: from.into(), hop: Arc::new(hop), whom: vec![whom] }),
+            }
+        }
+        run.away = parts.len() - bad.len();
+        for part in bad {
+            self.settle(at, part, Came::Never("5.1.3 this is no address".to_owned()));
+        }
+        for Bundle { from, hop, whom } in bundles {
+            let ticket = self.ticket(Doing::Send(at, whom.len()));
+            let sender = address_of(&from);
+            let (message, envelope) = (message.clone(), envelope.clone());
+            let consignment = Consignment { ticket, message, envelope, sender, recipients: whom, hop, attempts: 0 };
+            self.shared.offer(self.now, consignment);
+        }
+        self.is_away(at);
+    }
+
+    /// A run of which nothing is left to do here does not keep another from its turn.
+    pub(super) fn is_away(&mut self, at: usize) {
+        let Some(run) = self.runner.runs.get_mut(at) else { return };
+        if run.is_counted && run.away > 0 && run.away == run.out {
+            run.is_counted = false;
+            self.runner.tried -= 1;
+        }
+    }
+
+    /// What came of some of those that senders have.
+    pub(super) fn sent(&mut self, ticket: Ticket, at: usize, left: usize, sent: Sent) {
+        let Sent { fates, line } = sent;
+        let left = left.saturating_sub(fates.len());
+        if left > 0 {
+            self.expect(ticket, Doing::Send(at, left));
+        }
+        let run = &mut self.runner.runs[at];
+        run.lines.extend(line);
+        run.away -= fates.len();
+        for (part, came) in fates {
+            self.settle(at, part, came);
+        }
+        self.note_soon(at);
     }
 
     fn try_part(&mut self, at: usize, part: usize) {
@@ -197,7 +318,8 @@ impl Desk<'_> {
             }
             (Kind::Mailbox | Kind::Local, _) => self.route(at, part),
             (Kind::Program, _) => self.attend(at, part),
-            (Kind::Remote, _) => self.settle(at, part, Came::Elsewhere),
+            // These are given to the senders together.
+            (Kind::Remote, _) => {}
         }
     }
 

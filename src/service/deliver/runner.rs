@@ -7,7 +7,7 @@
 //! | Flush             | a job that writes the end of a text                     | the message goes on               |
 //! | Carry             | a job that brings batches of letters into their drops   | each letter's sender is told      |
 //! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
-//! | Read, Route, Robot, HandOn, Note | see `run.rs`                       |                                   |
+//! | Read, Route, Robot, Send, HandOn, Note | see `run.rs`                 |                                   |
 //! | Obey              | a job that does what an operator wants                  | he is told, the table follows     |
 //! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
 //! | Tidy              | a job that empties the log of intents                   | nothing                           |
@@ -74,6 +74,8 @@ pub(super) enum Doing {
     Read(usize),
     Route(usize, usize, Box<Routing>),
     Robot(usize, usize),
+    /// So many recipients that senders have.
+    Send(usize, usize),
     /// The message that goes on in its place.
     HandOn(usize, usize, String),
     Note(usize),
@@ -243,7 +245,7 @@ impl Runner {
     /// What came of something. False: it came too late, and nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
         let Some(doing) = self.doing.remove(&ticket.serial) else { return false };
-        self.desk(ticket.id, now, shared).told(doing, outcome);
+        self.desk(ticket.id, now, shared).told(ticket, doing, outcome);
         true
     }
 
@@ -358,8 +360,9 @@ impl Desk<'_> {
         taken
     }
 
-    fn told(&mut self, doing: Doing, outcome: Outcome) {
+    fn told(&mut self, ticket: Ticket, doing: Doing, outcome: Outcome) {
         let (doing, finished) = match (doing, outcome) {
+            (Doing::Send(run, left), Outcome::Sent(sent)) => return self.sent(ticket, run, left, *sent),
             (Doing::Route(run, part, routing), outcome) => return self.routed(run, part, routing, outcome),
             (Doing::Robot(run, part), Outcome::Robot(verdict)) => return self.attended(run, part, verdict),
             (Doing::Flush(pending), Outcome::Body(progress)) => return self.flushed(pending, Some(progress)),
@@ -382,6 +385,8 @@ impl Desk<'_> {
             (Doing::Note(run), _) => self.noted(run, Err(Miss::Fault(lost("writing the queue")))),
             // It takes any outcome: see above.
             (Doing::Route(..), _) => {}
+            // It is told nothing else.
+            (Doing::Send(..), _) => {}
             (Doing::Robot(run, part), _) => {
                 self.settle(run, part, Came::Later("4.3.0 the program was lost".to_owned()))
             }
@@ -565,10 +570,17 @@ impl Desk<'_> {
             self.note_kept(&message, &pending.recipients);
         }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
-        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) }).collect();
+        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) });
+        let parts: Vec<Part> = parts.collect();
         self.shared.transit.table.begin(&message.id);
-        let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, pending.ticket));
-        if let Some(ticket) = pending.ticket {
+        // Who waits for other hosts alone does not wait for them here.
+        let is_local = |part: &Part| part.recipient.kind != queue::Kind::Remote;
+        let answer = pending.ticket.filter(|_| parts.iter().any(is_local));
+        if let (Some(ticket), None) = (pending.ticket, answer) {
+            self.shared.post.push_back((ticket, Outcome::Dispatched(Dispatched::Kept)));
+        }
+        let run = self.runner.runs.insert(Run::first(message, pending.envelope, parts, answer));
+        if let Some(ticket) = answer {
             self.runner.answers.push_back((self.now + super::ROUND, run, ticket));
         }
         self.try_parts(run);
@@ -724,7 +736,7 @@ impl Desk<'_> {
                 continue;
             }
             self.runner.tried += 1;
-            let run = self.runner.runs.insert(Run::of(id));
+            let run = self.runner.runs.insert(Run::counted(id));
             self.read_page(run);
         }
     }

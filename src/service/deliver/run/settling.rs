@@ -17,7 +17,10 @@ use crate::service::deliver::{Counts, Dispatched, Stores, ways};
 use crate::settings::Settings;
 use crate::store::queue::{Change, Envelope, Kind, Miss, Queue, State, Tally};
 use crate::text::fault::Fault;
-use crate::text::printable::printable;
+use crate::text::printable::{printable, visible};
+
+/// Why nothing is tried for who is parked.
+const PARKED: &str = "4.4.0 it is parked: a route says that it waits until somebody asks for it";
 
 /// What is to be written down, and leaves as that is done: what is not can be done again without anything being tried again.
 pub(in crate::service::deliver) struct Noting {
@@ -38,9 +41,16 @@ pub(in crate::service::deliver) struct Wound {
 impl Desk<'_> {
     /// What came of the try for one of its parts.
     pub(in crate::service::deliver) fn settle(&mut self, at: usize, part: usize, came: impl Into<Came>) {
-        let now_secs = self.secs;
+        let (now_secs, came) = (self.secs, came.into());
         let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
+        if let Came::NotTried(secs) = came {
+            let secs = secs + run.random % (secs + 5).min(30);
+            let at_secs = now_secs.saturating_add_unsigned(secs);
+            run.again_secs = Some(run.again_secs.map_or(at_secs, |other| other.min(at_secs)));
+            run.out -= 1;
+            return self.note_when_all(at);
+        }
         let Part { number, recipient, tries, .. } = &run.parts[part];
         let (number, tries) = (*number, tries + 1);
         let is_null = ways::sender(recipient, &envelope).is_empty();
@@ -69,7 +79,6 @@ impl Desk<'_> {
             log::info!("{shown}: deferred: {why}");
             State::Deferred { next_secs, tries, why }
         };
-        let came = came.into();
         // Each of those it goes on to is counted when he has it.
         let counts = !matches!(came, Came::HandedOn);
         let to = match (came, verdict(tries)) {
@@ -82,14 +91,19 @@ impl Desk<'_> {
             }
             (Came::Never(why), _) => lost(why, false),
             (Came::Later(why), retry::Verdict::Expired) => lost(why, true),
-            (Came::Elsewhere, retry::Verdict::Expired) => lost("4.4.0 no mail is sent to other hosts".to_owned(), true),
+            (Came::Sent(said, _), _) => {
+                log::info!("{shown}: sent ({} bytes) to {}", message.text.bytes(), visible(&said));
+                *delivered += 1;
+                State::Delivered
+            }
+            // It was not tried, and is not noted: see above.
+            (Came::NotTried(_), _) => State::Waiting,
+            (Came::Possibly(why), _) => later(now_secs.saturating_add_unsigned(settings.possibly_secs), why),
+            (Came::Parked, retry::Verdict::Expired) => lost(PARKED.to_owned(), true),
             (Came::Later(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
-            (Came::Elsewhere, retry::Verdict::Again(_)) => {
+            (Came::Parked, retry::Verdict::Again(_)) => {
                 let life = if is_null { settings.queue_life.min(retry::BOUNCE_LIFE_SECS) } else { settings.queue_life };
-                later(
-                    envelope.received_secs.saturating_add_unsigned(life),
-                    "4.4.0 no mail is sent to other hosts yet".to_owned(),
-                )
+                later(envelope.received_secs.saturating_add_unsigned(life), PARKED.to_owned())
             }
             (Came::Perhaps, verdict) => {
                 let next_secs = match verdict {
@@ -111,9 +125,48 @@ impl Desk<'_> {
         }
         run.changes.push(Change { number, to });
         run.out -= 1;
-        if run.out == 0 {
+        self.note_when_all(at);
+    }
+
+    /// Writes down what is known once nothing more can come of the page.
+    fn note_when_all(&mut self, at: usize) {
+        let run = &self.runner.runs[at];
+        if run.out > 0 || run.noting.is_some() {
+            return self.is_away(at);
+        }
+        if run.changes.is_empty() && run.stands.is_empty() {
+            return self.page_is_over(at, None);
+        }
+        self.note(at);
+    }
+
+    /// Writes down what is known although more will come: somebody waits for that.
+    pub(super) fn note_soon(&mut self, at: usize) {
+        if let Some(run) = self.runner.runs.get(at)
+            && run.noting.is_none()
+            && !run.lines.is_empty()
+        {
             self.note(at);
         }
+    }
+
+    /// All parts have their fate, and it is noted. `next_secs`: when the first is due by what the file says, where that was read.
+    fn page_is_over(&mut self, at: usize, next_secs: Option<Option<i64>>) {
+        let run = &mut self.runner.runs[at];
+        if let Some(ends) = run.ends.take() {
+            return self.over(at, ends);
+        }
+        if run.next > 0 {
+            return self.read_page(at);
+        }
+        let next = match (run.again_secs, next_secs) {
+            (Some(again), Some(Some(next))) => Next::At(Some(if next <= self.secs { again } else { next.min(again) })),
+            (Some(again), _) => Next::At(Some(again)),
+            (None, Some(next)) => Next::At(next),
+            // Nobody was tried, and nobody noted.
+            (None, None) => Next::Soon,
+        };
+        self.over(at, next);
     }
 
     /// Writes down what became of them.
@@ -121,7 +174,8 @@ impl Desk<'_> {
         let run = &mut self.runner.runs[at];
         let Some((_, envelope)) = run.known.clone() else { return };
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
-        let parts = std::mem::take(&mut run.parts);
+        run.noted_lines = std::mem::take(&mut run.lines);
+        let parts = &run.parts;
         // Those who are lost at once are told of in one bounce: by sender, where forward lines have changed it.
         let senders: HashMap<u32, &str> = parts.iter().map(|part| (part.number, part.sender(&envelope))).collect();
         let sender = |change: &Change| senders.get(&change.number).copied();
@@ -156,18 +210,34 @@ impl Desk<'_> {
         let mut noting = noting.as_ref().map(|noting| noting.lock().unwrap_or_else(PoisonError::into_inner));
         let bounces = noting.as_mut().map(|noting| std::mem::take(&mut noting.bounces)).unwrap_or_default();
         let is_owed = noting.is_some_and(|noting| !noting.changes.is_empty());
-        let next = run.next;
         self.begin_bounces(&bounces);
-        match result {
-            Ok(Wound { gone: true, .. }) => self.over(at, Next::Gone),
-            Ok(Wound { next_secs, .. }) if next == 0 => self.over(at, Next::At(next_secs)),
-            Ok(_) => self.read_page(at),
-            Err(Miss::Fault(fault)) if is_owed => {
-                log::error!("the queue: {fault}");
-                self.runner.owed.push_back((self.now + NOTE_AGAIN, at));
-            }
-            Err(miss) => self.missed(at, miss),
+        if let Err(Miss::Fault(fault)) = &result
+            && is_owed
+        {
+            log::error!("the queue: {fault}");
+            return self.runner.owed.push_back((self.now + NOTE_AGAIN, at));
         }
+        let run = &mut self.runner.runs[at];
+        run.noting = None;
+        for line in std::mem::take(&mut run.noted_lines) {
+            self.shared.outgoing.noted(line);
+        }
+        let next_secs = match result {
+            Ok(Wound { gone: true, .. }) => {
+                run.ends = Some(Next::Gone);
+                None
+            }
+            Ok(Wound { next_secs, .. }) => Some(next_secs),
+            Err(miss) => {
+                run.ends = Some(missed(miss));
+                None
+            }
+        };
+        if run.out == 0 && run.changes.is_empty() && run.stands.is_empty() {
+            return self.page_is_over(at, next_secs);
+        }
+        self.note_when_all(at);
+        self.note_soon(at);
     }
 
     /// What could not be written down is once more.
@@ -181,18 +251,7 @@ impl Desk<'_> {
     }
 
     pub(super) fn missed(&mut self, at: usize, miss: Miss) {
-        let next = match miss {
-            Miss::Gone => Next::Gone,
-            Miss::Fault(fault) => {
-                log::error!("the queue: {fault}");
-                Next::Soon
-            }
-            Miss::Damaged(fault) => {
-                log::error!("the queue: {fault}");
-                Next::Gone
-            }
-        };
-        self.over(at, next);
+        self.over(at, missed(miss));
     }
 
     /// Bounces that the queue has now.
@@ -207,7 +266,7 @@ impl Desk<'_> {
     /// The end of a round.
     pub(super) fn over(&mut self, at: usize, next: Next) {
         let run = self.runner.runs.remove(at);
-        if !run.is_first {
+        if run.is_counted {
             self.runner.tried -= 1;
         }
         if let Some(ticket) = run.answer {
@@ -233,6 +292,21 @@ impl Desk<'_> {
                 run.answer = None;
                 self.shared.post.push_back((ticket, Outcome::Dispatched(Dispatched::Kept)));
             }
+        }
+    }
+}
+
+/// What a file that could not be used comes to.
+fn missed(miss: Miss) -> Next {
+    match miss {
+        Miss::Gone => Next::Gone,
+        Miss::Fault(fault) => {
+            log::error!("the queue: {fault}");
+            Next::Soon
+        }
+        Miss::Damaged(fault) => {
+            log::error!("the queue: {fault}");
+            Next::Gone
         }
     }
 }
