@@ -142,8 +142,7 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.expire(now),
             // The turn that follows does what is due.
             Entry::Sender(conversation) => conversation.expire(now),
-            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Helper(_) | Entry::Signals(..) => {}
-            Entry::Queue(_) | Entry::Pickup(_) | Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
 

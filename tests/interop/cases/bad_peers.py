@@ -7,7 +7,7 @@ import threading
 import time
 
 from harness import dns
-from harness.sink import OFFERS, Sink, certificate, close, close_in_text, drip, flood, lines, say, stall
+from harness.sink import OFFERS, Sink, answer, certificate, close, close_in_text, drip, flood, lines, say, stall
 from harness.suite import check, same, test, wait_for
 from harness.world import PATIENCE_SECS, World, letter, name_of, resident_kb
 
@@ -227,7 +227,7 @@ def kept(bench):
 def tls(bench):
     pair = certificate(bench, "mx.example")
     world = World(bench, sink=Sink("127.0.0.2", tls=pair))
-    actions = [stall(), close(), say(b"\x16\x03\x01\xff\xff" + b"\0" * 70_000), say(b"220 2.0.0 More\r\n"), say(b"\x15\x03\x03\0\2\2\x28")]
+    actions = [stall(), close(), answer(b"\x16\x03\x01\xff\xff" + b"\0" * 70_000), answer(b"220 2.0.0 More\r\n"), answer(b"\x15\x03\x03\0\2\2\x28")]
     addresses = around(world, len(actions) + 1)
     canary = Canary(world)
     for at, (action, address) in enumerate(zip(actions, addresses), 1):

@@ -7,7 +7,7 @@ import threading
 
 from harness import dns, sink
 from harness.site import free_ports
-from harness.sink import Sink, certificate, close, say, say_and_close
+from harness.sink import Sink, answer, certificate, close, say, say_and_close
 from harness.suite import check, need, same, test, wait_for
 from harness.world import Report, World, letter, name_of
 
@@ -357,7 +357,7 @@ def tls(bench):
     world.deferred(ident, "TLS", "ertificate")
     same(world.copies("verified"), 0, "copies")
     world.tell("queue", "delete", ident)
-    for step, action in (("handshake", say(b"garbage instead of a handshake\r\n" * 20)), ("handshake", close()),
+    for step, action in (("handshake", answer(b"garbage instead of a handshake\r\n" * 20)), ("handshake", close()),
                          ("starttls", say("454 4.7.0 No TLS today"))):
         wait_for("no connection is kept", lambda: not world.sink.open_talks(), 15)
         world.sink.at(step, action)

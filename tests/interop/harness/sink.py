@@ -509,6 +509,18 @@ def stall(after=0, taken=True):
     return action
 
 
+def answer(text):
+    """That to whatever comes first: at `handshake`, to the client's part of it."""
+
+    def action(talk, _):
+        talk.more()
+        talk.buffer.clear()
+        talk.send(text)
+        return True
+
+    return action
+
+
 def hold(event, secs=60):
     """The usual reply as soon as `event` is set."""
 
