@@ -73,7 +73,7 @@ pub struct Filter {
 }
 
 /// States that messages of a queue are looked for by.
-pub const STATES: [&str; 5] = ["waiting", "deferred", "held", "failed", "expired"];
+pub const STATES: [&str; 6] = ["waiting", "deferred", "held", "failed", "expired", "succeeded"];
 
 /// A filter: its name, what it takes, and how that is read into one.
 type Reads = fn(&mut Filter, &str) -> Result<(), String>;

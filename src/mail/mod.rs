@@ -2,9 +2,9 @@
 
 pub mod address;
 pub mod asctime;
-pub mod bounce;
 pub mod bulletin;
 pub mod dots;
+pub mod dsn;
 pub mod encoded;
 pub mod envelope;
 pub mod identity;

@@ -1,5 +1,5 @@
 //! What we write of our own accord: a message with a header that says so, and plain words. Whoever runs this server hears of
-//! what he should know, a user that his mailbox fills ([`Filling`]), a sender that his message was lost ([`bounce`](super::bounce)).
+//! what he should know, a user that his mailbox fills ([`Filling`]), a sender that his message was lost ([`dsn`](super::dsn)).
 //!
 //! ```text
 //! From: Mail Delivery System <MAILER-DAEMON@mail.example.com>
@@ -48,33 +48,48 @@ impl Notice<'_> {
             if index > 0 {
                 written.push('\n');
             }
-            let mut used = 0;
-            let paragraph: Vec<char> = visible(paragraph.as_ref()).chars().collect();
-            let words = paragraph.split(|c| *c == ' ').flat_map(|word| word.chunks(WORD_CHARS));
-            for word in words {
-                if used > 0 {
-                    let fits = used + 1 + word.len() <= WIDTH;
-                    written.push(if fits { ' ' } else { '\n' });
-                    used = if fits { used + 1 } else { 0 };
-                }
-                written.extend(word);
-                used += word.len();
-            }
-            written.push('\n');
+            fold("", paragraph.as_ref(), &mut written);
         }
         written.into_bytes()
     }
 
     /// Its header, and the blank line. `submitted`: `auto-generated`, or `auto-replied` when it answers a message.
-    pub(super) fn head(&self, submitted: &str) -> String {
+    fn head(&self, submitted: &str) -> String {
+        self.fields(submitted) + "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n"
+    }
+
+    /// The same without what kind of text follows, and without the blank line.
+    pub(super) fn fields(&self, submitted: &str) -> String {
         let (id, host, to, subject) = (visible(self.id), visible(self.host), visible(self.to), visible(self.subject));
         format!(
             "From: Mail Delivery System <MAILER-DAEMON@{host}>\nTo: <{to}>\nSubject: {subject}\nDate: {}\n\
-             Message-ID: <{id}@{host}>\nAuto-Submitted: {submitted}\nMIME-Version: 1.0\n\
-             Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n",
+             Message-ID: <{id}@{host}>\nAuto-Submitted: {submitted}\nMIME-Version: 1.0\n",
             date(self.posted_secs)
         )
     }
+}
+
+/// A paragraph of text, its lines broken at blanks, each behind `prefix`.
+pub(super) fn fold(prefix: &str, paragraph: &str, out: &mut String) {
+    let mut used = 0;
+    let paragraph: Vec<char> = visible(paragraph).chars().collect();
+    let words = paragraph.split(|c| *c == ' ').flat_map(|word| word.chunks(WORD_CHARS));
+    out.push_str(prefix);
+    for word in words {
+        if used > 0 {
+            if prefix.len() + used + 1 + word.len() <= WIDTH {
+                out.push(' ');
+                used += 1;
+            } else {
+                out.push('\n');
+                out.push_str(prefix);
+                used = 0;
+            }
+        }
+        out.extend(word);
+        used += word.len();
+    }
+    out.push('\n');
 }
 
 /// What a user is told whose mailbox is almost full.

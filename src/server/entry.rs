@@ -11,7 +11,9 @@ use crate::net::turn::{self, Id};
 use crate::net::{Registry, TcpListener, TcpStream, Token, UnixListener, watch};
 use crate::protocol::pop3::reply::Refusal;
 use crate::protocol::smtp::reply as smtp_reply;
-use crate::service::{Channel, Newborn, Port, Shared, Speaks, control, deliver, dns, helpers, pickup, pop3, send, smtp};
+use crate::service::{
+    Channel, Newborn, Port, Shared, Speaks, control, deliver, dns, helpers, pickup, pop3, send, smtp,
+};
 
 /// One thing in the loop. Small, because every slot of the table has room for the largest.
 pub enum Entry {
@@ -142,7 +144,8 @@ impl turn::Entry for Entry {
             Entry::Control(conversation) => conversation.expire(now),
             // The turn that follows does what is due.
             Entry::Sender(conversation) => conversation.expire(now),
-            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Query(_) | Entry::Helper(_) | Entry::Signals(..) => {}
+            Entry::Queue(_) | Entry::Senders(_) | Entry::Pickup(_) | Entry::Query(_) => {}
+            Entry::Helper(_) | Entry::Signals(..) => {}
         }
     }
 

@@ -114,6 +114,7 @@ impl Server {
         let shared = &mut self.shared;
         report.add("users_forgotten", shared.cache.clear());
         report.add("hosts_forgotten", shared.guard.names.clear());
+        report.add("dns_answers_forgotten", shared.dns.resolver.forget());
     }
 
     fn begin(&mut self, ticket: Ticket, deed: Deed, users: &[&str]) -> Option<Told> {

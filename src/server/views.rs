@@ -113,6 +113,7 @@ impl Server {
         report.add("logins.unavailable", counts.unavailable);
         relaying(&counts.relaying, report);
         self.delivery(report);
+        self.name_servers(report);
         self.works(report);
         report.add("memory.resident_kb", resident_kb());
         report.table(
@@ -145,8 +146,25 @@ impl Server {
         report.add("delivery.syncs", counts.syncs);
         report.add("delivery.bodies_kb", kb(transit.held()));
         report.add("delivery.open_intents", transit.open_intents());
-        report.add("queue.waiting", transit.table().len());
+        report.add("queue.waiting", transit.waiting());
         report.add("queue.put_there", counts.queued);
+    }
+
+    /// What is asked of name servers.
+    fn name_servers(&self, report: &mut Report) {
+        let health = self.shared.dns.resolver.health();
+        report.add("dns.questions", health.questions);
+        report.add("dns.cache_hits", health.remembered);
+        report.add("dns.stale_answers", health.stale);
+        report.add("dns.failures", health.failed);
+        report.add("dns.sent", health.sent);
+        report.add("dns.streams", health.streams);
+        report.add("dns.foreign", health.foreign);
+        report.add("dns.asking_now", health.asking);
+        report.add("dns.waiting_now", health.owed);
+        report.add("dns.cache_entries", health.known);
+        let servers: Vec<String> = self.shared.dns.resolver.servers().map(|server| server.to_string()).collect();
+        report.add("dns.servers", servers.join(", "));
     }
 
     /// Mail that comes in.
@@ -324,6 +342,7 @@ impl Server {
         let sessions = self.sessions();
         let (shared, holding) = (&self.shared, self.lp.holding());
         let (cached, _) = shared.cache.len();
+        let dns = shared.dns.resolver.health();
         let parts = [
             ("sessions, plain", sessions.plain, sessions.plain_bytes),
             ("sessions, TLS", sessions.tls, sessions.tls_bytes),
@@ -332,6 +351,7 @@ impl Server {
             ("deadlines and queues", 1, holding.tables),
             ("shared buffers", 1, holding.buffers),
             ("answers remembered", cached, shared.cache.held()),
+            ("answers of name servers", dns.known, dns.bytes),
             ("history for rates", 1, self.rates.held()),
             ("turn times", self.lp.profile().rows().len(), self.lp.profile().held()),
         ];

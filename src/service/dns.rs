@@ -189,3 +189,176 @@ impl Query {
         Turn::Again
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+    use std::thread;
+
+    use super::*;
+    use crate::net::stream::Scratch;
+    use crate::protocol::dns::tests::{record, reply, wire_name};
+    use crate::protocol::dns::{Answer, Failure, Kind, Record};
+
+    /// Whoever asks, and what is asked.
+    enum Entry {
+        Asker,
+        Query(Box<Query>),
+    }
+
+    impl turn::Entry for Entry {
+        type Shared = Shared;
+
+        fn register(&mut self, registry: &Registry, token: &dyn Fn(usize) -> Token) -> io::Result<()> {
+            match self {
+                Entry::Asker => Ok(()),
+                Entry::Query(query) => query.register(registry, token(0)),
+            }
+        }
+        fn deregister(&mut self, registry: &Registry) {
+            if let Entry::Query(query) = self {
+                query.deregister(registry);
+            }
+        }
+        fn mark(&mut self, _: usize, ready: Readiness) {
+            if let Entry::Query(query) = self {
+                query.mark(ready);
+            }
+        }
+        fn turn(&mut self, _: Id, now: Instant, shared: &mut Shared, _: &mut Scratch) -> Turn {
+            match self {
+                Entry::Asker => Turn::Idle,
+                Entry::Query(query) => query.turn(now, shared),
+            }
+        }
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+        fn expire(&mut self, _: Instant) {}
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+    }
+
+    struct World {
+        lp: Loop<Entry>,
+        shared: Shared,
+        asker: Id,
+        _dir: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new(servers: Vec<SocketAddr>) -> World {
+            let dir = tempfile::tempdir().unwrap();
+            let mut lp = Loop::new().unwrap();
+            let mut shared = Shared::for_tests(dir.path(), &lp);
+            let mut settings = Settings::for_tests(dir.path());
+            settings.dns_host = servers;
+            shared.dns = Dns::new(&settings, System::read(Path::new("/dev/null")));
+            let asker = lp.insert(Entry::Asker).unwrap();
+            World { lp, shared, asker, _dir: dir }
+        }
+
+        /// Asks, and turns the loop until there is an answer.
+        fn ask(&mut self, name: &str, kind: Kind) -> Answer {
+            let ticket = Ticket { id: self.asker, serial: 7 };
+            self.shared.resolve(self.lp.now(), ticket, Question { name: name.into(), kind });
+            loop {
+                let now = self.lp.now();
+                self.shared.ask_name_servers(now, &mut self.lp, Entry::Query);
+                while self.lp.sweep().is_some() {}
+                if let Some((to, Outcome::Resolved(answer))) = self.shared.post.pop_front() {
+                    assert_eq!(to, ticket);
+                    return answer;
+                }
+                self.lp.poll(self.shared.deadline()).unwrap();
+                self.lp.run(&mut self.shared);
+            }
+        }
+    }
+
+    fn text(length: usize) -> Vec<u8> {
+        [&[255u8][..], &[b'x'; 255]].concat().repeat(length)
+    }
+
+    #[test]
+    fn a_question_goes_out_and_its_answer_comes_back_as_datagram_and_as_stream() {
+        let streams = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = streams.local_addr().unwrap();
+        // Another process may have the same port for datagrams: that is no reason to fail.
+        let Ok(datagrams) = UdpSocket::bind(address) else { return };
+        let server = thread::spawn(move || {
+            let mut room = [0; 4096];
+            for _ in 0..2 {
+                let (count, from) = datagrams.recv_from(&mut room).unwrap();
+                let mut said = reply(&room[..count], 0, &[], &[]);
+                if room[..count].windows(4).any(|part| part.eq_ignore_ascii_case(b"much")) {
+                    said[2] |= 2;
+                } else {
+                    let mx = [&10u16.to_be_bytes()[..], &wire_name("mx.example.net")].concat();
+                    said = reply(&room[..count], 0, &[record("example.org", 15, 60, &mx)], &[]);
+                }
+                datagrams.send_to(&said, from).unwrap();
+            }
+            let (mut peer, _) = streams.accept().unwrap();
+            let mut length = [0; 2];
+            peer.read_exact(&mut length).unwrap();
+            let query = &mut room[..u16::from_be_bytes(length).into()];
+            peer.read_exact(query).unwrap();
+            let said = reply(query, 0, &[record("much.example.org", 16, 60, &text(200))], &[]);
+            io::Write::write_all(&mut peer, &[&(said.len() as u16).to_be_bytes()[..], &said].concat()).unwrap();
+        });
+        let mut world = World::new(vec![address]);
+        let host = Record::Mx { preference: 10, host: "mx.example.net".into() };
+        assert_eq!(world.ask("example.org", Kind::Mx), Answer::Records([host.clone()].into()));
+        assert_eq!(
+            world.ask("much.example.org", Kind::Txt),
+            Answer::Records([Record::Text([b'x'; 51_000].into())].into())
+        );
+        server.join().unwrap();
+        assert_eq!(world.ask("example.org", Kind::Mx), Answer::Records([host].into()), "nobody is asked for it again");
+        assert_eq!((world.lp.len(), world.shared.dns.sockets.len()), (1, 0), "every socket is closed");
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_passed_over() {
+        let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let there = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut world = World::new(vec![gone, there.local_addr().unwrap()]);
+        let server = thread::spawn(move || {
+            let mut room = [0; 4096];
+            let (count, from) = there.recv_from(&mut room).unwrap();
+            there.send_to(&reply(&room[..count], 2, &[], &[]), from).unwrap();
+        });
+        let failed = world.ask("example.org", Kind::Mx);
+        assert_eq!(failed, Answer::Failed(Failure::Refused));
+        assert_eq!((world.lp.len(), world.shared.dns.sockets.len()), (1, 0));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn servers_are_those_of_the_settings_or_else_those_of_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("resolv.conf");
+        let system = System::read(&conf);
+        let servers = |dns: &Dns| dns.resolver.servers().map(|server| server.to_string()).collect::<Vec<_>>();
+        let mut settings = Settings::for_tests(dir.path());
+        let mut dns = Dns::new(&settings, system.clone());
+        assert_eq!(servers(&dns), ["127.0.0.1:53"], "there is no such file");
+        assert_eq!(system.read_again(&conf), None);
+        std::fs::write(&conf, "nameserver 192.0.2.7\n").unwrap();
+        assert_eq!(dns.worth_a_look(&settings), None, "nobody has asked");
+        let mut lp: Loop<Entry> = Loop::new().unwrap();
+        let ticket = Ticket { id: lp.insert(Entry::Asker).unwrap(), serial: 1 };
+        dns.resolver.ask(lp.now(), ticket, Question { name: "a.test".into(), kind: Kind::A });
+        let system = dns.worth_a_look(&settings).and_then(|system| system.read_again(&conf)).expect("it has changed");
+        assert_eq!(dns.worth_a_look(&settings), None, "nobody has asked since");
+        dns.follow(lp.now(), &settings, system.clone());
+        assert_eq!(servers(&dns), ["192.0.2.7:53"]);
+        settings.dns_host = vec!["[2001:db8::1]:5353".parse().unwrap()];
+        dns.follow(lp.now(), &settings, system);
+        assert_eq!(servers(&dns), ["[2001:db8::1]:5353"]);
+        dns.resolver.ask(lp.now(), ticket, Question { name: "b.test".into(), kind: Kind::A });
+        assert_eq!(dns.worth_a_look(&settings), None, "the system's do not count");
+    }
+}

@@ -9,10 +9,11 @@
 //! | Queued      | a question, [`IN_FLIGHT`] others are on their way | a place: the first server is asked                |
 //! | Asked       | `Act::Ask` of a fresh socket, `Act::Connect`  | an answer; failure of the socket; `timeout`           |
 //! | Cut         | a truncated answer, [`STREAMS`] are open      | a place: `Act::Connect` to the same server; `timeout` |
-//! | Resting     | every server was asked, and one failed at once | [`REST`]                                             |
+//! | Resting     | every server was asked, none said anything, and one could not be reached | [`REST`]                   |
 //!
 //! * **Servers** are asked one after the other, each once a round, rounds until [`TRIES`] times `timeout` are over. One that
-//!   refuses, talks nonsense or cannot be reached by a stream is not asked again by that lookup; when none is left it has failed.
+//!   refuses, talks nonsense or cannot be reached by a stream is not asked again by that lookup; when none is left, or all others
+//!   cannot be reached, it has failed.
 //!   A server that let [`SILENT`] tries in a row pass comes after the others for [`HELD`].
 //! * **Belief**: each try has a socket, an id and a mixture of cases of its own; what does not fit is passed over and counted.
 //!   A truncated answer is asked for again over a stream.
@@ -494,6 +495,7 @@ impl<T> Resolver<T> {
     /// The socket of a lookup, if it has one, is done with.
     fn release(&mut self, key: u64) -> Option<Try> {
         let lookup = self.lookups.get_mut(&key)?;
+        let State::Asked(_) = lookup.state else { return None };
         let State::Asked(tried) = std::mem::replace(&mut lookup.state, State::Resting) else { return None };
         self.sockets.remove(&tried.socket);
         self.streams -= usize::from(tried.stream.is_some());
@@ -566,6 +568,9 @@ impl<T> Resolver<T> {
         if left(lookup.out | lookup.tried).next().is_none() {
             lookup.tried = 0;
             if std::mem::take(&mut lookup.hurried) {
+                if lookup.out != 0 {
+                    return self.fail(now, key);
+                }
                 lookup.state = State::Resting;
                 return self.time(key, now + REST);
             }
@@ -677,4 +682,4 @@ pub fn is_host(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

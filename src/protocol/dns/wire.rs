@@ -267,7 +267,8 @@ fn text(name: &ParsedName<&[u8]>) -> Option<Box<str>> {
         if !text.is_empty() {
             text.push('.');
         }
-        text.push_str(std::str::from_utf8(label.as_slice()).ok()?);
+        // A dot within a label would make two of it.
+        text.push_str(std::str::from_utf8(label.as_slice()).ok().filter(|label| !label.contains('.'))?);
     }
     text.make_ascii_lowercase();
     is_host(&text.replace('/', "-")).then(|| text.into_boxed_str())

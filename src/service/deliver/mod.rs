@@ -269,6 +269,11 @@ impl Transit {
         &self.table
     }
 
+    /// How many messages the queue has; before they were counted, how many of them are known.
+    pub fn waiting(&self) -> u64 {
+        self.stores.queue.count().unwrap_or(self.table.len() as u64)
+    }
+
     /// The queue's files, to be read by jobs.
     pub fn queue(&self) -> impl std::ops::Deref<Target = Queue> + Send + use<> {
         QueueOf(self.stores.clone())

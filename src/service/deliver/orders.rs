@@ -87,6 +87,9 @@ impl Order {
             }
         }
         let gone = tally.is_ended() && queue.remove(&self.id).map_err(sentence)?;
+        if changed > 0 && !gone {
+            queue.put(&self.id, tally.due_secs()).map_err(sentence)?;
+        }
         Ok(Obeyed { changed, next_secs: tally.next_secs, gone })
     }
 }

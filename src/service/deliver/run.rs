@@ -20,6 +20,7 @@
 //! | perhaps another host's | deferred for `possibly_secs` at least                                               |
 //! | not tried      | nothing: he comes again soon                                                                |
 //! | parked         | deferred until somebody asks, or he expires                                                 |
+//! | delivered, and his sender wants to hear it | succeeded, then delivered: see `telling` |
 //!
 //! What failed or expired with nobody to tell is dropped.
 
@@ -35,7 +36,7 @@ use super::lanes::{Fate, Key, Letter, Message, Spot, Stand};
 use super::runner::{Desk, Doing, Finished, spot};
 use super::ways;
 use crate::mail::address::{self, Address};
-use crate::mail::bounce::bounce_id;
+use crate::mail::dsn::{Report, report_id};
 use crate::mail::envelope::Envelope as Stored;
 use crate::net::jobs::Kind as JobKind;
 use crate::net::turn::Ticket;
@@ -51,7 +52,7 @@ use crate::service::send::{self, Consignment, Sent, Whom};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::queue::{
-    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, State, queued,
+    Change, Envelope, ID_BYTES, Kind, Made, Miss, Queue, RECIPIENTS_MAX, Recipient, Stage, State, queued,
 };
 use crate::text::number::decimal;
 pub(super) use reading::Found;
@@ -79,6 +80,10 @@ pub(super) struct Part {
     pub(super) recipient: Recipient,
     /// How often he was tried before.
     pub(super) tries: u32,
+    /// His sender has heard that he waits long.
+    pub(super) warned: bool,
+    /// His address leads to several, or to those of a list with an owner.
+    pub(super) expands: bool,
     /// Where he is, in the first round.
     pub(super) to: Option<Way>,
 }
@@ -124,6 +129,10 @@ pub(super) struct Run {
     answer: Option<Ticket>,
     /// By how much it waits longer or shorter: the same for all its recipients, so that one line of its file tells of many.
     random: u64,
+    /// Senders are to be told of what was noted before.
+    owes: bool,
+    /// They are with the note that is being written: nothing will follow it.
+    tells: bool,
     /// From which number the next page is read; 0: all were at hand.
     next: u32,
 }
@@ -158,6 +167,8 @@ impl Run {
             noting: None,
             answer: None,
             random: RealDisk::default().random(),
+            owes: false,
+            tells: false,
             next: 1,
         }
     }
@@ -386,16 +397,23 @@ impl Desk<'_> {
 
     /// An address that leads to several, or to others, becomes a message of its own, made once, whatever happens meanwhile.
     fn hand_on(&mut self, at: usize, part: usize, ways: &[Way]) {
-        let run = &self.runner.runs[at];
+        let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
+        run.parts[part].expands = ways::expand(ways);
         let Part { number, recipient, .. } = &run.parts[part];
         let id = handed_on_id(&run.id, *number);
         // A bounce of it needs room behind that.
-        let longest = bounce_id(&id, RECIPIENTS_MAX).len();
+        let longest = report_id(&id, Report::Bounce, RECIPIENTS_MAX).len();
         let Some(path) = address_of(&recipient.address).filter(|_| longest <= ID_BYTES) else {
             return self.settle(at, part, Came::Never("5.4.6 it is going round in circles".to_owned()));
         };
-        let named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
+        let mut named = Named { path, notify: recipient.notify, orcpt: recipient.orcpt.as_deref().map(Into::into) };
+        if run.parts[part].expands
+            && let Some(notify) = &mut named.notify
+        {
+            // RFC 3461 §5.2.7.3: that it was expanded is the success, and each of the others may still fail.
+            notify.success = false;
+        }
         let sender = ways::sender(recipient, &envelope).to_owned();
         let recipients: Vec<Recipient> =
             ways.iter().map(|way| ways::recipient(way, &sender, &named, &self.shared.settings)).collect();
@@ -493,7 +511,7 @@ fn handed_on_from(id: &str) -> Option<(&str, u32)> {
 fn once(queue: &Queue, id: &str, recipients: usize) -> Result<Made, Failed> {
     let Some((origin, number)) = handed_on_from(id) else { return Ok(Made::New) };
     let is_over = match queue.page(origin, number, 1) {
-        Ok(rows) => rows.iter().any(|row| row.state == State::Delivered),
+        Ok(rows) => rows.iter().any(|row| matches!(row.state.stage(), Stage::Delivered | Stage::Succeeded)),
         Err(_) => false,
     };
     if is_over {

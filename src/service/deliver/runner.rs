@@ -31,6 +31,7 @@ use super::orders::Obeyed;
 use super::run::{Came, Found, Part, Run, Wound};
 use super::{Dispatched, Parcel, Progress, SPACE_LIFE, Stores, To, answer_to, ways};
 use crate::control::Report;
+use crate::mail::address;
 use crate::mail::notice::{Filling, Notice};
 use crate::mail::passed::Passed;
 use crate::net::Slab;
@@ -40,8 +41,9 @@ use crate::net::turn::{Id, Ticket};
 use crate::protocol::helper::Account;
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
+use crate::rules::retry::Place;
 use crate::rules::traffic::Class;
-use crate::service::route::{self, Destination, Routing, Way};
+use crate::service::route::{self, Destination, Routing, Stage, Way};
 use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
@@ -279,8 +281,8 @@ impl Desk<'_> {
     fn turn(&mut self) {
         if self.secs.saturating_add(CLOCK_SECS) < self.runner.told_secs {
             log::warn!("the clock was put back: what waits in the queue waits no longer than retry_schedule says");
-            let (schedule, secs) = (&self.shared.settings.retry_schedule, self.secs);
-            self.shared.transit.table.put_back(|due| schedule.bounded(due, secs));
+            let (rules, secs) = (self.shared.settings.retry_rules(), self.secs);
+            self.shared.transit.table.put_back(|due| rules.bounded(Place::Here, due, secs));
         }
         self.runner.told_secs = self.secs;
         if matches!(self.runner.loading, Loading::From(at) if at <= self.now) {
@@ -408,7 +410,12 @@ impl Desk<'_> {
         let Parcel { id, sender, recipients, received, came, posted_secs, hold, mut body } = parcel;
         let from = sender.path.as_ref().map(ToString::to_string).unwrap_or_default();
         let (mut flat, mut to, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for To { recipient: named, ways } in recipients {
+        for To { recipient: named, mut ways } in recipients {
+            // That it was expanded is a success of its own: the queue does that, step by step.
+            let is_told = settings.success_reports && named.notify.is_some_and(|notify| notify.success);
+            if is_told && !from.is_empty() && ways::expand(&ways) && named.path.place != address::Place::Here {
+                ways = vec![Way::to(Destination::Local(named.path.clone(), Stage::Whole))];
+            }
             for way in ways {
                 let recipient = ways::recipient(&way, &from, &named, &settings);
                 // Who is reached in two ways gets one.
@@ -488,7 +495,9 @@ impl Desk<'_> {
                 let full = route::full(&self.shared.settings);
                 self.answer(at, Dispatched::Refused(full));
             }
-            ([Way { to: Destination::Mailbox(name, account), .. }], None) => {
+            ([Way { to: Destination::Mailbox(name, account), .. }], None)
+                if !ways::wants_receipt(&pending.recipients[0], &pending.envelope, &self.shared.settings) =>
+            {
                 let to = &pending.recipients[0];
                 let (sender, recipient) =
                     (to.with.first().map(|sender| sender.as_str().into()), to.address.as_str().into());
@@ -560,7 +569,7 @@ impl Desk<'_> {
             // Its one recipient has just been tried.
             let id = self.runner.pending[at].id.clone();
             log::info!("delivery {id}: waits in the queue: {why}");
-            let wait = self.shared.settings.retry_schedule.wait_secs(1, RealDisk::default().random());
+            let wait = self.shared.settings.retry_schedule.wait_secs(Place::Here, 1, RealDisk::default().random());
             self.shared.transit.table.insert(&id, Some(self.secs.saturating_add_unsigned(wait)));
             return self.answer(at, Dispatched::Kept);
         }
@@ -570,8 +579,16 @@ impl Desk<'_> {
             self.note_kept(&message, &pending.recipients);
         }
         let parts = pending.recipients.into_iter().zip(pending.to).zip(1..);
-        let parts = parts.map(|((recipient, to), number)| Part { number, recipient, tries: 0, to: Some(to) });
-        let parts: Vec<Part> = parts.collect();
+        let parts: Vec<Part> = parts
+            .map(|((recipient, to), number)| Part {
+                number,
+                recipient,
+                tries: 0,
+                warned: false,
+                expands: false,
+                to: Some(to),
+            })
+            .collect();
         self.shared.transit.table.begin(&message.id);
         // Who waits for other hosts alone does not wait for them here.
         let is_local = |part: &Part| part.recipient.kind != queue::Kind::Remote;
@@ -744,7 +761,8 @@ impl Desk<'_> {
     /// A message of the queue is left alone until it is due, by what its file says; or for a while, when that could not be
     /// read.
     pub(super) fn leave(&mut self, id: &str, next_secs: Option<i64>) {
-        let bounded = next_secs.map(|secs| self.shared.settings.retry_schedule.bounded(secs, self.secs));
+        let bounded =
+            next_secs.map(|secs| self.shared.settings.retry_rules().bounded(Place::Elsewhere, secs, self.secs));
         self.shared.transit.table.insert(id, bounded);
     }
 
@@ -854,7 +872,7 @@ fn list(queue: &queue::Queue) -> Result<Vec<(String, Option<i64>)>, Fault> {
     let mut messages = Vec::new();
     queue.each(&mut |found| match found {
         // Whose sender is still to be told is due for that.
-        queue::Found::Message(message) if message.tally.untold() > 0 => messages.push((message.id, Some(0))),
+        queue::Found::Message(message) if message.tally.untold > 0 => messages.push((message.id, Some(0))),
         queue::Found::Message(message) => messages.push((message.id, message.tally.next_secs)),
         queue::Found::Aside(path) => {
             log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display())

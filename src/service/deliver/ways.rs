@@ -15,7 +15,6 @@ use crate::service::relay;
 use crate::service::route::{Destination, Stage, Way};
 use crate::settings::Settings;
 use crate::store::queue::{Envelope, Kind, Recipient};
-use crate::text::xtext;
 
 /// A user as an address.
 pub(super) fn mailbox(name: &Name, settings: &Settings) -> String {
@@ -27,6 +26,7 @@ pub(super) fn mailbox(name: &Name, settings: &Settings) -> String {
 /// a member of the other's, would hear of each other's bounces for ever.
 pub(super) fn recipient(way: &Way, sender: &str, named: &params::Recipient, settings: &Settings) -> Recipient {
     let sender = way.sender.as_ref().filter(|_| !sender.is_empty()).map(ToString::to_string);
+    let sender_kept = sender.is_none();
     let named_address = named.path.to_string();
     let (kind, address) = match &way.to {
         Destination::Mailbox(name, _) => (Kind::Mailbox, mailbox(name, settings)),
@@ -44,10 +44,12 @@ pub(super) fn recipient(way: &Way, sender: &str, named: &params::Recipient, sett
         }
         _ => sender.into_iter().collect(),
     };
-    // A bounce names whom the sender knows.
+    // Whom the owner of a list hears of, and of what, is not what its writer said.
+    let notify = named.notify.filter(|_| sender_kept);
+    // A report names whom the sender knows.
     let orcpt = named.orcpt.as_deref().map(str::to_owned);
     let orcpt = orcpt.or_else(|| (address != named_address).then(|| params::original(&named.path)));
-    Recipient { kind, address, with, notify: named.notify, orcpt }
+    Recipient { kind, address, with, notify, orcpt }
 }
 
 /// An address that is to be routed when it is tried, or that another host has.
@@ -61,14 +63,15 @@ pub(super) fn sender<'a>(recipient: &'a Recipient, envelope: &'a Envelope) -> &'
     recipient.with.first().filter(|sender| !sender.is_empty()).unwrap_or(&envelope.sender)
 }
 
-/// Whom the sender had named.
-pub(super) fn named(recipient: &Recipient) -> String {
-    let original = recipient.orcpt.as_deref().and_then(|orcpt| {
-        let (kind, address) = orcpt.split_once(';')?;
-        let decoded = xtext::decode(address.as_bytes()).filter(|_| kind.eq_ignore_ascii_case("rfc822"));
-        decoded.and_then(|address| String::from_utf8(address).ok())
-    });
-    original.unwrap_or_else(|| recipient.address.clone())
+/// Whether an address that leads there is expanded: to several, or to those of a list with an owner.
+pub(super) fn expand(ways: &[Way]) -> bool {
+    ways.len() > 1 || ways.iter().any(|way| way.sender.is_some())
+}
+
+/// Whether the sender is to hear that this recipient has his message.
+pub(super) fn wants_receipt(recipient: &Recipient, envelope: &Envelope, settings: &Settings) -> bool {
+    let is_asked = recipient.notify.is_some_and(|notify| notify.success);
+    settings.success_reports && is_asked && !sender(recipient, envelope).is_empty()
 }
 
 /// From which step on it is asked where an address of ours leads; a mailbox leads on to nobody else.
@@ -132,7 +135,6 @@ mod tests {
                 assert_eq!(program(&recipient), found);
                 let orcpt = (address != "team@example.test").then_some("rfc822;team@example.test");
                 assert_eq!(recipient.orcpt.as_deref(), orcpt);
-                assert_eq!(named(&recipient), "team@example.test");
             }
         }
         assert_eq!(anywhere(&address_of("a@example.test"), &settings).kind, Kind::Local);

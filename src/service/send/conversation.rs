@@ -252,7 +252,7 @@ impl Life {
             Some(path) => {
                 let known = shared.settings.logins.get(path);
                 let known = known.ok_or_else(|| format!("4.7.8 {}: its login file was not read", target.shown()))?;
-                let user = known.user.as_bytes().to_vec();
+                let user = known.user.clone();
                 Some(Box::new(Login { user, password: known.password.clone() }))
             }
         };

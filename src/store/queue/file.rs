@@ -5,8 +5,9 @@ use std::io;
 use std::ops::Range;
 
 use super::head::{self, Facts, LINE_BYTES, Reading, Recipient};
-use super::state::{self, Stage, State};
+use super::state::{self, Stage, State, Warned};
 use super::{Row, Tally};
+use crate::mail::dsn::Report;
 use crate::store::disk::{Disk, Reach};
 
 /// Files are read in pieces of this size.
@@ -136,8 +137,11 @@ pub(super) struct Opened<D: Disk> {
 #[derive(Clone, Copy)]
 pub(super) struct Slot {
     pub(super) stage: Stage,
+    /// The report that is to tell of it; of who is deferred: 0, if none is.
     pub(super) bounce: u32,
     pub(super) next_secs: i64,
+    /// His sender has once heard that he waits long.
+    warned: bool,
     /// Where the line is that says so, from the states' beginning; no line says that somebody waits from the start.
     line_at: Option<u32>,
 }
@@ -203,7 +207,7 @@ impl<D: Disk> Opened<D> {
 
     /// What has become of each recipient; and whether the states end with a line's end.
     pub(super) fn slots(&self) -> io::Result<(Vec<Slot>, bool)> {
-        let new = Slot { stage: Stage::Waiting, bounce: 0, next_secs: 0, line_at: None };
+        let new = Slot::of(&State::Waiting);
         let mut slots = vec![new; self.facts.recipients as usize];
         let mut lines = Lines::new(&self.disk, &self.file, self.states.clone());
         let mut ended = true;
@@ -215,8 +219,11 @@ impl<D: Disk> Opened<D> {
             for (from, to) in said.who {
                 let range = from.max(1) as usize - 1..(to as usize).min(slots.len());
                 for slot in slots.get_mut(range).unwrap_or_default() {
-                    if slot.stage.may_become(said.state.stage()) {
+                    let next = said.state.stage();
+                    if slot.stage.may_become(next) || slot.stage == next && next.is_untold() {
+                        let warned = slot.warned;
                         *slot = Slot { line_at, ..Slot::of(&said.state) };
+                        slot.warned |= warned;
                     }
                 }
             }
@@ -230,7 +237,7 @@ impl<D: Disk> Opened<D> {
         let mut rows = Vec::new();
         let mut lines = Lines::new(&self.disk, &self.file, self.to_at..self.received_at);
         // Recipients who came to the same by the same line are mostly neighbours.
-        let mut last: Option<(u32, State)> = None;
+        let mut last: Option<(u32, State, i64)> = None;
         for (number, slot) in (1..).zip(&slots) {
             if rows.len() as u64 >= u64::from(limit) {
                 break;
@@ -240,19 +247,19 @@ impl<D: Disk> Opened<D> {
                 continue;
             }
             let recipient = check_recipient(number, &line)?;
-            let state = match (slot.line_at, &last) {
-                (None, _) => State::Waiting,
-                (Some(at), Some((known, state))) if at == *known => state.clone(),
+            let (state, at_secs) = match (slot.line_at, &last) {
+                (None, _) => (State::Waiting, None),
+                (Some(at), Some((known, state, at_secs))) if at == *known => (state.clone(), Some(*at_secs)),
                 (Some(at), _) => {
                     let range = self.states.start + u64::from(at)..self.states.end;
                     let mut line = Lines::new(&self.disk, &self.file, range);
                     let said = line.next()?.and_then(|line| state::decode(&self.id, line.text));
                     let Some(said) = said else { return Err(Unread::Damaged("its states change")) };
-                    last = Some((at, said.state.clone()));
-                    said.state
+                    last = Some((at, said.state.clone(), said.at_secs));
+                    (said.state, Some(said.at_secs))
                 }
             };
-            rows.push(Row { number, recipient, state });
+            rows.push(Row { number, recipient, state, at_secs, warned: slot.warned });
         }
         Ok(rows)
     }
@@ -260,12 +267,19 @@ impl<D: Disk> Opened<D> {
 
 impl Slot {
     pub(super) fn of(state: &State) -> Slot {
-        let (bounce, next_secs) = match state {
-            State::Deferred { next_secs, .. } => (0, *next_secs),
-            State::Failed { bounce, .. } | State::Expired { bounce, .. } => (*bounce, 0),
-            _ => (0, 0),
-        };
-        Slot { stage: state.stage(), bounce, next_secs, line_at: None }
+        let next_secs = if let State::Deferred { next_secs, .. } = state { *next_secs } else { 0 };
+        let warned = matches!(state, State::Deferred { warned: Warned::Yes, .. });
+        Slot { stage: state.stage(), bounce: state.report().unwrap_or(0), next_secs, warned, line_at: None }
+    }
+
+    /// The kind of report that is to tell its sender of it, if one is.
+    pub(super) fn report(&self) -> Option<Report> {
+        match self.stage {
+            Stage::Failed | Stage::Expired => Some(Report::Bounce),
+            Stage::Succeeded => Some(Report::Success),
+            Stage::Deferred if self.bounce > 0 => Some(Report::Delay),
+            _ => None,
+        }
     }
 }
 
@@ -273,6 +287,7 @@ pub(super) fn tally(slots: &[Slot]) -> Tally {
     let mut tally = Tally::default();
     for slot in slots {
         tally.by_stage[slot.stage as usize] += 1;
+        tally.untold += u32::from(slot.report().is_some());
         if slot.stage.is_open() {
             tally.next_secs = Some(tally.next_secs.map_or(slot.next_secs, |next| next.min(slot.next_secs)));
         }

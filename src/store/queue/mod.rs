@@ -75,11 +75,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use head::{Envelope, ID_BYTES, Kind, LINE_BYTES, RECEIVED_BYTES, RECIPIENTS_MAX, Recipient, is_id};
-pub use state::{Stage, State, WHY_BYTES};
+pub use state::{How, Stage, State, WHY_BYTES, Warned};
 
 use super::delivery::{self, Body, Failed, Intents, Queued, Recovered};
 use super::desk::{Place, Refused, refuse, there};
-use super::disk::{Disk, How, Reach, RealDisk};
+use super::disk::{self, Disk, Reach, RealDisk};
+use crate::mail::dsn::{Report, report_id};
 use crate::text::fault::Fault;
 use crate::text::number::decimal;
 use file::{Opened, Slot, Unread};
@@ -97,10 +98,14 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub const STATES_BYTES: u64 = 1024 * 1024;
 /// Runs of recipients in one line.
 const RUNS_MAX: usize = 500;
+/// Recipients that are read at a time to say something else of them.
+const RESTATED: u32 = 512;
 /// Messages are changed by one at a time of so many kinds.
 const LOCKS: usize = 64;
 /// So many that are done with are remembered as such until they are removed.
 const ENDED_MAX: usize = 1024;
+/// Names between two beats of a job's pulse.
+const BEAT: i64 = 1024;
 
 /// The queue of this server, shared by its jobs. Every call waits for the disk: only in a job. Only whoever has the intent log
 /// open may have it.
@@ -115,6 +120,8 @@ pub struct Queue<D: Disk = RealDisk> {
     synced: Condvar,
     /// Messages all of whose recipients are final, on disk, by a sync of this process.
     ended: Mutex<HashSet<String>>,
+    /// How many messages there are, once they were counted.
+    counted: Mutex<Option<i64>>,
 }
 
 /// How many names were given and taken, and how many of those are on disk or will never be known to be.
@@ -151,6 +158,8 @@ pub enum Miss {
 pub struct Tally {
     /// By [`Stage`] as number.
     pub by_stage: [u32; Stage::ALL.len()],
+    /// Those whose senders are to be told of something and have not been: they failed, expired, succeeded, or wait long.
+    pub untold: u32,
     /// When the first of those that may be tried is due, in seconds since 1970; 0: at once; `None`: none may.
     pub next_secs: Option<i64>,
 }
@@ -179,6 +188,10 @@ pub struct Row {
     pub recipient: Recipient,
     /// What has become of it.
     pub state: State,
+    /// When he came to that, in seconds since 1970; `None`: he has not been tried.
+    pub at_secs: Option<i64>,
+    /// His sender has once heard that he waits long, whatever has become of him since.
+    pub warned: bool,
 }
 
 /// One recipient's change.
@@ -226,9 +239,9 @@ impl Tally {
         Stage::ALL.iter().all(|&stage| stage.is_final() || self.at(stage) == 0)
     }
 
-    /// How many senders' notes are due: recipients who failed or expired, and nobody was told.
-    pub fn untold(&self) -> u32 {
-        self.at(Stage::Failed) + self.at(Stage::Expired)
+    /// When it is to be looked at: see [`Queue::put`]. Whose sender is still to be told is due for that.
+    pub fn due_secs(&self) -> Option<i64> {
+        if self.untold > 0 { Some(0) } else { self.next_secs }
     }
 }
 
@@ -277,6 +290,7 @@ impl<D: Disk> Queue<D> {
             names: Mutex::default(),
             synced: Condvar::new(),
             ended: Mutex::default(),
+            counted: Mutex::default(),
         })
     }
 
@@ -290,6 +304,53 @@ impl<D: Disk> Queue<D> {
             true
         };
         self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
+    }
+
+    /// Says the id of each message, whatever is in its file, until `each` wants no more, and holds none of them. One that comes, goes or
+    /// is put elsewhere meanwhile is said perhaps, or twice.
+    pub fn walk(&self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), Fault> {
+        let mut each = |name: OsString| name.to_str().filter(|name| is_id(name.as_bytes())).is_none_or(&mut *each);
+        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
+    }
+
+    /// How many messages there are; `None`: nobody has [counted](Queue::count_all) them.
+    pub fn count(&self) -> Option<u64> {
+        self.counted().map(|count| u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Counts them, once: from then on it is known. What comes and goes meanwhile may be counted wrong. `beat` is called every now and
+    /// then.
+    pub fn count_all(&self, beat: &mut dyn FnMut()) -> Result<u64, Fault> {
+        let mut count = 0;
+        self.walk(&mut |_| {
+            count += 1;
+            if count % BEAT == 0 {
+                beat();
+            }
+            true
+        })?;
+        *self.counted() = Some(count);
+        Ok(count.unsigned_abs())
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Option<i64>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_more(&self, more: i64) {
+        if let Some(count) = &mut *self.counted() {
+            *count += more;
+        }
+    }
+
+    /// Puts a message where it is found in time: by `due_secs`, when one of its recipients may be tried again or its sender is to be told;
+    /// `None`: when none may. To be called behind the last [`note`](Queue::note) of a round or of an order. It is a hint that no crash
+    /// keeps: what counts is in the file.
+    pub fn put(&self, id: &str, due_secs: Option<i64>) -> Result<(), Miss> {
+        let _lock = self.lock(id);
+        let opened = self.opened(id, disk::How::Read)?;
+        let nanos = due_secs.unwrap_or(0).saturating_mul(1_000_000_000);
+        self.disk.set_times(&opened.file, nanos, nanos).map_err(|error| self.miss(id, error.into()))
     }
 
     /// What one name is; `None`: nothing any more.
@@ -349,7 +410,10 @@ impl<D: Disk> Queue<D> {
             self.write(id, envelope, recipients, text)?
         };
         match self.sync_names() {
-            Ok(()) => Ok(made),
+            Ok(()) => {
+                self.count_more(i64::from(made == Made::New));
+                Ok(made)
+            }
             Err(fault) if made == Made::Already => Err(fault.into()),
             Err(fault) => Err(self.take_back(id, fault)),
         }
@@ -365,7 +429,7 @@ impl<D: Disk> Queue<D> {
     ) -> Result<Made, Fault> {
         let (disk, new) = (&self.disk, PathBuf::from(format!("{id}{NEW}")));
         let path = self.path.join(&new);
-        let open = || disk.open(&self.dir, &new, How::CreateNew);
+        let open = || disk.open(&self.dir, &new, disk::How::CreateNew);
         let file = match open() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Of one of us who could not take it away.
@@ -501,7 +565,7 @@ impl<D: Disk> Queue<D> {
 
     /// A message, without its recipients and its text.
     pub fn read(&self, id: &str) -> Result<Message, Miss> {
-        let opened = self.opened(id, How::Read)?;
+        let opened = self.opened(id, disk::How::Read)?;
         let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
         let text = opened.text();
         Ok(Message {
@@ -515,18 +579,18 @@ impl<D: Disk> Queue<D> {
 
     /// At most `limit` recipients and their states, from number `from` on; none: there are no more.
     pub fn page(&self, id: &str, from: u32, limit: u32) -> Result<Vec<Row>, Miss> {
-        self.opened(id, How::Read)?.rows(from, limit).map_err(|unread| self.miss(id, unread))
+        self.opened(id, disk::How::Read)?.rows(from, limit).map_err(|unread| self.miss(id, unread))
     }
 
     /// Its text.
     pub fn text(&self, id: &str) -> Result<Text<D>, Miss> {
-        let opened = self.opened(id, How::Read)?;
+        let opened = self.opened(id, disk::How::Read)?;
         Ok(Text { range: opened.text(), file: opened.file })
     }
 
     /// How its text begins, our Received field aside: at most `limit` bytes.
     pub fn beginning(&self, id: &str, limit: usize) -> Result<Vec<u8>, Miss> {
-        let opened = self.opened(id, How::Read)?;
+        let opened = self.opened(id, disk::How::Read)?;
         let range = opened.text();
         let mut bytes = vec![0; (range.end - range.start).min(limit as u64) as usize];
         let read = file::read(&self.disk, &opened.file, &mut bytes, range.start);
@@ -535,10 +599,11 @@ impl<D: Disk> Queue<D> {
     }
 
     /// Writes down what became of some recipients; it is on disk when this returns `Ok`, also where it was known. `at_secs`: the
-    /// time it is. Recipients who come to have failed or expired in one call are told of by one bounce.
+    /// time it is. Recipients who come in one call to what their senders are told
+    /// are told of by one report of each kind.
     pub fn note(&self, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
         let _lock = self.lock(id);
-        let opened = self.opened(id, How::Write)?;
+        let opened = self.opened(id, disk::How::Write)?;
         self.note_in(&opened, id, at_secs, changes)
     }
 
@@ -546,19 +611,20 @@ impl<D: Disk> Queue<D> {
         let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
         let slot_of = |slots: &[Slot], number: u32| slots.get((number as usize).wrapping_sub(1)).copied();
         let mut noted = Noted::default();
-        let fails = |change: &&Change| {
-            let slot = slot_of(&slots, change.number);
-            change.to.stage().is_untold() && slot.is_some_and(|slot| slot.stage.may_become(change.to.stage()))
-        };
-        let first = changes.iter().filter(fails).map(|change| change.number).min().unwrap_or(0);
-        // What is said of many is said once.
-        let mut said: Vec<(State, Vec<(u32, u32)>)> = Vec::new();
-        let (mut known, mut touched) = (false, HashSet::new());
+        // Reports of different kinds have numbers of their own.
+        let first = Report::ALL.map(|report| {
+            let tells = |change: &&Change| {
+                let slot = slot_of(&slots, change.number);
+                change.to.told_by() == Some(report) && slot.is_some_and(|slot| slot.stage.may_become(change.to.stage()))
+            };
+            changes.iter().filter(tells).map(|change| change.number).min().unwrap_or(0)
+        });
+        let (mut said, mut known, mut touched) = (Said::default(), false, HashSet::new());
         for change in changes {
-            let mut to = change.to.clone();
-            if let State::Failed { bounce, .. } | State::Expired { bounce, .. } = &mut to {
-                *bounce = first;
-            }
+            let to = match change.to.told_by() {
+                Some(report) => change.to.clone().reported_by(first[report as usize]),
+                None => change.to.clone(),
+            };
             let Some(slot) = slot_of(&slots, change.number) else {
                 noted.refused.push((change.number, None));
                 continue;
@@ -575,38 +641,24 @@ impl<D: Disk> Queue<D> {
             if to.stage() == Stage::Deferred && opened.states.end - opened.states.start >= STATES_BYTES {
                 continue;
             }
-            let group = match said.iter().position(|(state, _)| *state == to) {
-                Some(at) => at,
-                None => {
-                    said.push((to, Vec::new()));
-                    said.len() - 1
-                }
-            };
-            match said[group].1.last_mut() {
-                Some((_, last)) if *last + 1 == change.number => *last = change.number,
-                _ => said[group].1.push((change.number, change.number)),
-            }
+            said.add(change.number, to);
         }
-        let mut lines = Vec::new();
-        for (state, who) in &said {
-            for who in who.chunks(RUNS_MAX) {
-                lines.extend(state::encode(id, who, at_secs, state));
-            }
-        }
-        if !lines.is_empty() && !ended {
-            lines.insert(0, b'\n');
-        }
+        let lines = said.lines(id, at_secs, ended);
         if !lines.is_empty() || known {
             self.append(opened, id, &lines).map_err(Miss::Fault)?;
         }
         noted.tally = file::tally(&slots);
-        if noted.tally.is_ended() {
+        self.remember_ended(id, &noted.tally);
+        Ok(noted)
+    }
+
+    fn remember_ended(&self, id: &str, tally: &Tally) {
+        if tally.is_ended() {
             let mut ended = self.ended();
             if ended.len() < ENDED_MAX {
                 ended.insert(id.to_owned());
             }
         }
-        Ok(noted)
     }
 
     /// Puts lines behind the states that are there, and all of them on disk.
@@ -668,7 +720,7 @@ impl<D: Disk> Queue<D> {
                 return Err(Miss::Fault(doubt));
             }
         }
-        let opened = self.opened(id, How::Read)?;
+        let opened = self.opened(id, disk::How::Read)?;
         let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
         Ok(slots.get((number as usize).wrapping_sub(1)).is_some_and(|slot| slot.stage.is_open()))
     }
@@ -696,8 +748,11 @@ impl<D: Disk> Queue<D> {
             let (these, others): (Vec<&Queued>, Vec<&Queued>) = rest.into_iter().partition(|queued| queued.id == id);
             rest = others;
             let number = |queued: &&Queued| u32::try_from(decimal(queued.recipient.as_bytes())?).ok();
-            let changes: Vec<Change> =
-                these.iter().filter_map(number).map(|number| Change { number, to: State::Delivered }).collect();
+            let changes = match self.in_drops(&id, &these.iter().filter_map(number).collect::<Vec<u32>>()) {
+                Ok(changes) => changes,
+                Err(Miss::Gone | Miss::Damaged(_)) => continue,
+                Err(Miss::Fault(fault)) => return Err(fault),
+            };
             match self.note(&id, at_secs, &changes) {
                 Ok(_) | Err(Miss::Gone) => {}
                 // The operator has it, and nobody else.
@@ -708,28 +763,81 @@ impl<D: Disk> Queue<D> {
         Ok(())
     }
 
-    /// The recipients of its origin that this bounce tells of have become bounced, on disk. To be called before the bounce is
-    /// tried for the first time, also after a restart: then nobody is told twice. For what is no bounce, or one whose origin has left
-    /// the queue, it is nothing.
-    pub fn told(&self, bounce: &str, at_secs: i64) -> Result<(), Miss> {
-        let Some((origin, number)) = self.opened(bounce, How::Read)?.facts.envelope.bounce_of else { return Ok(()) };
-        let _lock = self.lock(&origin);
-        let opened = match self.opened(&origin, How::Write) {
-            Ok(opened) => opened,
-            Err(Miss::Gone | Miss::Damaged(_)) => return Ok(()),
-            Err(fault) => return Err(fault),
+    /// What those become who have their message in their drops.
+    fn in_drops(&self, id: &str, numbers: &[u32]) -> Result<Vec<Change>, Miss> {
+        let (Some(&first), Some(&last)) = (numbers.iter().min(), numbers.iter().max()) else { return Ok(Vec::new()) };
+        let rows = self.page(id, first, (last - first).saturating_add(1))?;
+        let change = |row: Row| {
+            let wanted = row.recipient.notify.is_some_and(|notify| notify.success);
+            let succeeded = State::Succeeded { how: How::Delivered, why: String::new(), bounce: 0 };
+            Change { number: row.number, to: if wanted { succeeded } else { State::Delivered } }
         };
-        let (slots, _) = opened.slots().map_err(|error| self.miss(&origin, error.into()))?;
-        let is_told = |slot: &Slot| slot.stage.is_untold() && slot.bounce == number;
-        let told = (1..).zip(&slots).filter(|(_, slot)| is_told(slot));
-        let changes: Vec<Change> = told.map(|(number, _)| Change { number, to: State::Bounced }).collect();
-        self.note_in(&opened, &origin, at_secs, &changes).map(drop)
+        Ok(rows.into_iter().filter(|row| numbers.contains(&row.number)).map(change).collect())
+    }
+
+    /// The recipients of its origin that this report tells of are noted as told of, on disk: they have become bounced or delivered,
+    /// or are warned of. To be called before the report is tried for the first time, also after a restart: then nobody is told
+    /// twice. For what is no report, or one whose origin has left the queue, it is nothing.
+    pub fn told(&self, report: &str, at_secs: i64) -> Result<(), Miss> {
+        let Some((origin, number)) = self.opened(report, disk::How::Read)?.facts.envelope.bounce_of else {
+            return Ok(());
+        };
+        let is_called = |kind: &Report| report_id(&origin, *kind, number) == report;
+        let kind = Report::ALL.into_iter().find(is_called).unwrap_or(Report::Bounce);
+        match self.restate(&origin, kind, at_secs, &[number], State::told) {
+            Ok(()) | Err(Miss::Gone | Miss::Damaged(_)) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Nobody is to be told of those who are to be told of by reports of these numbers: on disk, they are as if that had been done.
+    pub fn hush(&self, id: &str, kind: Report, at_secs: i64, numbers: &[u32]) -> Result<(), Miss> {
+        self.restate(id, kind, at_secs, numbers, State::told)
+    }
+
+    /// Those who are to be told of by reports of these numbers are told of by the one that has the first of them: on disk.
+    pub fn tell_together(&self, id: &str, kind: Report, at_secs: i64, numbers: &[u32]) -> Result<(), Miss> {
+        let [first, others @ ..] = numbers else { return Ok(()) };
+        self.restate(id, kind, at_secs, others, |state| state.reported_by(*first))
+    }
+
+    /// Says something else of those who wait for a report of such a number, whatever the bound of states: each once or twice.
+    fn restate(
+        &self,
+        id: &str,
+        kind: Report,
+        at_secs: i64,
+        numbers: &[u32],
+        restated: impl Fn(State) -> State,
+    ) -> Result<(), Miss> {
+        let _lock = self.lock(id);
+        let opened = self.opened(id, disk::How::Write)?;
+        let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let is_meant = |slot: &Slot| slot.report() == Some(kind) && numbers.contains(&slot.bounce);
+        let (mut said, mut from) = (Said::default(), 1);
+        while let Some(skipped) = slots.get(from as usize - 1..).and_then(|rest| rest.iter().position(is_meant)) {
+            let first = from + skipped as u32;
+            let rows = opened.rows(first, RESTATED).map_err(|unread| self.miss(id, unread))?;
+            from = first + RESTATED;
+            for row in rows {
+                let slot = &mut slots[row.number as usize - 1];
+                if is_meant(slot) {
+                    let state = restated(row.state);
+                    *slot = Slot::of(&state);
+                    said.add(row.number, state);
+                }
+            }
+        }
+        // Also when there is nothing to be said: what was read here may not be on disk yet.
+        self.append(&opened, id, &said.lines(id, at_secs, ended)).map_err(Miss::Fault)?;
+        self.remember_ended(id, &file::tally(&slots));
+        Ok(())
     }
 
     /// Takes a message out of the queue if all its recipients are final, and says whether they are.
     pub fn remove(&self, id: &str) -> Result<bool, Miss> {
         let _lock = self.lock(id);
-        let opened = self.opened(id, How::Write)?;
+        let opened = self.opened(id, disk::How::Write)?;
         let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
         if !file::tally(&slots).is_ended() {
             return Ok(false);
@@ -739,7 +847,8 @@ impl<D: Disk> Queue<D> {
             self.append(&opened, id, &[]).map_err(Miss::Fault)?;
         }
         let removed = there(self.disk.remove(&self.dir, Path::new(id)));
-        removed.map_err(|error| self.miss(id, error.into()))?;
+        let was_there = removed.map_err(|error| self.miss(id, error.into()))?.is_some();
+        self.count_more(-i64::from(was_there));
         Ok(true)
     }
 
@@ -761,11 +870,12 @@ impl<D: Disk> Queue<D> {
                 Err(error) => return Err(Miss::Fault(Fault::new("setting aside", &path, error))),
             }
         }
+        self.count_more(-1);
         self.sync_names().map_err(Miss::Fault)?;
         Ok(self.path.join(aside))
     }
 
-    fn opened(&self, id: &str, how: How) -> Result<Opened<D>, Miss> {
+    fn opened(&self, id: &str, how: disk::How) -> Result<Opened<D>, Miss> {
         let path = self.path.join(id);
         if !is_id(id.as_bytes()) {
             return Err(Miss::Gone);
@@ -809,6 +919,41 @@ impl<D: Disk> Queue<D> {
 
     fn ended(&self) -> MutexGuard<'_, HashSet<String>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is said of many is said once.
+#[derive(Default)]
+struct Said(Vec<(State, Vec<(u32, u32)>)>);
+
+impl Said {
+    fn add(&mut self, number: u32, state: State) {
+        let Said(said) = self;
+        let group = match said.iter().position(|(known, _)| *known == state) {
+            Some(at) => at,
+            None => {
+                said.push((state, Vec::new()));
+                said.len() - 1
+            }
+        };
+        match said[group].1.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => said[group].1.push((number, number)),
+        }
+    }
+
+    /// The lines, to be put behind states that end with a line's end, or do not.
+    fn lines(&self, id: &str, at_secs: i64, ended: bool) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for (state, who) in &self.0 {
+            for who in who.chunks(RUNS_MAX) {
+                lines.extend(state::encode(id, who, at_secs, state));
+            }
+        }
+        if !lines.is_empty() && !ended {
+            lines.insert(0, b'\n');
+        }
+        lines
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! | stage     | means                                                         | may become                                     |
 //! |-----------|---------------------------------------------------------------|------------------------------------------------|
-//! | waiting   | to be tried at once: new, or released, or called by hand      | deferred held delivered failed expired dropped deleted |
-//! | deferred  | tried in vain; when it is tried next, and why                 | waiting deferred held delivered failed expired dropped deleted |
-//! | held      | nobody tries it until it is released; why                     | waiting delivered deleted                      |
+//! | waiting   | to be tried at once: new, or released, or called by hand      | deferred held succeeded delivered failed expired dropped deleted |
+//! | deferred  | tried in vain; when it is tried next, and why                 | waiting deferred held succeeded delivered failed expired dropped deleted |
+//! | held      | nobody tries it until it is released; why                     | waiting succeeded delivered deleted            |
 //! | failed    | it never can be delivered; its sender is not told yet         | bounced                                        |
 //! | expired   | it waited too long; its sender is not told yet                | bounced                                        |
+//! | succeeded | it is where it belongs; its sender wants to hear it, and has not yet | delivered                               |
 //! | delivered | it is where it belongs, on disk                               |                                                |
 //! | bounced   | its sender has been told: the bounce is in the queue          |                                                |
 //! | dropped   | it cannot be delivered, and nobody wants to hear of it        |                                                |
@@ -15,10 +16,14 @@
 //! Those that may become nothing are final. The same stage again with other words is a change only for `deferred`; for all
 //! others it is what was known, and is as good. A delivery that was under way when its recipient was held may come to its end.
 //!
+//! **Reports.** Who is failed, expired or succeeded has the number of the report that will tell of it, and so has who is deferred
+//! and is to be told that it takes long (`warn=`, and `warned=1` when that is done). A later line may say another number of the
+//! same stage, so that several are told of together. That somebody was warned is known of him whatever becomes of him then.
+//!
 //! A line says one stage of one or more recipients:
 //!
 //! ```text
-//! State: 1,4-7 deferred at=1767610812 next=1767611112 tries=2 why=4.2.0%20mailbox%20is%20locked sum=0123456789abcdef
+//! State: 1,4-7 deferred at=1767610812 next=1767611112 tries=2 warned=1 why=4.2.0%20mailbox%20is%20locked sum=0123456789abcdef
 //! ```
 //!
 //! `sum` is an XXH3-64 of what stands before its blank, with the message's id as seed: a line that does not check, or that says
@@ -26,6 +31,7 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::mail::dsn::Report;
 use crate::text::number::decimal;
 use crate::text::percent;
 
@@ -41,6 +47,7 @@ pub enum Stage {
     Held,
     Failed,
     Expired,
+    Succeeded,
     Delivered,
     Bounced,
     Dropped,
@@ -49,12 +56,13 @@ pub enum Stage {
 
 impl Stage {
     /// All there are, in the page's order.
-    pub const ALL: [Stage; 9] = [
+    pub const ALL: [Stage; 10] = [
         Stage::Waiting,
         Stage::Deferred,
         Stage::Held,
         Stage::Failed,
         Stage::Expired,
+        Stage::Succeeded,
         Stage::Delivered,
         Stage::Bounced,
         Stage::Dropped,
@@ -69,6 +77,7 @@ impl Stage {
             Stage::Held => "held",
             Stage::Failed => "failed",
             Stage::Expired => "expired",
+            Stage::Succeeded => "succeeded",
             Stage::Delivered => "delivered",
             Stage::Bounced => "bounced",
             Stage::Dropped => "dropped",
@@ -83,7 +92,7 @@ impl Stage {
 
     /// Whether its sender is to be told and has not been.
     pub fn is_untold(self) -> bool {
-        matches!(self, Stage::Failed | Stage::Expired)
+        matches!(self, Stage::Failed | Stage::Expired | Stage::Succeeded)
     }
 
     /// Whether a delivery may be tried.
@@ -96,10 +105,45 @@ impl Stage {
         match self {
             Stage::Waiting => !matches!(next, Stage::Waiting | Stage::Bounced),
             Stage::Deferred => next != Stage::Bounced,
-            Stage::Held => matches!(next, Stage::Waiting | Stage::Delivered | Stage::Deleted),
+            Stage::Held => matches!(next, Stage::Waiting | Stage::Succeeded | Stage::Delivered | Stage::Deleted),
             Stage::Failed | Stage::Expired => next == Stage::Bounced,
+            Stage::Succeeded => next == Stage::Delivered,
             Stage::Delivered | Stage::Bounced | Stage::Dropped | Stage::Deleted => false,
         }
+    }
+}
+
+/// Whether the sender has heard that somebody waits long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Warned {
+    /// He has not.
+    #[default]
+    No,
+    /// He is to, by the report of this number: the first recipient of whom that was said in the same
+    /// [`note`](super::Queue::note), whatever a caller says here.
+    Owed(u32),
+    /// He has: the report is in the queue.
+    Yes,
+}
+
+/// How a message came to be where it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    /// It is in its mailbox, or a program or an LMTP server has it.
+    Delivered,
+    /// A host has it that sends no reports of success.
+    Relayed,
+    /// The address led to several others, each of whom is tried for himself.
+    Expanded,
+}
+
+impl How {
+    const ALL: [(How, &str); 3] =
+        [(How::Delivered, "delivered"), (How::Relayed, "relayed"), (How::Expanded, "expanded")];
+
+    /// Its word, as reports have it (RFC 3464 §2.3.3).
+    pub fn word(self) -> &'static str {
+        How::ALL[self as usize].1
     }
 }
 
@@ -116,6 +160,10 @@ pub enum State {
         tries: u32,
         /// Why it could not be delivered: an enhanced code, and words.
         why: String,
+        /// A host was given all of it and did not answer: it may have it.
+        possibly: bool,
+        /// Whether the sender has heard that it takes long.
+        warned: Warned,
     },
     /// Not to be tried.
     Held {
@@ -126,13 +174,22 @@ pub enum State {
     Failed {
         /// Why.
         why: String,
-        /// Which bounce tells of it: the first recipient that came to this in the same [`note`](super::Queue::note), whatever a
-        /// caller says here. It makes the bounce's id, see [`bounce_id`](crate::mail::bounce::bounce_id).
+        /// Which report tells of it: the first recipient that came to what one report tells of in the same
+        /// [`note`](super::Queue::note), whatever a caller says here. It makes the report's id, see [`report_id`](crate::mail::dsn::report_id).
         bounce: u32,
     },
     /// Not delivered in time.
     Expired {
         /// Why it could not be delivered the last time.
+        why: String,
+        /// As in `Failed`.
+        bounce: u32,
+    },
+    /// As `Delivered`, and the sender is to hear it.
+    Succeeded {
+        /// How.
+        how: How,
+        /// What was said to that, where something was.
         why: String,
         /// As in `Failed`.
         bounce: u32,
@@ -159,6 +216,7 @@ impl State {
             State::Held { .. } => Stage::Held,
             State::Failed { .. } => Stage::Failed,
             State::Expired { .. } => Stage::Expired,
+            State::Succeeded { .. } => Stage::Succeeded,
             State::Delivered => Stage::Delivered,
             State::Bounced => Stage::Bounced,
             State::Dropped { .. } => Stage::Dropped,
@@ -173,8 +231,53 @@ impl State {
             | State::Held { why }
             | State::Failed { why, .. }
             | State::Expired { why, .. }
+            | State::Succeeded { why, .. }
             | State::Dropped { why } => why,
             State::Waiting | State::Delivered | State::Bounced | State::Deleted => "",
+        }
+    }
+
+    /// The number of the report that is to tell of it, if one is.
+    pub fn report(&self) -> Option<u32> {
+        match self {
+            State::Failed { bounce, .. }
+            | State::Expired { bounce, .. }
+            | State::Succeeded { bounce, .. }
+            | State::Deferred { warned: Warned::Owed(bounce), .. } => Some(*bounce),
+            _ => None,
+        }
+    }
+
+    /// The kind of report that is to tell of it, if one is.
+    pub fn told_by(&self) -> Option<Report> {
+        self.report().map(|_| match self.stage() {
+            Stage::Succeeded => Report::Success,
+            Stage::Deferred => Report::Delay,
+            _ => Report::Bounce,
+        })
+    }
+
+    /// The same with that number, where there is one.
+    pub(super) fn reported_by(mut self, number: u32) -> State {
+        match &mut self {
+            State::Failed { bounce, .. }
+            | State::Expired { bounce, .. }
+            | State::Succeeded { bounce, .. }
+            | State::Deferred { warned: Warned::Owed(bounce), .. } => *bounce = number,
+            _ => {}
+        }
+        self
+    }
+
+    /// What it becomes when its sender has been told.
+    pub(super) fn told(self) -> State {
+        match self {
+            State::Failed { .. } | State::Expired { .. } => State::Bounced,
+            State::Succeeded { .. } => State::Delivered,
+            State::Deferred { next_secs, tries, why, possibly, .. } => {
+                State::Deferred { next_secs, tries, why, possibly, warned: Warned::Yes }
+            }
+            other => other,
         }
     }
 }
@@ -184,6 +287,8 @@ impl State {
 pub(super) struct Line {
     /// Runs of recipients, both ends with them.
     pub(super) who: Vec<(u32, u32)>,
+    /// When that was, in seconds since 1970.
+    pub(super) at_secs: i64,
     pub(super) state: State,
 }
 
@@ -191,10 +296,19 @@ pub(super) struct Line {
 pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State) -> Vec<u8> {
     let runs: Vec<String> =
         who.iter().map(|&(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") }).collect();
-    let mut line = format!("State: {} {} at={at_secs}", runs.join(","), state.stage().word());
+    let mut line = format!("State: {} {} at={}", runs.join(","), state.stage().word(), at_secs.max(0));
     match state {
-        State::Deferred { next_secs, tries, .. } => line += &format!(" next={next_secs} tries={tries}"),
+        State::Deferred { next_secs, tries, possibly, warned, .. } => {
+            line += &format!(" next={next_secs} tries={tries}");
+            line += if *possibly { " possibly=1" } else { "" };
+            match warned {
+                Warned::No => {}
+                Warned::Owed(number) => line += &format!(" warn={number}"),
+                Warned::Yes => line += " warned=1",
+            }
+        }
         State::Failed { bounce, .. } | State::Expired { bounce, .. } => line += &format!(" bounce={bounce}"),
+        State::Succeeded { how, bounce, .. } => line += &format!(" how={} bounce={bounce}", how.word()),
         _ => {}
     }
     let mut line = line.into_bytes();
@@ -227,14 +341,25 @@ pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
     let mut words = said.strip_prefix(b"State: ")?.split(|&byte| byte == b' ');
     let who = words.next()?.split(|&byte| byte == b',').map(run).collect::<Option<Vec<_>>>()?;
     let stage = words.next()?;
-    let (mut next_secs, mut tries, mut bounce, mut why) = (0, 0, 0, String::new());
+    let (mut at_secs, mut next_secs, mut tries, mut bounce, mut why) = (0, 0, 0, 0, String::new());
+    let (mut possibly, mut warned, mut how) = (false, Warned::No, How::Delivered);
     for param in words {
-        if let Some(value) = param.strip_prefix(b"next=") {
+        if let Some(value) = param.strip_prefix(b"at=") {
+            at_secs = i64::try_from(decimal(value)?).ok()?;
+        } else if let Some(value) = param.strip_prefix(b"next=") {
             next_secs = i64::try_from(decimal(value)?).ok()?;
         } else if let Some(value) = param.strip_prefix(b"tries=") {
             tries = u32::try_from(decimal(value)?).ok()?;
         } else if let Some(value) = param.strip_prefix(b"bounce=") {
             bounce = u32::try_from(decimal(value)?).ok()?;
+        } else if let Some(value) = param.strip_prefix(b"warn=") {
+            warned = Warned::Owed(u32::try_from(decimal(value)?).ok()?);
+        } else if let Some(value) = param.strip_prefix(b"how=") {
+            (how, _) = *How::ALL.iter().find(|(_, word)| word.as_bytes() == value)?;
+        } else if param == b"warned=1" {
+            warned = Warned::Yes;
+        } else if param == b"possibly=1" {
+            possibly = true;
         } else if let Some(value) = param.strip_prefix(b"why=") {
             why = String::from_utf8_lossy(&percent::decode(value)?).into_owned();
         }
@@ -242,16 +367,17 @@ pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
     let stage = Stage::ALL.into_iter().find(|known| known.word().as_bytes() == stage)?;
     let state = match stage {
         Stage::Waiting => State::Waiting,
-        Stage::Deferred => State::Deferred { next_secs, tries, why },
+        Stage::Deferred => State::Deferred { next_secs, tries, why, possibly, warned },
         Stage::Held => State::Held { why },
         Stage::Failed => State::Failed { why, bounce },
         Stage::Expired => State::Expired { why, bounce },
+        Stage::Succeeded => State::Succeeded { how, why, bounce },
         Stage::Delivered => State::Delivered,
         Stage::Bounced => State::Bounced,
         Stage::Dropped => State::Dropped { why },
         Stage::Deleted => State::Deleted,
     };
-    Some(Line { who, state })
+    Some(Line { who, at_secs, state })
 }
 
 fn run(word: &[u8]) -> Option<(u32, u32)> {

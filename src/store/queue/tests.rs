@@ -31,7 +31,11 @@ fn recipients(count: usize) -> Vec<Recipient> {
 }
 
 fn deferred(next_secs: i64) -> State {
-    State::Deferred { next_secs, tries: 1, why: "4.2.0 mailbox is locked".to_owned() }
+    waits(next_secs, "4.2.0 mailbox is locked".to_owned())
+}
+
+fn waits(next_secs: i64, why: String) -> State {
+    State::Deferred { next_secs, tries: 1, why, possibly: false, warned: Warned::No }
 }
 
 fn change(number: u32, to: State) -> Change {
@@ -101,7 +105,7 @@ fn a_message_is_one_readable_file_and_comes_back_as_it_was() {
     ];
     assert_eq!(queue.create("7K2F", &envelope, &to, &Body::Memory(b"Subject: tea\n\nAt five.")).unwrap(), Made::New);
     let why = "4.2.0 mailbox is locked\n".to_owned();
-    queue.note("7K2F", NOW + 12, &[change(1, State::Deferred { next_secs: NOW + 22, tries: 1, why })]).unwrap();
+    queue.note("7K2F", NOW + 12, &[change(1, waits(NOW + 22, why))]).unwrap();
     let path = folder.path().join("queue/7K2F");
     let text = fs::read_to_string(&path).unwrap();
     let (shown, sum) = text.rsplit_once(" sum=").unwrap();
@@ -134,14 +138,15 @@ fn a_message_is_one_readable_file_and_comes_back_as_it_was() {
 }
 
 /// The page's table.
-const TABLE: [(Stage, &[Stage]); 9] = {
+const TABLE: [(Stage, &[Stage]); 10] = {
     use Stage::*;
     [
-        (Waiting, &[Deferred, Held, Delivered, Failed, Expired, Dropped, Deleted]),
-        (Deferred, &[Waiting, Deferred, Held, Delivered, Failed, Expired, Dropped, Deleted]),
-        (Held, &[Waiting, Delivered, Deleted]),
+        (Waiting, &[Deferred, Held, Succeeded, Delivered, Failed, Expired, Dropped, Deleted]),
+        (Deferred, &[Waiting, Deferred, Held, Succeeded, Delivered, Failed, Expired, Dropped, Deleted]),
+        (Held, &[Waiting, Succeeded, Delivered, Deleted]),
         (Failed, &[Bounced]),
         (Expired, &[Bounced]),
+        (Succeeded, &[Delivered]),
         (Delivered, &[]),
         (Bounced, &[]),
         (Dropped, &[]),
@@ -157,6 +162,7 @@ fn state_of(stage: Stage) -> State {
         Stage::Held => State::Held { why },
         Stage::Failed => State::Failed { why, bounce: 1 },
         Stage::Expired => State::Expired { why, bounce: 1 },
+        Stage::Succeeded => State::Succeeded { how: How::Relayed, why, bounce: 1 },
         Stage::Delivered => State::Delivered,
         Stage::Bounced => State::Bounced,
         Stage::Dropped => State::Dropped { why },
@@ -241,7 +247,7 @@ fn deferrals_are_not_written_for_ever() {
     let (disk, queue) = sim(1);
     make(&queue, "A1", 2);
     let why = "%".repeat(WHY_BYTES + 100);
-    let to = |k: i64| State::Deferred { next_secs: NOW + k, tries: 1, why: why.clone() };
+    let to = |k: i64| waits(NOW + k, why.clone());
     queue.note("A1", NOW, &[change(1, to(1))]).unwrap();
     let size = disk.world().bytes(&file("A1")).len();
     queue.note("A1", NOW, &[change(1, to(2))]).unwrap();
@@ -254,7 +260,7 @@ fn deferrals_are_not_written_for_ever() {
     assert_eq!(noted.tally.at(Stage::Deferred), 1);
     assert_eq!(disk.world().bytes(&file("A1")).len(), size);
     let kept = queue.page("A1", 1, 1).unwrap().remove(0).state;
-    assert_eq!(kept, State::Deferred { next_secs: NOW + 2, tries: 1, why: "%".repeat(WHY_BYTES) });
+    assert_eq!(kept, waits(NOW + 2, "%".repeat(WHY_BYTES)));
     queue.note("A1", NOW, &[change(1, State::Delivered), change(2, State::Held { why })]).unwrap();
     assert_eq!((stage(&queue, "A1", 1), stage(&queue, "A1", 2)), (Stage::Delivered, Stage::Held));
 }
@@ -266,7 +272,7 @@ fn those_who_fail_together_have_one_bounce_and_it_is_told_of_once() {
     let failed = |bounce| State::Failed { why: "5.1.1 no such user".to_owned(), bounce };
     let expired = |bounce| State::Expired { why: "4.2.0 locked".to_owned(), bounce };
     let noted = queue.note("A1", NOW, &[change(5, failed(99)), change(3, expired(0)), change(4, State::Delivered)]);
-    assert_eq!(noted.unwrap().tally.untold(), 2);
+    assert_eq!(noted.unwrap().tally.untold, 2);
     // One who had failed before does not lend his number to another bounce.
     queue.note("A1", NOW, &[change(3, failed(0)), change(6, failed(0)), change(5, failed(0))]).unwrap();
     let states: Vec<State> = queue.page("A1", 1, 9).unwrap().into_iter().map(|row| row.state).collect();
@@ -287,6 +293,90 @@ fn those_who_fail_together_have_one_bounce_and_it_is_told_of_once() {
     disk.world().take_away(&file("A1"));
     queue.told("A1b3", NOW).unwrap();
     assert!(matches!(queue.told("A1b6", NOW), Err(Miss::Gone)));
+}
+
+fn owed(why: &str) -> State {
+    State::Deferred { next_secs: NOW + 9, tries: 3, why: why.to_owned(), possibly: true, warned: Warned::Owed(0) }
+}
+
+#[test]
+fn who_waits_long_or_has_his_message_is_told_of_once_and_nobody_else_is_meant() {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 7);
+    let succeeded = |how| State::Succeeded { how, why: "2.0.0 it is there".to_owned(), bounce: 0 };
+    let failed = State::Failed { why: "5.1.1 no such user".to_owned(), bounce: 0 };
+    let noted = queue.note(
+        "A1",
+        NOW,
+        &[
+            change(6, owed("4.4.1 no answer")),
+            change(2, owed("4.2.0 locked")),
+            change(3, succeeded(How::Relayed)),
+            change(4, succeeded(How::Expanded)),
+            change(5, failed),
+        ],
+    );
+    assert_eq!(noted.unwrap().tally.untold, 5);
+    assert_eq!(queue.read("A1").unwrap().tally.untold, 5);
+    let states = || queue.page("A1", 1, 9).unwrap().into_iter().map(|row| row.state).collect::<Vec<State>>();
+    // Each kind of report counts for itself.
+    let numbers: Vec<Option<u32>> = states().iter().map(State::report).collect();
+    assert_eq!(numbers, [None, Some(2), Some(3), Some(3), Some(5), Some(2), None]);
+    let about = |number| Envelope { bounce_of: Some(("A1".to_owned(), number)), ..Envelope::default() };
+    queue.create("A1w2", &about(2), &recipients(1), &Body::Memory(b"w")).unwrap();
+    queue.create("A1s3", &about(3), &recipients(1), &Body::Memory(b"s")).unwrap();
+    // However much was written about it before: else it would be told of again and again.
+    disk.world().append(&file("A1"), &b"State: 1 deferred at=0 sum=0\n".repeat(STATES_BYTES as usize / 29));
+    for untold in [3, 3] {
+        queue.told("A1w2", NOW).unwrap();
+        assert_eq!(queue.read("A1").unwrap().tally.untold, untold);
+    }
+    let warned = |why: &str| State::Deferred {
+        next_secs: NOW + 9,
+        tries: 3,
+        why: why.to_owned(),
+        possibly: true,
+        warned: Warned::Yes,
+    };
+    assert_eq!((&states()[1], &states()[5]), (&warned("4.2.0 locked"), &warned("4.4.1 no answer")));
+    assert_eq!((stage(&queue, "A1", 3), stage(&queue, "A1", 5)), (Stage::Succeeded, Stage::Failed));
+    queue.told("A1s3", NOW).unwrap();
+    assert_eq!(states()[2..4], [State::Delivered, State::Delivered]);
+    assert_eq!(queue.read("A1").unwrap().tally.untold, 1);
+    // That he was warned is known also when he was called by hand, and by the next server.
+    queue.note("A1", NOW, &[change(2, State::Waiting), change(7, State::Held { why: String::new() })]).unwrap();
+    let rows: Vec<bool> = again(&disk).page("A1", 1, 9).unwrap().into_iter().map(|row| row.warned).collect();
+    assert_eq!(rows, [false, true, false, false, false, true, false]);
+}
+
+#[test]
+fn those_of_whom_one_report_can_tell_are_put_together_and_stay_so() {
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 1200);
+    let (why, why_too) = ("5.1.1 no such user".to_owned(), "4.4.1 no answer".to_owned());
+    queue.note("A1", NOW, &[change(9, State::Failed { why: why.clone(), bounce: 0 })]).unwrap();
+    queue.note("A1", NOW, &[change(3, State::Expired { why: why_too.clone(), bounce: 0 })]).unwrap();
+    queue.note("A1", NOW, &[change(1200, State::Failed { why: why.clone(), bounce: 0 })]).unwrap();
+    queue.note("A1", NOW, &[change(5, State::Failed { why: why.clone(), bounce: 0 })]).unwrap();
+    queue.tell_together("A1", Report::Bounce, NOW, &[]).unwrap();
+    queue.tell_together("A1", Report::Delay, NOW, &[3, 9, 1200]).unwrap();
+    queue.tell_together("A1", Report::Bounce, NOW, &[3, 9, 1200]).unwrap();
+    let state = |number| again(&disk).page("A1", number, 1).unwrap().remove(0).state;
+    assert_eq!(state(3), State::Expired { why: why_too, bounce: 3 });
+    assert_eq!((state(9), state(1200)), (State::Failed { why: why.clone(), bounce: 3 }, state(9)));
+    assert_eq!(state(5), State::Failed { why, bounce: 5 });
+    assert_eq!(queue.read("A1").unwrap().tally.untold, 4);
+}
+
+#[test]
+fn who_is_found_to_have_his_message_is_told_of_where_that_is_wanted() {
+    let (_, queue) = sim(1);
+    let wants =
+        Recipient { notify: Some(Notify { success: true, ..Notify::default() }), ..recipient("ann@example.com") };
+    queue.create("A1", &envelope(), &[recipient("bob@example.com"), wants], &Body::Memory(b"x")).unwrap();
+    let found = [queued("A1", 1), queued("A1", 2), queued("A1", 3), queued("gone", 1)];
+    queue.note_found(NOW, &found).unwrap();
+    assert_eq!((stage(&queue, "A1", 1), stage(&queue, "A1", 2)), (Stage::Delivered, Stage::Succeeded));
 }
 
 #[test]
@@ -315,7 +405,7 @@ fn what_cannot_be_a_message_is_refused_and_leaves_nothing() {
     let short = {
         disk.world().put(Path::new("/work/body"), b"0123456789", true);
         let dir = disk.open_dir(Path::new("/work")).unwrap();
-        disk.open(&dir, Path::new("body"), How::Read).unwrap()
+        disk.open(&dir, Path::new("body"), disk::How::Read).unwrap()
     };
     for (id, envelope, recipients, body) in [
         ("", envelope(), recipients(1), &body),
@@ -622,14 +712,18 @@ proptest! {
         next_secs in 0..i64::MAX,
         tries: u32,
         bounce: u32,
+        possibly: bool,
+        warned in prop_oneof![Just(Warned::No), Just(Warned::Yes), any::<u32>().prop_map(Warned::Owed)],
+        how in prop_oneof![Just(How::Delivered), Just(How::Relayed), Just(How::Expanded)],
         who in proptest::collection::vec((1..70_000u32, 1..70_000u32), 1..5),
         flip in 0..400usize,
     ) {
         let state = match state_of(Stage::ALL[which]) {
-            State::Deferred { .. } => State::Deferred { next_secs, tries, why },
+            State::Deferred { .. } => State::Deferred { next_secs, tries, why, possibly, warned },
             State::Held { .. } => State::Held { why },
             State::Failed { .. } => State::Failed { why, bounce },
             State::Expired { .. } => State::Expired { why, bounce },
+            State::Succeeded { .. } => State::Succeeded { how, why, bounce },
             State::Dropped { .. } => State::Dropped { why },
             other => other,
         };
@@ -637,7 +731,7 @@ proptest! {
         let bare = line.strip_suffix(b"\n").unwrap();
         prop_assert!(!bare.contains(&b'\n'));
         let said = state::decode("A1", bare).unwrap();
-        prop_assert_eq!((said.who, said.state), (who, state));
+        prop_assert_eq!((said.who, said.at_secs, said.state), (who, NOW, state));
         prop_assert!(state::decode("A2", bare).is_none(), "another message's");
         let mut other = bare.to_vec();
         let at = flip % other.len();

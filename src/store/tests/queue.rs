@@ -12,11 +12,11 @@ use std::path::Path;
 
 use super::delivery::parse;
 use super::sim::SimDisk;
-use crate::mail::bounce::bounce_id;
+use crate::mail::dsn::{Report, report_id};
 use crate::mail::envelope;
 use crate::store::delivery::{self, Body, Failed, Intents, Letter, Outcome, deliver};
 use crate::store::desk::Place;
-use crate::store::disk::{Disk, How};
+use crate::store::disk::{self, Disk};
 use crate::store::maildrop::Maildrop;
 use crate::store::queue::*;
 use crate::text::number::Fraction;
@@ -158,7 +158,7 @@ impl Server {
             changes.extend(change.map(|to| Change { number: row.number, to }));
         }
         let noted = self.queue.note(id, NOW, &changes)?;
-        if noted.tally.untold() > 0 {
+        if noted.tally.untold > 0 {
             self.bounce(id)?;
         }
         self.queue.remove(id)
@@ -166,7 +166,13 @@ impl Server {
 
     /// `None`: it is noted already, or not known.
     fn attempt(&self, id: &str, message: &Message, row: &Row) -> Result<Option<State>, Miss> {
-        let deferred = Some(State::Deferred { next_secs: NOW, tries: 1, why: "4.2.0 not now".to_owned() });
+        let deferred = Some(State::Deferred {
+            next_secs: NOW,
+            tries: 1,
+            why: "4.2.0 not now".to_owned(),
+            possibly: false,
+            warned: Warned::No,
+        });
         let address = &row.recipient.address;
         let Some(user) = user(address) else {
             let why = "5.1.1 no such user".to_owned();
@@ -203,7 +209,7 @@ impl Server {
             })
             .collect();
         for number in bounces {
-            let bounce = bounce_id(id, number);
+            let bounce = report_id(id, Report::Bounce, number);
             let envelope = Envelope {
                 received_secs: NOW,
                 received: received(&bounce),
@@ -311,7 +317,7 @@ impl Life {
         let fate = if self.below(3) == 0 {
             self.disk.world().put(Path::new("/work/body"), &[b"head", &text[..], b"tail"].concat(), true);
             let file = self.disk.open_dir(Path::new("/work"));
-            let file = file.and_then(|dir| self.disk.open(&dir, Path::new("body"), How::Read));
+            let file = file.and_then(|dir| self.disk.open(&dir, Path::new("body"), disk::How::Read));
             let Ok(file) = file else {
                 // Its text could not be kept.
                 self.sent.remove(&id);
@@ -388,7 +394,7 @@ impl Life {
                 counts.push((*address, take(address, &stored(SENDER, address, id, text))));
             }
             if to.contains(&"nobody@y") {
-                let bounces = (1..=to.len() as u32).map(|number| bounce_id(id, number));
+                let bounces = (1..=to.len() as u32).map(|number| report_id(id, Report::Bounce, number));
                 let told = bounces.map(|bounce| take(SENDER, &stored("", SENDER, &bounce, &bounce_text(id)))).sum();
                 counts.push(("bounce", told));
             }

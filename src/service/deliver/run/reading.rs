@@ -10,6 +10,7 @@ use super::telling::tell;
 use super::{DOUBT_SECS, LOCKED_SECS, PAGE, Part, handed_on_from};
 use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
+use crate::rules::retry::Place;
 use crate::service::account;
 use crate::service::deliver::Stores;
 use crate::service::deliver::body::{PIECE, Text};
@@ -17,7 +18,7 @@ use crate::service::deliver::lanes::Message;
 use crate::service::deliver::runner::{Desk, Doing, Finished};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
-use crate::store::queue::{self, Change, Envelope, Kind, Miss, Row, State, queued};
+use crate::store::queue::{self, Change, Envelope, How, Kind, Miss, Queue, Row, State, queued};
 
 /// What was read of a message.
 pub(in crate::service::deliver) struct Found {
@@ -65,23 +66,26 @@ impl Desk<'_> {
             run.known = Some((Arc::new(message), Arc::new(envelope)));
         }
         run.next = rows.last().filter(|_| rows.len() == PAGE as usize).map_or(0, |last| last.number + 1);
-        // What is further ahead than the schedule reaches was noted before the clock was put back. To other hosts nothing is sent
-        // yet, whenever that is tried.
-        let schedule = &self.shared.settings.retry_schedule;
+        // What is further ahead than the schedule reaches was noted before the clock was put back. Who is parked waits for
+        // somebody, whatever the time is.
+        let rules = self.shared.settings.retry_rules();
         let is_due = |kind: Kind, next_secs: i64| {
-            next_secs <= self.secs || kind != Kind::Remote && schedule.bounded(next_secs, self.secs) < next_secs
+            next_secs <= self.secs
+                || kind != Kind::Remote && rules.bounded(Place::Here, next_secs, self.secs) < next_secs
         };
-        let due = rows.into_iter().filter_map(|Row { number, recipient, state }| {
+        let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, .. }| {
             let tries = match state {
                 State::Waiting => 0,
                 State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
                 _ => return None,
             };
-            Some(Part { number, recipient, tries, to: None })
+            Some(Part { number, recipient, tries, warned, expands: false, to: None })
         });
         run.parts = due.collect();
         match (run.parts.is_empty(), run.next) {
             (false, _) => self.try_parts(at),
+            // What the pages before came to is told of at the end.
+            (true, 0) if run.owes => self.note(at),
             (true, 0) => self.over(at, Next::At(next_secs)),
             (true, _) => self.read_page(at),
         }
@@ -105,9 +109,8 @@ fn read(
     }
     if all && let Some((origin, number)) = handed_on_from(id) {
         // Before it is tried, so that whatever happens its origin is not brought here again.
-        let handed_on = Change { number, to: State::Delivered };
-        match queue.note(origin, secs, &[handed_on]) {
-            Ok(_) | Err(Miss::Gone | Miss::Damaged(_)) => {}
+        match handed_on(queue, origin, number, found.recipients > 1, secs) {
+            Ok(()) | Err(Miss::Gone | Miss::Damaged(_)) => {}
             Err(fault) => return Err(fault),
         }
     }
@@ -150,6 +153,16 @@ fn read(
         (message, found.envelope)
     });
     Ok(Found { known, rows, next_secs, gone })
+}
+
+/// The message that goes on in place of a recipient is there: he is done with, or expanded.
+fn handed_on(queue: &Queue, origin: &str, number: u32, expands: bool, secs: i64) -> Result<(), Miss> {
+    let Some(row) = queue.page(origin, number, 1)?.into_iter().next() else { return Ok(()) };
+    let wanted = expands && row.recipient.notify.is_some_and(|notify| notify.success);
+    // Whether anybody is to hear that is seen when it would be told.
+    let expanded = State::Succeeded { how: How::Expanded, why: String::new(), bounce: 0 };
+    let to = if wanted { expanded } else { State::Delivered };
+    queue.note(origin, secs, &[Change { number, to }]).map(drop)
 }
 
 /// Who has had a message already, by what a [`PIECE`] has of its header.

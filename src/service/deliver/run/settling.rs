@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::telling::tell;
+use super::telling::{arrived, tell, warning};
 use super::{Came, DOUBT_SECS, LEAST_SECS, NOTE_AGAIN, Part};
 use crate::net::jobs::Kind as JobKind;
 use crate::rules::retry;
@@ -15,7 +15,7 @@ use crate::service::deliver::lanes::Stand;
 use crate::service::deliver::runner::{Desk, Doing, Finished};
 use crate::service::deliver::{Counts, Dispatched, Stores, ways};
 use crate::settings::Settings;
-use crate::store::queue::{Change, Envelope, Kind, Miss, Queue, State, Tally};
+use crate::store::queue::{Change, Envelope, How, Kind, Miss, Queue, State, Tally};
 use crate::text::fault::Fault;
 use crate::text::printable::{printable, visible};
 
@@ -34,6 +34,8 @@ pub(in crate::service::deliver) struct Noting {
 /// What came of noting.
 pub(in crate::service::deliver) struct Wound {
     next_secs: Option<i64>,
+    /// Senders are to be told of something when the round ends.
+    owes: bool,
     /// It has left the queue.
     gone: bool,
 }
@@ -42,6 +44,7 @@ impl Desk<'_> {
     /// What came of the try for one of its parts.
     pub(in crate::service::deliver) fn settle(&mut self, at: usize, part: usize, came: impl Into<Came>) {
         let (now_secs, came) = (self.secs, came.into());
+        let settings = &self.shared.settings;
         let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
         if let Came::NotTried(secs) = came {
@@ -51,14 +54,17 @@ impl Desk<'_> {
             run.out -= 1;
             return self.note_when_all(at);
         }
-        let Part { number, recipient, tries, .. } = &run.parts[part];
+        let Part { number, recipient, tries, expands, .. } = &run.parts[part];
+        let place = if recipient.kind == Kind::Remote { retry::Place::Elsewhere } else { retry::Place::Here };
         let (number, tries) = (*number, tries + 1);
+        let warned = warning(&run.parts[part], &envelope, settings, now_secs);
         let is_null = ways::sender(recipient, &envelope).is_empty();
-        let settings = &self.shared.settings;
         let random = run.random;
+        let possibly = matches!(came, Came::Possibly(_));
         let verdict = |tries| {
-            let (schedule, life) = (&settings.retry_schedule, settings.queue_life);
-            retry::verdict(schedule, life, is_null, envelope.received_secs, now_secs, tries, random)
+            let (from_nobody, received_secs) = (is_null, envelope.received_secs);
+            let tried = retry::Tried { place, from_nobody, possibly, received_secs, now_secs, tries, random };
+            settings.retry_rules().verdict(tried)
         };
         let silent = is_null || recipient.notify.is_some_and(|notify| !notify.failure);
         let shown = format!("delivery {}: {}", run.id, printable(recipient.address.as_bytes()));
@@ -77,33 +83,33 @@ impl Desk<'_> {
         let mut later = |next_secs, why: String| {
             *deferred += 1;
             log::info!("{shown}: deferred: {why}");
-            State::Deferred { next_secs, tries, why }
+            State::Deferred { next_secs, tries, why, possibly, warned }
         };
         // Each of those it goes on to is counted when he has it.
         let counts = !matches!(came, Came::HandedOn);
         let to = match (came, verdict(tries)) {
+            (Came::HandedOn, _) if *expands => arrived(recipient, &envelope, settings, How::Expanded, String::new()),
             (Came::HandedOn, _) => State::Delivered,
             (Came::Delivered(stands), _) => {
                 log::info!("{shown}: delivered ({} bytes)", message.text.bytes());
                 *delivered += 1;
                 run.stands.extend(stands);
-                State::Delivered
+                arrived(recipient, &envelope, settings, How::Delivered, String::new())
             }
             (Came::Never(why), _) => lost(why, false),
-            (Came::Later(why), retry::Verdict::Expired) => lost(why, true),
-            (Came::Sent(said, _), _) => {
+            (Came::Later(why) | Came::Possibly(why), retry::Verdict::Expired) => lost(why, true),
+            (Came::Sent(said, dsn), _) => {
                 log::info!("{shown}: sent ({} bytes) to {}", message.text.bytes(), visible(&said));
                 *delivered += 1;
-                State::Delivered
+                // Who reports by himself was told that this is wanted.
+                if dsn { State::Delivered } else { arrived(recipient, &envelope, settings, How::Relayed, said) }
             }
             // It was not tried, and is not noted: see above.
             (Came::NotTried(_), _) => State::Waiting,
-            (Came::Possibly(why), _) => later(now_secs.saturating_add_unsigned(settings.possibly_secs), why),
             (Came::Parked, retry::Verdict::Expired) => lost(PARKED.to_owned(), true),
-            (Came::Later(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
+            (Came::Later(why) | Came::Possibly(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
             (Came::Parked, retry::Verdict::Again(_)) => {
-                let life = if is_null { settings.queue_life.min(retry::BOUNCE_LIFE_SECS) } else { settings.queue_life };
-                later(envelope.received_secs.saturating_add_unsigned(life), PARKED.to_owned())
+                later(settings.retry_rules().end_secs(is_null, envelope.received_secs), PARKED.to_owned())
             }
             (Came::Perhaps, verdict) => {
                 let next_secs = match verdict {
@@ -114,8 +120,8 @@ impl Desk<'_> {
             }
         };
         let class = match (&to, recipient.kind) {
-            (State::Delivered, Kind::Remote) => Some(Class::Transferred),
-            (State::Delivered, _) => Some(Class::Received),
+            (State::Delivered | State::Succeeded { .. }, Kind::Remote) => Some(Class::Transferred),
+            (State::Delivered | State::Succeeded { .. }, _) => Some(Class::Received),
             (State::Failed { .. } | State::Expired { .. } | State::Dropped { .. }, _) => Some(Class::Failed),
             _ => None,
         };
@@ -159,6 +165,9 @@ impl Desk<'_> {
         if run.next > 0 {
             return self.read_page(at);
         }
+        if std::mem::take(&mut run.owes) {
+            return self.note(at);
+        }
         let next = match (run.again_secs, next_secs) {
             (Some(again), Some(Some(next))) => Next::At(Some(if next <= self.secs { again } else { next.min(again) })),
             (Some(again), _) => Next::At(Some(again)),
@@ -170,9 +179,10 @@ impl Desk<'_> {
     }
 
     /// Writes down what became of them.
-    fn note(&mut self, at: usize) {
+    pub(super) fn note(&mut self, at: usize) {
         let run = &mut self.runner.runs[at];
         let Some((_, envelope)) = run.known.clone() else { return };
+        run.tells = run.out == 0 && run.next == 0;
         let (mut changes, stands) = (std::mem::take(&mut run.changes), std::mem::take(&mut run.stands));
         run.noted_lines = std::mem::take(&mut run.lines);
         let parts = &run.parts;
@@ -191,12 +201,12 @@ impl Desk<'_> {
     pub(in crate::service::deliver) fn write_down(&mut self, at: usize) {
         let Some(run) = self.runner.runs.get(at) else { return };
         let (Some((_, envelope)), Some(noting)) = (run.known.clone(), run.noting.clone()) else { return };
-        let (id, secs, settings) = (run.id.clone(), self.secs, self.shared.settings.clone());
+        let (id, secs, settings, is_last) = (run.id.clone(), self.secs, self.shared.settings.clone(), run.tells);
         self.shared.transit.counts.syncs += 1;
         let volume = self.shared.transit.stores.volume;
         let work = move |stores: &Stores, _: &_| {
             let mut noting = noting.lock().unwrap_or_else(PoisonError::into_inner);
-            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, &mut noting))
+            Finished::Noted(wind_up(stores, &settings, &id, &envelope, secs, is_last, &mut noting))
         };
         if let Err(busy) = self.job(Doing::Note(at), JobKind::Sync, volume, work) {
             let error = io::Error::other(format!("no room for a job: {busy:?}"));
@@ -227,7 +237,10 @@ impl Desk<'_> {
                 run.ends = Some(Next::Gone);
                 None
             }
-            Ok(Wound { next_secs, .. }) => Some(next_secs),
+            Ok(Wound { next_secs, owes, .. }) => {
+                run.owes = owes && !run.tells;
+                Some(next_secs)
+            }
             Err(miss) => {
                 run.ends = Some(missed(miss));
                 None
@@ -337,6 +350,7 @@ fn wind_up(
     id: &str,
     envelope: &Envelope,
     secs: i64,
+    is_last: bool,
     noting: &mut Noting,
 ) -> Result<Wound, Miss> {
     let queue = &stores.queue;
@@ -358,13 +372,19 @@ fn wind_up(
     }
     let mut tally = noted?;
     let before = noting.bounces.len();
-    tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
-    if noting.bounces.len() > before || has_found || tally.is_none() {
+    // What all pages of a round came to is told of together.
+    if is_last {
+        tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
+    }
+    if noting.bounces.len() > before || has_found || tally.as_ref().is_none_or(|tally| is_last && tally.untold > 0) {
         tally = Some(queue.read(id)?.tally);
     }
     let tally = tally.unwrap_or_default();
     let gone = tally.is_ended() && queue.remove(id)?;
-    Ok(Wound { next_secs: tally.next_secs, gone })
+    if !gone {
+        queue.put(id, tally.due_secs())?;
+    }
+    Ok(Wound { next_secs: tally.next_secs, owes: tally.untold > 0, gone })
 }
 
 /// How its recipients stand then; `None`: nothing was left to be written.
