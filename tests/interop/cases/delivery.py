@@ -167,7 +167,7 @@ def dns_asked(bench):
 
 @test("delivery: mail for ourselves by MX is no loop: it is bounced with 5.4.6, and hosts behind us in the list are not asked")
 def ourselves(bench):
-    world = World(bench, "127.0.0.2", "127.0.0.3", start=False)
+    world = World(bench, "127.0.0.2", "127.0.0.3", start=False, route="second.example mx inside")
     site = world.site
     site.port, site.tls_port, site.submission_port, site.smtps_port, site.lmtp_port = free_ports(5)
     # Another address than the sinks have: the same port is ours.
@@ -177,15 +177,13 @@ def ourselves(bench):
     world.dns.mx("name.example", (10, "example.test"))
     world.dns.a("example.test", "127.0.0.3")
     world.dns.a("zero.example", "0.0.0.0")
-    for name, statuses in (("loop", ("5.4.6",)), ("name", ("5.4.6",)), ("zero", ("5.4.6", "5.4.4", "5.1.2", "5.7.1"))):
+    for name in ("loop", "name", "zero"):
         ident = world.send(name, f"bob@{name}.example")
-        report = world.bounce(name)
-        check(report.status in statuses, name, report.status)
+        same(world.bounce(name).status, "5.4.6", name)
         world.gone(ident)
     # We are the second of three: only the first is tried, and it waits for that one.
-    world.dns.mx("second.example", (10, "mx.second.example"), (20, "us.second.example"), (30, "after.second.example"))
+    world.dns.mx("second.example", (10, "mx.second.example"), (20, "example.test"), (30, "after.second.example"))
     world.dns.a("mx.second.example", "127.0.0.2")
-    world.dns.a("us.second.example", "127.0.0.1")
     world.dns.a("after.second.example", "127.0.0.3")
     world.sink.shut("127.0.0.2")
     ident = world.send("second", "bob@second.example")
