@@ -99,7 +99,7 @@ def no_mx(bench):
     world.dns.mx("null.example", (0, ""))
     world.dns.a("null.example", "127.0.0.2")
     world.dns.add("empty.example", "TXT", "no mail")
-    for name, status in (("null", "5.1.10"), ("nothere", "5.1.2"), ("empty", "5.1.2")):
+    for name, status in (("null", "5.1.10"), ("nothere", "5.1.2"), ("empty", "5.4.4")):
         ident = world.send(name, f"bob@{name}.example")
         report = world.bounce(name)
         same((report.status, report.action), (status, "failed"), name)
@@ -253,7 +253,7 @@ def together(bench):
     ident = world.send("mixed", "yes@there.example", "no@there.example", "wait@there.example")
     world.delivered("mixed", "yes@there.example")
     report = world.bounce("mixed")
-    same([group["Final-Recipient"] for group in report.of_each], ["rfc822; no@there.example"], "who failed")
+    same(report.whom, ["no@there.example"], "who failed")
     same(report.status, "5.1.1", "as the other said")
     diagnostic = report.of_each[0]["Diagnostic-Code"]
     check(diagnostic.startswith("smtp; 550 5.1.1 Nobody") and "\x07" not in diagnostic, diagnostic)
@@ -422,7 +422,7 @@ def own_submission(bench):
     message = world.delivered("through")
     check(message.text.count(b"Received: from ") == 2 and b"with ESMTPSA id" in message.text, message.text[:900])
     same(message.talk.source[0][:4], "127.", "who brought it")
-    check("in" in relay.trace("bob@there.example"), "the relay's log knows it")
+    wait_for("the relay's log knows who it was", lambda: "sent (" in relay.trace("bob@there.example") and " ann " in relay.trace("ann@example.test"))
 
 
 @test("delivery: LMTP to a port and to a socket in the file system, an outcome for each recipient")
@@ -436,7 +436,7 @@ def lmtp(bench):
         who = [f"{user}@{name}.example" for user in ("yes", "no", "wait")]
         ident = world.send(name, *who)
         report = world.bounce(name)
-        same([(group["Final-Recipient"], group["Status"]) for group in report.of_each], [(f"rfc822; no@{name}.example", "5.2.1")], name)
+        same((report.whom, report.status), ([f"no@{name}.example"], "5.2.1"), name)
         same(world.deferred(ident, "Full")["address"] if world.who(ident) else f"wait@{name}.example", f"wait@{name}.example", "who waits")
         world.delivered(name, f"wait@{name}.example", 2, sink=server)
         world.gone(ident)

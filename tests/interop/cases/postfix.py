@@ -70,9 +70,9 @@ def reports(bench):
     world, peer = both(bench)
     world.send("unknown", "nobody@post.example", "pat@post.example")
     report = world.bounce("unknown")
-    same((report.status, report.action, report.of_each[0]["Final-Recipient"]), ("5.1.1", "failed", "rfc822; nobody@post.example"), "ours")
+    same((report.status, report.action, report.whom), ("5.1.1", "failed", ["nobody@post.example"]), "ours")
     check("550 5.1.1" in report.of_each[0]["Diagnostic-Code"] and "nobody@post.example" in report.text, report.of_each[0].as_string())
-    check("dns; mx1.post.example" in report.of_each[0]["Remote-MTA"], report.of_each[0].as_string())
+    same(report.of_each[0]["Remote-MTA"].replace(" ", ""), "dns;mx1.post.example", "who said it")
     arrived(peer, "unknown")
     world.send("told", "pat@post.example", words="RET=HDRS ENVID=env-1", rcpt_words="NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;pat+x@post.example")
     report = world.bounce("told")
@@ -98,7 +98,7 @@ def from_postfix(bench):
     ours = Report(wait_for("we report", lambda: reports_in(box(peer, "pia")))[0])
     same((ours.action, ours.status[0], ours.of_message["Original-Envelope-Id"]), ("delivered", "2", "env-2"), "our report")
     check(ours.returned is None or ours.returned.get_content_type() in ("text/rfc822-headers", "message/global-headers"), "what comes back")
-    peer.drain()
+    wait_for("Postfix has nothing left", lambda: not peer.queued())
     world.empty()
 
 

@@ -185,6 +185,10 @@ class Report:
         self.text = parts[0].get_content()
         check(parts[1].get_content_type() in ("message/delivery-status", "message/global-delivery-status"), parts[1].get_content_type())
         groups = parts[1].get_payload()
+        if parts[1].get_content_type() == "message/global-delivery-status":
+            # Python takes it for a message: the first group for its header, the rest for its text.
+            text = groups[0].as_bytes(policy=email.policy.SMTPUTF8).replace(b"\r\n", b"\n")
+            groups = [email.message_from_bytes(group, policy=email.policy.default) for group in text.strip().split(b"\n\n")]
         self.of_message, self.of_each = groups[0], groups[1:]
         check("Reporting-MTA" in self.of_message and self.of_each, groups)
         for group in self.of_each:
@@ -201,8 +205,9 @@ class Report:
     def action(self):
         return self.of_each[0]["Action"]
 
-    def of(self, recipient):
-        return next((group for group in self.of_each if group["Final-Recipient"].endswith(recipient)), None)
+    @property
+    def whom(self):
+        return [group["Final-Recipient"].partition(";")[2].strip() for group in self.of_each]
 
 
 def reports_in(texts):
