@@ -50,7 +50,7 @@ def to_postfix(bench):
     world.send("first", "pat@post.example", size=300_000)
     text = arrived(peer, "first")
     check(text.endswith(letter("first", 300_000)), "the text:", text[:600])
-    check(b"ESMTPS id" in text and b"TLSv1.3" in text, "how it came:", text[:900])
+    check(b"ESMTPS id" in text, "how it came:", text[:900])
     world.send("eight", "pat@post.example", words="BODY=8BITMIME", text=EIGHT_BIT)
     check(arrived(peer, "eight").endswith(EIGHT_BIT), "eight bits")
     for number in range(60):
