@@ -181,6 +181,8 @@ impl Server {
         let mut places = Places::default();
         places.set(cap(&settings, limit), &kinds(&settings, services, tls.is_some()));
         let board = Board::read(&Shared::bulletin_source(&settings), None, true);
+        let mut outgoing = send::Outgoing::default();
+        outgoing.pause(transit.paused().is_all());
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
             routes,
@@ -201,7 +203,7 @@ impl Server {
             contested: Vec::new(),
             short: HashSet::new(),
             transit,
-            outgoing: send::Outgoing::default(),
+            outgoing,
             traffic: Vec::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -775,6 +777,7 @@ impl Server {
         }
         log::info!("stopping");
         self.shared.stopping = true;
+        self.shared.transit.stop();
         self.stop_by = Some(self.lp.now() + STOP_PATIENCE);
         for id in std::mem::take(&mut self.ports) {
             self.lp.close(id);

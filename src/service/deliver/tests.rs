@@ -3,6 +3,7 @@
 
 mod bodies;
 mod direct;
+mod operated;
 mod queued;
 
 use std::fs::{self, File};

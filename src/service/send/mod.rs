@@ -486,7 +486,7 @@ impl Shared {
         let came = match (&consignment.hop.to, self.settings.send_connections_max) {
             (To::Parked, _) => Came::Parked,
             (To::Never { status, why }, _) => Came::Never(format!("{status} {why}")),
-            _ if self.outgoing.paused => Came::NotTried(PAUSED_SECS),
+            _ if self.is_paused(&consignment.hop.key) => Came::NotTried(PAUSED_SECS),
             _ if self.stopping => Came::NotTried(AGAIN_SECS.0),
             _ => match self.outgoing.admit(now, consignment) {
                 Ok(()) => return,
@@ -494,6 +494,11 @@ impl Shared {
             },
         };
         self.tell_all(consignment, &came);
+    }
+
+    /// Whether an operator wants nothing sent there.
+    fn is_paused(&self, key: &str) -> bool {
+        self.outgoing.paused || self.transit.paused().has(key)
     }
 
     /// All its recipients have this outcome.
@@ -516,7 +521,7 @@ impl Shared {
                 return self.tell_all(consignment, &came);
             }
         }
-        if self.outgoing.paused || self.stopping {
+        if self.is_paused(&consignment.hop.key) || self.stopping {
             return self.tell_all(consignment, &Came::NotTried(AGAIN_SECS.0));
         }
         let mut back = Some(consignment);
@@ -547,7 +552,7 @@ impl Shared {
     }
 
     fn look_at(&mut self, now: Instant, office: Id, key: &Arc<str>) {
-        let most = self.settings.send_connections_max;
+        let (most, paused) = (self.settings.send_connections_max, self.is_paused(key));
         if let Some(known) = self.outgoing.places.get_mut(key) {
             known.listed = false;
         }
@@ -555,10 +560,10 @@ impl Shared {
             let Some(known) = self.outgoing.places.get(key) else { return };
             let room = self.outgoing.may_call(known.place.lines(), most);
             let Some(known) = self.outgoing.places.get_mut(key) else { return };
-            if self.outgoing.paused || self.stopping {
+            if paused || self.stopping {
                 let all = known.place.all();
                 self.outgoing.waiting -= all.len();
-                let secs = if self.outgoing.paused { PAUSED_SECS } else { AGAIN_SECS.0 };
+                let secs = if paused { PAUSED_SECS } else { AGAIN_SECS.0 };
                 all.into_iter().for_each(|one| self.tell_all(one, &Came::NotTried(secs)));
                 break;
             }

@@ -73,13 +73,13 @@ impl Desk<'_> {
             next_secs <= self.secs
                 || kind != Kind::Remote && rules.bounded(Place::Here, next_secs, self.secs) < next_secs
         };
-        let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, .. }| {
+        let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, via, .. }| {
             let tries = match state {
                 State::Waiting => 0,
                 State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
                 _ => return None,
             };
-            Some(Part { number, recipient, tries, warned, expands: false, to: None })
+            Some(Part { number, recipient, tries, warned, expands: false, to: None, via })
         });
         run.parts = due.collect();
         match (run.parts.is_empty(), run.next) {
