@@ -15,6 +15,7 @@ use crate::net::{TcpListener, UnixListener, listen, tls};
 use crate::protocol::smtp::Face;
 use crate::rules::places;
 use crate::rules::route::Table;
+use crate::service::dns;
 use crate::service::launcher::Launcher;
 use crate::service::route;
 use crate::service::send;
@@ -281,7 +282,10 @@ pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
 pub(super) fn cap(settings: &Settings, limit: u64) -> usize {
     let helpers = 2 * 3 * settings.authent_number;
     let senders = PER_SENDER * senders(settings, limit);
-    let room = (limit as usize).saturating_sub(RESERVE + helpers + senders + waiting(limit)) / PER_CONVERSATION;
+    // Questions that find no descriptor are asked a second later: they take a share, and not the last one.
+    let questions = dns::DESCRIPTORS.min(limit as usize / 8);
+    let kept = RESERVE + helpers + senders + waiting(limit) + questions;
+    let room = (limit as usize).saturating_sub(kept) / PER_CONVERSATION;
     let asked = if settings.max_connections == 0 { usize::MAX } else { settings.max_connections };
     asked.min(room).max(1)
 }
