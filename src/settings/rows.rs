@@ -1100,7 +1100,7 @@ pub static ROWS: &[Row] = &[
         why: "Whether a bounce brings the whole message back, not its header alone.",
     }),
     row!(bounce_max_size {
-        kind: number("KBYTES", 0, 4_194_304),
+        kind: number("KBYTES", 0, 16_384),
         default: "1024",
         takes_effect: Now,
         why: "A larger message is never brought back whole, whatever bounce_body or its sender (RET=FULL) says: its header is.",

@@ -5,6 +5,7 @@ mod bodies;
 mod direct;
 mod operated;
 mod queued;
+mod told;
 
 use std::fs::{self, File};
 use std::path::PathBuf;

@@ -12,10 +12,10 @@ use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
 use crate::rules::retry::Place;
 use crate::service::account;
-use crate::service::deliver::Stores;
 use crate::service::deliver::body::{PIECE, Text};
 use crate::service::deliver::lanes::Message;
 use crate::service::deliver::runner::{Desk, Doing, Finished};
+use crate::service::deliver::{Stores, ways};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
 use crate::store::queue::{self, Change, Envelope, How, Kind, Miss, Queue, Row, State, queued};
@@ -109,7 +109,9 @@ fn read(
     }
     if all && let Some((origin, number)) = handed_on_from(id) {
         // Before it is tried, so that whatever happens its origin is not brought here again.
-        match handed_on(queue, origin, number, found.recipients > 1, secs) {
+        let first = queue.page(id, 1, 1)?;
+        let has_owner = first.iter().any(|row| ways::sender(&row.recipient, &found.envelope) != found.envelope.sender);
+        match handed_on(queue, origin, number, found.recipients > 1 || has_owner, secs) {
             Ok(()) | Err(Miss::Gone | Miss::Damaged(_)) => {}
             Err(fault) => return Err(fault),
         }
