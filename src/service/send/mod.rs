@@ -638,7 +638,12 @@ impl Shared {
 
 impl Outgoing {
     /// `rest`: less than a message waits when it was tried in vain.
-    fn admit(&mut self, now: Instant, rest: Duration, consignment: Consignment) -> Result<(), (Box<Consignment>, Came)> {
+    fn admit(
+        &mut self,
+        now: Instant,
+        rest: Duration,
+        consignment: Consignment,
+    ) -> Result<(), (Box<Consignment>, Came)> {
         let key: Arc<str> = (&*consignment.hop.key).into();
         let again = Came::NotTried(AGAIN_SECS.0);
         if !self.places.contains_key(&key) {
