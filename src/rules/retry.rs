@@ -20,6 +20,7 @@
 //! wait longer than the longest step: see [`Rules::bounded`].
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::text::number::decimal;
 
@@ -65,6 +66,11 @@ impl Schedule {
         let at = tries.max(1) as usize - 1;
         let step = self.steps[at.min(self.steps.len() - 1)];
         jittered(if place == Place::Here { step.min(LOCAL[at.min(LOCAL.len() - 1)]) } else { step }, random)
+    }
+
+    /// How long to wait behind the first try, but for chance.
+    pub fn first(&self) -> Duration {
+        Duration::from_secs(self.steps[0])
     }
 
     fn longest(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! ```text
 //! 5.1.1 No such user here                                                    ours
 //! 5.7.1 mx.example.net [192.0.2.1] said: 550 5.7.1 Not from you              a host's
+//! 5.7.1 [192.0.2.1]:587 said: 550 5.7.1 Not from you                         the same, by another port than mail's
 //! ```
 
 /// A line that says what another host said. `status`: the enhanced code that is ours for it; `host`: its name, and its address in
@@ -36,7 +37,7 @@ impl Reason<'_> {
         };
         let told = rest.split_once(SAID).and_then(|(who, reply)| {
             let mut words = who.split(' ');
-            let (host, address) = (words.next()?, words.next());
+            let (host, address) = (without_port(words.next()?), words.next().map(without_port));
             let is_reply = reply.len() >= 3 && reply.bytes().take(3).all(|byte| byte.is_ascii_digit());
             let is_whole = is_host(host) && address.is_none_or(is_literal) && words.next().is_none();
             (is_whole && is_reply).then_some((host, reply))
@@ -69,6 +70,16 @@ pub(super) fn is_host(word: &str) -> bool {
     is_literal(word) || (1..=255).contains(&word.len()) && word.bytes().all(is_name)
 }
 
+/// An address in brackets may have a port.
+fn without_port(word: &str) -> &str {
+    match word.rsplit_once("]:") {
+        Some((address, port)) if port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            &word[..=address.len()]
+        }
+        _ => word,
+    }
+}
+
 /// An address in brackets.
 fn is_literal(word: &str) -> bool {
     let inner = word.strip_prefix('[').and_then(|word| word.strip_suffix(']'));
@@ -93,6 +104,9 @@ mod tests {
             ("5.1.1000 x", None, None, "5.1.1000 x"),
             ("5.7.1 mx.x said: 550 no", Some("5.7.1"), Some("mx.x"), "550 no"),
             ("5.7.1 mx.x [192.0.2.1] said: 550 5.7.1 said: no", Some("5.7.1"), Some("mx.x"), "550 5.7.1 said: no"),
+            ("5.7.1 mx.x [192.0.2.1]:2525 said: 550 no", Some("5.7.1"), Some("mx.x"), "550 no"),
+            ("5.7.1 [IPv6:::1]:587 said: 550 no", Some("5.7.1"), Some("[IPv6:::1]"), "550 no"),
+            ("5.7.1 [::1]:5870000 said: 550 no", Some("5.7.1"), None, "[::1]:5870000 said: 550 no"),
             ("4.4.1 [IPv6:2001:db8::1] said: 421 later", Some("4.4.1"), Some("[IPv6:2001:db8::1]"), "421 later"),
             ("5.7.1 /bin/x said: nothing", Some("5.7.1"), None, "/bin/x said: nothing"),
             ("5.7.1 a b said: 550 x", Some("5.7.1"), None, "a b said: 550 x"),

@@ -22,7 +22,8 @@
 //! enough: 421, a 4xx to MAIL or to the connection, a connection refused beside others that stand.
 //!
 //! Targets are tried in their order. One that failed rests for [`REST`]; when all rest and no line stands, the place closes for
-//! [`CLOSED`], twice as long each time up to [`CLOSED_MOST`], and those who wait hear the last reason. Who has waited for [`WAIT`],
+//! [`CLOSED`], twice as long each time up to [`CLOSED_MOST`], and those who wait hear the last reason; neither lasts longer than
+//! [`resting`](Place::resting) says: a message that comes again when its time is over finds an open door. Who has waited for [`WAIT`],
 //! and for whom no connection is being made, is given back untried: so a slow place holds nobody for long.
 
 use std::collections::VecDeque;
@@ -125,6 +126,8 @@ pub struct Place<T, A> {
     closed: Option<(Instant, String)>,
     /// How long it is closed next.
     pause: Duration,
+    /// It is closed no longer than this, and no target rests longer.
+    longest: Duration,
 }
 
 impl<T, A: PartialEq> Place<T, A> {
@@ -140,7 +143,13 @@ impl<T, A: PartialEq> Place<T, A> {
             aims: Aims::Unknown,
             closed: None,
             pause: CLOSED,
+            longest: CLOSED_MOST,
         }
+    }
+
+    /// It is closed no longer than this, and no target rests longer.
+    pub fn resting(self, longest: Duration) -> Place<T, A> {
+        Place { longest, ..self }
     }
 
     /// So many connections at most from now on.
@@ -272,7 +281,7 @@ impl<T, A: PartialEq> Place<T, A> {
 
     fn close(&mut self, now: Instant, trouble: Trouble) -> Step<T> {
         if !trouble.never {
-            self.closed = Some((now + self.pause, trouble.why.clone()));
+            self.closed = Some((now + self.pause.min(self.longest), trouble.why.clone()));
             self.pause = (self.pause * 2).min(CLOSED_MOST);
             self.aims = Aims::Unknown;
         }
@@ -385,6 +394,7 @@ impl<T, A: PartialEq> Place<T, A> {
         let Some(trouble) = trouble else { return };
         let stands = |line: &Line| !matches!(line.stand, Stand::Calling | Stand::Gone) && line.target == target;
         let others_stand = self.lines.iter().any(stands);
+        let rest = REST.min(self.longest);
         let Aims::Known(aims, _) = &mut self.aims else { return };
         let is_good = |aim: &Aim<A>| aim.bad.as_ref().is_none_or(|(until, _)| *until <= now);
         let others = aims.iter().enumerate().any(|(other, aim)| other != target && is_good(aim));
@@ -393,14 +403,14 @@ impl<T, A: PartialEq> Place<T, A> {
             // It has enough, and is there.
             Stand::Calling if others_stand => self.strain(now),
             Stand::Calling => {
-                aim.bad = Some((now + REST, trouble));
+                aim.bad = Some((now + rest, trouble));
                 // It has the same time for another.
                 if let Some((since, _)) = self.waiting.front_mut() {
                     *since = now;
                 }
             }
             // One that breaks in the midst is left for another, where there is one.
-            Stand::Busy if others && !others_stand => aim.bad = Some((now + REST, trouble)),
+            Stand::Busy if others && !others_stand => aim.bad = Some((now + rest, trouble)),
             _ => {}
         }
     }

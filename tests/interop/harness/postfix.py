@@ -1,4 +1,5 @@
-"""A Postfix of the test's own: pickup, cleanup, qmgr and local(8) below the test's folder, no port, no file outside it."""
+"""A Postfix of the test's own: pickup, cleanup, qmgr and local(8) below the test's folder, no file outside it; and no port but that
+of a `Peer`, which takes and sends mail by SMTP."""
 
 import os
 import pwd
@@ -42,10 +43,38 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
+#: What a peer has besides: users of its own domain, mail from and to the network.
+PEER_MAIN = """mydestination =
+virtual_mailbox_domains = {domain}
+virtual_mailbox_base = {folder}/boxes
+virtual_mailbox_maps = inline:{{ {users} }}
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{uid}
+virtual_minimum_uid = 1
+mynetworks = 127.0.0.0/8
+relayhost = [127.0.0.1]:{relay}
+smtp_host_lookup = native
+smtpd_tls_cert_file = {cert}
+smtpd_tls_key_file = {key}
+smtpd_tls_security_level = {tls}
+smtp_tls_security_level = {tls}
+smtpd_discard_ehlo_keywords =
+smtpd_client_connection_count_limit = 0
+"""
+PEER_MASTER = """{address}:{port} inet n - n - - smtpd
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
+proxymap unix - - n - - proxymap
+"""
+
+
 class Postfix:
     """Delivers into `spool`, to users of this machine; how it locks a drop is Postfix's own default."""
 
-    def __init__(self, bench, spool, domain="soak.test"):
+    def __init__(self, bench, spool, domain="soak.test", main="", master=""):
         if not ROOT:
             raise Skip("Postfix runs as root only")
         need("postfix")
@@ -55,9 +84,9 @@ class Postfix:
             os.makedirs(os.path.join(self.folder, name), exist_ok=True)
             os.chmod(os.path.join(self.folder, name), mode)
         shutil.chown(os.path.join(self.folder, "data"), "postfix")
-        for name, text in (("main.cf", MAIN), ("master.cf", MASTER)):
+        for name, text in (("main.cf", MAIN.format(folder=self.folder, spool=spool, domain=domain) + main), ("master.cf", MASTER + master)):
             with open(os.path.join(self.conf, name), "w", encoding="ascii") as file:
-                file.write(text.format(folder=self.folder, spool=spool, domain=domain))
+                file.write(text)
         done = run(["postfix", "-c", self.conf, "check"])
         if done.returncode:
             raise Failure(f"postfix check: {done.stderr!r}")
@@ -105,3 +134,27 @@ class Postfix:
 
     def deferrals(self):
         return self.log().count("status=deferred")
+
+
+class Peer(Postfix):
+    """Takes mail at `address` and `port`, under STARTTLS too, for `users` of `domain`; sends all other mail to our server's port
+    `relay`. `pair`: its certificate and key."""
+
+    def __init__(self, bench, address, port, relay, pair, domain="post.example", users=("pat", "pia"), tls="may"):
+        folder, uid = bench.path("postfix"), pwd.getpwnam("nobody").pw_uid
+        self.boxes = os.path.join(folder, "boxes")
+        os.makedirs(self.boxes)
+        shutil.chown(self.boxes, uid)
+        known = ", ".join(f"{{ {user}@{domain} = {user} }}" for user in users)
+        super().__init__(bench, self.boxes, domain,
+                         PEER_MAIN.format(folder=folder, domain=domain, users=known, uid=uid, relay=relay, cert=pair[0], key=pair[1], tls=tls),
+                         PEER_MASTER.format(address=address, port=port))
+
+    def send(self, text, sender, *recipients, options=()):
+        """Hands a message in, by its own sendmail."""
+        done = run(["sendmail", "-C", self.conf, "-i", *options, "-f", f"{sender}@{self.domain}", *recipients], input=text)
+        if done.returncode:
+            raise Failure(f"Postfix's sendmail: {done.stderr!r}")
+
+    def box(self, user):
+        return os.path.join(self.boxes, user)
