@@ -285,6 +285,8 @@ pub struct Stream<S, M: Machine, B> {
     /// Octets moved since `since`, for the floor.
     moved: u32,
     since: Instant,
+    /// Seconds, at most [`HANDSHAKE`] and [`FLOOR_TIME`], that a handshake and the floor's octets may take.
+    patience: (u8, u8),
 }
 
 impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
@@ -297,6 +299,11 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
     /// its own time after that.
     pub fn connect(now: Instant, sock: S, machine: M, tls: Option<Secure>) -> io::Result<Self> {
         Stream::new(now, sock, machine, tls, true)
+    }
+
+    /// A handshake, and [`FLOOR_OCTETS`], may take no longer than this either.
+    pub fn hurry(&mut self, handshake: Duration, floor: Duration) {
+        self.patience = (HANDSHAKE.min(handshake).as_secs() as u8, FLOOR_TIME.min(floor).as_secs() as u8);
     }
 
     fn new(now: Instant, sock: S, mut machine: M, tls: Option<Secure>, connecting: bool) -> io::Result<Self> {
@@ -324,6 +331,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
             cut: None,
             moved: 0,
             since: now,
+            patience: (HANDSHAKE.as_secs() as u8, FLOOR_TIME.as_secs() as u8),
         })
     }
 
@@ -448,10 +456,10 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         match self.doing {
             Doing::Draining(_) => Some(self.since + DRAIN.0),
             _ if self.connecting => Some(self.machine.deadline()),
-            _ if self.wire.is_shaking_hands() => Some(self.since + HANDSHAKE),
+            _ if self.wire.is_shaking_hands() => Some(self.since + Duration::from_secs(self.patience.0.into())),
             Doing::Owed | Doing::Answered(_) => None,
             _ if self.held => None,
-            _ if self.is_behind() => Some(self.since + FLOOR_TIME),
+            _ if self.is_behind() => Some(self.since + Duration::from_secs(self.patience.1.into())),
             _ => Some(self.machine.deadline()),
         }
     }

@@ -79,6 +79,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 const RESERVE: usize = 64;
 /// Descriptors of one conversation: its socket, bin, index and drop.
 const PER_CONVERSATION: usize = 4;
+/// Descriptors of a connection to another host: its socket, and the message.
+const PER_SENDER: usize = 2;
 /// Half-received TLS records of all connections together. Beyond it, whoever holds some, came first and has not logged in
 /// goes.
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;
@@ -183,6 +185,7 @@ impl Server {
         let board = Board::read(&Shared::bulletin_source(&settings), None, true);
         let mut outgoing = send::Outgoing::default();
         outgoing.pause(transit.paused().is_all());
+        outgoing.bound(start::senders(&settings, limit), start::waiting(limit));
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
             routes,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::entry::Entry;
+use super::start;
 use super::start::{
     bind, cache_life, cache_limit, cap, control_gid, kinds, no_port, open_to, ports, routes, stamps, tls_files, usable,
     volumes,
@@ -125,6 +126,7 @@ impl Server {
             self.shared.control_gid = control_gid;
             self.share_socket();
         }
+        self.shared.outgoing.bound(start::senders(&new, self.descriptors), start::waiting(self.descriptors));
         self.shared.places.set(cap(&new, self.descriptors), &kinds(&new, services, self.shared.tls.is_some()));
         self.journal.follow(&new, services);
         if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {

@@ -36,7 +36,7 @@ use crate::protocol::smtp::client::{
     Answer, Ask, Client, Envelope, Extensions, Face, Form, Over, Patience, Recipient, Rules, Sender, State, Tls, Told,
     Unfit, Why,
 };
-use crate::rules::hops::{Hop, Level};
+use crate::rules::hops::{Hop, Level, To};
 use crate::service::Outcome;
 use crate::service::send::place::Trouble;
 use crate::settings::Settings;
@@ -129,7 +129,8 @@ impl Conversation {
             && let Some(is_to_ourselves) = self.stream.sock().is_to_ourselves()
         {
             self.life.looked = true;
-            if is_to_ourselves && !self.life.hop.inside {
+            // Who names a socket of this machine means this machine.
+            if is_to_ourselves && !self.life.hop.inside && !matches!(self.life.hop.to, To::Socket(_)) {
                 let why =
                     format!("5.4.6 {}: that is this machine, and no route says that mail goes there", self.life.host);
                 self.life.trouble = Some(Trouble { why, never: true });
@@ -147,7 +148,9 @@ impl<S: Socket> Conversation<S> {
         let life = Life::new(now, line, &target, hop, clear, shared)?;
         let (machine, first) = life.machine(now, clear);
         let stream = Stream::connect(now, sock, machine, first);
-        let stream = stream.map_err(|error| format!("4.4.1 {}: {error}", target.shown()))?;
+        let mut stream = stream.map_err(|error| format!("4.4.1 {}: {error}", target.shown()))?;
+        let (command, block) = (shared.settings.send_command_secs, shared.settings.send_block_secs);
+        stream.hurry(Duration::from_secs(command), Duration::from_secs(block));
         Ok(Conversation { stream, life })
     }
 

@@ -213,6 +213,8 @@ pub struct Outgoing {
     timers: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     waiting: usize,
     open: usize,
+    /// Connections, and consignments that wait, that there are descriptors for.
+    most: (usize, usize),
     /// What is to be asked of name servers.
     questions: Vec<(Ticket, Question)>,
     born: Vec<Birth>,
@@ -266,6 +268,7 @@ impl Default for Outgoing {
             timers: BinaryHeap::new(),
             waiting: 0,
             open: 0,
+            most: (usize::MAX, WAITING),
             questions: Vec::new(),
             born: Vec::new(),
             woken: Vec::new(),
@@ -281,6 +284,11 @@ impl Outgoing {
     /// Whether somebody has to look at places now: see [`Office::turn`].
     pub fn calls(&self) -> bool {
         !self.listed.is_empty()
+    }
+
+    /// There are descriptors for so many connections, and for so many consignments that wait.
+    pub fn bound(&mut self, connections: usize, waiting: usize) {
+        self.most = (connections, waiting);
     }
 
     /// Connections to be made.
@@ -553,7 +561,7 @@ impl Shared {
     }
 
     fn look_at(&mut self, now: Instant, office: Id, key: &Arc<str>) {
-        let (most, paused) = (self.settings.send_connections_max, self.is_paused(key));
+        let (most, paused) = (self.settings.send_connections_max.min(self.outgoing.most.0), self.is_paused(key));
         if let Some(known) = self.outgoing.places.get_mut(key) {
             known.listed = false;
         }
@@ -653,7 +661,12 @@ impl Shared {
 
 impl Outgoing {
     /// `rest`: less than a message waits when it was tried in vain.
-    fn admit(&mut self, now: Instant, rest: Duration, consignment: Consignment) -> Result<(), (Box<Consignment>, Came)> {
+    fn admit(
+        &mut self,
+        now: Instant,
+        rest: Duration,
+        consignment: Consignment,
+    ) -> Result<(), (Box<Consignment>, Came)> {
         let key: Arc<str> = (&*consignment.hop.key).into();
         let again = Came::NotTried(AGAIN_SECS.0);
         if !self.places.contains_key(&key) {
@@ -666,7 +679,8 @@ impl Outgoing {
             self.places.insert(key.clone(), known);
         }
         let Some(known) = self.places.get_mut(&key) else { return Err((Box::new(consignment), again)) };
-        let most = if known.place.waiting() == 0 { WAITING } else { WAITING - WAITING / 4 };
+        let (_, all) = self.most;
+        let most = if known.place.waiting() == 0 { all } else { all - all / 4 };
         if self.waiting >= most {
             return Err((Box::new(consignment), again));
         }

@@ -25,7 +25,7 @@ from harness.world import Report, World, letter, name_of
 
 SECS = float(os.environ.get("FATES_SECS", "10"))
 DOMAINS = 8
-#: What was answered so shortly before a kill may not have been noted.
+#: What was answered so shortly before a kill may not have been noted; or it came before it.
 NOTED_SECS = 2
 WAIT = ("421 4.3.2 Busy", "450 4.2.0 Later", "451 4.3.0 Trouble", "452 4.3.1 Full")
 NEVER = "554 5.7.1 Not that"
@@ -145,6 +145,9 @@ def fates(bench):
     for message in world.sink.taken():
         for recipient, _ in message.recipients:
             copies.setdefault((name_of(message.text), recipient), []).append(message)
+    # It says itself when it cannot know: the message went, the answer did not come.
+    log = world.site.log()
+    admitted = set(re.findall(r"delivery (\S+): (\S+): deferred: .*it may have the message all the same", log))
     doubtful = 0
     for who, messages in copies.items():
         name, recipient = who
@@ -152,7 +155,10 @@ def fates(bench):
         messages.sort(key=lambda message: message.at)
         # More than one, or a report beside it, only where it cannot be known.
         for message in messages[:len(messages) - (who not in told)]:
-            unsure = not message.answered or any(message.at <= kill <= message.at + NOTED_SECS for kill in kills)
+            ident = re.search(rb"\A.*?\bid ([0-9A-Z]{12})", message.text, re.S)[1].decode()
+            unsure = not message.answered or (ident, recipient) in admitted
+            # What came before a kill may be read, and answered, after it.
+            unsure = unsure or any(abs(kill - message.at) <= NOTED_SECS for kill in kills)
             doubtful += 1
             check(unsure, who, "has", len(messages), "copies and", told.get(who, 0), "reports, and none of it was in doubt")
     for name, whom in accepted.items():

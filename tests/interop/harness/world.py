@@ -100,7 +100,7 @@ class World:
         """Waits until a recipient is deferred and its reason has one of these in it; that recipient."""
 
         def probe():
-            return next((row for row in self.who(ident) if row["state"] in ("deferred", "possibly")
+            return next((row for row in self.who(ident) if row["state"] == "deferred"
                          and (not pieces or any(piece in row["why"] for piece in pieces))), None)
 
         try:

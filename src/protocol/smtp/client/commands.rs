@@ -21,11 +21,12 @@ pub(super) fn check(envelope: &Envelope, offers: &Extensions, mails: u32) -> Res
     if offers.size_max > 0 && sender.size.is_some_and(|size| size > offers.size_max) {
         return Err(Unfit::TooBig(offers.size_max));
     }
-    if sender.eight_bit && !offers.eight_bit {
-        return Err(Unfit::EightBit);
-    }
+    // Before 8-bit text, which such a message has too: its sender can write it otherwise, the text not.
     if sender.utf8 && !offers.utf8 {
         return Err(Unfit::Utf8);
+    }
+    if sender.eight_bit && !offers.eight_bit {
+        return Err(Unfit::EightBit);
     }
     if *form != Form::Lines && !offers.chunking {
         return Err(Unfit::NoChunks);

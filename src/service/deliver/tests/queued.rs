@@ -283,12 +283,57 @@ fn mail_for_other_hosts_waits_and_expires_and_what_nobody_sent_is_dropped_then()
         assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
     }
     assert_eq!(world.queue().len(), 2);
-    world.pass(Duration::from_secs(LIFE - 100));
-    assert_eq!((world.queue().len(), world.shared.transit.counts.dropped), (1, 1), "who sent nothing waits a day");
-    world.pass(Duration::from_secs(100));
+    let counts = world.shared.transit.counts;
+    assert_eq!((counts.deferred, counts.accepted), (2, 2), "nobody is there");
+    while world.queue().len() > 1 {
+        world.wait();
+    }
+    assert_eq!(world.shared.transit.counts.dropped, 1, "who sent nothing waits a day");
+    assert!(world.now - world.begun < Duration::from_secs(LIFE / 4));
+    while world.shared.transit.counts.failed == 0 {
+        world.wait();
+    }
+    assert!(world.now - world.begun >= Duration::from_secs(LIFE));
     world.pass(Duration::from_secs(10));
     assert!(world.mail_of("bob").contains("It waited too long."), "{}", world.mail_of("bob"));
     assert!(world.queue().is_empty());
+}
+
+#[test]
+fn what_senders_do_not_try_is_not_noted_and_comes_again_soon() {
+    let mut world = World::new();
+    world.shared.outgoing.pause(true);
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let far = world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))]);
+    let parcel = world.parcel_of(body, vec![far]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    assert!(world.runner.is_idle());
+    let id = world.queue()[0].clone();
+    let state = |world: &World| world.shared.transit.queue().page(&id, 1, 1).unwrap()[0].state.clone();
+    assert_eq!((state(&world), world.shared.transit.counts.deferred), (State::Waiting, 0));
+    let due = world.shared.transit.table.first_secs().unwrap() - EPOCH;
+    assert!((60..120).contains(&due), "{due}");
+    world.shared.outgoing.pause(false);
+    world.wait();
+    assert!(matches!(state(&world), State::Deferred { tries: 1, .. }), "{:?}", state(&world));
+}
+
+#[test]
+fn messages_that_wait_for_senders_alone_keep_no_other_from_being_tried() {
+    let mut world = World::new();
+    for _ in 0..2 * RUNS {
+        let body = world.body(b"Subject: x\n\nhello\n");
+        let far = world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))]);
+        let parcel = world.parcel_of(body, vec![far]);
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    }
+    world.calls_last = true;
+    world.pass(Duration::from_secs(400));
+    assert_eq!((world.runner.runs.len(), world.runner.tried), (2 * RUNS, 0));
+    // Nothing is forgotten when that takes too long.
+    world.shared.outgoing.pause(true);
+    world.settle();
+    assert_eq!((world.runner.is_idle(), world.queue().len()), (true, 2 * RUNS));
 }
 
 #[test]
