@@ -510,7 +510,7 @@ pub struct Route {
 }
 
 /// What a `route` line is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reach {
     /// One domain.
     Exactly(Box<str>),
@@ -577,6 +577,8 @@ pub struct Table {
     connections: u16,
     /// Where relative files of ways start that are written by hand.
     folder: PathBuf,
+    /// The login files that lines name.
+    logins: Vec<PathBuf>,
 }
 
 impl Default for Table {
@@ -641,9 +643,11 @@ impl Table {
                 }
             }
         }
+        let all_ways = routes.iter().map(|line| &line.way).chain(senders.iter().map(|line| &line.way)).chain(gateway);
+        let logins = all_ways.filter_map(|way| way.login.clone()).collect();
         let ways = routes.iter().map(|route| route.way.clone()).collect();
         let (senders, gateway, folder) = (senders.to_vec(), gateway.cloned(), folder.to_owned());
-        Table { senders, ways, exactly, below, literals, all, gateway, port, connections, folder }
+        Table { senders, ways, exactly, below, literals, all, gateway, port, connections, folder, logins }
     }
 
     /// Where mail of `sender` (empty: nobody) for `recipient` goes. Both are whole addresses, quoted or not.
@@ -703,9 +707,19 @@ impl Table {
     pub fn way_by_hand(&self, text: &str) -> Result<Way, String> {
         let words = words(text, 1, Manner::Plain).map_err(|trouble| trouble.text)?;
         let words: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
-        Way::parse(&words, &self.folder).map_err(|wrong| match words.get(wrong.word) {
+        let way = Way::parse(&words, &self.folder).map_err(|wrong| match words.get(wrong.word) {
             Some(word) => format!("`{}`: {}", short(word), wrong.why),
             None => wrong.why,
-        })
+        })?;
+        // What is said over a socket opens no file.
+        match way.login() {
+            Some(file) if !self.logins.iter().any(|known| known == file) => {
+                Err(format!("`login={}`: no route of dmail.conf has that login", file.display()))
+            }
+            _ => Ok(way),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,3 +206,202 @@ pub fn is_inside(address: IpAddr) -> bool {
     };
     private || is_own(address) || is_nobody(address)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn us() -> Ourselves {
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()).to_vec();
+        Ourselves { names: vec!["mail.us.example".into()], addresses, ports: vec![25, 587] }
+    }
+
+    /// What it comes to, in words: hosts with their preferences; or status and why.
+    fn chosen(found: Found<'_>) -> String {
+        let mut numbers = 0;
+        let random = || {
+            numbers += 1;
+            numbers
+        };
+        match choose("x.example", found, &us(), random) {
+            Choice::Hosts(hosts) => {
+                let hosts: Vec<String> =
+                    hosts.iter().map(|host| format!("{} {}", host.preference, host.name)).collect();
+                hosts.join(", ")
+            }
+            Choice::Itself => "itself".to_owned(),
+            Choice::Never { status, why } => format!("never {status} {why}"),
+            Choice::Later { status, why } => format!("later {status} {why}"),
+        }
+    }
+
+    #[test]
+    fn what_dns_says_leads_where_the_table_says() {
+        let table: &[(&[(u16, &str)], &str)] = &[
+            (&[(10, "a.example")], "10 a.example"),
+            (&[(20, "b.example"), (10, "a.example")], "10 a.example, 20 b.example"),
+            (&[(0, "A.Example."), (65535, "b.example")], "0 a.example, 65535 b.example"),
+            // Random numbers that count up leave equal ones in the order they came in.
+            (&[(10, "c.example"), (10, "a.example"), (10, "b.example")], "10 c.example, 10 a.example, 10 b.example"),
+            // One host once, at the preference it came with first.
+            (&[(10, "a.example"), (20, "a.example")], "10 a.example"),
+            (&[(0, "")], "never 5.1.10 x.example: the domain takes no mail"),
+            (&[(0, ".")], "never 5.1.10 x.example: the domain takes no mail"),
+            (&[(10, "."), (20, "")], "never 5.1.10 x.example: the domain takes no mail"),
+            (&[(0, "."), (10, "a.example")], "10 a.example"),
+            // No names.
+            (&[(10, "192.0.2.7"), (20, "a.example")], "20 a.example"),
+            (&[(10, "[192.0.2.7]"), (20, "a b.example"), (20, "2001:db8::7"), (30, "a.example")], "30 a.example"),
+            (&[(10, "192.0.2.7")], "never 5.1.2 x.example: what DNS names as its mail hosts are no hosts"),
+            (&[], "never 5.1.2 x.example: what DNS names as its mail hosts are no hosts"),
+            (&[(0, "."), (10, "192.0.2.7")], "never 5.1.2 x.example: what DNS names as its mail hosts are no hosts"),
+            // Ourselves.
+            (&[(10, "a.example"), (20, "mail.us.example"), (20, "b.example"), (30, "c.example")], "10 a.example"),
+            (
+                &[(10, "Mail.US.example"), (20, "b.example")],
+                "never 5.4.6 x.example: mail loops back to this host, which is its best mail host",
+            ),
+            (
+                &[(10, "b.example"), (10, "mail.us.example")],
+                "never 5.4.6 x.example: mail loops back to this host, which is its best mail host",
+            ),
+        ];
+        for (records, said) in table {
+            assert_eq!(chosen(Found::Hosts(records.to_vec())), *said, "{records:?}");
+        }
+        assert_eq!(chosen(Found::NoData), "itself");
+        assert_eq!(chosen(Found::NoName), "never 5.1.2 x.example: there is no such domain");
+        assert_eq!(
+            chosen(Found::Failed("SERVFAIL")),
+            "later 4.4.3 x.example: its mail hosts cannot be looked up now: SERVFAIL"
+        );
+    }
+
+    #[test]
+    fn hosts_of_one_preference_take_turns_and_five_thousand_come_to_twenty() {
+        let names: Vec<String> = (0..5000).map(|number| format!("mx{number}.example")).collect();
+        let found = || Found::Hosts(names.iter().map(|name| (10, name.as_str())).collect());
+        let mut first = std::collections::HashSet::new();
+        for seed in 1..=20_u64 {
+            // Weyl's sequence: numbers that are spread and never the same.
+            let mut state = seed;
+            let random = || {
+                state = state.wrapping_add(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+                state
+            };
+            let Choice::Hosts(hosts) = choose("x.example", found(), &us(), random) else { panic!("hosts") };
+            assert_eq!(hosts.len(), HOSTS_MOST);
+            first.insert(hosts[0].name.clone());
+        }
+        assert!(first.len() > 10, "{first:?}");
+    }
+
+    #[test]
+    fn only_hosts_before_us_remain() {
+        let hosts = |preferences: &[u16]| -> Vec<Host> {
+            preferences.iter().map(|&preference| Host { preference, name: "x".into() }).collect()
+        };
+        assert_eq!(preferred_to(20, hosts(&[10, 10, 20, 30])), hosts(&[10, 10]));
+        assert_eq!(preferred_to(0, hosts(&[0, 10])), []);
+    }
+
+    #[test]
+    fn an_address_may_be_connected_to_or_not_as_the_table_says() {
+        let (own, nobody, server) = (
+            Err("that is this machine, and no route says that mail goes there"),
+            Err("that is no address of a host in the world"),
+            Err("that is this server itself"),
+        );
+        for (address, port, expected) in [
+            ("198.51.100.1", 25, Ok(())),
+            ("2001:db8::25", 25, Ok(())),
+            ("10.0.0.1", 25, Ok(())),
+            ("192.168.1.1", 25, Ok(())),
+            ("fd00::1", 25, Ok(())),
+            ("0.0.0.0", 25, own),
+            ("0.1.2.3", 25, own),
+            ("127.0.0.1", 25, own),
+            ("127.255.255.254", 2525, own),
+            ("::", 25, own),
+            ("::1", 25, own),
+            ("::ffff:127.0.0.1", 25, own),
+            ("::ffff:0.0.0.0", 25, own),
+            ("::127.0.0.1", 25, own),
+            ("64:ff9b::7f00:1", 25, own),
+            ("2002:7f00:1::1", 25, own),
+            ("224.0.0.1", 25, nobody),
+            ("239.1.2.3", 25, nobody),
+            ("255.255.255.255", 25, nobody),
+            ("169.254.169.254", 25, nobody),
+            ("::ffff:169.254.169.254", 25, nobody),
+            ("fe80::1", 25, nobody),
+            ("ff02::1", 25, nobody),
+            ("192.0.2.1", 25, server),
+            ("::ffff:192.0.2.1", 587, server),
+            ("2001:db8::1", 25, server),
+            ("192.0.2.1", 2525, Ok(())),
+        ] {
+            let parsed: IpAddr = address.parse().unwrap();
+            assert_eq!(may_be(parsed, port, false, &us()), expected, "{address}:{port}");
+            assert_eq!(may_be(parsed, port, true, &us()), Ok(()), "{address}:{port} inside");
+        }
+        for (address, inside) in [
+            ("198.51.100.1", false),
+            ("2001:db8::25", false),
+            ("10.0.0.1", true),
+            ("100.64.0.1", true),
+            ("100.128.0.1", false),
+            ("172.31.0.1", true),
+            ("172.32.0.1", false),
+            ("fd00::1", true),
+            ("::ffff:10.0.0.1", true),
+            ("127.0.0.1", true),
+            ("169.254.0.1", true),
+        ] {
+            assert_eq!(is_inside(address.parse().unwrap()), inside, "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_more_hosts_than_may_be_nor_names_us_nor_leaves_the_order(
+            records in prop::collection::vec((0u16..4, "[a-c.]{0,4}|mail\\.us\\.example|[0-9.:]{0,9}|\\PC{0,5}"), 0..60),
+            seed: u64
+        ) {
+            let found = records.iter().map(|(preference, host)| (*preference, host.as_str())).collect();
+            let mut state = seed;
+            let random = || { state = state.wrapping_mul(6364136223846793005).wrapping_add(1); state };
+            let ours = records.iter().filter(|(_, host)| host == "mail.us.example").map(|(first, _)| *first).next();
+            if let Choice::Hosts(hosts) = choose("x", Found::Hosts(found), &us(), random) {
+                prop_assert!(!hosts.is_empty() && hosts.len() <= HOSTS_MOST);
+                prop_assert!(hosts.is_sorted_by_key(|host| host.preference));
+                for host in &hosts {
+                    prop_assert!(host_name(&host.name).is_ok_and(|name| name == host.name), "{}", host.name);
+                    prop_assert!(host.name.parse::<IpAddr>().is_err() && &*host.name != "mail.us.example");
+                    prop_assert!(ours.is_none_or(|ours| host.preference < ours));
+                }
+            }
+        }
+
+        #[test]
+        fn no_address_that_is_let_through_is_this_machine_however_it_is_written(bits: u32, form in 0u8..4, port: u16) {
+            // Half of them are forbidden ones.
+            let bits = if bits & 1 == 0 { bits } else { [0x7f00_0000, 0, 0xe000_0000, 0xa9fe_0000][(bits >> 1) as usize % 4] | bits & 0xffff };
+            let v4 = Ipv4Addr::from(bits);
+            let [a, b] = [(bits >> 16) as u16, bits as u16];
+            let address: IpAddr = match form {
+                0 => v4.into(),
+                1 => v4.to_ipv6_mapped().into(),
+                2 => Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, a, b).into(),
+                _ => Ipv6Addr::new(0x2002, a, b, 0, 0, 0, 0, 1).into(),
+            };
+            let forbidden = v4.is_loopback() || v4.octets()[0] == 0 || v4.is_multicast() || v4.is_link_local()
+                || v4.is_broadcast() || us().is_at(v4.into(), port);
+            prop_assert_eq!(may_be(address, port, false, &us()).is_err(), forbidden, "{}", address);
+        }
+    }
+}

@@ -262,7 +262,8 @@ impl Keeper {
         let names = |held: &Held| {
             let settings = &held.settings;
             let pem = settings.tls_cert.iter().chain(&settings.tls_key).map(|file| &file.path);
-            settings.files.iter().chain([&settings.file]).chain(pem).any(|named| named == path)
+            let named = settings.files.iter().chain([&settings.file]).chain(pem).map(PathBuf::as_path);
+            named.chain(settings.login_files()).any(|named| named == path)
         };
         if !self.held.iter().any(names) {
             return Err(rule(format!("{}: the configuration names no such file", path.display())));

@@ -36,9 +36,10 @@ pub fn usable(path: &Path, rights: &Rights<'_>) -> Result<Settings, Vec<String>>
 
 /// A configuration, and all there is to say about it and about what it names.
 pub fn judged(path: &Path, rights: &Rights<'_>) -> (Option<Settings>, Vec<Complaint>) {
-    let settings::Loaded { settings, mut complaints } = settings::load_by(path, rights.open);
-    if let Some(settings) = &settings {
+    let settings::Loaded { mut settings, mut complaints } = settings::load_by(path, rights.open);
+    if let Some(settings) = &mut settings {
         complaints.extend(settings::judge(settings, rights));
+        complaints.extend(settings.read_logins(rights.open));
         let readable = complaints.iter().all(|complaint| complaint.level != Level::Error);
         if readable && let Err(why) = tls::load(&tls_files(settings), rights.open) {
             complaints.push(Complaint { level: Level::Error, place: settings.place("tls_cert"), text: why });
@@ -67,6 +68,7 @@ pub fn roles(settings: &Settings) -> String {
                 (ports(settings, Services::All, !settings.tls_cert.is_empty()).iter().any(low), "low ports"),
                 (settings.files.iter().any(|path| unread(path)), "this file"),
                 (pem.into_iter().any(|path| unread(path)), "certificates and keys"),
+                (settings.login_files().any(unread), "logins at other hosts"),
                 (true, "the drop files of other users"),
             ];
             let needs: Vec<&str> = needs.into_iter().filter_map(|(needed, what)| needed.then_some(what)).collect();

@@ -12,7 +12,7 @@ use crate::rules::retry::{STEP_SECS, Schedule};
 use crate::text::nearest::nearest;
 use crate::text::number::{Fraction, decimal};
 use crate::text::pattern::{AddressList, PatternList};
-use crate::text::words::{Manner, Trouble, Word, quote};
+use crate::text::words::{Manner, Trouble, Word, is_blank, quote};
 
 /// The word for a number that is never reached.
 pub const NEVER: &str = "never";
@@ -536,6 +536,12 @@ impl Field for Vec<IpAddr> {
     }
 }
 
+/// A list as it is written: as one word, in quotes where an entry has what would part or end it. For `a b` is one entry when
+/// it came in quotes, and two without them.
+fn listed(text: &str) -> String {
+    if text.contains(|c| is_blank(c) || c == '"' || c == '#') { quote(text) } else { text.to_owned() }
+}
+
 /// A list of wildcards: [`AddressList`] or [`PatternList`].
 macro_rules! list_field {
     ($($type:ty),*) => { $(
@@ -551,7 +557,7 @@ macro_rules! list_field {
                 Ok(())
             }
             fn show(&self) -> Vec<String> {
-                if self.is_empty() { Vec::new() } else { vec![self.to_string()] }
+                if self.is_empty() { Vec::new() } else { vec![listed(&self.to_string())] }
             }
         }
     )* };

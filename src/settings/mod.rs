@@ -38,7 +38,7 @@ pub use judge::{Rights, judge, trust, trust_folder};
 pub use parse::{Loaded, Office, load, load_by, office};
 pub use reference::{reference, reference_json, sample};
 pub use rows::{ROWS, Row, TakesEffect};
-pub use sending::{HostName, Login, Logins};
+pub use sending::{HostName, Logins};
 
 use crate::rules::domains::{Domains, Elsewhere, Line};
 use crate::rules::hops::{Route, SenderRoute, Table as Hops, Way};

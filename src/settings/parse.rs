@@ -296,7 +296,7 @@ impl<'o> Reader<'o> {
         }
         if worst(&self.complaints) != Some(Level::Error) {
             draw_domains(&mut self.settings, &mut self.complaints);
-            sending::draw(&mut self.settings);
+            self.settings.hops = sending::hops(&self.settings);
         }
         if worst(&self.complaints) != Some(Level::Error) {
             agree(&self.settings, &mut self.complaints);

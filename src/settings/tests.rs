@@ -178,6 +178,30 @@ fn access_is_open_by_default_and_its_lists_are_read() {
 }
 
 #[test]
+fn an_entry_of_a_list_that_came_in_quotes_is_shown_so_that_it_is_one_entry_again() {
+    for (line, shown) in [
+        (r#"valid_users "a é"#, None),
+        (r#"valid_users "a é""#, Some(r#""a é""#)),
+        (r#"valid_users "a "é"#, Some(r#""a é""#)),
+        (r#"valid_users "a é", b "#, Some(r#""a é,b""#)),
+        (r##"valid_users "#a""##, Some(r##""#a""##)),
+        (r#"valid_users "\"a",b"#, Some(r#""\"a,b""#)),
+        (r"valid_users a\,b", Some(r"a\,b")),
+        ("valid_users a é", Some("a,é")),
+        (r#"ban_mailfrom "\"a b\"@x.example" <>"#, Some(r#""\"a b\"@x.example,<>""#)),
+        ("user_ip_address \"10.0.0.1 - 10.0.0.9\"", Some("10.0.0.1-10.0.0.9")),
+    ] {
+        let name = line.split(' ').next().unwrap();
+        let show = |settings: &Settings| (rows::find(name).unwrap().show)(settings);
+        let settings = read(&format!("{NEEDED}{line}\n")).settings;
+        assert_eq!(settings.as_ref().map(show), shown.map(|shown| vec![shown.to_owned()]), "{line}");
+        if let (Some(settings), Some(shown)) = (settings, shown) {
+            assert_eq!(diff(&settings, &good(&format!("{name} {shown}\n"))), [], "{line}");
+        }
+    }
+}
+
+#[test]
 fn nobody_relays_by_default_but_this_machine_and_lists_may_have_several_lines() {
     let settings = good("");
     let address = |text: &str| text.parse::<IpAddr>().unwrap();

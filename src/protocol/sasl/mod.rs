@@ -53,7 +53,7 @@ impl Mechanism {
 }
 
 /// A name and a password.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     /// As the client sent it.
     pub user: Vec<u8>,

@@ -40,6 +40,7 @@ use crate::net::turn::{Id, Ticket};
 use crate::protocol::helper::Account;
 use crate::protocol::smtp::reply;
 use crate::rules::domains::Name;
+use crate::rules::retry::Place;
 use crate::rules::traffic::Class;
 use crate::service::route::{self, Destination, Routing, Way};
 use crate::service::{Outcome, Shared, account};
@@ -281,8 +282,8 @@ impl Desk<'_> {
     fn turn(&mut self) {
         if self.secs.saturating_add(CLOCK_SECS) < self.runner.told_secs {
             log::warn!("the clock was put back: what waits in the queue waits no longer than retry_schedule says");
-            let (schedule, secs) = (&self.shared.settings.retry_schedule, self.secs);
-            self.shared.transit.table.put_back(|due| schedule.bounded(due, secs));
+            let (rules, secs) = (self.shared.settings.retry_rules(), self.secs);
+            self.shared.transit.table.put_back(|due| rules.bounded(Place::Here, due, secs));
         }
         self.runner.told_secs = self.secs;
         if matches!(self.runner.loading, Loading::From(at) if at <= self.now) {
@@ -596,7 +597,7 @@ impl Desk<'_> {
             // Its one recipient has just been tried.
             let id = self.runner.pending[at].id.clone();
             log::info!("delivery {id}: waits in the queue: {why}");
-            let wait = self.shared.settings.retry_schedule.wait_secs(1, RealDisk::default().random());
+            let wait = self.shared.settings.retry_schedule.wait_secs(Place::Here, 1, RealDisk::default().random());
             self.shared.transit.table.insert(&id, Some(self.secs.saturating_add_unsigned(wait)));
             return self.answer(at, Dispatched::Kept);
         }
@@ -783,7 +784,8 @@ impl Desk<'_> {
     /// A message of the queue is left alone until it is due, by what its file says; or for a while, when that could not be
     /// read.
     pub(super) fn leave(&mut self, id: &str, next_secs: Option<i64>) {
-        let bounded = next_secs.map(|secs| self.shared.settings.retry_schedule.bounded(secs, self.secs));
+        let bounded =
+            next_secs.map(|secs| self.shared.settings.retry_rules().bounded(Place::Elsewhere, secs, self.secs));
         self.shared.transit.table.insert(id, bounded);
     }
 

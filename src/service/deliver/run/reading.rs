@@ -10,6 +10,7 @@ use super::telling::tell;
 use super::{DOUBT_SECS, LOCKED_SECS, PAGE, Part, handed_on_from};
 use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
+use crate::rules::retry::Place;
 use crate::service::account;
 use crate::service::deliver::Stores;
 use crate::service::deliver::body::{PIECE, Text};
@@ -67,9 +68,10 @@ impl Desk<'_> {
         run.next = rows.last().filter(|_| rows.len() == PAGE as usize).map_or(0, |last| last.number + 1);
         // What is further ahead than the schedule reaches was noted before the clock was put back. To other hosts nothing is sent
         // yet, whenever that is tried.
-        let schedule = &self.shared.settings.retry_schedule;
+        let rules = self.shared.settings.retry_rules();
         let is_due = |kind: Kind, next_secs: i64| {
-            next_secs <= self.secs || kind != Kind::Remote && schedule.bounded(next_secs, self.secs) < next_secs
+            next_secs <= self.secs
+                || kind != Kind::Remote && rules.bounded(Place::Here, next_secs, self.secs) < next_secs
         };
         let due = rows.into_iter().filter_map(|Row { number, recipient, state }| {
             let tries = match state {

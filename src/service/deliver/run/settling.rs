@@ -42,13 +42,15 @@ impl Desk<'_> {
         let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
         let Part { number, recipient, tries, .. } = &run.parts[part];
+        let place = if recipient.kind == Kind::Remote { retry::Place::Elsewhere } else { retry::Place::Here };
         let (number, tries) = (*number, tries + 1);
         let is_null = ways::sender(recipient, &envelope).is_empty();
         let settings = &self.shared.settings;
         let random = run.random;
         let verdict = |tries| {
-            let (schedule, life) = (&settings.retry_schedule, settings.queue_life);
-            retry::verdict(schedule, life, is_null, envelope.received_secs, now_secs, tries, random)
+            let (from_nobody, received_secs) = (is_null, envelope.received_secs);
+            let tried = retry::Tried { place, from_nobody, possibly: false, received_secs, now_secs, tries, random };
+            settings.retry_rules().verdict(tried)
         };
         let silent = is_null || recipient.notify.is_some_and(|notify| !notify.failure);
         let shown = format!("delivery {}: {}", run.id, printable(recipient.address.as_bytes()));
@@ -84,13 +86,10 @@ impl Desk<'_> {
             (Came::Later(why), retry::Verdict::Expired) => lost(why, true),
             (Came::Elsewhere, retry::Verdict::Expired) => lost("4.4.0 no mail is sent to other hosts".to_owned(), true),
             (Came::Later(why), retry::Verdict::Again(next_secs)) => later(next_secs, why),
-            (Came::Elsewhere, retry::Verdict::Again(_)) => {
-                let life = if is_null { settings.queue_life.min(retry::BOUNCE_LIFE_SECS) } else { settings.queue_life };
-                later(
-                    envelope.received_secs.saturating_add_unsigned(life),
-                    "4.4.0 no mail is sent to other hosts yet".to_owned(),
-                )
-            }
+            (Came::Elsewhere, retry::Verdict::Again(_)) => later(
+                settings.retry_rules().end_secs(is_null, envelope.received_secs),
+                "4.4.0 no mail is sent to other hosts yet".to_owned(),
+            ),
             (Came::Perhaps, verdict) => {
                 let next_secs = match verdict {
                     retry::Verdict::Again(next_secs) => next_secs,
