@@ -39,8 +39,10 @@
 //!
 //! What it does not do. A power cut may take slots back, and the message comes twice if its answer was lost just then; so it may where
 //! the file cannot be made or written, which is said once. Who is answered, says more, and is killed before he has written
-//! down what he heard, is not known again: a client of ours writes down first. Nor is one whose
-//! recipients, when he sends again, are not the same, because one of them was refused for a moment.
+//! down what he heard, is not known again: a client of ours must write down first. Nor is one whose
+//! recipients, when he sends again, are not the same, because one of them was refused for a moment. Nobody asks from which address it comes
+//! again, since large sites try from many: who knows every byte of a message before its sender sends it can be the one who
+//! brings it, and changes nothing of it. The key is secret, so that nobody can make two texts with one mark.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
