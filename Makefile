@@ -47,7 +47,7 @@ soak: ## procmail, Postfix, mutt, Python and POP3 clients at the same drops, man
 	DMAIL=$(abspath $(BUILD)) SOAK_ROUNDS=$${SOAK_ROUNDS:-300} SEED=$${SEED:-$$(date +%s)} tests/interop/run --only soak
 
 fuzz: ## each parser against libFuzzer for FUZZ_SECS=n seconds; needs cargo-fuzz and a nightly toolchain
-	for target in pop3 pop3_client smtp smtp_client sasl mbox settings helper drop queue; do \
+	for target in pop3 pop3_client smtp smtp_client sasl mbox settings helper drop queue dns; do \
 	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$${FUZZ_SECS:-60} -max_len=8192 || exit 1; done
 
 bench: hot ## the hot routines and the budgets, each beside its bound; BENCH="--quick poll retr" for fewer budgets

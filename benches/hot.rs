@@ -222,7 +222,7 @@ fn smtp_commands(criterion: &mut Criterion) {
         max_unknown: u16::MAX,
         max_idle: u16::MAX,
     });
-    let link = smtp::Link { tls: false, can_tls: false, plain_ok: true, scram: false, known: false };
+    let link = smtp::Link { tls: false, can_tls: false, plain_ok: true, scram: false, known: false, etrn: false };
     let now = Instant::now();
     let host = |_| smtp::Answer::Go;
     let greeted = || {

@@ -75,13 +75,17 @@ fn answer(ask: Ask, envelope: &mut (bool, u32)) -> Answer {
             *envelope = (false, 0);
             Answer::Go
         }
+        Ask::Etrn(node) => {
+            assert!(node.domain.len() <= 253);
+            Answer::Go
+        }
         Ask::Hold(_) | Ask::Login(_) => Answer::Go,
     }
 }
 
 fn talk(face: Face, bare: Bare, data: &[u8]) {
     let now = Instant::now();
-    let link = Link { tls: false, can_tls: true, plain_ok: true, scram: true, known: false };
+    let link = Link { tls: false, can_tls: true, plain_ok: true, scram: true, known: false, etrn: true };
     let mut machine = Smtp::new(now, Arc::new(rules(bare)), face, link);
     let (mut input, mut out) = (Input::default(), Output::default());
     let mut envelope = (false, 0);

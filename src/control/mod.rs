@@ -12,6 +12,7 @@
 
 pub mod queue;
 pub mod report;
+pub mod sending;
 
 use std::net::IpAddr;
 
@@ -77,6 +78,12 @@ pub enum Order {
     Config(String),
     /// Look at the queue, or change it.
     Queue(queue::Ask),
+    /// Send nothing to this place, or to anybody, until that is taken back.
+    Pause(Option<String>),
+    /// Take that back.
+    Resume(Option<String>),
+    /// Say which places mail is sent to, and how each is.
+    Sending,
     /// Say why mail is taken, or not.
     Why(Why),
     /// Forget all that authenticators and name servers said.
@@ -358,13 +365,14 @@ pub static VERBS: &[Verb] = &[
         parse: password,
         ..POPS
     },
-    remark!(
-        Some(Teller::Smtp),
-        "pause",
-        "",
-        "outgoing",
-        "nothing is sent to other servers by this version; `queue hold` keeps messages back"
-    ),
+    Verb {
+        name: "pause",
+        arguments: "[PLACE]",
+        help: "send nothing to this place, or to anybody, until `resume`; a restart does not forget it",
+        rights: Rights::Operate,
+        parse: |args| place(args).map(Order::Pause),
+        ..SMTPS
+    },
     Verb {
         name: "profile",
         help: "how long turns take, for each kind of what has turns",
@@ -374,8 +382,8 @@ pub static VERBS: &[Verb] = &[
     },
     Verb {
         name: "queue",
-        arguments: "[list|show|delete|hold|release|retry] [ID|FILTER ...]",
-        help: "messages that wait; filters: from=PATTERN to=PATTERN older=10m state=held",
+        arguments: "[list|show|delete|hold|release|retry|route] [ID|FILTER ...]",
+        help: "mail that waits, by from= to= domain= place= reason= state= size=",
         rights: Rights::Read,
         slow: true,
         parse: |args| queue::parse(args).map(Order::Queue),
@@ -404,13 +412,14 @@ pub static VERBS: &[Verb] = &[
         parse: rename,
         ..POPS
     },
-    remark!(
-        Some(Teller::Smtp),
-        "resume",
-        "",
-        "outgoing",
-        "nothing is sent to other servers by this version; `queue release` lets go what is held"
-    ),
+    Verb {
+        name: "resume",
+        arguments: "[PLACE]",
+        help: "take `pause` back, of this place or of everything",
+        rights: Rights::Operate,
+        parse: |args| place(args).map(Order::Resume),
+        ..SMTPS
+    },
     Verb {
         name: "sendlog",
         help: "show dsmtp.log while it is written, until interrupted; needs no server",
@@ -425,13 +434,13 @@ pub static VERBS: &[Verb] = &[
         parse: |args| none(args, Order::Channels),
         ..SMTPS
     },
-    remark!(
-        Some(Teller::Smtp),
-        "showsend",
-        "",
-        "outgoing",
-        "nothing is sent to other servers by this version; `queue` shows what waits for it"
-    ),
+    Verb {
+        name: "showsend",
+        help: "which places mail is sent to, how each is, and what waits for it",
+        rights: Rights::Read,
+        parse: |args| none(args, Order::Sending),
+        ..SMTPS
+    },
     Verb {
         name: "shutdown",
         help: "stop: clients are told, what was begun is finished",
@@ -531,6 +540,14 @@ fn one(arguments: &[String], what: &str) -> Result<String, String> {
     }
 }
 
+/// A place that mail is sent to, if one is named: its name may have a blank.
+fn place(arguments: &[String]) -> Result<Option<String>, String> {
+    match arguments {
+        [] => Ok(None),
+        words => one(&[words.join(" ")], "a place, as `showsend` lists them").map(Some),
+    }
+}
+
 fn user(arguments: &[String]) -> Result<String, String> {
     one(arguments, "a user's name")
 }
@@ -604,7 +621,10 @@ impl Order {
     fn rights(&self, verb: &Verb) -> Rights {
         use queue::{Ask, Change};
         match self {
-            Order::Queue(Ask::One(Change::Delete, _) | Ask::All(Change::Delete, ..)) => Rights::All,
+            // Who sends mail another way may read it there.
+            Order::Queue(
+                Ask::One(Change::Delete | Change::Route(_), _) | Ask::All(Change::Delete | Change::Route(_), ..),
+            ) => Rights::All,
             Order::Queue(Ask::One(..) | Ask::All(..)) => Rights::Operate,
             _ => verb.rights,
         }
@@ -651,7 +671,7 @@ pub fn help(teller: Teller) -> String {
     let lines: String = teller.verbs().map(line).collect();
     let beyond = match teller {
         Teller::Pop => "",
-        Teller::Smtp => "`queue delete` is not among them. ",
+        Teller::Smtp => "`queue delete` and `queue route` are not.\n",
     };
     format!(
         "{lines}\nRoot and the user that the server runs as may do all of it, members of control_group what has a +.\n{beyond}\

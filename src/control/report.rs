@@ -175,7 +175,7 @@ fn shown(name: &str, value: &Value) -> String {
 }
 
 /// `45s`, `12m30s`, `2h05m`, `3d04h`: two units at most.
-fn time(secs: u64) -> String {
+pub fn time(secs: u64) -> String {
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
     match secs {
         0..60 => format!("{secs}s"),

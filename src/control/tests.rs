@@ -95,16 +95,16 @@ fn smtp_examples() -> Vec<Example> {
         ("help", "", Order::Help(Teller::Smtp), "me"),
         ("log_level", "warn", Order::LogLevel(LevelFilter::Warn), "loud"),
         ("monitors", "", remark("monitors"), ""),
-        ("pause", "", remark("pause"), ""),
+        ("pause", "mx a.test", Order::Pause(Some("mx a.test".to_owned())), "mx {long}"),
         ("profile", "", Order::Profile, "now"),
         ("queue", "show K3J9", Order::Queue(queue::Ask::Show("K3J9".to_owned())), "show"),
         ("quiet", "", remark("quiet"), ""),
         ("register", "", remark("register"), ""),
         ("reload", "", Order::Reload, "now"),
-        ("resume", "", remark("resume"), ""),
+        ("resume", "", Order::Resume(None), "{long}"),
         ("sendlog", "", Order::ByTool(Tool::SendLog), "now"),
         ("showchans", "", Order::Channels, "now"),
-        ("showsend", "", remark("showsend"), ""),
+        ("showsend", "", Order::Sending, "now"),
         ("shutdown", "", Order::Shutdown, "now"),
         ("status", "", Order::Status(Teller::Smtp), "now"),
         ("trace", "ann@a.test", Order::ByTool(Tool::Trace("ann@a.test".to_owned())), ""),
@@ -122,6 +122,7 @@ fn tellsmtp_has_verbs_of_its_own_and_is_known_by_its_name() {
         assert_eq!(smtp(&format!("{name} {arguments}")), Ok((wanted.clone(), false)), "{name}");
         assert_eq!(smtp(&format!("{name} --json {arguments}")), Ok((wanted.clone(), true)), "{name}");
         if !matches!(wanted, Order::Remark(..)) {
+            let wrong = wrong.replace("{long}", &"x".repeat(600));
             assert!(smtp(&format!("{name} {wrong}")).is_err(), "{name} {wrong}");
         }
     }
@@ -190,6 +191,8 @@ fn who_may_use_which_verb() {
         ("queue retry to=a --yes", Rights::Operate),
         ("queue delete K3", Rights::All),
         ("queue delete to=a", Rights::All),
+        ("queue route K3 via=mx", Rights::All),
+        ("queue route to=a via=mx --yes", Rights::All),
     ] {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         assert_eq!(parse(Teller::Smtp, &words).unwrap().rights, rights, "{line}");

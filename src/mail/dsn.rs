@@ -49,7 +49,7 @@ pub const LISTED_MAX: usize = 100;
 const WHY_CHARS: usize = 500;
 /// Bytes of an address, or of anything else in a field that is not folded: with its name it fits into a line.
 const VALUE_BYTES: usize = 900;
-/// Characters of a word in a field that is folded.
+/// Characters of a word in a field that is folded, and of a line that is not: of four bytes each they fit into a line.
 const WORD_CHARS: usize = 200;
 /// Columns of a line of such a field.
 const WIDTH: usize = 76;
@@ -419,10 +419,20 @@ fn explain(told: &Told<'_>, text: &mut String) {
     match reason.host {
         Some(host) => {
             fold(BEHIND, &format!("The server {host} said:"), text);
-            fold("        ", &cut(reason.words, WHY_CHARS), text);
+            verbatim("        ", &cut(reason.words, WHY_CHARS), text);
         }
         None if said.is_empty() => {}
-        None => fold(BEHIND, &format!("Here it says: {said}"), text),
+        None => verbatim(BEHIND, &format!("Here it says: {said}"), text),
+    }
+}
+
+/// What somebody may look for word by word: in as few lines as may be.
+fn verbatim(prefix: &str, said: &str, text: &mut String) {
+    let said: Vec<char> = said.chars().collect();
+    for part in said.chunks(WORD_CHARS) {
+        text.push_str(prefix);
+        text.extend(part);
+        text.push('\n');
     }
 }
 

@@ -249,12 +249,12 @@ pub(crate) fn smtp(face: Face) -> Smtp {
 }
 
 pub(crate) const SMTP_OPEN: smtp::Link =
-    smtp::Link { tls: false, can_tls: true, plain_ok: true, scram: true, known: false };
+    smtp::Link { tls: false, can_tls: true, plain_ok: true, scram: true, known: false, etrn: true };
 
 const MX_SAMPLE: &[u8] = b"HELO a\r\nMAIL FROM:<a@b>\r\nRSET\r\nEHLO [1.2.3.4]\r\nAUTH PLAIN\r\nMAIL FROM:<a@b> SIZE=99 RET=HDRS\r\n\
     RCPT TO:<nobody@x>\r\nDATA\r\nRCPT TO:<ann@x> NOTIFY=DELAY\r\nRCPT TO:<slow@x>\r\nRCPT TO:<bob@x>\r\nDATA\r\nReceived: a\r\n\r\n\
     ..a\n.\r\nb\r.\r\n\0.\r\n.\r\nMAIL FROM:<evil@b>\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nDATA\r\n\
-    Received:\r\nReceived:\r\nReceived:\r\nReceived:\r\nReceived:\r\n.\r\nVRFY x\r\nHELP\r\nFROB\r\nQUIT\r\nNOOP\r\n";
+    Received:\r\nReceived:\r\nReceived:\r\nReceived:\r\nReceived:\r\n.\r\nVRFY x\r\nHELP\r\nETRN a.test\r\nETRN @b\r\nETRN #q\r\nFROB\r\nQUIT\r\nNOOP\r\n";
 const SUBMISSION_SAMPLE: &[u8] = b"EHLO x\r\nMAIL FROM:<a@b>\r\nAUTH PLAIN AGFubgB4\r\nAUTH LOGIN\r\n*\r\nAUTH SCRAM-SHA-256 biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\n\
     Yz1iaXdzLHI9ck9wck5HZndFYmVSV2diTkVrcU8laHZZRHBXVWEyUmFUQ0FmdXhGSWxqKWhObEYkazAscD1kSHpiWmFwV0lrNGpVaE4rVXRlOXl0YWc5empmTUhnc3FtbWl6N0FuZFZRPQ==\r\n\
     \r\nMAIL FROM:<ann@x>\r\nAUTH PLAIN\r\nRCPT TO:<bob@x>\r\nDATA\r\n.\r\nQUIT\r\n";

@@ -44,6 +44,7 @@ use super::mx;
 use crate::text::nearest::nearest;
 use crate::text::number::decimal;
 use crate::text::pattern::{PatternList, matches};
+use crate::text::punycode::ascii_label;
 use crate::text::words::{Manner, quote, words};
 
 /// Hosts that one line may name.
@@ -52,6 +53,8 @@ pub const HOSTS_MOST: usize = 20;
 pub const CONNECTIONS_MOST: u64 = 1_000;
 /// The port of SMTP within TLS.
 const WRAPPED_PORT: u16 = 465;
+/// Bytes of a name that is looked at, before it is made ASCII.
+const NAME_BYTES: usize = 1_024;
 /// Bytes of the path of a socket, as the system bounds them.
 const SOCKET_BYTES: usize = 107;
 /// How the null sender is written.
@@ -472,9 +475,16 @@ fn literal(text: &str) -> Option<IpAddr> {
     without(text, "IPv6:").map_or_else(|| text.parse().ok(), |v6| v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6))
 }
 
-/// The name of a host or domain as it is looked up: in lower case, without a last dot.
+/// The name of a host or domain as it is looked up: in ASCII, in lower case, without a last dot.
 pub fn host_name(text: &str) -> Result<Box<str>, String> {
     let bare = text.strip_suffix('.').unwrap_or(text);
+    let odd =
+        |c: char| !c.is_ascii() && (c.is_control() || c.is_whitespace() || "\u{3002}\u{ff0e}\u{ff61}".contains(c));
+    let labels: Option<Vec<String>> = bare.split('.').map(ascii_label).collect();
+    let Some(bare) = labels.filter(|_| text.len() <= NAME_BYTES && !text.contains(odd)).map(|labels| labels.join("."))
+    else {
+        return Err(format!("`{}` is no name of a host", short(text)));
+    };
     let label = |label: &str| {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
@@ -486,7 +496,7 @@ pub fn host_name(text: &str) -> Result<Box<str>, String> {
     if bare.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err(format!("`{}` is neither a name nor an address", short(text)));
     }
-    Ok(bare.to_ascii_lowercase().into())
+    Ok(bare.into())
 }
 
 /// `text` behind `word`, in any case.
@@ -612,9 +622,6 @@ impl Domain {
         if let Some(within) = domain.strip_prefix('[') {
             let address = within.strip_suffix(']').and_then(literal);
             return address.map_or(Domain::None("the address in brackets is none"), Domain::Literal);
-        }
-        if !domain.is_ascii() {
-            return Domain::None("the domain is beyond ASCII");
         }
         host_name(domain).map_or(Domain::None("the domain is no name that could be looked up"), Domain::Name)
     }

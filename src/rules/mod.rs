@@ -23,6 +23,8 @@
 //! | `mx.rs`        | which hosts take the mail of a domain, and which addresses may be connected to   |
 //! | `info.rs`      | what an authenticator says of a user beyond name and place                       |
 //! | `retry.rs`     | when a message of the queue is tried again, and when given up                    |
+//! | `paused.rs`    | whether sending is paused                                                        |
+//! | `unblock.rs`   | why a recipient waits, in plain words, and what would let it go on                |
 //! | `recent.rs`    | the bounded table behind limits and penalties                                    |
 
 pub mod access;
@@ -36,6 +38,7 @@ pub mod limits;
 pub mod logs;
 pub mod mx;
 pub mod names;
+pub mod paused;
 pub mod penalty;
 pub mod places;
 pub mod popped;
@@ -47,3 +50,4 @@ pub mod route;
 pub mod sending;
 pub mod stats;
 pub mod traffic;
+pub mod unblock;

@@ -12,7 +12,8 @@
 //! | nothing that could be used, now                | later: 4.4.3                                                         |
 //!
 //! At most [`HOSTS_MOST`] hosts are tried, whatever is said. A host that is this one under another name is known by its addresses
-//! alone: whoever has them asks [`Ourselves::is_at`], and [`preferred_to`] for what remains.
+//! alone: whoever has them asks [`Ourselves::is_at`], keeps what is
+//! preferred to it, and says [`looped`] where that is nothing.
 //!
 //! | address                                                          | connected to                                        |
 //! |------------------------------------------------------------------|-----------------------------------------------------|
@@ -123,7 +124,7 @@ pub fn choose(domain: &str, found: Found<'_>, ourselves: &Ourselves, mut random:
 
 /// What remains of a domain's mail hosts when one of this preference turns out to be this server (RFC 5321 §5.1): mail never goes
 /// back from a host to one that is asked after it.
-pub fn preferred_to(preference: u16, mut hosts: Vec<Host>) -> Vec<Host> {
+fn preferred_to(preference: u16, mut hosts: Vec<Host>) -> Vec<Host> {
     hosts.retain(|host| host.preference < preference);
     hosts
 }

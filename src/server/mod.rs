@@ -79,6 +79,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 const RESERVE: usize = 64;
 /// Descriptors of one conversation: its socket, bin, index and drop.
 const PER_CONVERSATION: usize = 4;
+/// Descriptors of a connection to another host: its socket, and the message.
+const PER_SENDER: usize = 2;
 /// Half-received TLS records of all connections together. Beyond it, whoever holds some, came first and has not logged in
 /// goes.
 const PARTIAL_LIMIT: usize = 4 * 1024 * 1024;
@@ -181,6 +183,9 @@ impl Server {
         let mut places = Places::default();
         places.set(cap(&settings, limit), &kinds(&settings, services, tls.is_some()));
         let board = Board::read(&Shared::bulletin_source(&settings), None, true);
+        let mut outgoing = send::Outgoing::default();
+        outgoing.pause(transit.paused().is_all());
+        outgoing.bound(start::senders(&settings, limit), start::waiting(limit));
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
             routes,
@@ -201,7 +206,7 @@ impl Server {
             contested: Vec::new(),
             short: HashSet::new(),
             transit,
-            outgoing: send::Outgoing::default(),
+            outgoing,
             traffic: Vec::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -775,6 +780,7 @@ impl Server {
         }
         log::info!("stopping");
         self.shared.stopping = true;
+        self.shared.transit.stop();
         self.stop_by = Some(self.lp.now() + STOP_PATIENCE);
         for id in std::mem::take(&mut self.ports) {
             self.lp.close(id);

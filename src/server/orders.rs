@@ -5,8 +5,11 @@
 use super::Server;
 use super::entry::Entry;
 use crate::control::{self, Order, Report, Teller, Told};
+use crate::net::jobs::{Kind, Pulse};
 use crate::net::turn::{Id, Ticket};
 use crate::protocol::End;
+use crate::rules::paused::Paused;
+use crate::service::Outcome;
 use crate::service::control::Conversation;
 use crate::service::errand::{self, Deed, Errand};
 use crate::service::why::Message;
@@ -66,12 +69,16 @@ impl Server {
                 Err(why) => return Some(Err(vec![why])),
             },
             Order::Queue(ask) => {
+                let now = self.lp.now();
                 if let Some(Entry::Control(conversation)) = self.lp.get_mut(ticket.id) {
-                    conversation.begin_queue(ticket, ask, &mut self.shared);
+                    conversation.begin_queue(now, ticket, ask, &mut self.shared);
                     self.lp.wake(ticket.id);
                 }
                 return None;
             }
+            Order::Pause(place) => return self.pause(ticket, place.as_deref()),
+            Order::Resume(place) => return self.resume(ticket, place.as_deref()),
+            Order::Sending => self.sending(&mut report),
             Order::Mem => return self.mem(ticket),
             Order::Users(pattern) => {
                 if let Err(why) = self.users(pattern.as_deref(), &mut report) {
@@ -115,6 +122,47 @@ impl Server {
         report.add("users_forgotten", shared.cache.clear());
         report.add("hosts_forgotten", shared.guard.names.clear());
         report.add("dns_answers_forgotten", shared.dns.resolver.forget());
+    }
+
+    /// Nothing goes to this place, or to anybody, from now on.
+    fn pause(&mut self, ticket: Ticket, place: Option<&str>) -> Option<Told> {
+        let mut paused = self.shared.transit.paused().clone();
+        match paused.pause(place) {
+            Ok(is_new) => self.keep_paused(ticket, paused, is_new),
+            Err(why) => Some(Err(vec![why])),
+        }
+    }
+
+    /// Something goes there again.
+    fn resume(&mut self, ticket: Ticket, place: Option<&str>) -> Option<Told> {
+        let mut paused = self.shared.transit.paused().clone();
+        let is_new = paused.resume(place);
+        if !is_new && place.is_some_and(|place| paused.holds(place)) {
+            return Some(Err(vec!["all sending is paused: `resume` alone takes that back".to_owned()]));
+        }
+        self.keep_paused(ticket, paused, is_new)
+    }
+
+    /// What is paused now holds at once; it is reported when it is on disk.
+    fn keep_paused(&mut self, ticket: Ticket, paused: Paused, is_new: bool) -> Option<Told> {
+        let report = move |paused: &Paused| {
+            let mut report = Report::default();
+            report.add("changed", is_new);
+            report.add("all_paused", paused.is_all());
+            report.add("places_paused", paused.places().map(visible).collect::<Vec<_>>());
+            report
+        };
+        let shared = &mut self.shared;
+        let keep = shared.transit.set_paused(paused.clone(), &shared.settings);
+        shared.outgoing.pause(paused.is_all());
+        let work = move |_: &Pulse| {
+            let unkept = |fault| vec![format!("it is so now, but a restart will forget it: {fault}")];
+            Outcome::Told(keep().map(|()| report(&paused)).map_err(unkept))
+        };
+        match shared.jobs.submit(Some(ticket), Kind::Sync, shared.transit.volume(), work) {
+            Ok(()) => None,
+            Err(busy) => Some(Err(vec![format!("it is so now, but a restart will forget it: {busy}")])),
+        }
     }
 
     fn begin(&mut self, ticket: Ticket, deed: Deed, users: &[&str]) -> Option<Told> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::entry::Entry;
+use super::start;
 use super::start::{
     bind, cache_life, cache_limit, cap, control_gid, kinds, no_port, open_to, ports, routes, stamps, tls_files, usable,
     volumes,
@@ -67,7 +68,10 @@ impl Server {
             launched,
         } = new;
         let old = self.shared.settings.clone();
-        let changes = settings::diff(&old, &new);
+        let mut changes: Vec<String> = settings::diff(&old, &new).iter().map(ToString::to_string).collect();
+        if old.logins != new.logins {
+            changes.push("logins at other hosts: what their files say".to_owned());
+        }
         // Until the next start: the run lock, the control socket and the bins are there.
         new.work_path.clone_from(&old.work_path);
         if !new.places.contains_key("log_path") {
@@ -122,6 +126,7 @@ impl Server {
             self.shared.control_gid = control_gid;
             self.share_socket();
         }
+        self.shared.outgoing.bound(start::senders(&new, self.descriptors), start::waiting(self.descriptors));
         self.shared.places.set(cap(&new, self.descriptors), &kinds(&new, services, self.shared.tls.is_some()));
         self.journal.follow(&new, services);
         if Helpers::program(&old) != Helpers::program(&new) || Helpers::rules(&old) != Helpers::rules(&new) {
@@ -131,7 +136,7 @@ impl Server {
         }
         self.look_at_bulletins();
         self.resume_ports();
-        Ok(changes.iter().map(ToString::to_string).collect())
+        Ok(changes)
     }
 
     fn open_ports(&mut self) -> Vec<(Id, Port)> {

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{LOCK_PATIENCE, PER_CONVERSATION, RESERVE, RUN_LOCK};
+use super::{LOCK_PATIENCE, PER_CONVERSATION, PER_SENDER, RESERVE, RUN_LOCK};
 use crate::net::{TcpListener, UnixListener, listen, tls};
 use crate::protocol::smtp::Face;
 use crate::rules::places;
 use crate::rules::route::Table;
+use crate::service::dns;
 use crate::service::launcher::Launcher;
 use crate::service::route;
 use crate::service::send;
@@ -280,11 +281,24 @@ pub(super) fn volumes(settings: &Settings) -> Vec<(PathBuf, u64)> {
 
 pub(super) fn cap(settings: &Settings, limit: u64) -> usize {
     let helpers = 2 * 3 * settings.authent_number;
-    // A connection to another host, and a file of each message that waits for one.
-    let senders = (settings.send_connections_max * 2 + send::WAITING).min(limit as usize / 4);
-    let room = (limit as usize).saturating_sub(RESERVE + helpers + senders) / PER_CONVERSATION;
+    let senders = PER_SENDER * senders(settings, limit);
+    // Questions that find no descriptor are asked a second later: they take a share, and not the last one.
+    let questions = dns::DESCRIPTORS.min(limit as usize / 8);
+    let kept = RESERVE + helpers + senders + waiting(limit) + questions;
+    let room = (limit as usize).saturating_sub(kept) / PER_CONVERSATION;
     let asked = if settings.max_connections == 0 { usize::MAX } else { settings.max_connections };
     asked.min(room).max(1)
+}
+
+/// How many connections to other hosts there may be: as send_connections_max says, but no more than a quarter of the descriptors
+/// suffices for.
+pub(super) fn senders(settings: &Settings, limit: u64) -> usize {
+    settings.send_connections_max.min(limit as usize / 4 / PER_SENDER).max(1)
+}
+
+/// How many messages may wait in memory for a connection to another host, each with a file.
+pub(super) fn waiting(limit: u64) -> usize {
+    send::WAITING.min(limit as usize / 8)
 }
 
 pub(super) fn cache_limit(settings: &Settings) -> usize {
@@ -298,6 +312,24 @@ pub(super) fn cache_life(settings: &Settings) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_to_other_hosts_leave_room_for_those_that_come_in() {
+        let settings = |most: usize| {
+            let text = format!(
+                "host_domain a.test\ndrop_path drop\nwork_path work\nauthent_process x\nsend_connections_max {most}\n"
+            );
+            settings::parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes()).settings.unwrap()
+        };
+        for (most, limit, out, come_in) in [
+            (10, 1024, 10, (1024 - 64 - 12 - 20 - 128) / 4),
+            (10_000, 1024, 128, (1024 - 64 - 12 - 256 - 128) / 4),
+            (100, 8, 1, 1),
+        ] {
+            let settings = settings(most);
+            assert_eq!((senders(&settings, limit), cap(&settings, limit)), (out, come_in), "{most} of {limit}");
+        }
+    }
 
     #[test]
     fn each_directory_of_drop_files_knows_its_volume_and_the_longest_path_comes_first() {

@@ -12,17 +12,19 @@ use serde_json::Value;
 use super::Server;
 use super::entry::Entry;
 use super::rates::WINDOWS;
+use crate::control::sending::{Place, State};
 use crate::control::{Report, Told};
 use crate::net::jobs::{self, Kind};
 use crate::net::profile::Times;
 use crate::net::turn::Ticket;
 use crate::protocol::helper::QUEUE_LIMIT;
+use crate::rules::paused::Paused;
 use crate::rules::places::Kind as Crowd;
 use crate::service::pop3::Visitor;
 use crate::service::{Channel, Counts, Outcome, Relaying, Shared};
 use crate::sys::process;
 use crate::text::pattern::PatternList;
-use crate::text::printable::printable;
+use crate::text::printable::{printable, visible};
 
 /// Sessions shown at a time: `users PATTERN` shows the others.
 const USERS_SHOWN: usize = 1000;
@@ -39,6 +41,11 @@ type Rate = (&'static str, fn(&Counts) -> u64);
 const RATES: &[&str] = &["what", "last_minute", "last_5_minutes", "since_start"];
 /// The columns of volumes.
 const VOLUMES: &[&str] = &["root", "running", "waiting", "stuck"];
+
+/// Places that are shown at a time.
+const PLACES_SHOWN: usize = 1000;
+/// The columns of places.
+const PLACES: &[&str] = &["place", "state", "connections", "bound", "waiting", "taken", "deferred", "next_secs", "why"];
 
 /// The columns of connections.
 const CHANNELS: &[&str] = &["id", "service", "peer", "user", "state", "tls", "age_secs", "messages", "octets"];
@@ -148,6 +155,15 @@ impl Server {
         report.add("delivery.open_intents", transit.open_intents());
         report.add("queue.waiting", transit.waiting());
         report.add("queue.put_there", counts.queued);
+        report.add("sending.all_paused", transit.paused().is_all());
+        report.add("sending.places_paused", transit.paused().places().len());
+    }
+
+    /// Which places mail is sent to, and how each is.
+    pub(super) fn sending(&self, report: &mut Report) {
+        let paused = self.shared.transit.paused();
+        report.add("all_paused", paused.is_all());
+        destinations(self.shared.destinations(self.lp.now()), paused, report);
     }
 
     /// What is asked of name servers.
@@ -430,6 +446,40 @@ fn wires<I: Display>(channels: impl Iterator<Item = (I, Channel)>, report: &mut 
     report.table("channels", CHANNELS, lines);
 }
 
+/// Adds the places that mail is sent to: the first of them a line each, those that an operator has paused with them.
+fn destinations(mut places: Vec<Place>, paused: &Paused, report: &mut Report) {
+    for place in &mut places {
+        if paused.holds(&place.key) {
+            place.state = State::Paused;
+        }
+    }
+    let is_there = |key: &str| places.iter().any(|place| place.key.eq_ignore_ascii_case(key));
+    let others: Vec<Place> = (paused.places().filter(|key| !is_there(key)))
+        .map(|key| Place { key: key.to_owned(), state: State::Paused, ..Place::default() })
+        .collect();
+    places.extend(others);
+    let line = |place: &Place| {
+        vec![
+            visible(&place.key).into(),
+            place.state.word().into(),
+            place.connections.into(),
+            place.bound.into(),
+            place.waiting.into(),
+            place.taken.into(),
+            place.deferred.into(),
+            place.next_secs.into(),
+            visible(&place.why).into(),
+        ]
+    };
+    report.add("places", places.len());
+    report.add("connections", places.iter().map(|place| place.connections).sum::<usize>());
+    report.add("waiting", places.iter().map(|place| place.waiting).sum::<usize>());
+    if places.len() > PLACES_SHOWN {
+        report.add("not_shown", places.len() - PLACES_SHOWN);
+    }
+    report.table("sending", PLACES, places.iter().take(PLACES_SHOWN).map(line).collect());
+}
+
 /// Adds what malloc and the system count for the whole process. In a job.
 fn of_the_system(mut report: Report) -> Report {
     if let Some((used, free)) = crate::sys::memory::heap() {
@@ -525,6 +575,27 @@ mod tests {
             "55d0-7ffc ---p 00000000 00:00 0    [rollup]\nRss:                3428 kB\nPss:                1201 kB\n";
         assert_eq!((field_kb(text, "Pss:"), field_kb(text, "Anonymous:")), (Some(1201), None));
         assert!(resident_kb() > 0);
+    }
+
+    #[test]
+    fn paused_places_are_shown_whether_mail_waits_for_them_or_not() {
+        let mut paused = Paused::default();
+        paused.pause(Some("mx b.test")).unwrap();
+        paused.pause(Some("mx c.test")).unwrap();
+        let place = |key: &str| Place { key: key.to_owned(), state: State::Sending, waiting: 2, ..Place::default() };
+        let mut report = Report::default();
+        destinations(vec![place("mx a.test"), place("mx B.test")], &paused, &mut report);
+        let value: Value = serde_json::from_str(&report.json()).unwrap();
+        let states: Vec<&str> =
+            value["sending"].as_array().unwrap().iter().map(|row| row["state"].as_str().unwrap()).collect();
+        assert_eq!(
+            (states, &value["places"], &value["waiting"]),
+            (vec!["sending", "paused", "paused"], &3.into(), &4.into())
+        );
+        paused.pause(None).unwrap();
+        let mut report = Report::default();
+        destinations(vec![place("mx a.test")], &paused, &mut report);
+        assert!(report.text().contains("mx a.test  paused"), "{}", report.text());
     }
 
     #[test]

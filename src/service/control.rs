@@ -4,7 +4,7 @@
 //! |--------------------------------------|--------------------------------------------------------------------|
 //! | looks at, or changes, the whole server | `server`, between turns, when nothing is borrowed                |
 //! | is about one user's mail             | an [`Errand`] of the conversation: an authenticator, then a job    |
-//! | is about messages that wait          | a job, and delivery, a message at a time: see `waiting.rs`         |
+//! | is about messages that wait          | a job, or delivery for a single one: see `waiting.rs`              |
 //! | looks at files                       | a job, whose [`Outcome::Told`] is the report                       |
 //!
 //! One conversation is one order, so orders of different people do not wait for each other. What comes for somebody who
@@ -14,7 +14,7 @@ use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::errand::Errand;
-use super::waiting::{self, Many, Step};
+use super::waiting;
 use super::why::{self, Explanation, Message, Next};
 use super::{Outcome, Shared};
 use crate::control::queue::Ask as QueueAsk;
@@ -45,8 +45,6 @@ struct Session {
     /// The report is wanted as JSON.
     json: bool,
     errand: Option<Box<Errand>>,
-    /// A change of many messages.
-    many: Option<Box<Many>>,
     /// A message that is being explained.
     explanation: Option<Box<Explanation>>,
     /// When the errand is tried again, and for which order.
@@ -66,7 +64,6 @@ impl Conversation {
                 serial: 0,
                 json: false,
                 errand: None,
-                many: None,
                 explanation: None,
                 parked: None,
             },
@@ -131,10 +128,12 @@ impl Conversation {
     }
 
     /// Begins an order about messages that wait. The ticket is the order's.
-    pub fn begin_queue(&mut self, ticket: Ticket, ask: QueueAsk, shared: &mut Shared) {
+    pub fn begin_queue(&mut self, now: Instant, ticket: Ticket, ask: QueueAsk, shared: &mut Shared) {
         let now_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let step = waiting::begin(ask, i64::try_from(now_secs).unwrap_or(i64::MAX), ticket, shared);
-        self.follow(step, ticket);
+        let now_secs = i64::try_from(now_secs).unwrap_or(i64::MAX);
+        if let Err(why) = waiting::begin(ask, now, now_secs, ticket, shared) {
+            self.report(ticket, &Err(vec![why]));
+        }
     }
 
     /// Begins to explain what would become of a message. The ticket is the order's.
@@ -150,13 +149,6 @@ impl Conversation {
         }
     }
 
-    fn follow(&mut self, step: Step, ticket: Ticket) {
-        match step {
-            Step::Asked(many) => self.session.many = many,
-            Step::Told(told) => self.report(ticket, &told),
-        }
-    }
-
     /// What somebody did for this conversation. False: it came too late, and nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
         if ticket.serial != self.session.serial || !self.stream.is_owed() {
@@ -166,17 +158,6 @@ impl Conversation {
             self.explained(explanation.told(now, outcome, ticket, shared), ticket);
             return true;
         }
-        let outcome = match (outcome, self.session.many.take()) {
-            (Outcome::Chosen(ids), Some(many)) => {
-                self.follow(many.chosen(ids, ticket, shared), ticket);
-                return true;
-            }
-            (Outcome::Told(told), Some(many)) => {
-                self.follow(many.told(told, ticket, shared), ticket);
-                return true;
-            }
-            (outcome, _) => outcome,
-        };
         let told = match (outcome, self.session.errand.take()) {
             (Outcome::Told(told), _) => told,
             (Outcome::Verdict(verdict), Some(errand)) => match errand.go_on(now, verdict, ticket, shared) {

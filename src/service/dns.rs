@@ -19,13 +19,15 @@ use crate::net::datagram::{DATAGRAM, Exchange};
 use crate::net::stream::{Readiness, Turn};
 use crate::net::turn::{self, Id, Loop, Ticket};
 use crate::net::{Registry, Token};
-use crate::protocol::dns::{Act, Question, Resolver, Rules, Socket, name_servers};
+use crate::protocol::dns::{Act, IN_FLIGHT, Question, Resolver, Rules, STREAMS, Socket, name_servers};
 use crate::settings::Settings;
 
 /// Where the system says which name servers to ask.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Bytes of that file that are read.
 const CONF_LIMIT: u64 = 64 * 1024;
+/// Sockets that questions have at most.
+pub const DESCRIPTORS: usize = IN_FLIGHT + STREAMS;
 /// Datagrams, or parts of a stream, that one socket is read in one turn.
 const BATCH: usize = 16;
 
@@ -133,8 +135,12 @@ impl Shared {
                     self.post.push_back((ticket, Outcome::Resolved(answer)));
                     continue;
                 }
-                Act::Note(text) => {
-                    log::warn!("{text}");
+                Act::Silent(server) => {
+                    log::warn!("name server {server} does not answer");
+                    continue;
+                }
+                Act::Back(server) => {
+                    log::info!("name server {server} answers again");
                     continue;
                 }
             };

@@ -21,6 +21,7 @@
 //! | `errand.rs`  | orders about one user's mail: an authenticator is asked, then a job works            |
 //! | `robot.rs`   | programs that are given mail                                                       |
 //! | `why.rs`     | which rules a message would meet, for operators                                        |
+//! | `summon.rs`  | hosts that ask for the mail that waits for them                                        |
 //! | `waiting.rs` | orders about messages that wait in the queue                                           |
 //! | `traffic.rs` | what becomes of messages, for the statistics                                           |
 //! | `noise.rs`   | log lines that clients cause, and their bound                                        |
@@ -44,6 +45,7 @@ pub mod robot;
 pub mod route;
 pub mod send;
 pub mod smtp;
+pub mod summon;
 pub mod traffic;
 pub mod waiting;
 pub mod why;
@@ -125,8 +127,8 @@ pub enum Outcome {
     Configuration(Result<Box<Configuration>, Vec<String>>),
     /// What an order came to that was carried out by a job.
     Told(Told),
-    /// The messages of the queue that an order means.
-    Chosen(Vec<String>),
+    /// So many messages are tried because a host asked for them; `None`: they could not be looked for.
+    Summoned(Option<u64>),
     /// An order found a maildrop in use: it comes back, and what to say should that last.
     InUse(Box<errand::Errand>, String),
     /// What a sender of text was held for.

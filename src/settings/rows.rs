@@ -939,7 +939,7 @@ pub static ROWS: &[Row] = &[
         default: "10",
         takes_effect: Now,
         why: "Most connections at a time to one destination, unless its route says another number. There are fewer of them while it \
-              is slow to take mail: it begins with one, grows with each success and shrinks with each refusal.",
+              is slow to take mail: it begins with few, grows with each success and shrinks with each refusal.",
     }),
     row!(send_connections_max {
         kind: number("CONNECTIONS", 1, 10_000),
@@ -1100,7 +1100,7 @@ pub static ROWS: &[Row] = &[
         why: "Whether a bounce brings the whole message back, not its header alone.",
     }),
     row!(bounce_max_size {
-        kind: number("KBYTES", 0, 4_194_304),
+        kind: number("KBYTES", 0, 16_384),
         default: "1024",
         takes_effect: Now,
         why: "A larger message is never brought back whole, whatever bounce_body or its sender (RET=FULL) says: its header is.",

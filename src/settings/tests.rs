@@ -226,6 +226,179 @@ fn nobody_relays_by_default_but_this_machine_and_lists_may_have_several_lines() 
 }
 
 #[test]
+fn mail_goes_out_by_default_as_the_standard_wants_it() {
+    let settings = good("");
+    assert_eq!((settings.smtp_out_port, settings.greets_as(), &settings.gateway), (25, "example.com", &None));
+    assert_eq!((settings.send_connections, settings.send_connections_max, settings.send_connect_secs), (10, 100, 30));
+    assert_eq!((settings.send_greeting_secs, settings.send_command_secs, settings.send_mail_secs), (300, 300, 300));
+    assert_eq!((settings.send_rcpt_secs, settings.send_data_secs, settings.send_block_secs), (300, 120, 180));
+    assert_eq!((settings.send_dot_secs, settings.send_quit_secs, settings.send_idle_secs), (600, 10, 2));
+    assert_eq!((settings.send_session_secs, settings.dns_timeout, settings.dns_host.len()), (3600, 5, 0));
+    assert_eq!(settings.retry_schedule.to_string(), "300,600,1200,2400,4800,9600,14400");
+    assert_eq!(settings.retry_schedule, Schedule::default());
+    let rules = settings.retry_rules();
+    assert_eq!((rules.life_secs, rules.bounce_life_secs, rules.possibly_secs), (432_000, 86_400, 14_400));
+    assert_eq!((settings.delay_warning, settings.success_reports, settings.bounce_max_size), (14_400, true, 1_024));
+    assert!(settings.merge_repeats && settings.etrn_from_ip.is_empty());
+    for there in ["192.0.2.1", "2001:db8::1"] {
+        assert_eq!(settings.sends_from(there.parse().unwrap()), None);
+    }
+    assert_eq!(&*settings.hops.hop("", "x@far.example").key, "mx far.example");
+    let settings = good("send_address 192.0.2.7\nsend_name Mail.Example.com\n");
+    assert_eq!(settings.sends_from("198.51.100.1".parse().unwrap()), Some("192.0.2.7".parse().unwrap()));
+    assert_eq!(settings.sends_from("2001:db8::1".parse().unwrap()), None);
+    assert_eq!(settings.greets_as(), "mail.example.com");
+    assert_eq!(good("host_domain example.org\n").greets_as(), "example.com");
+}
+
+#[test]
+fn routes_and_servers_are_read_and_shown_as_they_are_written() {
+    let text = "gateway relay.example.net,[192.0.2.9]:26 tls=verified login=\"my login\"\nsmtp_out_port 2525\nsend_connections 3\n\
+                route Partner.example,*.Partner.example mx tls=required connections=2\nroute * lmtp:/run/x\n\
+                sender_route *@news.example,!root@news.example,<> park\n\
+                dns_host 192.0.2.53,[2001:db8::53]:5353 2001:db8::53\ndns_host [::1]\n";
+    let settings = good(text);
+    let shown = |name: &str| (rows::find(name).unwrap().show)(&settings);
+    assert_eq!(shown("gateway"), ["relay.example.net,[192.0.2.9]:26 tls=verified \"login=/conf/my login\""]);
+    assert_eq!(shown("route"), ["partner.example,*.partner.example mx tls=required connections=2", "* lmtp:/run/x"]);
+    assert_eq!(shown("sender_route"), ["\"*@news.example,!root@news.example,<>\" park"]);
+    assert_eq!(shown("dns_host"), ["192.0.2.53", "[2001:db8::53]:5353", "2001:db8::53", "::1"]);
+    let servers: Vec<String> = settings.dns_host.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353", "[2001:db8::53]:53", "[::1]:53"]);
+    assert_eq!(
+        &*settings.hops.hop("a@b.example", "x@a.partner.example").key,
+        "mx a.partner.example tls=required connections=2"
+    );
+    assert_eq!(&*settings.hops.hop("a@news.example", "x@far.example").key, "park far.example");
+    assert_eq!(&*settings.hops.hop("a@b.example", "x@far.example").key, "lmtp /run/x");
+    assert_eq!(settings.login_files().collect::<Vec<_>>(), [Path::new("/conf/my login")]);
+    // The port and the number of connections come from their settings.
+    let settings = good("gateway relay.example.net\nsmtp_out_port 2525\nsend_connections 3\n");
+    let hop = settings.hops.hop("a@b.example", "x@far.example");
+    assert_eq!((&*hop.key, hop.connections), ("relay.example.net:2525", 3));
+}
+
+#[test]
+fn what_is_wrong_with_where_mail_goes_is_said_at_its_word() {
+    for (line, says) in [
+        ("gateway", ":5:8: error: gateway says nothing: write `gateway TARGET [OPTION ...]`"),
+        (
+            "gateway relay tls=perhaps",
+            ":5:15: error: gateway cannot be `tls=perhaps`: tls is never, offered, required or verified",
+        ),
+        (
+            "gateway [127.0.0.1]:26",
+            ":5:9: error: gateway cannot be `[127.0.0.1]:26`: that is this machine: add `inside`",
+        ),
+        ("route a.example", ":5:6: error: route says nothing: write `route DOMAINS TARGET [OPTION ...]`"),
+        ("route a.example,*b relay", ":5:7: error: route cannot be `a.example,*b`: `*b`: a star stands alone"),
+        ("route * relay wrapped inside x", ":5:30: error: route cannot be `x`: the options are"),
+        ("sender_route !a park", ":5:14: error: sender_route cannot be `!a`: `!a` only excludes"),
+        ("dns_host ns.example", ":5:10: error: dns_host cannot be `ns.example`: it takes addresses"),
+        ("dns_host 192.0.2.53:0", ":5:10: error: dns_host cannot be `192.0.2.53:0`: it takes addresses"),
+        (
+            "dns_host 192.0.2.53,192.0.2.53:53",
+            ":5:10: error: dns_host cannot be `192.0.2.53,192.0.2.53:53`: it is named twice",
+        ),
+        (
+            "send_name [192.0.2.1]",
+            ":5:11: error: send_name cannot be `[192.0.2.1]`: `[192.0.2.1]` is no name of a host",
+        ),
+        ("send_name mail", ":5:1: warning: send_name: mail is no whole name"),
+        ("send_address 192.0.2.1,192.0.2.2", ":5:1: error: send_address takes one address of IPv4 and one of IPv6"),
+        ("send_connections 200", ":5:1: warning: send_connections is 200, and all destinations together have 100"),
+        (
+            "gateway relay:587 login=/x",
+            ":5:1: warning: gateway: a password is never said in clear, so without tls=required or wrapped",
+        ),
+        (
+            "send_name mx.example.com\nroute * mx.example.com",
+            ":6:1: warning: route: mx.example.com, port 25, is this server itself",
+        ),
+        (
+            "sender_route * [127.0.0.1]:587 inside",
+            ":5:1: warning: sender_route: 127.0.0.1, port 587, is this server itself",
+        ),
+        ("gateway localhost inside", ":5:1: warning: gateway: localhost, port 25, is this server itself"),
+        ("route Example.com relay", ":5:1: warning: route: example.com is a domain of ours"),
+        (
+            "route a.example relay\nroute b.example,A.example park",
+            ":6:1: warning: route: a.example has a route already (in line 5)",
+        ),
+        ("smtp_out_port 0", ":5:15: error: smtp_out_port cannot be `0`: PORT is a number from 1 to 65535"),
+    ] {
+        let said = only(line);
+        assert!(said.starts_with(says), "{line}:\n{said}");
+    }
+    for line in [
+        "gateway relay tls=required login=/x",
+        "gateway relay wrapped login=/x",
+        "gateway mx tls=verified",
+        "bind_address 192.0.2.1\ngateway [127.0.0.1] inside",
+        "route * [127.0.0.1]:2525 inside",
+        "send_address 192.0.2.1,2001:db8::1",
+    ] {
+        assert_eq!(said(line), [""; 0], "{line}");
+    }
+}
+
+#[test]
+fn logins_are_read_from_their_files_and_never_shown() {
+    let folder = Folder::new();
+    let path = folder.path("dmail.conf");
+    let read = |more: &str| {
+        let loaded = parse::load_text(&path, format!("{NEEDED}{more}").as_bytes());
+        let mut settings = loaded.settings.unwrap_or_else(|| panic!("{:?}", loaded.complaints));
+        let root = folder.0.path().to_str().unwrap();
+        let said = settings.read_logins(&crate::sys::files::open_to_read);
+        (settings, said.iter().map(|said| said.to_string().replace(root, "")).collect::<Vec<_>>())
+    };
+    let gateway = "gateway relay wrapped login=secret\n";
+    for (text, user, password) in [
+        ("ann opensesame\n", "ann", "opensesame"),
+        ("# relay\n\n  ann@x.example \t open \"#sesame\" \r\n", "ann@x.example", "open \"#sesame\""),
+        ("ünn pässword", "ünn", "pässword"),
+    ] {
+        folder.write("secret", text);
+        folder.mode("secret", 0o600);
+        let (settings, said) = read(gateway);
+        assert_eq!(said, [""; 0], "{text}");
+        let hop = settings.hops.hop("a@b.example", "x@far.example");
+        let login = &settings.logins[hop.login.as_ref().unwrap()];
+        assert_eq!((&login.user[..], login.password.reveal()), (user.as_bytes(), password.as_bytes()), "{text}");
+        assert!(!format!("{settings:?}").contains(password), "{text}");
+        let all: String = ROWS.iter().flat_map(|row| (row.show)(&settings)).collect();
+        assert!(!all.contains(password), "{text}");
+    }
+    for (text, says) in [
+        ("", "holds no login"),
+        ("ann\n", "holds no login"),
+        ("ann x\nbob y\n", "holds no login"),
+        ("ann a\0b\n", "has a NUL in it"),
+        (&"x".repeat(5000), "has more than 4096 bytes"),
+    ] {
+        folder.write("secret", text);
+        folder.mode("secret", 0o600);
+        let (settings, said) = read(&format!("{gateway}route a.example relay wrapped login=secret\n"));
+        assert!(settings.logins.is_empty());
+        assert_eq!(said.len(), 1, "each file once: {said:?}");
+        assert!(
+            said[0].starts_with("/dmail.conf:6:1: error: route: the login /secret ") && said[0].contains(says),
+            "{said:?}"
+        );
+    }
+    folder.write("secret", "ann opensesame\n");
+    folder.mode("secret", 0o644);
+    let (settings, said) = read(gateway);
+    assert_eq!(said, ["/dmail.conf:5:1: warning: gateway: everybody can get at /secret: `chmod o= /secret`"]);
+    assert_eq!(settings.logins.len(), 1);
+    for (file, says) in [("none", "cannot be read: No such file"), (".", "is not a regular file")] {
+        let (_, said) = read(&format!("gateway relay wrapped login={file}\n"));
+        assert!(said[0].contains(says), "{said:?}");
+    }
+}
+
+#[test]
 fn what_opens_a_relay_or_means_nothing_is_said() {
     for (line, says) in [
         ("forward_from_ip *", ":5:1: warning: forward_from_ip lets half the world send to anywhere"),

@@ -12,6 +12,7 @@
 //! | [`delivery`]         | a message made durable in a drop                                          |
 //! | [`queue`]            | messages that wait, with what became of each recipient                   |
 //! | [`pickup`]           | `incoming`: messages that programs leave while the server is down         |
+//! | [`paused`]           | which sending an operator has paused                                      |
 //! | [`intent`]           | `intents`: what is about to be delivered, for after a crash               |
 //! | `erase`              | a mailbox taken away for good                                             |
 //! | `rename`             | a mailbox given to another name, with its UIDs and its dead               |
@@ -33,6 +34,7 @@ pub mod forward;
 pub mod intent;
 pub mod maildrop;
 pub mod path;
+pub mod paused;
 pub mod pickup;
 pub mod queue;
 pub mod quota;

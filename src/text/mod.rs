@@ -7,6 +7,7 @@ pub mod number;
 pub mod pattern;
 pub mod percent;
 pub mod printable;
+pub mod punycode;
 pub mod secret;
 pub mod words;
 pub mod xtext;

@@ -1,8 +1,12 @@
 //! `tellsmtp trace`: what the logs say about a message, or about an address, and what the queue knows.
 //!
+//! **A family.** What comes of a message has its id and something behind it: `b2` is a bounce of it, `w2` says that it takes long, `s2` that
+//! it arrived, `r2` goes on in a recipient's place, and all of that again (`K3J9X0QW2BZ7r1b3`). So whoever asks for one of them is
+//! shown the way of all, in the order in which things happened: by the twelve letters that they have in common.
+//!
 //! The logs are read twice, the oldest first: first for the ids of messages in lines that name what is asked for, then for the
-//! lines of all of these. So a recipient's trace has the line in which the message was accepted, which names its sender only.
-//! Of memory it takes the ids, at most [`IDS`].
+//! lines of all of their families. So a recipient's trace has the line in which the message was accepted, which names its sender
+//! only. Of memory it takes the ids, at most [`IDS`] families and as many members.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -17,15 +21,18 @@ use crate::control::{self, Teller};
 use crate::program::options::{DONE, FAILED};
 use crate::program::stats::configured;
 use crate::rules::logs::LogFile;
+use crate::store::queue::ID_BYTES;
 
-/// Messages that are followed; of an address with more, the newest.
+/// Messages that are followed, with what came of them; of an address with more, the newest.
 const IDS: usize = 1000;
 /// Lines that are shown.
 const LINES: usize = 10_000;
 /// Messages that the queue is asked about.
 const ASKED: usize = 20;
-/// The most that stands behind the letters of an id, in that of a bounce.
-const BOUNCE_LETTERS: usize = 19;
+/// The most that stands behind the letters of an id.
+const MORE_LETTERS: usize = ID_BYTES - ID_LETTERS;
+/// What can come of a message: a bounce, a report of delay or of success, another that goes on in a recipient's place.
+const KINDS: &[u8] = b"bwsr";
 
 /// Runs the verb; gives its exit code: 1 when nothing was found.
 pub fn run(config: &Path, what: &str, json: bool) -> u8 {
@@ -47,7 +54,7 @@ pub fn run(config: &Path, what: &str, json: bool) -> u8 {
         }
     };
     let mut queue = Vec::new();
-    for id in traced.ids.iter().rev().take(ASKED) {
+    for id in traced.asked() {
         let words = ["queue".to_owned(), "show".to_owned(), id.clone()];
         let Ok(parsed) = control::parse(Teller::Smtp, &words) else { continue };
         let words = if json { [&words[..], &["--json".to_owned()]].concat() } else { words.to_vec() };
@@ -93,47 +100,68 @@ fn finish(traced: &Traced, queue: &[String], json: bool, out: &mut dyn Write) ->
 /// What was found.
 #[derive(Debug, Default)]
 struct Traced {
-    /// In the order in which they were named first.
+    /// The letters that families have in common, in the order in which they were named first.
+    roots: Vec<String>,
+    /// All members that were named, in that order.
     ids: Vec<String>,
     shown: usize,
     left_out: usize,
+}
+
+impl Traced {
+    /// Whom the queue is asked about: the newest, and those that no line names.
+    fn asked(&self) -> impl Iterator<Item = &String> {
+        let unnamed = self.roots.iter().filter(|root| !self.ids.contains(root));
+        unnamed.rev().chain(self.ids.iter().rev()).take(ASKED)
+    }
 }
 
 /// Shows the lines; with `json` the beginning of an object.
 fn trace(folder: &Path, what: &str, json: bool, out: &mut dyn Write) -> Result<Traced, String> {
     let mut traced = Traced::default();
     let upper = what.to_ascii_uppercase();
+    let mut known = BTreeSet::new();
+    let mut is_address = true;
     if is_id(upper.as_bytes()) {
-        let (own, bounce) = upper.split_at(ID_LETTERS);
-        traced.ids.push(own.to_owned() + &bounce.to_ascii_lowercase());
+        let root = upper[..ID_LETTERS].to_owned();
+        known.insert(root.clone());
+        traced.roots.push(root);
+        is_address = false;
     }
     let files = files(folder, LogFile::Smtp);
     let read = |each: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
         files.iter().try_for_each(|path| lines(path, each).map_err(|error| format!("{}: {error}", path.display())))
     };
-    let mut known: BTreeSet<String> = traced.ids.iter().cloned().collect();
-    if known.is_empty() {
+    if is_address {
         read(&mut |line| {
             if names(line, what.as_bytes()) {
                 for id in words(line).filter(|word| is_id(word)) {
-                    let id = String::from_utf8_lossy(id).into_owned();
-                    if known.insert(id.clone()) {
-                        traced.ids.push(id);
+                    let root = root_of(id);
+                    if known.insert(root.clone()) {
+                        traced.roots.push(root);
                     }
                 }
-                while traced.ids.len() > IDS {
-                    known.remove(&traced.ids.remove(0));
+                while traced.roots.len() > IDS {
+                    known.remove(&traced.roots.remove(0));
                 }
             }
             Ok(())
         })?;
     }
+    let mut members = BTreeSet::new();
     let mut nobody_reads = false;
     if json {
         nobody_reads = write!(out, "{{\"lines\":[").is_err();
     }
     read(&mut |line| {
-        let of_message = words(line).any(|word| is_id(word) && known.contains(&*String::from_utf8_lossy(word)));
+        let mut of_message = false;
+        for id in words(line).filter(|word| is_id(word) && known.contains(&root_of(word))) {
+            of_message = true;
+            let id = String::from_utf8_lossy(id).into_owned();
+            if members.len() < IDS && members.insert(id.clone()) {
+                traced.ids.push(id);
+            }
+        }
         if nobody_reads || !(of_message || names(line, what.as_bytes())) {
             return Ok(());
         }
@@ -157,11 +185,28 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
 }
 
-/// Whether it looks like the id of a message: capitals and digits without I, L, O and U.
+/// What a family has in common, of an id.
+fn root_of(id: &[u8]) -> String {
+    String::from_utf8_lossy(&id[..ID_LETTERS]).into_owned()
+}
+
+/// Whether it looks like the id of a message: capitals and digits without I, L, O and U; and behind them, as often as there is room, a
+/// letter that says what came of it, in any case, and a number.
 fn is_id(word: &[u8]) -> bool {
     let letter = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'Z') && !b"ILOU".contains(byte);
-    let (least, most) = (ID_LETTERS, ID_LETTERS + BOUNCE_LETTERS);
-    (least..=most).contains(&word.len()) && word[..least].iter().all(letter)
+    let (least, most) = (ID_LETTERS, ID_LETTERS + MORE_LETTERS);
+    if !(least..=most).contains(&word.len()) || !word[..least].iter().all(letter) {
+        return false;
+    }
+    let mut rest = &word[least..];
+    while let [kind, behind @ ..] = rest {
+        let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if !KINDS.contains(&kind.to_ascii_lowercase()) || digits == 0 {
+            return false;
+        }
+        rest = &behind[digits..];
+    }
+    true
 }
 
 /// Whether an address stands in the line, as a whole, in any case.
@@ -213,8 +258,27 @@ mod tests {
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((found.shown, &value["ids"], &value["queue"]), (2, &json!([TWO]), &json!([])));
         assert_eq!(value["lines"][1]["text"], format!("{TWO}: delivered to <xbob@b.test>"));
+        let (found, _) = traced(&old, "", &TWO.to_lowercase(), false);
+        assert_eq!(found.asked().collect::<Vec<_>>(), [TWO]);
         let (found, text) = traced(&old, &new, "nobody@b.test", true);
         assert!(found.shown == 0 && serde_json::from_str::<Value>(&text).unwrap()["lines"] == json!([]));
+    }
+
+    #[test]
+    fn what_came_of_a_message_is_followed_both_ways() {
+        let text = format!(
+            "T INFO  {ONE}: accepted from <ann@a.test>\nT INFO  {TWO}: accepted\nT INFO  {ONE}: goes on as {ONE}r1\n\
+             T INFO  {ONE}r1: to mx.b.test: 250 ok\nT WARN  {ONE}r1: ann@a.test is told by {ONE}r1b2\n\
+             T INFO  {ONE}r1b2: delivered to <ann@a.test>\nT INFO  {TWO}s1: delivered\n"
+        );
+        let wanted = [ONE.to_owned(), format!("{ONE}r1"), format!("{ONE}r1b2")];
+        for what in [ONE.to_owned(), format!("{ONE}R1b2").to_lowercase(), format!("{ONE}r1"), "ann@a.test".to_owned()] {
+            let (found, shown) = traced("", &text, &what, false);
+            assert_eq!((found.ids, found.shown), (wanted.to_vec(), 5), "{what}");
+            assert!(!shown.contains(TWO), "{what}: {shown}");
+        }
+        let (found, _) = traced("", &text, &format!("{TWO}b9"), false);
+        assert_eq!(found.asked().collect::<Vec<_>>(), [&format!("{TWO}s1"), TWO]);
     }
 
     #[test]
@@ -237,12 +301,15 @@ mod tests {
 
     #[test]
     fn ids_are_told_from_words() {
-        assert!(is_id(ONE.as_bytes()) && is_id(TWO.as_bytes()) && is_id(format!("{ONE}b1").as_bytes()));
-        assert!(
-            !["0123456789A", "AUTHENTICATE", "0123456789ab", "0123456789A-", ""]
-                .iter()
-                .any(|word| is_id(word.as_bytes()))
-        );
+        for id in [ONE, TWO, "0123456789ABb1", "0123456789ABr65536b2s3", "0123456789ABR1"] {
+            assert!(is_id(id.as_bytes()), "{id}");
+        }
+        let far = "0123456789AB".to_owned() + &"r1".repeat(15);
+        for word in
+            ["0123456789A", "AUTHENTICATE", "0123456789ab", "0123456789A-", "", "0123456789ABx1", "0123456789ABb", &far]
+        {
+            assert!(!is_id(word.as_bytes()), "{word}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod conf;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,8 +160,10 @@ pub enum Act<T> {
     Close(Socket),
     /// This ticket's answer.
     Done(T, Answer),
-    /// For the operator's log.
-    Note(String),
+    /// For the operator's log: this server has not answered for a while.
+    Silent(SocketAddr),
+    /// For the operator's log: it answers again.
+    Back(SocketAddr),
 }
 
 /// How it is doing, for `tellsmtp status`.
@@ -295,11 +297,14 @@ impl<T> Resolver<T> {
     }
 
     /// Asks. The answer comes out of [`poll`](Resolver::poll) as `Done`, at once or later. A name that can be no host's is no
-    /// name.
+    /// name, and `localhost` is this host.
     pub fn ask(&mut self, now: Instant, ticket: T, question: Question) {
         self.health.questions += 1;
         if !is_host(&question.name) {
             return self.acts.push_back(Act::Done(ticket, Answer::NoName));
+        }
+        if let Some(answer) = here(&question) {
+            return self.acts.push_back(Act::Done(ticket, answer));
         }
         if let Some(answer) = self.cache.find(now, &question) {
             self.health.remembered += 1;
@@ -476,7 +481,7 @@ impl<T> Resolver<T> {
         let Some(server) = self.servers.get_mut(server) else { return };
         server.silences = 0;
         if server.held.take().is_some() {
-            self.acts.push_back(Act::Note(format!("name server {} answers again", server.address)));
+            self.acts.push_back(Act::Back(server.address));
         }
     }
 
@@ -488,7 +493,7 @@ impl<T> Resolver<T> {
             return;
         }
         if server.held.replace(now + HELD).is_none() {
-            self.acts.push_back(Act::Note(format!("name server {} does not answer", server.address)));
+            self.acts.push_back(Act::Silent(server.address));
         }
     }
 
@@ -651,6 +656,18 @@ impl<T> Resolver<T> {
         *(if stale.is_some() { &mut self.health.stale } else { &mut self.health.failed }) += tickets as u64;
         stale.unwrap_or(Answer::Failed(failure))
     }
+}
+
+/// What is known without asking anybody: where this host is (RFC 6761 section 6.3).
+fn here(question: &Question) -> Option<Answer> {
+    if question.name.rsplit('.').next() != Some("localhost") {
+        return None;
+    }
+    Some(match question.kind {
+        Kind::A => Answer::Records([Record::Address(Ipv4Addr::LOCALHOST.into())].into()),
+        Kind::Aaaa => Answer::Records([Record::Address(Ipv6Addr::LOCALHOST.into())].into()),
+        _ => Answer::NoData,
+    })
 }
 
 fn servers(rules: &Rules) -> Vec<Server> {

@@ -1,4 +1,4 @@
-//! SMTP, the server's side (RFC 5321, 1870, 2034, 2920, 3207, 3461, 4954, 6152, 6531), and LMTP's (RFC 2033). No I/O: see
+//! SMTP, the server's side (RFC 5321, 1870, 1985, 2034, 2920, 3207, 3461, 4954, 6152, 6531), and LMTP's (RFC 2033). No I/O: see
 //! [`Machine`].
 //!
 //! | state     | what is taken                                              | leaves by                          |
@@ -19,7 +19,8 @@
 //! | Mail  | a sender                | RCPT                                 |
 //! | Rcpt  | a recipient             | RCPT DATA                            |
 //!
-//! In every stage: EHLO HELO (LHLO for [`Face::Lmtp`]) STARTTLS RSET NOOP VRFY HELP QUIT. The verbs are a table in
+//! In every stage: EHLO HELO (LHLO for [`Face::Lmtp`]) STARTTLS RSET NOOP VRFY HELP QUIT. ETRN (RFC 1985) in Ready alone, and only
+//! for whom [`Link::etrn`] lets say it: to others there is no such verb. The verbs are a table in
 //! `verbs.rs`; every text we say is in `reply.rs`; what MAIL and RCPT say is read in `params.rs`.
 //!
 //! **What is held.** Of a message, nothing: its text is decoded in place (`mail/undots.rs`) and handed on. Of an envelope, how
@@ -62,6 +63,8 @@ pub const SASL_LIMIT: usize = 12_288;
 pub const MAX_DENIED: u8 = 3;
 /// Octets of text that move the deadline: less than that in [`Rules::data`] is silence.
 pub const BLOCK: usize = 4_096;
+/// Domains that one connection may ask for with ETRN.
+pub const ETRN_MOST: u8 = 20;
 /// Replies after the dot that are written in one step.
 pub const PAGE: usize = 64;
 
@@ -133,6 +136,8 @@ pub struct Link {
     /// Nobody asks for AUTH: a program on this host, whose user the system has told; or a client whose address a login for reading
     /// has opened.
     pub known: bool,
+    /// Mail that waits for a domain may be asked for, with ETRN.
+    pub etrn: bool,
 }
 
 /// What an SMTP conversation asks of its host. Each can be answered `Failed`: temporarily not.
@@ -155,12 +160,23 @@ pub enum Ask {
     Sender(Box<Sender>),
     /// It has this recipient too. Answered `Go` or a `Reply`: a good one takes the recipient.
     Recipient(Box<Recipient>),
+    /// Mail that waits for these is asked for. Answered by a `Reply`.
+    Etrn(Box<Node>),
     /// Forget sender, recipients and text. Answered `Go`.
     Reset,
     /// Its text comes next, as [`Want::Data`]. Answered `Go` or a `Reply`; if that is bad, the envelope stays as it was.
     Begin,
     /// The text is whole, and this was counted. Answered `Go`, a `Reply` for all, or `Each`. Then all of it is the host's.
     Commit(Tally),
+}
+
+/// Whose mail is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Node {
+    /// A domain, in small letters.
+    pub domain: Box<str>,
+    /// And all domains below it.
+    pub below: bool,
 }
 
 /// How a client calls itself.
@@ -218,6 +234,7 @@ enum Asked {
         utf8: bool,
     },
     Recipient,
+    Etrn,
     Reset,
     Begin,
     /// Reset too, in the midst of a message.
@@ -274,6 +291,8 @@ pub struct Smtp {
     unknown: u16,
     idle: u16,
     recipients: u16,
+    /// ETRNs so far.
+    etrns: u8,
     exchange: Option<Box<Exchange>>,
     taking: Option<Box<Taking>>,
     report: Option<Box<Report>>,
@@ -301,6 +320,7 @@ impl Smtp {
             unknown: 0,
             idle: 0,
             recipients: 0,
+            etrns: 0,
             exchange: None,
             taking: None,
             report: None,
@@ -525,6 +545,7 @@ impl Smtp {
         self.state = State::Command;
         let denied =
             if matches!(asked, Asked::Who | Asked::Verifier) { &reply::AUTH_UNAVAILABLE } else { &reply::UNAVAILABLE };
+        let failed = answer == Answer::Failed;
         let (words, good) = match answer {
             Answer::Go => (None, true),
             Answer::Reply(reply) => {
@@ -564,6 +585,14 @@ impl Smtp {
                 words.as_deref().unwrap_or(&reply::RECIPIENT_OK).write(out);
             }
             Asked::Begin if good => self.begin(now, out),
+            Asked::Etrn => {
+                let said = match &words {
+                    _ if failed => &reply::ETRN_UNAVAILABLE,
+                    Some(words) => &**words,
+                    None => &reply::ETRN_STARTED,
+                };
+                self.refuse(said, out);
+            }
             // Whatever the host could or could not do about it: the envelope is gone.
             Asked::Reset => {
                 self.forget();

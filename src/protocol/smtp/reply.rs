@@ -171,6 +171,21 @@ replies! {
     /// Errors, unknown commands, or commands that lead nowhere, up to their bound.
     TOO_MANY_ERRORS = 421 7 0 "Too many errors; closing";
 
+    /// ETRN with the name of a queue.
+    ETRN_NO_QUEUE = 458 3 0 "There are no queues by name here: ask for a domain";
+    /// More ETRNs than one connection may say.
+    ETRN_TOO_MANY = 458 7 0 "That is enough for one connection; try again later";
+    /// ETRN when it cannot be begun.
+    ETRN_UNAVAILABLE = 458 3 0 "Not possible just now; try again later";
+    /// ETRN for a domain whose mail is delivered here.
+    ETRN_OURS = 459 7 1 "That domain's mail does not wait here";
+    /// ETRN: all of what waits has been found, and nothing does.
+    ETRN_NOTHING = 251 0 0 "No messages are waiting";
+    /// ETRN: another has begun with the same.
+    ETRN_BEGUN = 252 0 0 "Messages for it are being sent already";
+    /// ETRN: what waits is still being looked for.
+    ETRN_STARTED = 250 0 0 "Messages for it are being looked for, and sent";
+
     /// More lines or bytes of header than may be.
     HEADER_TOO_BIG = 552 6 0 "The header is too big";
     /// As many `Received:` lines as no message has that is not going round.

@@ -1,7 +1,7 @@
 //! Conversation scripts (`scripts/*.chat`, read as `protocol/tests/script.rs` says), and what they cannot say.
 //!
 //! A conversation begins with `= mx`, `= submission` or `= lmtp`; further words: `tls` (it is on), `plain` (AUTH in clear),
-//! `closed` (no TLS to be had), `scram`, `known` (a program of this host), `quiet` (AUTH is hidden), `hold`, `strict` (lone line ends are refused), `version`, `errors N`, `idle N`.
+//! `closed` (no TLS to be had), `scram`, `known` (a program of this host), `etrn` (it may be said), `quiet` (AUTH is hidden), `hold`, `strict` (lone line ends are refused), `version`, `errors N`, `idle N`.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ impl Actor for Smtp {
             "lmtp" => Face::Lmtp,
             other => panic!("{at}: no face {other}"),
         };
-        let mut link = Link { tls: false, can_tls: true, plain_ok: false, scram: false, known: false };
+        let mut link = Link { tls: false, can_tls: true, plain_ok: false, scram: false, known: false, etrn: false };
         let mut rules = smtp_rules();
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -32,6 +32,7 @@ impl Actor for Smtp {
                 "closed" => link.can_tls = false,
                 "scram" => link.scram = true,
                 "known" => link.known = true,
+                "etrn" => link.etrn = true,
                 "quiet" => rules.hide_auth = true,
                 "hold" => rules.hold = Duration::from_secs(6),
                 "strict" => rules.bare_newline = Bare::Reject,
@@ -60,6 +61,7 @@ impl Actor for Smtp {
                 format!("sender {path}{size}{utf8}")
             }
             Ask::Recipient(recipient) => format!("recipient {}", recipient.path),
+            Ask::Etrn(node) => format!("etrn {}{}", if node.below { "@" } else { "" }, node.domain),
             Ask::Reset => "reset".into(),
             Ask::Begin => "begin".into(),
             Ask::Commit(tally) => format!("commit {} bytes, {} hops, {} bare", tally.bytes, tally.hops, tally.bare),

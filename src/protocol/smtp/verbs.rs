@@ -4,10 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::reply::{self, Reply};
-use super::{Ask, Asked, Face, Hello, Smtp, Stage, State, params};
+use super::{Ask, Asked, ETRN_MOST, Face, Hello, Node, Smtp, Stage, State, params};
 use crate::protocol::sasl::scram::Verifier;
 use crate::protocol::sasl::{Exchange, Login, Mechanism, Step};
 use crate::protocol::say;
+use crate::rules::hops::host_name;
 use crate::text::bytes::Output;
 
 /// Octets of the name in EHLO: a domain's.
@@ -42,6 +43,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "BDAT", faces: ALL, idle: false, run: Smtp::bdat },
     Verb { name: "DATA", faces: ALL, idle: false, run: Smtp::data },
     Verb { name: "EHLO", faces: SMTP, idle: true, run: Smtp::ehlo },
+    Verb { name: "ETRN", faces: &[Face::Mx], idle: true, run: Smtp::etrn },
     Verb { name: "EXPN", faces: ALL, idle: false, run: Smtp::expn },
     Verb { name: "HELO", faces: SMTP, idle: true, run: Smtp::helo },
     Verb { name: "HELP", faces: ALL, idle: true, run: Smtp::help },
@@ -85,7 +87,7 @@ impl Smtp {
         if text.iter().any(u8::is_ascii_control) {
             return Next::Refuse(&reply::NOT_TEXT);
         }
-        let known = VERBS.iter().find(|verb| is(word, verb.name) && verb.faces.contains(&self.face));
+        let known = VERBS.iter().find(|verb| is(word, verb.name) && self.has(verb));
         let Some(verb) = known else {
             self.unknown = self.unknown.saturating_add(1);
             return Next::Refuse(&reply::UNKNOWN_COMMAND);
@@ -94,6 +96,10 @@ impl Smtp {
             self.idle = self.idle.saturating_add(1);
         }
         (verb.run)(self, rest, out)
+    }
+
+    fn has(&self, verb: &Verb) -> bool {
+        verb.faces.contains(&self.face) && (verb.name != "ETRN" || self.link.etrn)
     }
 
     /// An answer, for a verb that wants no argument.
@@ -147,6 +153,9 @@ impl Smtp {
                 out.push(mechanism.name().as_bytes());
             }
             out.push(b"\r\n");
+        }
+        if self.link.etrn && self.face == Face::Mx {
+            say!(out, "250-ETRN");
         }
         say!(out, "250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES");
     }
@@ -301,12 +310,39 @@ impl Smtp {
         Next::Refuse(&reply::NOT_IMPLEMENTED)
     }
 
+    /// RFC 1985: a domain, `@` and a domain with all below it, or `#` and the name of a queue, of which there are none here.
+    fn etrn(&mut self, rest: &[u8], _out: &mut Output) -> Next {
+        match self.stage {
+            Stage::Fresh => return Next::Refuse(&reply::HELLO_FIRST),
+            Stage::Ready => {}
+            Stage::Mail | Stage::Rcpt => return Next::Refuse(&reply::IN_TRANSACTION),
+        }
+        if self.etrns >= ETRN_MOST {
+            return Next::Refuse(&reply::ETRN_TOO_MANY);
+        }
+        if rest.starts_with(b"#") {
+            return Next::Refuse(&reply::ETRN_NO_QUEUE);
+        }
+        let (below, name) = match rest.strip_prefix(b"@") {
+            Some(name) => (true, name),
+            None => (false, rest),
+        };
+        // What is longer than any domain is none.
+        match std::str::from_utf8(name).ok().and_then(|name| host_name(name).ok()) {
+            Some(domain) => {
+                self.etrns += 1;
+                self.ask(Asked::Etrn, Ask::Etrn(Box::new(Node { domain, below })))
+            }
+            None => Next::Refuse(&reply::BAD_ARGUMENT),
+        }
+    }
+
     fn help(&mut self, _rest: &[u8], out: &mut Output) -> Next {
         out.push(b"214 2.0.0");
         let had = |verb: &&Verb| match verb.name {
             "BDAT" | "EXPN" => false,
             "AUTH" => self.face == Face::Submission,
-            _ => verb.faces.contains(&self.face),
+            _ => self.has(verb),
         };
         for verb in VERBS.iter().filter(had) {
             out.push(b" ");

@@ -55,6 +55,8 @@ fn what_is_written_is_read_and_shown_as_it_is_read() {
         ("\"lmtp:/run/a, b\"", "\"lmtp:/run/a, b\""),
         ("[127.0.0.1]:2525 inside", "[127.0.0.1]:2525 inside"),
         ("PARK", "park"),
+        ("Bücher.example", "xn--bcher-kva.example"),
+        ("mx:BÜCHER.example", "mx:xn--bcher-kva.example"),
         // What is not said is this.
         ("relay tls=offered", "relay"),
         // A host that has a word of ours for its first label.
@@ -88,7 +90,8 @@ fn what_is_wrong_is_told_by_word() {
         ("192.0.2", 0, "is neither a name nor an address"),
         ("re_lay..example", 0, "is no name of a host"),
         ("-relay", 0, "is no name of a host"),
-        ("bücher.example", 0, "is no name of a host"),
+        ("bücher。example", 0, "is no name of a host"),
+        ("a\u{a0}b.example", 0, "is no name of a host"),
         ("mx:", 0, "is no name of a host"),
         ("mx.", 0, "a host that is called mx"),
         ("park:26", 0, "a host that is called park"),
@@ -117,7 +120,7 @@ fn what_is_wrong_is_told_by_word() {
     }
     assert!(wrong(&vec!["h"; HOSTS_MOST + 1].join(",")).1.contains("more than 20 hosts"));
     assert!(wrong(&format!("lmtp:/{}", "x".repeat(SOCKET_BYTES))).1.contains("at most 107 bytes"));
-    for bad in ["", "a..b", "*example", "a.*", "*.", "?", "[10.0.0.1", "[x]", "192.0.2.1", "bücher.example"] {
+    for bad in ["", "a..b", "*example", "a.*", "*.", "?", "[10.0.0.1", "[x]", "192.0.2.1", "a\u{3002}b"] {
         assert!(Reach::parse(bad).is_err(), "{bad}");
     }
 }
@@ -174,6 +177,11 @@ fn without_a_line_mail_goes_where_dns_says_and_numbers_inside_are_refused() {
         ("mx example.org", To::Mx("example.org".into()), Level::Offered, 10)
     );
     assert!(!hop.lmtp && !hop.inside && !hop.from_first_octet && hop.login.is_none());
+    assert_eq!(plain.hop("", "ünn@BÜCHER.例子").to, To::Mx("xn--bcher-kva.xn--fsqu00a".into()));
+    let bounds = table(&["bücher.example a", "*.例子 b"], &[], None);
+    assert_eq!(&*bounds.hop("", "x@xn--bcher-kva.example").key, "a:25");
+    assert_eq!(&*bounds.hop("", "x@BÜCHER.example").key, "a:25");
+    assert_eq!(&*bounds.hop("", "x@a.例子").key, "b:25");
     let hop = plain.hop("", "x@[198.51.100.1]");
     assert_eq!((&*hop.key, hop.to), ("[198.51.100.1]:25", To::Hosts(vec![("198.51.100.1".into(), 25)])));
     let hop = plain.hop("", "x@[IPv6:2001:db8::9]");

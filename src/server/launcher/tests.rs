@@ -226,8 +226,12 @@ fn a_forward_file_is_handed_over_to_be_read_when_nobody_else_can_have_written_it
 fn only_what_the_configuration_names_is_bound_read_and_started() {
     // A port that nobody has; whoever takes it meanwhile makes the system refuse, not the launcher.
     let free = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
-    let Some(world) = World::new(&format!("pop_port {}\ntls_cert cert\ntls_key key\n", free.port())) else { return };
-    fs::write(world.path("key"), "secret").unwrap();
+    let more =
+        format!("pop_port {}\ntls_cert cert\ntls_key key\ngateway relay.test wrapped login=login\n", free.port());
+    let Some(world) = World::new(&more) else { return };
+    for name in ["key", "login"] {
+        fs::write(world.path(name), "secret").unwrap();
+    }
     let bound = world.launcher.bind(free);
     assert!(bound.is_ok() || bound.unwrap_err().kind() == io::ErrorKind::AddrInUse);
     let said = world.refused("port 1", world.launcher.bind("127.0.0.1:1".parse().unwrap()));
@@ -238,9 +242,11 @@ fn only_what_the_configuration_names_is_bound_read_and_started() {
         let handed = world.launcher.request(&Request::Read(path.into_os_string().into_vec()));
         handed.map(|(_, mut descriptors)| descriptors.pop().unwrap())
     };
-    let mut text = String::new();
-    io::Read::read_to_string(&mut File::from(read(world.path("key")).unwrap()), &mut text).unwrap();
-    assert_eq!(text, "secret");
+    for name in ["key", "login"] {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut File::from(read(world.path(name)).unwrap()), &mut text).unwrap();
+        assert_eq!(text, "secret");
+    }
     for path in ["/etc/shadow".into(), world.path("other"), world.path("work/../key"), "key".into()] {
         let said = world.refused("reading", read(path));
         assert!(said.contains("names no such file"), "{said}");

@@ -57,6 +57,15 @@ pub(in crate::service) struct Message {
     pub(super) passed: Passed,
 }
 
+/// A message in memory.
+#[cfg(test)]
+pub(in crate::service) fn message_for_tests(transit: &super::Transit, id: &str, received: &str, text: &str) -> Message {
+    let body = super::Body::of(transit.budget.clone(), text.as_bytes());
+    let super::body::Closed::Whole(text) = body.close() else { panic!("it is whole") };
+    let (sender, received) = ("ann@example.test".into(), received.as_bytes().into());
+    Message { id: id.into(), sender, received, posted_secs: 0, text, passed: Passed::default() }
+}
+
 impl Message {
     /// Whether it has been in this drop or with this program, and goes round.
     pub(super) fn has_passed(&self, recipient: &Recipient) -> bool {

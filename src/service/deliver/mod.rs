@@ -54,22 +54,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::route::{Destination, Stage, Way};
+use super::summon::Summons;
 use super::{Outcome, Shared, account};
 use crate::mail::address::Address;
 use crate::net::turn::Ticket;
 use crate::protocol::smtp::params::{Recipient, Sender};
 use crate::protocol::smtp::reply::{self, Reply};
+use crate::rules::paused::Paused;
 use crate::settings::Settings;
 use crate::store::delivery::Intents;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
+use crate::store::paused;
 use crate::store::queue::Queue;
 use crate::text::fault::Fault;
 pub use body::{Body, Progress};
 use body::{Budget, Waiting};
-pub use orders::{Deed, Order};
+pub use orders::{Bulk, Deed, Obeyed, Order, change};
 pub use runner::{Done, Runner};
 pub use table::Table;
+pub use ways::{hop as hop_of, sender as sender_of};
 
 /// How long after its queue file was synced a sender waits, at the latest, for the first round of tries to end.
 pub const ROUND: Duration = Duration::from_secs(5);
@@ -167,6 +171,15 @@ pub struct Transit {
     /// When which message of the queue is due.
     table: Table,
     space: Space,
+    /// Which sending an operator has paused.
+    paused: Paused,
+    /// How often that was changed, and who writes it down.
+    pauses: u64,
+    pen: Arc<paused::Pen>,
+    /// What jobs that change many messages have to tell.
+    bulk: Arc<Bulk>,
+    /// Domains whose mail is being looked for.
+    pub summons: Summons,
     /// What happened.
     pub counts: Counts,
     /// A moment in the past.
@@ -202,6 +215,14 @@ impl Transit {
         let most = usize::try_from(settings.body_memory * 1024).unwrap_or(usize::MAX);
         let budget = Budget::open(work_path, volume, most).map_err(|fault| sentence(fault.into()))?;
         heal(&intents, &queue, settings, disk);
+        let (paused, fault) = paused::read(disk, work_path);
+        if let Some(fault) = fault {
+            log::error!("{fault}: all sending is paused until `tellsmtp resume`");
+        } else if !paused.is_nothing() {
+            log::warn!(
+                "sending is paused, by an operator: `tellsmtp showsend` says which, `tellsmtp resume` takes it back"
+            );
+        }
         Ok(Transit {
             inbox: VecDeque::new(),
             orders: VecDeque::new(),
@@ -212,6 +233,11 @@ impl Transit {
             stores: Arc::new(Stores { intents, queue, volume }),
             table: Table::default(),
             space: Space::default(),
+            paused,
+            pauses: 0,
+            pen: Arc::default(),
+            bulk: Arc::default(),
+            summons: Summons::default(),
             counts: Counts::default(),
             begun: now,
         })
@@ -252,6 +278,16 @@ impl Transit {
     /// Has something done with a message of the queue. What came of it comes as `Outcome::Told` with this ticket.
     pub fn order(&mut self, ticket: Ticket, order: Order) {
         self.orders.push_back((ticket, order));
+    }
+
+    /// Whom a job tells that changes many messages.
+    pub fn bulk(&self) -> Arc<Bulk> {
+        self.bulk.clone()
+    }
+
+    /// The server stops: jobs that would go on for long end.
+    pub fn stop(&self) {
+        self.bulk.stop();
     }
 
     /// A message has come into the queue in another way, and may be tried from now on.
@@ -301,6 +337,23 @@ impl Transit {
         !self.space.short.is_empty()
     }
 
+    /// Which sending an operator has paused.
+    pub fn paused(&self) -> &Paused {
+        &self.paused
+    }
+
+    /// It is changed: what writes that down, in a job.
+    pub fn set_paused(
+        &mut self,
+        paused: Paused,
+        settings: &Settings,
+    ) -> impl FnOnce() -> Result<(), Fault> + Send + use<> {
+        self.paused = paused.clone();
+        self.pauses += 1;
+        let (pen, number, work_path) = (self.pen.clone(), self.pauses, settings.work_path.clone());
+        move || pen.write(&RealDisk::default(), &work_path, number, &paused)
+    }
+
     /// A new runner loads the queue anew.
     pub fn forget(&mut self) {
         self.table = Table::default();
@@ -309,7 +362,8 @@ impl Transit {
 
     /// Whether the runner has something to do.
     pub fn calls(&self, now: Instant) -> bool {
-        !self.inbox.is_empty() || !self.arrived.is_empty() || !self.orders.is_empty() || self.space.is_due(now)
+        let has_orders = !self.orders.is_empty() || self.bulk.has_news();
+        !self.inbox.is_empty() || !self.arrived.is_empty() || has_orders || self.space.is_due(now)
     }
 
     /// When somebody can go on who waits: at once, or nobody.

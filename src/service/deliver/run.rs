@@ -86,6 +86,8 @@ pub(super) struct Part {
     pub(super) expands: bool,
     /// Where he is, in the first round.
     pub(super) to: Option<Way>,
+    /// The way that an operator has said.
+    pub(super) via: Option<String>,
 }
 
 impl Part {
@@ -262,7 +264,7 @@ impl Desk<'_> {
                 bad.push(part);
                 continue;
             };
-            let hop = self.shared.settings.hops.hop(from, &recipient.address);
+            let hop = ways::hop(&self.shared.settings, from, recipient, run.parts[part].via.as_deref());
             let (notify, orcpt) = (recipient.notify, recipient.orcpt.as_deref().map(Into::into));
             let whom = Whom { part, address, notify, orcpt };
             let room = |bundle: &&mut Bundle| bundle.whom.len() < send::RECIPIENTS;

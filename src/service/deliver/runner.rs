@@ -297,6 +297,7 @@ impl Desk<'_> {
         while let Some((ticket, order)) = self.shared.transit.orders.pop_front() {
             self.obey(ticket, order);
         }
+        self.hear_changes();
         for key in self.runner.lanes.overdue(self.now) {
             self.fate(key, Fate::Deferred("4.3.0 the disks are too busy".to_owned()));
         }
@@ -587,6 +588,7 @@ impl Desk<'_> {
                 warned: false,
                 expands: false,
                 to: Some(to),
+                via: None,
             })
             .collect();
         self.shared.transit.table.begin(&message.id);
@@ -781,11 +783,33 @@ impl Desk<'_> {
         }
     }
 
+    /// What a job has changed is in the files; the table follows.
+    fn hear_changes(&mut self) {
+        let heard = self.shared.transit.bulk.take();
+        for (id, obeyed) in &heard.some {
+            self.changed(id, obeyed);
+        }
+        if heard.more || heard.some.iter().any(|(_, obeyed)| obeyed.is_due(self.secs)) {
+            self.shared.outgoing.reopen(None);
+        }
+        if heard.more && self.runner.loading == Loading::Done {
+            self.runner.loading = Loading::From(self.now);
+        }
+    }
+
+    fn changed(&mut self, id: &str, obeyed: &Obeyed) {
+        // One that is being tried comes back into the table by itself.
+        if self.shared.transit.table.remove(id) && !obeyed.gone {
+            self.leave(id, obeyed.next_secs);
+        }
+    }
+
     fn obeyed(&mut self, ticket: Ticket, id: &str, result: Result<Obeyed, String>) {
         let told = result.map_err(|why| vec![why]).map(|obeyed| {
-            // One that is being tried comes back into the table by itself.
-            if self.shared.transit.table.remove(id) && !obeyed.gone {
-                self.leave(id, obeyed.next_secs);
+            self.changed(id, &obeyed);
+            if obeyed.is_due(self.secs) {
+                // Who wants it tried now does not want to wait for its place.
+                self.shared.outgoing.reopen(None);
             }
             let mut report = Report::default();
             report.add("id", id);

@@ -3,7 +3,9 @@
 
 mod bodies;
 mod direct;
+mod operated;
 mod queued;
+mod told;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use crate::net::turn::{Entry, Id, Loop, Ticket};
 use crate::net::{Registry, Token};
 use crate::protocol::helper::{Account, Verdict};
 use crate::rules::domains::Home;
+use crate::rules::hops::{Table as Hops, Way as Route};
 use crate::service::route::Destination;
 use crate::service::{Outcome, Shared};
 use crate::sys::files::try_lock_ofd;
@@ -56,6 +59,8 @@ struct World {
     office: Id,
     /// A conversation.
     client: Id,
+    /// Who looks at other hosts, of whom there is none.
+    senders: Id,
     serial: u32,
     begun: Instant,
     now: Instant,
@@ -88,7 +93,10 @@ impl World {
             let most = settings.body_memory as usize * 1024;
             shared.transit.budget = Arc::new(Budget::open(&settings.work_path, 0, most).unwrap());
         }
+        let far = Route::parse(&["[192.0.2.1]"], dir.path()).unwrap();
+        settings.hops = Hops::new(&[], &[], Some(&far), 25, 10, dir.path());
         let (office, client) = (lp.insert(Nobody).unwrap(), lp.insert(Nobody).unwrap());
+        let senders = lp.insert(Nobody).unwrap();
         let runner = Runner::at(now, EPOCH);
         World {
             lp,
@@ -96,6 +104,7 @@ impl World {
             runner,
             office,
             client,
+            senders,
             serial: 0,
             begun: now,
             now,
@@ -134,6 +143,11 @@ impl World {
         self.tell_users();
         self.shared.call_senders();
         self.runner.turn(self.office, self.now, &mut self.shared);
+        self.shared.send_mail(self.now, self.senders);
+        for birth in self.shared.outgoing.born() {
+            self.shared.outgoing.began(self.now, birth.line(), Err("4.4.1 nobody is there".to_owned()));
+            moved = true;
+        }
         moved || !self.shared.post.is_empty()
     }
 

@@ -10,6 +10,7 @@
 use crate::mail::address::Address;
 use crate::protocol::smtp::params;
 use crate::rules::domains::Name;
+use crate::rules::hops::Hop;
 use crate::rules::route::Program;
 use crate::service::relay;
 use crate::service::route::{Destination, Stage, Way};
@@ -58,8 +59,15 @@ pub(super) fn anywhere(address: &Address, settings: &Settings) -> Recipient {
     Recipient { kind, address: address.to_string(), with: Vec::new(), notify: None, orcpt: None }
 }
 
+/// Which way a recipient of another host goes: as an operator has said, if he did, else as the settings say.
+pub fn hop(settings: &Settings, sender: &str, recipient: &Recipient, via: Option<&str>) -> Hop {
+    // What was a way when it was said may be none in a later version.
+    let by_hand = via.and_then(|via| settings.hops.parse_via(via, &recipient.address).ok());
+    by_hand.unwrap_or_else(|| settings.hops.hop(sender, &recipient.address))
+}
+
 /// From whom he gets it, and who hears of it when he cannot.
-pub(super) fn sender<'a>(recipient: &'a Recipient, envelope: &'a Envelope) -> &'a str {
+pub fn sender<'a>(recipient: &'a Recipient, envelope: &'a Envelope) -> &'a str {
     recipient.with.first().filter(|sender| !sender.is_empty()).unwrap_or(&envelope.sender)
 }
 

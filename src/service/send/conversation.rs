@@ -105,20 +105,12 @@ struct Under {
 impl Conversation {
     /// Begins to connect. Refuses with why nothing can be sent there now.
     pub fn call(now: Instant, birth: Birth, shared: &mut Shared) -> Result<Conversation, String> {
-        let Birth { line, target, hop, clear } = birth;
-        let shown = target.shown();
-        let trouble = |error: io::Error| format!("4.4.1 {shown}: {error}");
-        let sock = match &target.at {
+        let sock = match &birth.target.at {
             At::Tcp(address) => Sock::connect(*address, shared.settings.sends_from(address.ip())),
             At::Unix(path) => Sock::connect_to(path),
         };
-        let sock = sock.map_err(trouble)?;
-        let life = Life::new(now, line, &target, hop, clear, shared)?;
-        let (machine, first) = life.machine(now, clear);
-        let mut stream = Stream::connect(now, sock, machine, first).map_err(trouble)?;
-        let (command, block) = (shared.settings.send_command_secs, shared.settings.send_block_secs);
-        stream.hurry(Duration::from_secs(command), Duration::from_secs(block));
-        Ok(Conversation { stream, life })
+        let sock = sock.map_err(|error| format!("4.4.1 {}: {error}", birth.target.shown()))?;
+        Conversation::over(now, sock, birth, shared)
     }
 
     /// Registers the socket, once, for both directions.
@@ -150,12 +142,25 @@ impl Conversation {
 }
 
 impl<S: Socket> Conversation<S> {
+    /// A conversation over a socket that is connecting.
+    pub(super) fn over(now: Instant, sock: S, birth: Birth, shared: &mut Shared) -> Result<Conversation<S>, String> {
+        let Birth { line, target, hop, clear } = birth;
+        let life = Life::new(now, line, &target, hop, clear, shared)?;
+        let (machine, first) = life.machine(now, clear);
+        let stream = Stream::connect(now, sock, machine, first);
+        let mut stream = stream.map_err(|error| format!("4.4.1 {}: {error}", target.shown()))?;
+        let (command, block) = (shared.settings.send_command_secs, shared.settings.send_block_secs);
+        stream.hurry(Duration::from_secs(command), Duration::from_secs(block));
+        Ok(Conversation { stream, life })
+    }
+
     /// The kernel says something about the socket.
     pub fn mark(&mut self, ready: Readiness) {
         self.stream.mark(ready);
     }
 
-    fn go(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
+    /// The same over any socket.
+    pub(super) fn go(&mut self, id: Id, now: Instant, shared: &mut Shared, scratch: &mut Scratch) -> Turn {
         let mut service = Service { life: &mut self.life, shared, id, now };
         if service.life.idle.is_some() && self.stream.is_owed() {
             match service.seek() {
@@ -206,7 +211,7 @@ impl<S: Socket> Conversation<S> {
         self.life.conclude(now, false, shared);
         let trouble = self.life.trouble.take();
         if let Some(trouble) = &trouble {
-            log::info!("send {}: {}", visible(&self.life.hop.key), visible(&trouble.why));
+            log::info!("send {}: a connection has ended: {}", visible(&self.life.hop.key), visible(&trouble.why));
         }
         shared.outgoing.ended(now, self.life.line, trouble);
     }
@@ -223,6 +228,12 @@ impl<S: Socket> Conversation<S> {
         }
         self.stream.release();
         true
+    }
+
+    /// What it goes over.
+    #[cfg(test)]
+    pub(super) fn sock(&self) -> &S {
+        self.stream.sock()
     }
 
     /// For operators: host, what it is about, whether within TLS, how long it has been there, messages.
@@ -353,7 +364,7 @@ impl Life {
             Told::Login(reply) => {
                 if !reply.is_good() {
                     let why = format!("4.7.8 {} does not take our login: {reply}", self.host);
-                    log::error!("send {}: {why}", visible(&self.hop.key));
+                    log::error!("send {}: nothing is sent there: {why}", visible(&self.hop.key));
                     self.trouble = Some(Trouble { why, never: false });
                 }
             }
@@ -433,7 +444,7 @@ impl Life {
                     Unfit::LoginInClear => format!("4.7.11 {host} offers no TLS, and a password is not said in clear"),
                     _ => "4.7.8 the login cannot be said: it holds a NUL, or is too long".to_owned(),
                 };
-                log::error!("send {}: {why}", visible(&self.hop.key));
+                log::error!("send {}: nothing is sent there: {why}", visible(&self.hop.key));
                 self.trouble = Some(Trouble { why, never: false });
                 return;
             }

@@ -43,6 +43,7 @@ use crate::mail::address::Address;
 use crate::net::stream::Turn;
 use crate::net::tls::{self, Secure, Trust};
 use crate::net::turn::{Id, Ticket};
+use crate::protocol::dns::Question;
 use crate::protocol::smtp::params::Notify;
 use crate::rules::hops::{Hop, Level, To};
 use crate::rules::mx::Ourselves;
@@ -212,6 +213,10 @@ pub struct Outgoing {
     timers: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     waiting: usize,
     open: usize,
+    /// Connections, and consignments that wait, that there are descriptors for.
+    most: (usize, usize),
+    /// What is to be asked of name servers.
+    questions: Vec<(Ticket, Question)>,
     born: Vec<Birth>,
     woken: Vec<Id>,
     /// Nothing is sent until an operator says so.
@@ -232,13 +237,16 @@ impl Office {
     /// Does what can be done now.
     pub fn turn(&mut self, id: Id, now: Instant, shared: &mut Shared) -> Turn {
         let turn = shared.send_mail(now, id);
+        shared.ask_for_places(now);
         self.due = shared.outgoing.timers.peek().map(|Reverse((at, _))| *at);
         turn
     }
 
     /// What name servers said. False: nobody waits for it.
     pub fn deliver(&mut self, now: Instant, ticket: Ticket, outcome: Outcome, shared: &mut Shared) -> bool {
-        shared.looked_up(now, ticket, outcome)
+        let awaited = shared.looked_up(now, ticket, outcome);
+        shared.ask_for_places(now);
+        awaited
     }
 
     /// When it wants a [`turn`](Office::turn).
@@ -260,6 +268,8 @@ impl Default for Outgoing {
             timers: BinaryHeap::new(),
             waiting: 0,
             open: 0,
+            most: (usize::MAX, WAITING),
+            questions: Vec::new(),
             born: Vec::new(),
             woken: Vec::new(),
             paused: false,
@@ -271,9 +281,14 @@ impl Default for Outgoing {
 }
 
 impl Outgoing {
-    /// Whether somebody has to look at places now: see [`Shared::send_mail`].
+    /// Whether somebody has to look at places now: see [`Office::turn`].
     pub fn calls(&self) -> bool {
         !self.listed.is_empty()
+    }
+
+    /// There are descriptors for so many connections, and for so many consignments that wait.
+    pub fn bound(&mut self, connections: usize, waiting: usize) {
+        self.most = (connections, waiting);
     }
 
     /// Connections to be made.
@@ -398,8 +413,13 @@ impl Outgoing {
         if *leaves || self.paused {
             return Next::Leave;
         }
-        match self.at(line, |place| place.take(line)).flatten() {
-            Some(consignment) => Next::Take(Box::new(consignment)),
+        let key = self.lines.get(&line).map(|line| line.key.clone());
+        let place = key.and_then(|key| self.places.get_mut(&key)).map(|known| &mut known.place);
+        match place.and_then(|place| place.take(line)) {
+            Some(consignment) => {
+                self.waiting -= 1;
+                Next::Take(Box::new(consignment))
+            }
             None => Next::Wait,
         }
     }
@@ -474,7 +494,7 @@ impl Shared {
         let came = match (&consignment.hop.to, self.settings.send_connections_max) {
             (To::Parked, _) => Came::Parked,
             (To::Never { status, why }, _) => Came::Never(format!("{status} {why}")),
-            _ if self.outgoing.paused => Came::NotTried(PAUSED_SECS),
+            _ if self.is_paused(&consignment.hop.key) => Came::NotTried(PAUSED_SECS),
             _ if self.stopping => Came::NotTried(AGAIN_SECS.0),
             // Chance makes a wait up to a tenth shorter.
             _ => match self.outgoing.admit(now, self.settings.retry_schedule.first() * 3 / 4, consignment) {
@@ -483,6 +503,11 @@ impl Shared {
             },
         };
         self.tell_all(consignment, &came);
+    }
+
+    /// Whether an operator wants nothing sent there.
+    fn is_paused(&self, key: &str) -> bool {
+        self.outgoing.paused || self.transit.paused().has(key)
     }
 
     /// All its recipients have this outcome.
@@ -505,7 +530,7 @@ impl Shared {
                 return self.tell_all(consignment, &came);
             }
         }
-        if self.outgoing.paused || self.stopping {
+        if self.is_paused(&consignment.hop.key) || self.stopping {
             return self.tell_all(consignment, &Came::NotTried(AGAIN_SECS.0));
         }
         let mut back = Some(consignment);
@@ -516,7 +541,7 @@ impl Shared {
     }
 
     /// Looks at places where something has happened, or is due. `office`: to whom name servers' answers go.
-    pub fn send_mail(&mut self, now: Instant, office: Id) -> Turn {
+    pub(super) fn send_mail(&mut self, now: Instant, office: Id) -> Turn {
         while let Some(Reverse((at, _))) = self.outgoing.timers.peek()
             && *at <= now
         {
@@ -536,7 +561,7 @@ impl Shared {
     }
 
     fn look_at(&mut self, now: Instant, office: Id, key: &Arc<str>) {
-        let most = self.settings.send_connections_max;
+        let (most, paused) = (self.settings.send_connections_max.min(self.outgoing.most.0), self.is_paused(key));
         if let Some(known) = self.outgoing.places.get_mut(key) {
             known.listed = false;
         }
@@ -544,10 +569,10 @@ impl Shared {
             let Some(known) = self.outgoing.places.get(key) else { return };
             let room = self.outgoing.may_call(known.place.lines(), most);
             let Some(known) = self.outgoing.places.get_mut(key) else { return };
-            if self.outgoing.paused || self.stopping {
+            if paused || self.stopping {
                 let all = known.place.all();
                 self.outgoing.waiting -= all.len();
-                let secs = if self.outgoing.paused { PAUSED_SECS } else { AGAIN_SECS.0 };
+                let secs = if paused { PAUSED_SECS } else { AGAIN_SECS.0 };
                 all.into_iter().for_each(|one| self.tell_all(one, &Came::NotTried(secs)));
                 break;
             }
@@ -596,28 +621,26 @@ impl Shared {
         let ourselves = ourselves(&self.settings);
         let (search, questions) = Search::begin(known.hop.clone(), Arc::new(ourselves), self.settings.smtp_out_port);
         known.search = Some(search);
-        self.ask(now, office, key, questions);
+        self.outgoing.ask(office, key, questions);
         self.found(now, key);
     }
 
-    fn ask(&mut self, now: Instant, office: Id, key: &Arc<str>, questions: Vec<(Tag, crate::protocol::dns::Question)>) {
-        for (tag, question) in questions {
-            self.outgoing.serial = self.outgoing.serial.wrapping_add(1);
-            let serial = self.outgoing.serial;
-            self.outgoing.asked.insert(serial, (key.clone(), tag));
-            self.resolve(now, Ticket { id: office, serial }, question);
+    /// Asks name servers what is to be asked.
+    fn ask_for_places(&mut self, now: Instant) {
+        for (ticket, question) in std::mem::take(&mut self.outgoing.questions) {
+            self.resolve(now, ticket, question);
         }
     }
 
     /// What name servers said. False: nobody waits for it.
-    pub fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
+    fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
         let Some((key, tag)) = self.outgoing.asked.remove(&ticket.serial) else { return false };
         let Outcome::Resolved(answer) = outcome else { return false };
         let Some(search) = self.outgoing.places.get_mut(&key).and_then(|known| known.search.as_mut()) else {
             return false;
         };
         let questions = search.told(tag, answer, || RealDisk::default().random());
-        self.ask(now, ticket.id, &key, questions);
+        self.outgoing.ask(ticket.id, &key, questions);
         self.found(now, &key);
         true
     }
@@ -656,7 +679,8 @@ impl Outgoing {
             self.places.insert(key.clone(), known);
         }
         let Some(known) = self.places.get_mut(&key) else { return Err((Box::new(consignment), again)) };
-        let most = if known.place.waiting() == 0 { WAITING } else { WAITING - WAITING / 4 };
+        let (_, all) = self.most;
+        let most = if known.place.waiting() == 0 { all } else { all - all / 4 };
         if self.waiting >= most {
             return Err((Box::new(consignment), again));
         }
@@ -673,6 +697,14 @@ impl Outgoing {
             }
             Err((consignment, Turned::Full)) => Err((Box::new(consignment), again)),
             Err((consignment, Turned::Closed(why))) => Err((Box::new(consignment), Came::Later(why))),
+        }
+    }
+
+    fn ask(&mut self, office: Id, key: &Arc<str>, questions: Vec<(Tag, Question)>) {
+        for (tag, question) in questions {
+            self.serial = self.serial.wrapping_add(1);
+            self.asked.insert(self.serial, (key.clone(), tag));
+            self.questions.push((Ticket { id: office, serial: self.serial }, question));
         }
     }
 
@@ -705,3 +737,6 @@ fn ourselves(settings: &Settings) -> Ourselves {
         ports: ports.into_iter().filter(|port| *port > 0).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,8 +23,8 @@
 //!
 //! Targets are tried in their order. One that failed rests for [`REST`]; when all rest and no line stands, the place closes for
 //! [`CLOSED`], twice as long each time up to [`CLOSED_MOST`], and those who wait hear the last reason; neither lasts longer than
-//! [`resting`](Place::resting) says: a message that comes again when its time is over finds an open door. Who has waited for [`WAIT`] is
-//! given back untried: so a slow place holds nobody for long.
+//! [`resting`](Place::resting) says: a message that comes again when its time is over finds an open door. Who has waited for
+//! [`WAIT`], and for whom no connection is being made, is given back untried: so a slow place holds nobody for long.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -108,7 +108,8 @@ pub struct Aim<A> {
 #[derive(Debug)]
 enum Aims<A> {
     Unknown,
-    Asked,
+    /// With what was known before.
+    Asked(Vec<Aim<A>>),
     Known(Vec<Aim<A>>, Instant),
 }
 
@@ -129,7 +130,7 @@ pub struct Place<T, A> {
     longest: Duration,
 }
 
-impl<T, A> Place<T, A> {
+impl<T, A: PartialEq> Place<T, A> {
     /// A place of which nothing is known, with so many connections at most.
     pub fn new(most: u16) -> Place<T, A> {
         let most = most.max(1);
@@ -181,17 +182,32 @@ impl<T, A> Place<T, A> {
         if self.waiting.is_empty() {
             return None;
         }
-        if self.waiting.front().is_some_and(|(since, _)| *since + WAIT <= now) {
-            let (late, rest): (VecDeque<_>, _) = self.waiting.drain(..).partition(|(since, _)| *since + WAIT <= now);
-            self.waiting = rest;
-            return Some(Step::Untried(late.into_iter().map(|(_, item)| item).collect()));
-        }
         if let Some((until, why)) = &self.closed {
             if *until > now {
                 let trouble = Trouble { why: why.clone(), never: false };
                 return Some(Step::Lost(self.all(), trouble));
             }
             self.closed = None;
+        }
+        let alive = self.count(|stand| stand != Stand::Gone) > 0;
+        let is_good = |aim: &Aim<A>| aim.bad.as_ref().is_none_or(|(until, _)| *until <= now);
+        if let Aims::Known(aims, _) = &mut self.aims
+            && !alive
+            && !aims.iter().any(is_good)
+        {
+            let troubles = aims.iter_mut().filter_map(|aim| aim.bad.take()).map(|(_, trouble)| trouble);
+            let troubles: Vec<Trouble> = troubles.collect();
+            let trouble = troubles.iter().rev().find(|trouble| !trouble.never).or(troubles.last()).cloned();
+            let none = || Trouble { why: "4.4.0 there is no host to send to".to_owned(), never: false };
+            return Some(self.close(now, trouble.unwrap_or_else(none)));
+        }
+        // For the first of them connections are being made, whose own patience counts.
+        let calling = self.count(|stand| stand == Stand::Calling).min(self.waiting.len());
+        if self.waiting.range(calling..).any(|(since, _)| *since + WAIT <= now) {
+            let behind = self.waiting.split_off(calling);
+            let (late, rest): (Vec<_>, Vec<_>) = behind.into_iter().partition(|(since, _)| *since + WAIT <= now);
+            self.waiting.extend(rest);
+            return Some(Step::Untried(late.into_iter().map(|(_, item)| item).collect()));
         }
         let coming = self.count(|stand| matches!(stand, Stand::Calling | Stand::Called));
         if coming >= self.waiting.len() {
@@ -201,29 +217,22 @@ impl<T, A> Place<T, A> {
             line.stand = Stand::Called;
             return Some(Step::Wake(line.number));
         }
-        let alive = self.count(|stand| stand != Stand::Gone) > 0;
         match &mut self.aims {
-            Aims::Asked => return None,
+            Aims::Asked(_) => return None,
             Aims::Known(_, until) if *until > now => {}
             _ if self.lines.len() >= usize::from(self.bound) => return None,
             aims => {
-                *aims = Aims::Asked;
+                let known = match std::mem::replace(aims, Aims::Unknown) {
+                    Aims::Known(known, _) | Aims::Asked(known) => known,
+                    Aims::Unknown => Vec::new(),
+                };
+                *aims = Aims::Asked(known);
                 return Some(Step::Ask);
             }
         }
-        let Aims::Known(aims, _) = &mut self.aims else { return None };
-        let good = aims.iter().position(|aim| aim.bad.as_ref().is_none_or(|(until, _)| *until <= now));
-        match good {
-            Some(target) => (room && self.lines.len() < usize::from(self.bound)).then_some(Step::Call(target)),
-            None if alive => None,
-            None => {
-                let troubles = aims.iter_mut().filter_map(|aim| aim.bad.take()).map(|(_, trouble)| trouble);
-                let troubles: Vec<Trouble> = troubles.collect();
-                let trouble = troubles.iter().rev().find(|trouble| !trouble.never).or(troubles.last()).cloned();
-                let none = || Trouble { why: "4.4.0 there is no host to send to".to_owned(), never: false };
-                Some(self.close(now, trouble.unwrap_or_else(none)))
-            }
-        }
+        let Aims::Known(aims, _) = &self.aims else { return None };
+        let target = aims.iter().position(is_good)?;
+        (room && self.lines.len() < usize::from(self.bound)).then_some(Step::Call(target))
     }
 
     /// Whether a step would make a connection if there were room for one.
@@ -236,8 +245,24 @@ impl<T, A> Place<T, A> {
     pub fn answered(&mut self, now: Instant, answer: Result<(Vec<A>, Instant), Trouble>) -> Option<Step<T>> {
         match answer {
             Ok((targets, until)) => {
-                let aim = |target| Aim { target, clear: false, bad: None };
-                self.aims = Aims::Known(targets.into_iter().map(aim).collect(), until);
+                let known = match std::mem::replace(&mut self.aims, Aims::Unknown) {
+                    Aims::Known(known, _) | Aims::Asked(known) => known,
+                    Aims::Unknown => Vec::new(),
+                };
+                let places: Vec<Option<usize>> =
+                    known.iter().map(|aim| targets.iter().position(|target| *target == aim.target)).collect();
+                for line in &mut self.lines {
+                    // One that is not among them any more is no target.
+                    line.target = places.get(line.target).copied().flatten().unwrap_or(usize::MAX);
+                }
+                let mut aims: Vec<Aim<A>> =
+                    targets.into_iter().map(|target| Aim { target, clear: false, bad: None }).collect();
+                for (aim, place) in known.into_iter().zip(places) {
+                    if let Some(place) = place {
+                        aims[place] = aim;
+                    }
+                }
+                self.aims = Aims::Known(aims, until);
                 None
             }
             Err(trouble) => {
@@ -249,7 +274,7 @@ impl<T, A> Place<T, A> {
 
     /// Whoever was asked for its targets will not answer.
     pub fn ask_again(&mut self) {
-        if matches!(self.aims, Aims::Asked) {
+        if matches!(self.aims, Aims::Asked(_)) {
             self.aims = Aims::Unknown;
         }
     }
@@ -377,7 +402,13 @@ impl<T, A> Place<T, A> {
         match stand {
             // It has enough, and is there.
             Stand::Calling if others_stand => self.strain(now),
-            Stand::Calling => aim.bad = Some((now + rest, trouble)),
+            Stand::Calling => {
+                aim.bad = Some((now + rest, trouble));
+                // It has the same time for another.
+                if let Some((since, _)) = self.waiting.front_mut() {
+                    *since = now;
+                }
+            }
             // One that breaks in the midst is left for another, where there is one.
             Stand::Busy if others && !others_stand => aim.bad = Some((now + rest, trouble)),
             _ => {}
@@ -403,7 +434,8 @@ impl<T, A> Place<T, A> {
 
     /// When a [`step`](Place::step) will do something that it does not now, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        let first = self.waiting.front().map(|(since, _)| *since + WAIT)?;
+        let calling = self.count(|stand| stand == Stand::Calling).min(self.waiting.len());
+        let first = self.waiting.range(calling..).map(|(since, _)| *since + WAIT).min()?;
         let rested = match &self.aims {
             Aims::Known(aims, _) => aims.iter().filter_map(|aim| aim.bad.as_ref().map(|(until, _)| *until)).min(),
             _ => None,
@@ -414,13 +446,13 @@ impl<T, A> Place<T, A> {
     /// Whether nothing is to be remembered of it.
     pub fn is_forgotten(&self, now: Instant) -> bool {
         let closed = self.closed.as_ref().is_some_and(|(until, _)| *until > now);
-        let asked = matches!(self.aims, Aims::Asked);
+        let asked = matches!(self.aims, Aims::Asked(_));
         self.waiting.is_empty() && self.lines.is_empty() && !closed && !asked
     }
 
     /// Whether nobody waits and nothing is open or asked: what is lost with it is what it has learnt.
     pub fn is_at_rest(&self) -> bool {
-        self.waiting.is_empty() && self.lines.is_empty() && !matches!(self.aims, Aims::Asked)
+        self.waiting.is_empty() && self.lines.is_empty() && !matches!(self.aims, Aims::Asked(_))
     }
 
     /// Who waits.

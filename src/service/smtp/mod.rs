@@ -9,6 +9,7 @@
 //! | Sender          | at once                                                                                      |
 //! | Recipient       | when it is known where it leads: see [`route`](super::route)                                 |
 //! | Reset, Begin    | at once                                                                                      |
+//! | Etrn            | when the queue was looked through, or after five seconds: see [`summon`](super::summon)      |
 //! | data            | taken; while there is no room for text the sender is held                                    |
 //! | Commit          | when the message is in a drop or in the queue, on disk; or will not be                       |
 //!
@@ -24,11 +25,12 @@ mod mail;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::deliver::Dispatched;
 use super::entering::Entering;
 use super::noise::Event;
+use super::summon::{self, Begun};
 use super::{Channel, Outcome, Shared, relay};
 use crate::mail::undots::Bare;
 use crate::net::sock::Sock;
@@ -36,7 +38,8 @@ use crate::net::stream::{Done, Flow, Host, Never, Readiness, Scratch, Stream, Tu
 use crate::net::tls::Tls;
 use crate::net::turn::{Id, Ticket};
 use crate::net::{Registry, TcpStream, Token, UnixStream, watch};
-use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Rules, Smtp, reply};
+use crate::protocol::smtp::reply::Reply;
+use crate::protocol::smtp::{Answer, Ask, Face, Hello, Link, Node, Rules, Smtp, reply};
 use crate::protocol::{End, Machine};
 use crate::rules::domains::Home;
 use crate::rules::places::Kind;
@@ -108,6 +111,8 @@ struct Session {
     secured: bool,
     /// An answer after the dot is owed.
     committing: bool,
+    /// Until when an answer to ETRN may wait.
+    summoning: Option<Box<Instant>>,
 }
 
 impl Shared {
@@ -166,6 +171,7 @@ impl Conversation {
             plain_ok: shared.plain_ok(peer),
             scram: abilities.scram,
             known: face == Face::Submission && relay::needs_no_login(now, shared, peer.ip()),
+            etrn: face == Face::Mx && shared.settings.etrn_from_ip.contains(peer.ip().to_canonical()),
         };
         // The address costs a system call: it is asked for only where it tells domains apart.
         let here = match shared.settings.domains.look_at_addresses() {
@@ -184,7 +190,7 @@ impl Conversation {
     /// A program on this host.
     pub fn local(now: Instant, sock: UnixStream, shared: &Shared) -> io::Result<Conversation> {
         let peer = Peer::Program(group::peer(&sock)?.uid);
-        let link = Link { tls: false, can_tls: false, plain_ok: false, scram: false, known: true };
+        let link = Link { tls: false, can_tls: false, plain_ok: false, scram: false, known: true, etrn: false };
         let caller = Caller { peer, face: Face::Submission, link, here: Home::default() };
         Conversation::open(now, Sock::Unix(sock), caller, None, shared)
     }
@@ -217,6 +223,7 @@ impl Conversation {
                 mute: false,
                 secured: link.tls,
                 committing: false,
+                summoning: None,
             },
         })
     }
@@ -268,6 +275,9 @@ impl Conversation {
     fn parked(&self) -> Option<Instant> {
         if !self.stream.is_owed() {
             return None;
+        }
+        if let Some(until) = self.session.summoning.as_deref() {
+            return Some(*until);
         }
         match self.session.mute {
             true => Some(self.session.began + Duration::from_secs(self.session.settings.smtp_greeting_hold_secs)),
@@ -473,6 +483,7 @@ impl Host<Smtp> for Service<'_> {
             Ask::Hello(hello) => self.hello(now, *hello),
             Ask::Sender(sender) => self.sender(now, *sender),
             Ask::Recipient(recipient) => self.recipient(now, *recipient),
+            Ask::Etrn(node) => self.summon(*node),
             Ask::Reset => {
                 self.forget();
                 Done::Now(Answer::Go)
@@ -510,6 +521,24 @@ impl Service<'_> {
         Done::Later
     }
 
+    /// Mail that waits for a domain is asked for.
+    fn summon(&mut self, node: Node) -> Said {
+        let (from, domain) = (self.session.from(), printable(node.domain.as_bytes()));
+        let now_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let ticket = self.ticket();
+        let reply = match summon::begin(node, i64::try_from(now_secs).unwrap_or(i64::MAX), ticket, self.shared) {
+            Begun::Asked => {
+                log::info!("smtp {}: ETRN {domain} from {from}", self.id);
+                self.session.summoning = Some(Box::new(self.now + summon::PATIENCE));
+                return Done::Later;
+            }
+            Begun::Already => &reply::ETRN_BEGUN,
+            Begun::Ours => &reply::ETRN_OURS,
+            Begun::Busy => &reply::ETRN_UNAVAILABLE,
+        };
+        Done::Now(Answer::Reply(Box::new(reply.clone())))
+    }
+
     /// It is time to try again.
     fn again(&mut self, now: Instant, spoke: bool) -> Said {
         if std::mem::take(&mut self.session.mute) {
@@ -517,12 +546,28 @@ impl Service<'_> {
             self.ticket();
             return Done::Now(if spoke { Answer::Spoke } else { Answer::Go });
         }
+        if self.session.summoning.take().is_some() {
+            // It goes on, and nobody waits for it.
+            self.ticket();
+            return Done::Now(Answer::Go);
+        }
         self.try_login(now)
     }
 
     /// An answer that was owed has come.
     fn delivered(&mut self, now: Instant, outcome: Outcome) -> Said {
         match outcome {
+            Outcome::Summoned(found) if self.session.summoning.take().is_some() => {
+                log::info!("smtp {}: ETRN: {} messages are tried", self.id, found.unwrap_or(0));
+                Done::Now(match found {
+                    None => Answer::Failed,
+                    Some(0) => Answer::Reply(Box::new(reply::ETRN_NOTHING.clone())),
+                    Some(found) => {
+                        let text = format!("{found} messages are waiting, and are sent");
+                        Answer::Reply(Box::new(Reply::new(253, 0, 0, text)))
+                    }
+                })
+            }
             Outcome::Verdict(verdict) if self.session.entering.is_some() => self.judged(now, verdict),
             outcome if self.is_routing() => self.route(now, Some(outcome)),
             Outcome::TryAgain => self.try_login(now),
@@ -530,6 +575,7 @@ impl Service<'_> {
             Outcome::Dispatched(dispatched) => self.dispatched(dispatched),
             _ => {
                 self.session.committing = false;
+                self.session.summoning = None;
                 Done::Now(Answer::Failed)
             }
         }

@@ -142,6 +142,8 @@ pub(super) struct Slot {
     pub(super) next_secs: i64,
     /// His sender has once heard that he waits long.
     warned: bool,
+    /// Where the line is that says which way he goes, in the same manner.
+    via_at: Option<u32>,
     /// Where the line is that says so, from the states' beginning; no line says that somebody waits from the start.
     line_at: Option<u32>,
 }
@@ -220,9 +222,12 @@ impl<D: Disk> Opened<D> {
                 let range = from.max(1) as usize - 1..(to as usize).min(slots.len());
                 for slot in slots.get_mut(range).unwrap_or_default() {
                     let next = said.state.stage();
+                    if said.via.is_some() && slot.stage.may_be_routed() {
+                        slot.via_at = line_at;
+                    }
                     if slot.stage.may_become(next) || slot.stage == next && next.is_untold() {
-                        let warned = slot.warned;
-                        *slot = Slot { line_at, ..Slot::of(&said.state) };
+                        let (warned, via_at) = (slot.warned, slot.via_at);
+                        *slot = Slot { line_at, via_at, ..Slot::of(&said.state) };
                         slot.warned |= warned;
                     }
                 }
@@ -238,6 +243,13 @@ impl<D: Disk> Opened<D> {
         let mut lines = Lines::new(&self.disk, &self.file, self.to_at..self.received_at);
         // Recipients who came to the same by the same line are mostly neighbours.
         let mut last: Option<(u32, State, i64)> = None;
+        let mut last_via: Option<(u32, Option<String>)> = None;
+        let said_at = |at: u32| {
+            let range = self.states.start + u64::from(at)..self.states.end;
+            let mut line = Lines::new(&self.disk, &self.file, range);
+            let said = line.next()?.and_then(|line| state::decode(&self.id, line.text));
+            said.ok_or(Unread::Damaged("its states change"))
+        };
         for (number, slot) in (1..).zip(&slots) {
             if rows.len() as u64 >= u64::from(limit) {
                 break;
@@ -251,15 +263,21 @@ impl<D: Disk> Opened<D> {
                 (None, _) => (State::Waiting, None),
                 (Some(at), Some((known, state, at_secs))) if at == *known => (state.clone(), Some(*at_secs)),
                 (Some(at), _) => {
-                    let range = self.states.start + u64::from(at)..self.states.end;
-                    let mut line = Lines::new(&self.disk, &self.file, range);
-                    let said = line.next()?.and_then(|line| state::decode(&self.id, line.text));
-                    let Some(said) = said else { return Err(Unread::Damaged("its states change")) };
+                    let said = said_at(at)?;
                     last = Some((at, said.state.clone(), said.at_secs));
                     (said.state, Some(said.at_secs))
                 }
             };
-            rows.push(Row { number, recipient, state, at_secs, warned: slot.warned });
+            let via = match (slot.via_at, &last_via) {
+                (None, _) => None,
+                (Some(at), Some((known, via))) if at == *known => via.clone(),
+                (Some(at), _) => {
+                    let via = said_at(at)?.via.filter(|via| !via.is_empty());
+                    last_via = Some((at, via.clone()));
+                    via
+                }
+            };
+            rows.push(Row { number, recipient, state, at_secs, warned: slot.warned, via });
         }
         Ok(rows)
     }
@@ -269,7 +287,14 @@ impl Slot {
     pub(super) fn of(state: &State) -> Slot {
         let next_secs = if let State::Deferred { next_secs, .. } = state { *next_secs } else { 0 };
         let warned = matches!(state, State::Deferred { warned: Warned::Yes, .. });
-        Slot { stage: state.stage(), bounce: state.report().unwrap_or(0), next_secs, warned, line_at: None }
+        Slot {
+            stage: state.stage(),
+            bounce: state.report().unwrap_or(0),
+            next_secs,
+            warned,
+            via_at: None,
+            line_at: None,
+        }
     }
 
     /// The kind of report that is to tell its sender of it, if one is.

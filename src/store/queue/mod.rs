@@ -75,7 +75,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use head::{Envelope, ID_BYTES, Kind, LINE_BYTES, RECEIVED_BYTES, RECIPIENTS_MAX, Recipient, is_id};
-pub use state::{How, Stage, State, WHY_BYTES, Warned};
+pub use state::{How, Stage, State, VIA_BYTES, WHY_BYTES, Warned};
 
 use super::delivery::{self, Body, Failed, Intents, Queued, Recovered};
 use super::desk::{Place, Refused, refuse, there};
@@ -192,6 +192,8 @@ pub struct Row {
     pub at_secs: Option<i64>,
     /// His sender has once heard that he waits long, whatever has become of him since.
     pub warned: bool,
+    /// The way that an operator has said: a target as the settings have it.
+    pub via: Option<String>,
 }
 
 /// One recipient's change.
@@ -643,12 +645,42 @@ impl<D: Disk> Queue<D> {
             }
             said.add(change.number, to);
         }
-        let lines = said.lines(id, at_secs, ended);
+        let lines = said.lines(id, at_secs, ended, None);
         if !lines.is_empty() || known {
             self.append(opened, id, &lines).map_err(Miss::Fault)?;
         }
         noted.tally = file::tally(&slots);
         self.remember_ended(id, &noted.tally);
+        Ok(noted)
+    }
+
+    /// As [`note`](Queue::note), and the recipients go this way from now on, or as the settings say when it is empty. Their
+    /// states may be those that they have. Who is neither waiting nor deferred nor held is refused.
+    pub fn route(&self, id: &str, at_secs: i64, changes: &[Change], via: &str) -> Result<Noted, Miss> {
+        if via.len() > VIA_BYTES {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "a target is too long");
+            return Err(Miss::Fault(Fault::new("writing", &self.path.join(id), error)));
+        }
+        let _lock = self.lock(id);
+        let opened = self.opened(id, disk::How::Write)?;
+        let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let (mut said, mut noted) = (Said::default(), Noted::default());
+        for change in changes {
+            let slot = slots.get_mut((change.number as usize).wrapping_sub(1));
+            let (stage, next) = (slot.as_ref().map(|slot| slot.stage), change.to.stage());
+            match (slot, stage) {
+                (Some(slot), Some(stage)) if stage.may_be_routed() && (stage == next || stage.may_become(next)) => {
+                    *slot = Slot::of(&change.to);
+                    said.add(change.number, change.to.clone());
+                }
+                _ => noted.refused.push((change.number, stage)),
+            }
+        }
+        let lines = said.lines(id, at_secs, ended, Some(via));
+        if !lines.is_empty() {
+            self.append(&opened, id, &lines).map_err(Miss::Fault)?;
+        }
+        noted.tally = file::tally(&slots);
         Ok(noted)
     }
 
@@ -829,7 +861,7 @@ impl<D: Disk> Queue<D> {
             }
         }
         // Also when there is nothing to be said: what was read here may not be on disk yet.
-        self.append(&opened, id, &said.lines(id, at_secs, ended)).map_err(Miss::Fault)?;
+        self.append(&opened, id, &said.lines(id, at_secs, ended, None)).map_err(Miss::Fault)?;
         self.remember_ended(id, &file::tally(&slots));
         Ok(())
     }
@@ -943,11 +975,11 @@ impl Said {
     }
 
     /// The lines, to be put behind states that end with a line's end, or do not.
-    fn lines(&self, id: &str, at_secs: i64, ended: bool) -> Vec<u8> {
+    fn lines(&self, id: &str, at_secs: i64, ended: bool, via: Option<&str>) -> Vec<u8> {
         let mut lines = Vec::new();
         for (state, who) in &self.0 {
             for who in who.chunks(RUNS_MAX) {
-                lines.extend(state::encode(id, who, at_secs, state));
+                lines.extend(state::encode(id, who, at_secs, state, via));
             }
         }
         if !lines.is_empty() && !ended {

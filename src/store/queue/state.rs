@@ -20,6 +20,10 @@
 //! and is to be told that it takes long (`warn=`, and `warned=1` when that is done). A later line may say another number of the
 //! same stage, so that several are told of together. That somebody was warned is known of him whatever becomes of him then.
 //!
+//! **By another way.** An operator may say which way a recipient goes: `via=` and a target as the settings have it, or nothing for
+//! what these say. It holds from that line on, whatever further lines say of his stage, until another says it anew; a line may say it
+//! with the stage that he is at already. Of who is not waiting, deferred or held it says nothing.
+//!
 //! A line says one stage of one or more recipients:
 //!
 //! ```text
@@ -37,6 +41,9 @@ use crate::text::percent;
 
 /// Octets of a reason that are kept.
 pub const WHY_BYTES: usize = 500;
+
+/// Octets of a target.
+pub const VIA_BYTES: usize = 255;
 
 /// Where a recipient stands: see the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +105,11 @@ impl Stage {
     /// Whether a delivery may be tried.
     pub fn is_open(self) -> bool {
         matches!(self, Stage::Waiting | Stage::Deferred)
+    }
+
+    /// Whether an operator may say which way it goes.
+    pub fn may_be_routed(self) -> bool {
+        self.is_open() || self == Stage::Held
     }
 
     /// Whether the page allows it.
@@ -290,10 +302,12 @@ pub(super) struct Line {
     /// When that was, in seconds since 1970.
     pub(super) at_secs: i64,
     pub(super) state: State,
+    /// Which way they go from here on; empty: as the settings say.
+    pub(super) via: Option<String>,
 }
 
-/// The line, with its end.
-pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State) -> Vec<u8> {
+/// The line, with its end. `via`: at most [`VIA_BYTES`].
+pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State, via: Option<&str>) -> Vec<u8> {
     let runs: Vec<String> =
         who.iter().map(|&(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") }).collect();
     let mut line = format!("State: {} {} at={}", runs.join(","), state.stage().word(), at_secs.max(0));
@@ -312,6 +326,10 @@ pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State) 
         _ => {}
     }
     let mut line = line.into_bytes();
+    if let Some(via) = via {
+        line.extend_from_slice(b" via=");
+        line.extend(word(via.as_bytes()));
+    }
     if !state.why().is_empty() {
         line.extend_from_slice(b" why=");
         line.extend(word(&state.why().as_bytes()[..state.why().len().min(WHY_BYTES)]));
@@ -342,7 +360,7 @@ pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
     let who = words.next()?.split(|&byte| byte == b',').map(run).collect::<Option<Vec<_>>>()?;
     let stage = words.next()?;
     let (mut at_secs, mut next_secs, mut tries, mut bounce, mut why) = (0, 0, 0, 0, String::new());
-    let (mut possibly, mut warned, mut how) = (false, Warned::No, How::Delivered);
+    let (mut possibly, mut warned, mut how, mut via) = (false, Warned::No, How::Delivered, None);
     for param in words {
         if let Some(value) = param.strip_prefix(b"at=") {
             at_secs = i64::try_from(decimal(value)?).ok()?;
@@ -360,6 +378,8 @@ pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
             warned = Warned::Yes;
         } else if param == b"possibly=1" {
             possibly = true;
+        } else if let Some(value) = param.strip_prefix(b"via=") {
+            via = Some(String::from_utf8(percent::decode(value)?).ok().filter(|via| via.len() <= VIA_BYTES)?);
         } else if let Some(value) = param.strip_prefix(b"why=") {
             why = String::from_utf8_lossy(&percent::decode(value)?).into_owned();
         }
@@ -377,7 +397,7 @@ pub(super) fn decode(id: &str, line: &[u8]) -> Option<Line> {
         Stage::Dropped => State::Dropped { why },
         Stage::Deleted => State::Deleted,
     };
-    Some(Line { who, at_secs, state })
+    Some(Line { who, at_secs, state, via })
 }
 
 fn run(word: &[u8]) -> Option<(u32, u32)> {

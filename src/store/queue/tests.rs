@@ -380,6 +380,63 @@ fn who_is_found_to_have_his_message_is_told_of_where_that_is_wanted() {
 }
 
 #[test]
+fn the_way_that_an_operator_says_holds_whatever_becomes_of_a_recipient_until_another_is_said() {
+    let (disk, queue) = sim(7);
+    make(&queue, "A1", 5);
+    let vias = |queue: &Queue<SimDisk>| -> Vec<Option<String>> {
+        queue.page("A1", 1, 9).unwrap().into_iter().map(|row| row.via).collect()
+    };
+    let held = State::Held { why: "x".to_owned() };
+    queue
+        .note("A1", NOW, &[change(2, deferred(NOW + 9)), change(3, held.clone()), change(4, State::Delivered)])
+        .unwrap();
+    let all = [(1, State::Waiting), (2, State::Waiting), (3, held.clone()), (4, State::Waiting), (9, State::Waiting)];
+    let noted =
+        queue.route("A1", NOW, &all.map(|(number, to)| change(number, to)), "relay.test:587 tls=required").unwrap();
+    assert_eq!(noted.refused, [(4, Some(Stage::Delivered)), (9, None)]);
+    let relay = || Some("relay.test:587 tls=required".to_owned());
+    assert_eq!(vias(&queue), [relay(), relay(), relay(), None, None]);
+    assert_eq!([1, 2, 3].map(|number| stage(&queue, "A1", number)), [Stage::Waiting, Stage::Waiting, Stage::Held]);
+    assert_eq!(queue.page("A1", 3, 1).unwrap()[0].state, held);
+    // A later state without a word of it changes nothing, and it is on disk.
+    queue.note("A1", NOW, &[change(1, deferred(NOW + 9)), change(3, State::Waiting)]).unwrap();
+    assert_eq!(vias(&again(&disk)), [relay(), relay(), relay(), None, None]);
+    queue.route("A1", NOW, &[change(1, State::Waiting), change(3, State::Waiting)], "").unwrap();
+    assert_eq!(vias(&queue), [None, relay(), None, None, None]);
+    queue.note("A1", NOW, &[change(2, State::Delivered)]).unwrap();
+    assert_eq!(queue.route("A1", NOW, &[change(2, State::Waiting)], "mx").unwrap().refused.len(), 1);
+    assert!(matches!(
+        queue.route("A1", NOW, &[change(1, State::Waiting)], &"x".repeat(VIA_BYTES + 1)),
+        Err(Miss::Fault(_))
+    ));
+}
+
+#[test]
+fn a_walk_meets_each_message_once_and_ends_when_that_is_enough() {
+    let (_, queue) = sim(8);
+    for id in ["A1", "A2", "A3"] {
+        make(&queue, id, 1);
+    }
+    let mut met = Vec::new();
+    queue
+        .walk(&mut |id| {
+            met.push(id.to_owned());
+            true
+        })
+        .unwrap();
+    met.sort();
+    assert_eq!(met, ["A1", "A2", "A3"]);
+    let mut few = 0;
+    queue
+        .walk(&mut |_| {
+            few += 1;
+            few < 2
+        })
+        .unwrap();
+    assert_eq!(few, 2);
+}
+
+#[test]
 fn a_message_leaves_when_all_its_recipients_are_final_and_not_before() {
     let (disk, queue) = sim(1);
     make(&queue, "A1", 2);
@@ -716,6 +773,7 @@ proptest! {
         warned in prop_oneof![Just(Warned::No), Just(Warned::Yes), any::<u32>().prop_map(Warned::Owed)],
         how in prop_oneof![Just(How::Delivered), Just(How::Relayed), Just(How::Expanded)],
         who in proptest::collection::vec((1..70_000u32, 1..70_000u32), 1..5),
+        via in proptest::option::of(".{0,60}"),
         flip in 0..400usize,
     ) {
         let state = match state_of(Stage::ALL[which]) {
@@ -727,11 +785,11 @@ proptest! {
             State::Dropped { .. } => State::Dropped { why },
             other => other,
         };
-        let line = state::encode("A1", &who, NOW, &state);
+        let line = state::encode("A1", &who, NOW, &state, via.as_deref());
         let bare = line.strip_suffix(b"\n").unwrap();
         prop_assert!(!bare.contains(&b'\n'));
         let said = state::decode("A1", bare).unwrap();
-        prop_assert_eq!((said.who, said.at_secs, said.state), (who, NOW, state));
+        prop_assert_eq!((said.who, said.at_secs, said.state, said.via), (who, NOW, state, via));
         prop_assert!(state::decode("A2", bare).is_none(), "another message's");
         let mut other = bare.to_vec();
         let at = flip % other.len();

@@ -12,10 +12,10 @@ use crate::mail::passed::Passed;
 use crate::net::jobs::Kind as JobKind;
 use crate::rules::retry::Place;
 use crate::service::account;
-use crate::service::deliver::Stores;
 use crate::service::deliver::body::{PIECE, Text};
 use crate::service::deliver::lanes::Message;
 use crate::service::deliver::runner::{Desk, Doing, Finished};
+use crate::service::deliver::{Stores, ways};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
 use crate::store::queue::{self, Change, Envelope, How, Kind, Miss, Queue, Row, State, queued};
@@ -73,13 +73,13 @@ impl Desk<'_> {
             next_secs <= self.secs
                 || kind != Kind::Remote && rules.bounded(Place::Here, next_secs, self.secs) < next_secs
         };
-        let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, .. }| {
+        let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, via, .. }| {
             let tries = match state {
                 State::Waiting => 0,
                 State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
                 _ => return None,
             };
-            Some(Part { number, recipient, tries, warned, expands: false, to: None })
+            Some(Part { number, recipient, tries, warned, expands: false, to: None, via })
         });
         run.parts = due.collect();
         match (run.parts.is_empty(), run.next) {
@@ -109,7 +109,9 @@ fn read(
     }
     if all && let Some((origin, number)) = handed_on_from(id) {
         // Before it is tried, so that whatever happens its origin is not brought here again.
-        match handed_on(queue, origin, number, found.recipients > 1, secs) {
+        let first = queue.page(id, 1, 1)?;
+        let has_owner = first.iter().any(|row| ways::sender(&row.recipient, &found.envelope) != found.envelope.sender);
+        match handed_on(queue, origin, number, found.recipients > 1 || has_owner, secs) {
             Ok(()) | Err(Miss::Gone | Miss::Damaged(_)) => {}
             Err(fault) => return Err(fault),
         }

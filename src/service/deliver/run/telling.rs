@@ -18,6 +18,7 @@ use std::path::Path;
 use super::{Part, address_of};
 use crate::mail::dsn::{Dsn, HEADER_BYTES, LISTED_MAX, Original, Report, Told, What, report_id};
 use crate::protocol::smtp::params::Ret;
+use crate::rules::retry;
 use crate::service::deliver::ways;
 use crate::settings::Settings;
 use crate::store::delivery::{Body, Failed};
@@ -41,8 +42,7 @@ pub(super) fn arrived(recipient: &Recipient, envelope: &Envelope, settings: &Set
 /// Whether the sender is to hear now that a recipient waits who was tried in vain, or has heard it.
 pub(super) fn warning(part: &Part, envelope: &Envelope, settings: &Settings, now_secs: i64) -> Warned {
     let silent = part.sender(envelope).is_empty() || part.recipient.notify.is_some_and(|notify| !notify.delay);
-    let is_due = settings.delay_warning > 0
-        && now_secs >= envelope.received_secs.saturating_add_unsigned(settings.delay_warning);
+    let is_due = retry::warning_is_due(settings.delay_warning, envelope.received_secs, now_secs, part.warned);
     match (part.warned, is_due && !silent) {
         (true, _) => Warned::Yes,
         (false, true) => Warned::Owed(0),
@@ -196,7 +196,7 @@ impl One {
             State::Succeeded { how: How::Expanded, .. } => What::Expanded,
             state if state.stage() == Stage::Expired => What::Expired,
             state if state.stage() == Stage::Deferred => {
-                What::Delayed(envelope.received_secs.saturating_add_unsigned(settings.queue_life))
+                What::Delayed(settings.retry_rules().end_secs(false, envelope.received_secs))
             }
             _ => What::Failed,
         };
