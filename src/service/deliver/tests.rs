@@ -61,6 +61,8 @@ struct World {
     client: Id,
     /// Who looks at other hosts, of whom there is none.
     senders: Id,
+    /// Connections to them are being made, and nothing comes of that.
+    calls_last: bool,
     serial: u32,
     begun: Instant,
     now: Instant,
@@ -105,6 +107,7 @@ impl World {
             office,
             client,
             senders,
+            calls_last: false,
             serial: 0,
             begun: now,
             now,
@@ -144,7 +147,7 @@ impl World {
         self.shared.call_senders();
         self.runner.turn(self.office, self.now, &mut self.shared);
         self.shared.send_mail(self.now, self.senders);
-        for birth in self.shared.outgoing.born() {
+        for birth in self.shared.outgoing.born().into_iter().filter(|_| !self.calls_last) {
             self.shared.outgoing.began(self.now, birth.line(), Err("4.4.1 nobody is there".to_owned()));
             moved = true;
         }

@@ -23,8 +23,8 @@
 //!
 //! Targets are tried in their order. One that failed rests for [`REST`]; when all rest and no line stands, the place closes for
 //! [`CLOSED`], twice as long each time up to [`CLOSED_MOST`], and those who wait hear the last reason; neither lasts longer than
-//! [`resting`](Place::resting) says: a message that comes again when its time is over finds an open door. Who has waited for
-//! [`WAIT`], and for whom no connection is being made, is given back untried: so a slow place holds nobody for long.
+//! [`resting`](Place::resting) says: a message that comes again when its time is over finds an open door. Who has waited for [`WAIT`],
+//! and for whom no connection is being made, is given back untried: so a slow place holds nobody for long.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -117,7 +117,7 @@ def config(bench):
     check("connections" in found["takes_effect"], found)
     same(told(site, "config", "max_errors")["from"], ["the default"], "a default")
     check("work_path" in told(site, "config", "log_path")["from"][0])
-    refused(site, "config", "add_footer", saying="no footer is added")
+    refused(site, "config", "admin_port", saying="there is no web administration yet")
     refused(site, "config", "nonsense", saying="no setting has this name")
 
 

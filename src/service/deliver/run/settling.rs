@@ -372,8 +372,8 @@ fn wind_up(
     }
     let mut tally = noted?;
     let before = noting.bounces.len();
-    // What all pages of a round came to is told of together.
-    if is_last {
+    // What all pages of a round came to is told of together; mostly it is nothing, and its file is not asked.
+    if is_last && (has_found || tally.as_ref().is_none_or(|tally| tally.untold > 0)) {
         tell(queue, settings, id, envelope, secs, &mut noting.bounces)?;
     }
     if noting.bounces.len() > before || has_found || tally.as_ref().is_none_or(|tally| is_last && tally.untold > 0) {

@@ -300,6 +300,43 @@ fn mail_for_other_hosts_waits_and_expires_and_what_nobody_sent_is_dropped_then()
 }
 
 #[test]
+fn what_senders_do_not_try_is_not_noted_and_comes_again_soon() {
+    let mut world = World::new();
+    world.shared.outgoing.pause(true);
+    let body = world.body(b"Subject: x\n\nhello\n");
+    let far = world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))]);
+    let parcel = world.parcel_of(body, vec![far]);
+    assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    assert!(world.runner.is_idle());
+    let id = world.queue()[0].clone();
+    let state = |world: &World| world.shared.transit.queue().page(&id, 1, 1).unwrap()[0].state.clone();
+    assert_eq!((state(&world), world.shared.transit.counts.deferred), (State::Waiting, 0));
+    let due = world.shared.transit.table.first_secs().unwrap() - EPOCH;
+    assert!((60..120).contains(&due), "{due}");
+    world.shared.outgoing.pause(false);
+    world.wait();
+    assert!(matches!(state(&world), State::Deferred { tries: 1, .. }), "{:?}", state(&world));
+}
+
+#[test]
+fn messages_that_wait_for_senders_alone_keep_no_other_from_being_tried() {
+    let mut world = World::new();
+    for _ in 0..2 * RUNS {
+        let body = world.body(b"Subject: x\n\nhello\n");
+        let far = world.to("bob", vec![Destination::Remote(address_of("kim@far.test"))]);
+        let parcel = world.parcel_of(body, vec![far]);
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+    }
+    world.calls_last = true;
+    world.pass(Duration::from_secs(400));
+    assert_eq!((world.runner.runs.len(), world.runner.tried), (2 * RUNS, 0));
+    // Nothing is forgotten when that takes too long.
+    world.shared.outgoing.pause(true);
+    world.settle();
+    assert_eq!((world.runner.is_idle(), world.queue().len()), (true, 2 * RUNS));
+}
+
+#[test]
 fn a_bounce_is_made_once_whatever_happens_meanwhile() {
     let mut world = World::new();
     let body = world.body(b"Subject: x\n\nhello\n");
