@@ -157,6 +157,13 @@ impl Server {
         report.add("delivery.open_intents", transit.open_intents());
         report.add("queue.waiting", transit.waiting());
         report.add("queue.put_there", counts.queued);
+        let sent = self.shared.outgoing.counts;
+        report.add("sending.connections", sent.connections);
+        report.add("sending.failed", sent.failed);
+        report.add("sending.messages", sent.messages);
+        report.add("sending.taken", sent.taken);
+        report.add("sending.possibly", sent.possibly);
+        report.add("sending.not_tried", sent.not_tried);
         report.add("sending.all_paused", transit.paused().is_all());
         report.add("sending.places_paused", transit.paused().places().len());
     }

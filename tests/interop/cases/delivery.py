@@ -41,7 +41,7 @@ def by_mx(bench):
 
 @test("delivery: of several hosts the preferred is asked first, and the next when it is not there, greets badly or says nothing")
 def preference(bench):
-    world = World(bench, "127.0.0.2", "127.0.0.3", "127.0.0.4", send_idle_secs=1)
+    world = World(bench, "127.0.0.2", "127.0.0.3", "127.0.0.4", send_idle_secs=1, retry_schedule=8)
     world.dns.mx("there.example", (30, "mx3.there.example"), (10, "mx1.there.example"), (20, "mx2.there.example"))
     for number in (1, 2, 3):
         world.dns.a(f"mx{number}.there.example", f"127.0.0.{1 + number}")
@@ -468,6 +468,8 @@ def parked(bench):
     wait_for("it is shown", lambda: any("tellsmtp resume" in row["unblock"] for row in world.who(ident)))
     same(world.copies("paused"), 0, "copies while sending is paused")
     world.tell("resume")
+    # By itself within a minute or two.
+    world.tell("queue", "retry", ident)
     world.delivered("paused")
     world.empty()
 

@@ -11,6 +11,7 @@ from harness.suite import ROOT, Skip, check, need, same, test, wait_for
 from harness.world import Report, World, letter, name_of, reports_in
 
 EIGHT_BIT = ("From: ann@example.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMIME-Version: 1.0\r\nX-Name: eight\r\n"
+             "Message-ID: <eight@example.test>\r\nDate: Mon, 5 Jan 2026 10:00:00 +0000\r\n"
              "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGrüße\r\n.\r\n..\r\n").encode()
 
 
