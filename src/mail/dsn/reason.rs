@@ -3,14 +3,8 @@
 //!
 //! ```text
 //! 5.1.1 No such user here                                                    ours
-//! 5.7.1 mx.example.net [192.0.2.1] said: 550 5.7.1 Not from you              a host's
+//! 5.7.1 mx.example.net [192.0.2.1] said: 550 5.7.1 Not from you              a host's; its port may follow either
 //! ```
-
-/// A line that says what another host said. `status`: the enhanced code that is ours for it; `host`: its name, and its address in
-/// brackets where that is known.
-pub fn heard(status: &str, host: &str, reply: &str) -> String {
-    format!("{status} {host}{SAID}{reply}")
-}
 
 const SAID: &str = " said: ";
 
@@ -36,7 +30,7 @@ impl Reason<'_> {
         };
         let told = rest.split_once(SAID).and_then(|(who, reply)| {
             let mut words = who.split(' ');
-            let (host, address) = (words.next()?, words.next());
+            let (host, address) = (without_port(words.next()?), words.next().map(without_port));
             let is_reply = reply.len() >= 3 && reply.bytes().take(3).all(|byte| byte.is_ascii_digit());
             let is_whole = is_host(host) && address.is_none_or(is_literal) && words.next().is_none();
             (is_whole && is_reply).then_some((host, reply))
@@ -62,6 +56,18 @@ fn is_status(word: &str) -> bool {
         && parts.next().is_some_and(number)
         && parts.next().is_some_and(number)
         && parts.next().is_none()
+}
+
+/// `mx.example.net:25` without its end.
+fn without_port(word: &str) -> &str {
+    match word.rsplit_once(':') {
+        Some((host, port))
+            if is_host(host) && (1..=5).contains(&port.len()) && !port.contains(|c: char| !c.is_ascii_digit()) =>
+        {
+            host
+        }
+        _ => word,
+    }
 }
 
 pub(super) fn is_host(word: &str) -> bool {
@@ -94,6 +100,8 @@ mod tests {
             ("5.7.1 mx.x said: 550 no", Some("5.7.1"), Some("mx.x"), "550 no"),
             ("5.7.1 mx.x [192.0.2.1] said: 550 5.7.1 said: no", Some("5.7.1"), Some("mx.x"), "550 5.7.1 said: no"),
             ("4.4.1 [IPv6:2001:db8::1] said: 421 later", Some("4.4.1"), Some("[IPv6:2001:db8::1]"), "421 later"),
+            ("4.4.1 [192.0.2.1]:25 said: 421 later", Some("4.4.1"), Some("[192.0.2.1]"), "421 later"),
+            ("4.4.1 mx.x:587 [::1]:587 said: 421 later", Some("4.4.1"), Some("mx.x"), "421 later"),
             ("5.7.1 /bin/x said: nothing", Some("5.7.1"), None, "/bin/x said: nothing"),
             ("5.7.1 a b said: 550 x", Some("5.7.1"), None, "a b said: 550 x"),
             ("5.7.1 a\nb said: 550 x", Some("5.7.1"), None, "a\nb said: 550 x"),
@@ -101,7 +109,6 @@ mod tests {
         ] {
             assert_eq!(Reason::of(why), Reason { status, words, host }, "{why}");
         }
-        assert_eq!(Reason::of(&heard("5.7.1", "mx.x [192.0.2.1]", "550 no")).host, Some("mx.x"));
         assert_eq!(Reason::of("5.1.10 x").code(), Some((5, 1, 10)));
         assert_eq!(Reason::of("x").code(), None);
     }
