@@ -14,6 +14,7 @@ use super::delivery::parse;
 use super::sim::SimDisk;
 use crate::mail::dsn::{Report, report_id};
 use crate::mail::envelope;
+use crate::protocol::smtp::params::Notify;
 use crate::store::delivery::{self, Body, Failed, Intents, Letter, Outcome, deliver};
 use crate::store::desk::Place;
 use crate::store::disk::{self, Disk};
@@ -67,7 +68,9 @@ fn received(id: &str) -> Vec<u8> {
 
 fn recipient(address: &str) -> Recipient {
     let kind = if address.ends_with("@z") { Kind::Remote } else { Kind::Mailbox };
-    Recipient { kind, address: address.to_owned(), with: Vec::new(), notify: None, orcpt: None }
+    // The sender wants to hear when ann has it.
+    let notify = (address == "ann@y").then_some(Notify { success: true, failure: true, delay: true });
+    Recipient { kind, address: address.to_owned(), with: Vec::new(), notify, orcpt: None }
 }
 
 /// The server, as far as the store knows it.
@@ -159,21 +162,25 @@ impl Server {
         }
         let noted = self.queue.note(id, NOW, &changes)?;
         if noted.tally.untold > 0 {
-            self.bounce(id)?;
+            self.tell(id)?;
         }
         self.queue.remove(id)
     }
 
     /// `None`: it is noted already, or not known.
     fn attempt(&self, id: &str, message: &Message, row: &Row) -> Result<Option<State>, Miss> {
+        let address = &row.recipient.address;
         let deferred = Some(State::Deferred {
             next_secs: NOW,
             tries: 1,
             why: "4.2.0 not now".to_owned(),
             possibly: false,
-            warned: Warned::No,
+            warned: match (address.ends_with("@z"), row.warned) {
+                (true, false) => Warned::Owed(0),
+                (_, true) => Warned::Yes,
+                (false, false) => Warned::No,
+            },
         });
-        let address = &row.recipient.address;
         let Some(user) = user(address) else {
             let why = "5.1.1 no such user".to_owned();
             return Ok(if address == "nobody@y" { Some(State::Failed { why, bounce: 0 }) } else { deferred });
@@ -189,7 +196,9 @@ impl Server {
         match deliver(&self.intents, &place(user), &[letter]) {
             Ok(delivered) => {
                 let Outcome::Delivered = delivered.outcomes[0] else { return Ok(deferred) };
-                self.queue.note(id, NOW, &[Change { number: row.number, to: State::Delivered }])?;
+                let succeeded = State::Succeeded { how: How::Delivered, why: String::new(), bounce: 0 };
+                let to = if row.recipient.notify.is_some() { succeeded } else { State::Delivered };
+                self.queue.note(id, NOW, &[Change { number: row.number, to }])?;
                 self.intents.close(delivered.intent.expect("it was on behalf of the queue"));
                 Ok(None)
             }
@@ -198,25 +207,20 @@ impl Server {
         }
     }
 
-    /// Tells the sender of who failed.
-    fn bounce(&mut self, id: &str) -> Result<(), Miss> {
+    /// Tells the sender of who failed, waits long, or has it.
+    fn tell(&mut self, id: &str) -> Result<(), Miss> {
         let rows = self.queue.page(id, 1, 10)?;
-        let bounces: BTreeSet<u32> = rows
-            .iter()
-            .filter_map(|row| match row.state {
-                State::Failed { bounce, .. } => Some(bounce),
-                _ => None,
-            })
-            .collect();
-        for number in bounces {
-            let bounce = report_id(id, Report::Bounce, number);
+        let reports: BTreeSet<(Report, u32)> =
+            rows.iter().filter_map(|row| Some((row.state.told_by()?, row.state.report()?))).collect();
+        for (report, number) in reports {
+            let bounce = report_id(id, report, number);
             let envelope = Envelope {
                 received_secs: NOW,
                 received: received(&bounce),
                 bounce_of: Some((id.to_owned(), number)),
                 ..Envelope::default()
             };
-            let text = bounce_text(id);
+            let text = report_text(report, id);
             match self.queue.create(&bounce, &envelope, &[recipient(SENDER)], &Body::Memory(&text)) {
                 Ok(_) => {
                     self.queue.told(&bounce, NOW)?;
@@ -237,8 +241,8 @@ impl Server {
     }
 }
 
-fn bounce_text(id: &str) -> Vec<u8> {
-    format!("Subject: failed {id}\n\nNobody.\n").into_bytes()
+fn report_text(report: Report, id: &str) -> Vec<u8> {
+    format!("Subject: {} of {id}\n\nNobody.\n", report.name()).into_bytes()
 }
 
 /// What is in a drop for a message, without the blank line behind it.
@@ -393,10 +397,17 @@ impl Life {
             for address in to.iter().filter(|address| user(address).is_some()) {
                 counts.push((*address, take(address, &stored(SENDER, address, id, text))));
             }
-            if to.contains(&"nobody@y") {
-                let bounces = (1..=to.len() as u32).map(|number| report_id(id, Report::Bounce, number));
-                let told = bounces.map(|bounce| take(SENDER, &stored("", SENDER, &bounce, &bounce_text(id)))).sum();
-                counts.push(("bounce", told));
+            for (report, whose) in [(Report::Bounce, "nobody@y"), (Report::Delay, "far@z"), (Report::Success, "ann@y")]
+            {
+                let ids = (1..=to.len() as u32).map(|number| report_id(id, report, number));
+                let told = ids.map(|id_of| take(SENDER, &stored("", SENDER, &id_of, &report_text(report, id)))).sum();
+                // What went straight to a drop was never in the queue.
+                let is_direct = to.len() == 1 && report == Report::Success;
+                match to.contains(&whose) {
+                    true if is_direct => assert!(told <= 1, "never twice: {} of {id}", report.name()),
+                    true => counts.push((report.name(), told)),
+                    false => assert_eq!(told, 0, "{} of {id}", report.name()),
+                }
             }
             if far {
                 counts.push(("far@z", usize::from(waiting.contains(id))));
