@@ -66,7 +66,7 @@ pub(in crate::service) fn message_for_tests(transit: &super::Transit, id: &str, 
     let body = super::Body::of(transit.budget.clone(), text.as_bytes());
     let super::body::Closed::Whole(text) = body.close() else { panic!("it is whole") };
     let (sender, received) = ("ann@example.test".into(), received.as_bytes().into());
-    Message { id: id.into(), sender, received, posted_secs: 0, text, passed: Passed::default() }
+    Message { id: id.into(), sender, received, posted_secs: 0, text, passed: Passed::default(), mark: None }
 }
 
 impl Message {
