@@ -109,14 +109,14 @@ fn summon(queue: &Queue, bulk: &Bulk, settings: &Settings, node: &Node, now_secs
                 bulk.tell(id, obeyed);
             }
             Ok(None) => {}
-            Err(why) => log::warn!("the queue: ETRN {}: {why}", node.domain),
+            Err(why) => log::warn!("the queue: looking for the mail of {}: {why}", node.domain),
         }
         !bulk.is_stopped()
     });
     match walked {
         Ok(()) => Some(summoned),
         Err(fault) => {
-            log::error!("the queue: ETRN {}: {fault}", node.domain);
+            log::error!("the queue: looking for the mail of {}: {fault}", node.domain);
             None
         }
     }

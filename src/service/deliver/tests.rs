@@ -18,9 +18,9 @@ use crate::mail::address::{self, Address};
 use crate::net::stream::{Flow, Readiness, Scratch, Turn};
 use crate::net::turn::{Entry, Id, Loop, Ticket};
 use crate::net::{Registry, Token};
+use crate::protocol::dns::{self, Answer, Record};
 use crate::protocol::helper::{Account, Verdict};
 use crate::rules::domains::Home;
-use crate::rules::hops::{Table as Hops, Way as Route};
 use crate::service::route::Destination;
 use crate::service::{Outcome, Shared};
 use crate::sys::files::try_lock_ofd;
@@ -95,8 +95,6 @@ impl World {
             let most = settings.body_memory as usize * 1024;
             shared.transit.budget = Arc::new(Budget::open(&settings.work_path, 0, most).unwrap());
         }
-        let far = Route::parse(&["[192.0.2.1]"], dir.path()).unwrap();
-        settings.hops = Hops::new(&[], &[], Some(&far), 25, 10, dir.path());
         let (office, client) = (lp.insert(Nobody).unwrap(), lp.insert(Nobody).unwrap());
         let senders = lp.insert(Nobody).unwrap();
         let runner = Runner::at(now, EPOCH);
@@ -137,7 +135,9 @@ impl World {
         }
         for (ticket, outcome) in std::mem::take(&mut self.shared.post) {
             moved = true;
-            if ticket.id == self.office {
+            if ticket.id == self.senders {
+                self.shared.looked_up(self.now, ticket, outcome);
+            } else if ticket.id == self.office {
                 self.runner.deliver(self.now, ticket, outcome, &mut self.shared);
             } else {
                 self.got.push((ticket, outcome));
@@ -147,6 +147,12 @@ impl World {
         self.shared.call_senders();
         self.runner.turn(self.office, self.now, &mut self.shared);
         self.shared.send_mail(self.now, self.senders);
+        for (ticket, question) in std::mem::take(&mut self.shared.outgoing.questions) {
+            let address = Record::Address([192, 0, 2, 1].into());
+            let is_address = question.kind == dns::Kind::A;
+            let answer = if is_address { Answer::Records([address].as_slice().into()) } else { Answer::NoData };
+            self.shared.post.push_back((ticket, Outcome::Resolved(answer)));
+        }
         for birth in self.shared.outgoing.born().into_iter().filter(|_| !self.calls_last) {
             self.shared.outgoing.began(self.now, birth.line(), Err("4.4.1 nobody is there".to_owned()));
             moved = true;

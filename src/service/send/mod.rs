@@ -216,7 +216,7 @@ pub struct Outgoing {
     /// Connections, and consignments that wait, that there are descriptors for.
     most: (usize, usize),
     /// What is to be asked of name servers.
-    questions: Vec<(Ticket, Question)>,
+    pub(super) questions: Vec<(Ticket, Question)>,
     born: Vec<Birth>,
     woken: Vec<Id>,
     /// Nothing is sent until an operator says so.
@@ -633,7 +633,7 @@ impl Shared {
     }
 
     /// What name servers said. False: nobody waits for it.
-    fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
+    pub(super) fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
         let Some((key, tag)) = self.outgoing.asked.remove(&ticket.serial) else { return false };
         let Outcome::Resolved(answer) = outcome else { return false };
         let Some(search) = self.outgoing.places.get_mut(&key).and_then(|known| known.search.as_mut()) else {

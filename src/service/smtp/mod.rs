@@ -528,7 +528,7 @@ impl Service<'_> {
         let ticket = self.ticket();
         let reply = match summon::begin(node, i64::try_from(now_secs).unwrap_or(i64::MAX), ticket, self.shared) {
             Begun::Asked => {
-                log::info!("smtp {}: ETRN {domain} from {from}", self.id);
+                log::info!("smtp {}: {from} asks with ETRN for the mail of {domain}", self.id);
                 self.session.summoning = Some(Box::new(self.now + summon::PATIENCE));
                 return Done::Later;
             }
@@ -558,7 +558,7 @@ impl Service<'_> {
     fn delivered(&mut self, now: Instant, outcome: Outcome) -> Said {
         match outcome {
             Outcome::Summoned(found) if self.session.summoning.take().is_some() => {
-                log::info!("smtp {}: ETRN: {} messages are tried", self.id, found.unwrap_or(0));
+                log::info!("smtp {}: {} messages are tried because of ETRN", self.id, found.unwrap_or(0));
                 Done::Now(match found {
                     None => Answer::Failed,
                     Some(0) => Answer::Reply(Box::new(reply::ETRN_NOTHING.clone())),

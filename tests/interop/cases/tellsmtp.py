@@ -63,10 +63,10 @@ def verbs(bench):
     same(told(site, "loglevel", "warn"), {"log_level": "warn"}, "log_level")
     same(told(site, "relo"), {"changed": []}, "reload, cut short")
     for words, saying in ((("kick", "ann"), "is no command"), (("s",), "may be"), (("all.msc",), "a shell script does it"),
-                          (("queue", "drop", "x"), "queue takes"), (("queue", "delete", "size=1"), "is no filter"),
+                          (("queue", "drop", "x"), "queue takes"), (("queue", "delete", "weight=1"), "is no filter"),
                           (("why", "a@b"), "why takes")):
         refused(site, *words, saying=saying, code=2)
-    for verb in ("filters", "monitors", "pause", "quiet", "register", "resume", "showsend"):
+    for verb in ("filters", "monitors", "quiet", "register"):
         done = tell(site, verb)
         check(done.returncode == 0 and len(done.stdout.splitlines()) == 1, verb, done.stdout)
     page = run([DMAIL, "man", "tellsmtp"], seconds=30).stdout.decode()
@@ -227,7 +227,7 @@ def statistics(bench):
 
 @test("tellsmtp: the queue is listed and shown; a change by filter counts first and needs the count, or --yes")
 def queue(bench):
-    site = served(bench, oneline_stats="true")
+    site = served(bench, oneline_stats="true", route="there.example park")
     same(told(site, "queue"), {"messages": 0, "queue": []}, "an empty queue")
     with client(site) as smtp:
         for number in range(3):
