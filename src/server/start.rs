@@ -315,9 +315,12 @@ mod tests {
             );
             settings::parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes()).settings.unwrap()
         };
-        for (most, limit, out, come_in) in
-            [(10, 1024, 10, (1024 - 64 - 12 - 20) / 4), (10_000, 1024, 128, (1024 - 64 - 12 - 256) / 4), (100, 8, 1, 1)]
-        {
+        for (most, limit, out, come_in) in [
+            (10, 1024, 10, (1024 - 64 - 12 - 20 - 128) / 4),
+            (10_000, 1024, 128, (1024 - 64 - 12 - 256 - 128) / 4),
+            (10, 100_000, 10, (100_000 - 64 - 12 - 20 - 288) / 4),
+            (100, 8, 1, 1),
+        ] {
             let settings = settings(most);
             assert_eq!((senders(&settings, limit), cap(&settings, limit)), (out, come_in), "{most} of {limit}");
         }
