@@ -8,7 +8,7 @@
 //!
 //! What leaves the queue between being chosen and being changed is not changed, and that is told.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::deliver::{self, Deed};
 use super::{Outcome, Shared};
@@ -63,17 +63,17 @@ pub fn begin(ask: Ask, now_secs: i64, ticket: Ticket, shared: &mut Shared) -> St
         shared.transit.order(ticket, deliver::Order { id: id.into(), deed: deed(change) });
         return Step::Asked(None);
     }
-    // Of a plain list only so many are looked at as are shown.
-    let (queue, all) = (shared.transit.queue(), shared.transit.table().len());
-    let looked_at = if ask == Ask::List(Filter::default()) { SHOWN } else { usize::MAX };
-    let ids: Vec<String> = shared.transit.table().iter().take(looked_at).map(|(id, _)| id.to_owned()).collect();
+    let (queue, all) = (shared.transit.queue(), shared.transit.waiting());
+    // A plain list begins with those that are due first.
+    let first = if ask == Ask::List(Filter::default()) { SHOWN } else { 0 };
+    let first: Vec<String> = shared.transit.table().iter().take(first).map(|(id, _)| id.to_owned()).collect();
     let many = match &ask {
         Ask::All(change, _, agreed) => Some(Box::new(Many::new(*change, *agreed))),
         _ => None,
     };
     let work = move |pulse: &Pulse| match ask {
-        Ask::List(filter) => Outcome::Told(list(&queue, &ids, all, &filter, now_secs, pulse)),
-        Ask::All(change, filter, _) => Outcome::Chosen(chosen(&queue, ids, change, &filter, now_secs, pulse)),
+        Ask::List(filter) => Outcome::Told(list(&queue, &first, all, &filter, now_secs, pulse)),
+        Ask::All(change, filter, _) => Outcome::Chosen(chosen(&queue, change, &filter, now_secs, pulse)),
         Ask::Show(id) | Ask::One(_, id) => Outcome::Told(show(&queue, &id, now_secs)),
     };
     match shared.jobs.submit(Some(ticket), Kind::Bulk, shared.transit.volume(), work) {
@@ -190,45 +190,54 @@ fn would_change(message: &Message, change: Change) -> bool {
     Stage::ALL.iter().any(|stage| message.tally.by_stage[*stage as usize] > 0 && deed.changes(*stage))
 }
 
-fn chosen(
-    queue: &Queue,
-    ids: Vec<String>,
-    change: Change,
-    filter: &Filter,
-    now_secs: i64,
-    pulse: &Pulse,
-) -> Vec<String> {
-    let mut unread = 0;
-    let is_meant = |(index, id): &(usize, String)| {
+fn chosen(queue: &Queue, change: Change, filter: &Filter, now_secs: i64, pulse: &Pulse) -> Vec<String> {
+    let (mut ids, mut index, mut unread) = (Vec::new(), 0, 0);
+    let walked = queue.walk(&mut |id| {
         if index % BEAT == 0 {
             pulse.beat();
         }
+        index += 1;
         let message = passed(queue, id, filter, now_secs, &mut unread);
-        message.is_some_and(|message| would_change(&message, change))
-    };
-    ids.into_iter().enumerate().filter(is_meant).map(|(_, id)| id).collect()
+        if message.is_some_and(|message| would_change(&message, change)) {
+            ids.push(id.to_owned());
+        }
+        true
+    });
+    if let Err(fault) = walked {
+        log::error!("the queue: {fault}");
+    }
+    ids
 }
 
 const LIST: &[&str] = &["id", "age_secs", "bytes", "from", "to", "recipients", "state", "next_secs"];
 
-fn list(queue: &Queue, ids: &[String], all: usize, filter: &Filter, now_secs: i64, pulse: &Pulse) -> Told {
-    let (mut lines, mut found, mut unread) = (Vec::new(), 0, 0);
-    for (index, id) in ids.iter().enumerate() {
+fn list(queue: &Queue, first: &[String], all: u64, filter: &Filter, now_secs: i64, pulse: &Pulse) -> Told {
+    let (mut lines, mut found, mut unread, mut index) = (Vec::new(), 0, 0, 0);
+    let mut look = |id: &str| {
         if index % BEAT == 0 {
             pulse.beat();
         }
-        let Some(message) = passed(queue, id, filter, now_secs, &mut unread) else { continue };
+        index += 1;
+        let Some(message) = passed(queue, id, filter, now_secs, &mut unread) else { return true };
         found += 1;
         if lines.len() < SHOWN {
             lines.push(line(queue, &message, now_secs));
         }
+        // Of a plain list only so many are looked at as are shown.
+        lines.len() < SHOWN || *filter != Filter::default()
+    };
+    let known: HashSet<&str> = first.iter().map(String::as_str).collect();
+    if first.iter().all(|id| look(id)) {
+        let walked = queue.walk(&mut |id| known.contains(id) || look(id));
+        walked.map_err(|fault| vec![visible(&fault.to_string())])?;
     }
     let mut report = Report::default();
     let plain = *filter == Filter::default();
-    let found = if plain { all } else { found };
+    let found = if plain { all.max(found) } else { found };
+    let shown = lines.len() as u64;
     report.add("messages", found);
-    if found > lines.len() {
-        report.add("not_shown", found - lines.len());
+    if found > shown {
+        report.add("not_shown", found - shown);
     }
     if unread > 0 {
         report.add("unread", unread);

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::head::{self, Facts, LINE_BYTES, Reading, Recipient};
+use super::places::Place;
 use super::state::{self, Stage, State};
 use super::{Row, Tally};
 use crate::store::disk::{Disk, Reach};
@@ -122,6 +123,8 @@ pub(super) fn read<D: Disk>(disk: &D, file: &D::File, buffer: &mut [u8], offset:
 pub(super) struct Opened<D: Disk> {
     disk: D,
     pub(super) file: D::File,
+    /// Where it lies.
+    pub(super) place: Place,
     id: String,
     pub(super) facts: Facts,
     /// Where the lines of recipients begin.
@@ -139,7 +142,17 @@ pub(super) struct Slot {
     pub(super) bounce: u32,
     pub(super) next_secs: i64,
     /// Where the line is that says so, from the states' beginning; no line says that somebody waits from the start.
-    line_at: Option<u32>,
+    pub(super) line_at: Option<u32>,
+}
+
+/// What the states of a file say.
+pub(super) struct Told {
+    /// By recipient.
+    pub(super) slots: Vec<Slot>,
+    /// They end with a line's end.
+    pub(super) ended: bool,
+    /// Lines there are, whatever they say.
+    pub(super) lines: usize,
 }
 
 /// The states of one message are never so long, see [`STATES_BYTES`](super::STATES_BYTES).
@@ -147,7 +160,7 @@ const STATES_MAX: u64 = 64 << 20;
 
 impl<D: Disk> Opened<D> {
     /// Reads the envelope. `size`: the file's.
-    pub(super) fn new(disk: &D, file: D::File, id: &str, size: u64) -> Result<Opened<D>, Unread> {
+    pub(super) fn new(disk: &D, (place, file): (Place, D::File), id: &str, size: u64) -> Result<Opened<D>, Unread> {
         let mut lines = Lines::new(disk, &file, 0..size);
         let mut reading = Reading::default();
         let (facts, to_at) = loop {
@@ -185,14 +198,19 @@ impl<D: Disk> Opened<D> {
         if read(disk, &file, &mut shown, mark_at)? < mark.len() || shown != mark {
             return Err(Unread::Damaged("its text does not end where it says"));
         }
-        let mut opened =
-            Opened { disk: disk.clone(), file, id: id.to_owned(), facts, to_at, received_at, states: states_at..size };
+        let (disk, id, states) = (disk.clone(), id.to_owned(), states_at..size);
+        let mut opened = Opened { disk, file, place, id, facts, to_at, received_at, states };
         let mut received = vec![0; opened.facts.received_bytes as usize];
-        if read(disk, &opened.file, &mut received, received_at)? < received.len() {
+        if read(&opened.disk, &opened.file, &mut received, received_at)? < received.len() {
             return Err(Unread::Damaged("it is shorter than it says"));
         }
         opened.facts.envelope.received = received;
         Ok(opened)
+    }
+
+    /// How many bytes of states there are.
+    pub(super) fn states_bytes(&self) -> u64 {
+        self.states.end - self.states.start
     }
 
     /// Where its text is.
@@ -201,14 +219,15 @@ impl<D: Disk> Opened<D> {
         from..from + self.facts.text_bytes
     }
 
-    /// What has become of each recipient; and whether the states end with a line's end.
-    pub(super) fn slots(&self) -> io::Result<(Vec<Slot>, bool)> {
+    /// What has become of each recipient.
+    pub(super) fn told(&self) -> io::Result<Told> {
         let new = Slot { stage: Stage::Waiting, bounce: 0, next_secs: 0, line_at: None };
         let mut slots = vec![new; self.facts.recipients as usize];
         let mut lines = Lines::new(&self.disk, &self.file, self.states.clone());
-        let mut ended = true;
+        let (mut ended, mut count) = (true, 0);
         while let Some(line) = lines.next()? {
             ended = line.ended;
+            count += 1;
             // One that checks counts though its end is lost: the next line will end it.
             let Some(said) = state::decode(&self.id, line.text) else { continue };
             let line_at = u32::try_from(line.at - self.states.start).ok();
@@ -221,12 +240,18 @@ impl<D: Disk> Opened<D> {
                 }
             }
         }
-        Ok((slots, ended))
+        Ok(Told { slots, ended, lines: count })
+    }
+
+    /// The line of its states that begins there, without its end.
+    pub(super) fn line_at(&self, at: u32) -> io::Result<Vec<u8>> {
+        let range = self.states.start + u64::from(at)..self.states.end;
+        Ok(Lines::new(&self.disk, &self.file, range).next()?.map(|line| line.text.to_vec()).unwrap_or_default())
     }
 
     /// A page of recipients.
     pub(super) fn rows(&self, from: u32, limit: u32) -> Result<Vec<Row>, Unread> {
-        let (slots, _) = self.slots()?;
+        let slots = self.told()?.slots;
         let mut rows = Vec::new();
         let mut lines = Lines::new(&self.disk, &self.file, self.to_at..self.received_at);
         // Recipients who came to the same by the same line are mostly neighbours.
@@ -244,9 +269,7 @@ impl<D: Disk> Opened<D> {
                 (None, _) => State::Waiting,
                 (Some(at), Some((known, state))) if at == *known => state.clone(),
                 (Some(at), _) => {
-                    let range = self.states.start + u64::from(at)..self.states.end;
-                    let mut line = Lines::new(&self.disk, &self.file, range);
-                    let said = line.next()?.and_then(|line| state::decode(&self.id, line.text));
+                    let said = state::decode(&self.id, &self.line_at(at)?);
                     let Some(said) = said else { return Err(Unread::Damaged("its states change")) };
                     last = Some((at, said.state.clone()));
                     said.state

@@ -59,7 +59,11 @@
 
 mod file;
 mod head;
+mod id;
+mod look;
+mod places;
 mod state;
+mod sum;
 #[cfg(test)]
 mod tests;
 
@@ -70,19 +74,21 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use xxhash_rust::xxh3::xxh3_64;
-
 pub use head::{Envelope, ID_BYTES, Kind, LINE_BYTES, RECEIVED_BYTES, RECIPIENTS_MAX, Recipient, is_id};
+pub use id::Id;
+pub use look::Soonest;
 pub use state::{Stage, State, WHY_BYTES};
 
 use super::delivery::{self, Body, Failed, Intents, Queued, Recovered};
-use super::desk::{Place, Refused, refuse, there};
+use super::desk::{Place, Refused, there};
 use super::disk::{Disk, How, Reach, RealDisk};
 use crate::text::fault::Fault;
 use crate::text::number::decimal;
-use file::{Opened, Slot, Unread};
+use file::{Opened, Slot, Told, Unread};
+use places::{Place as Lies, Places, lock_of};
 
 /// Its directory in work_path.
 const NAME: &str = "queue";
@@ -92,8 +98,7 @@ const NEW: &str = ".new";
 const DAMAGED: &str = ".damaged";
 /// Bytes are copied in pieces of about this size.
 const PIECE_BYTES: usize = 256 * 1024;
-/// A message whose states have come to this is not written into any more because somebody has to wait again: that he is due,
-/// and when, is then forgotten by a restart, and he is tried sooner.
+/// The file of a message whose states have come to this is written anew when half of them say nothing any more.
 pub const STATES_BYTES: u64 = 1024 * 1024;
 /// Runs of recipients in one line.
 const RUNS_MAX: usize = 500;
@@ -101,15 +106,13 @@ const RUNS_MAX: usize = 500;
 const LOCKS: usize = 64;
 /// So many that are done with are remembered as such until they are removed.
 const ENDED_MAX: usize = 1024;
-/// Names between two beats of a job's pulse.
-const BEAT: i64 = 1024;
 
 /// The queue of this server, shared by its jobs. Every call waits for the disk: only in a job. Only whoever has the intent log
 /// open may have it.
 pub struct Queue<D: Disk = RealDisk> {
     disk: D,
     path: PathBuf,
-    dir: D::Dir,
+    places: Places<D>,
     /// Whoever changes a message holds one of them, by its id.
     locks: [Mutex<()>; LOCKS],
     names: Mutex<Names>,
@@ -119,6 +122,10 @@ pub struct Queue<D: Disk = RealDisk> {
     ended: Mutex<HashSet<String>>,
     /// How many messages there are, once they were counted.
     counted: Mutex<Option<i64>>,
+    /// Messages that came, went or were moved.
+    changes: AtomicU64,
+    /// Files that were written anew, and of which it is not known to be on disk.
+    unsure: AtomicU64,
 }
 
 /// How many names were given and taken, and how many of those are on disk or will never be known to be.
@@ -269,29 +276,23 @@ impl Queue {
 impl<D: Disk> Queue<D> {
     /// [`open`](Queue::open) on a disk of the caller's.
     pub fn open_on(disk: &D, work_path: &Path) -> Result<Queue<D>, Refused> {
-        let path = work_path.join(NAME);
-        disk.make_dirs(&path).map_err(Fault::at("making", &path))?;
-        let parent = disk.open_dir(work_path).map_err(Fault::at("opening", work_path))?;
-        disk.sync_dir(&parent).map_err(Fault::at("syncing", work_path))?;
-        let dir = disk.open_dir(&path).map_err(Fault::at("opening", &path))?;
-        let seen = disk.stat_dir(&dir).map_err(Fault::at("looking at", &path))?;
-        if seen.uid != disk.uid() || seen.mode & 0o022 != 0 {
-            return Err(refuse("opening", &path, "not a directory that only we may write to"));
-        }
+        let places = Places::open(disk, work_path)?;
         Ok(Queue {
             disk: disk.clone(),
-            path,
-            dir,
+            path: work_path.join(NAME),
+            places,
             locks: std::array::from_fn(|_| Mutex::default()),
             names: Mutex::default(),
             synced: Condvar::new(),
             ended: Mutex::default(),
             counted: Mutex::default(),
+            changes: AtomicU64::new(0),
+            unsure: AtomicU64::new(0),
         })
     }
 
-    /// What lies there, one after the other: for start, before anything else is done with the queue. Temporary files of a server
-    /// that was killed are taken away, damaged ones set aside, messages that were done with removed.
+    /// What lies in `queue` itself, one after the other: for start, before anything else is done with the queue. Temporary files of a
+    /// server that was killed are taken away, damaged ones set aside, messages that were done with removed.
     pub fn each(&self, found: &mut dyn FnMut(Found)) -> Result<(), Fault> {
         let mut each = |name: OsString| {
             if let Some(what) = self.judge(&name) {
@@ -299,73 +300,18 @@ impl<D: Disk> Queue<D> {
             }
             true
         };
-        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
-    }
-
-    /// Says the id of each message, whatever is in its file, until `each` wants no more, and holds none of them. One that comes, goes or
-    /// is put elsewhere meanwhile is said perhaps, or twice.
-    pub fn walk(&self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), Fault> {
-        let mut each = |name: OsString| name.to_str().filter(|name| is_id(name.as_bytes())).is_none_or(&mut *each);
-        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
-    }
-
-    /// How many messages there are; `None`: nobody has [counted](Queue::count_all) them.
-    pub fn count(&self) -> Option<u64> {
-        self.counted().map(|count| u64::try_from(count).unwrap_or(0))
-    }
-
-    /// Counts them, once: from then on it is known. What comes and goes meanwhile may be counted wrong. `beat` is called every now and
-    /// then.
-    pub fn count_all(&self, beat: &mut dyn FnMut()) -> Result<u64, Fault> {
-        let mut count = 0;
-        self.walk(&mut |_| {
-            count += 1;
-            if count % BEAT == 0 {
-                beat();
-            }
-            true
-        })?;
-        *self.counted() = Some(count);
-        Ok(count.unsigned_abs())
-    }
-
-    fn counted(&self) -> MutexGuard<'_, Option<i64>> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count_more(&self, more: i64) {
-        if let Some(count) = &mut *self.counted() {
-            *count += more;
-        }
-    }
-
-    /// Puts a message where it is found in time: by `due_secs`, when one of its recipients may be tried again or its sender is to be told;
-    /// `None`: when none may. To be called behind the last [`note`](Queue::note) of a round or of an order. It is a hint that no crash
-    /// keeps: what counts is in the file.
-    pub fn put(&self, id: &str, due_secs: Option<i64>) -> Result<(), Miss> {
-        let _lock = self.lock(id);
-        let opened = self.opened(id, How::Read)?;
-        let nanos = due_secs.unwrap_or(0).saturating_mul(1_000_000_000);
-        self.disk.set_times(&opened.file, nanos, nanos).map_err(|error| self.miss(id, error.into()))
+        self.disk.names(self.places.new(), &mut each).map_err(Fault::at("reading", &self.path))
     }
 
     /// What one name is; `None`: nothing any more.
     fn judge(&self, name: &OsStr) -> Option<Found> {
-        let bytes = name.as_bytes();
-        if bytes.strip_suffix(NEW.as_bytes()).is_some_and(is_id) {
-            // That it stays does no harm.
-            drop(self.disk.remove(&self.dir, Path::new(name)));
+        if Places::<D>::is_ours(name.as_bytes()) {
             return None;
         }
-        let path = self.path.join(name);
-        if bytes
-            .split(|&byte| byte == b'.')
-            .next()
-            .is_some_and(|id| is_id(id) && bytes[id.len()..].starts_with(DAMAGED.as_bytes()))
-        {
-            return Some(Found::Aside(path));
-        }
-        let Some(id) = name.to_str().filter(|_| is_id(bytes)) else { return Some(Found::Strange(path)) };
+        let id = match self.judge_name(Lies::New, self.places.new(), name) {
+            Ok(id) => id,
+            Err(found) => return found,
+        };
         match self.read(id) {
             Ok(message) if message.tally.is_ended() => match self.remove(id) {
                 Ok(_) | Err(Miss::Gone) => None,
@@ -379,6 +325,23 @@ impl<D: Disk> Queue<D> {
                 Err(_) => Some(Found::Unread(id.to_owned(), fault)),
             },
         }
+    }
+
+    /// The id that a name in one of our directories is, or what else that is; a temporary file goes.
+    fn judge_name<'n>(&self, place: Lies, dir: &D::Dir, name: &'n OsStr) -> Result<&'n str, Option<Found>> {
+        let bytes = name.as_bytes();
+        if bytes.strip_suffix(NEW.as_bytes()).is_some_and(is_id) {
+            // That it stays does no harm.
+            drop(self.disk.remove(dir, Path::new(name)));
+            return Err(None);
+        }
+        if let Some(id) = name.to_str().filter(|_| is_id(bytes)) {
+            return Ok(id);
+        }
+        let path = self.places.path(place).join(name);
+        let id = bytes.split(|&byte| byte == b'.').next().filter(|id| is_id(id));
+        let is_aside = id.is_some_and(|id| bytes[id.len()..].starts_with(DAMAGED.as_bytes()));
+        Err(Some(if is_aside { Found::Aside(path) } else { Found::Strange(path) }))
     }
 
     /// A message with all its recipients waiting. It is on disk when this returns `Ok`, and will never appear when
@@ -423,13 +386,17 @@ impl<D: Disk> Queue<D> {
         recipients: &[Recipient],
         text: &Body<'_, D>,
     ) -> Result<Made, Fault> {
-        let (disk, new) = (&self.disk, PathBuf::from(format!("{id}{NEW}")));
+        let (disk, dir, new) = (&self.disk, self.places.new(), PathBuf::from(format!("{id}{NEW}")));
         let path = self.path.join(&new);
-        let open = || disk.open(&self.dir, &new, How::CreateNew);
+        let known = self.places.whereabouts(id);
+        if known.map_err(|(place, error)| self.fault_at("looking at", place, id, error))?.is_some() {
+            return Ok(Made::Already);
+        }
+        let open = || disk.open(dir, &new, How::CreateNew);
         let file = match open() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Of one of us who could not take it away.
-                there(disk.remove(&self.dir, &new)).map_err(Fault::at("removing", &path))?;
+                there(disk.remove(dir, &new)).map_err(Fault::at("removing", &path))?;
                 open()
             }
             opened => opened,
@@ -438,7 +405,7 @@ impl<D: Disk> Queue<D> {
         let written = self.fill(&path, &file, id, envelope, recipients, text);
         let named = written.and_then(|()| {
             disk.sync(&file).map_err(Fault::at("syncing", &path))?;
-            match disk.carry(&self.dir, &new, &self.dir, Path::new(id)) {
+            match disk.carry(dir, &new, dir, Path::new(id)) {
                 Ok(()) => Ok(Made::New),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Already),
                 Err(error) => Err(Fault::new("renaming", &path, error)),
@@ -446,7 +413,7 @@ impl<D: Disk> Queue<D> {
         });
         if !matches!(named, Ok(Made::New)) {
             // If that fails the next start does it: nobody takes it for a message.
-            drop(disk.remove(&self.dir, &new));
+            drop(disk.remove(dir, &new));
         }
         named
     }
@@ -516,9 +483,7 @@ impl<D: Disk> Queue<D> {
     /// A name that may not be on disk, because of `fault`, is taken away again.
     fn take_back(&self, id: &str, fault: Fault) -> Failed {
         let _lock = self.lock(id);
-        let removed =
-            there(self.disk.remove(&self.dir, Path::new(id))).map_err(Fault::at("removing", &self.path.join(id)));
-        match removed.and_then(|_| self.sync_names()) {
+        match self.remove_name(id).and_then(|_| self.sync_names()) {
             Ok(()) => fault.into(),
             Err(_) => Failed::Unknown(fault),
         }
@@ -545,7 +510,7 @@ impl<D: Disk> Queue<D> {
             let through = names.written;
             names.syncing = true;
             drop(names);
-            let synced = self.disk.sync_dir(&self.dir);
+            let synced = self.disk.sync_dir(self.places.new());
             names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names.syncing = false;
             self.synced.notify_all();
@@ -562,7 +527,7 @@ impl<D: Disk> Queue<D> {
     /// A message, without its recipients and its text.
     pub fn read(&self, id: &str) -> Result<Message, Miss> {
         let opened = self.opened(id, How::Read)?;
-        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
         let text = opened.text();
         Ok(Message {
             id: id.to_owned(),
@@ -599,11 +564,18 @@ impl<D: Disk> Queue<D> {
     pub fn note(&self, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
         let _lock = self.lock(id);
         let opened = self.opened(id, How::Write)?;
-        self.note_in(&opened, id, at_secs, changes)
+        self.note_in(opened, id, at_secs, changes)
     }
 
-    fn note_in(&self, opened: &Opened<D>, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
-        let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+    fn note_in(&self, mut opened: Opened<D>, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
+        self.make_sure()?;
+        let mut told = opened.told().map_err(|error| self.miss(id, error.into()))?;
+        if sum::is_worth_it(opened.states_bytes(), &told) {
+            opened = self.sum_up(&opened, &told, id, at_secs)?;
+            told = opened.told().map_err(|error| self.miss(id, error.into()))?;
+        }
+        let Told { mut slots, ended, .. } = told;
+        let why_bytes = sum::why_bytes(opened.states_bytes());
         let slot_of = |slots: &[Slot], number: u32| slots.get((number as usize).wrapping_sub(1)).copied();
         let mut noted = Noted::default();
         let fails = |change: &&Change| {
@@ -632,9 +604,7 @@ impl<D: Disk> Queue<D> {
                 continue;
             }
             slots[change.number as usize - 1] = Slot::of(&to);
-            if to.stage() == Stage::Deferred && opened.states.end - opened.states.start >= STATES_BYTES {
-                continue;
-            }
+            to.shorten(why_bytes);
             let group = match said.iter().position(|(state, _)| *state == to) {
                 Some(at) => at,
                 None => {
@@ -657,7 +627,7 @@ impl<D: Disk> Queue<D> {
             lines.insert(0, b'\n');
         }
         if !lines.is_empty() || known {
-            self.append(opened, id, &lines).map_err(Miss::Fault)?;
+            self.append(&opened, id, &lines).map_err(Miss::Fault)?;
         }
         noted.tally = file::tally(&slots);
         if noted.tally.is_ended() {
@@ -671,7 +641,7 @@ impl<D: Disk> Queue<D> {
 
     /// Puts lines behind the states that are there, and all of them on disk.
     fn append(&self, opened: &Opened<D>, id: &str, lines: &[u8]) -> Result<(), Fault> {
-        let (disk, path) = (&self.disk, self.path.join(id));
+        let (disk, path) = (&self.disk, self.places.path(opened.place).join(id));
         let mut at = opened.states.start;
         let mut piece = Vec::new();
         while at < opened.states.end {
@@ -723,13 +693,13 @@ impl<D: Disk> Queue<D> {
                     Some((path, Refused::Locked | Refused::InUse)) => {
                         Fault::new("locking", &path, io::ErrorKind::WouldBlock.into())
                     }
-                    None => Fault::new("settling", &self.path.join(id), io::ErrorKind::WouldBlock.into()),
+                    None => Fault::new("settling", &self.places.path_of(id), io::ErrorKind::WouldBlock.into()),
                 };
                 return Err(Miss::Fault(doubt));
             }
         }
         let opened = self.opened(id, How::Read)?;
-        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
         Ok(slots.get((number as usize).wrapping_sub(1)).is_some_and(|slot| slot.stage.is_open()))
     }
 
@@ -779,18 +749,18 @@ impl<D: Disk> Queue<D> {
             Err(Miss::Gone | Miss::Damaged(_)) => return Ok(()),
             Err(fault) => return Err(fault),
         };
-        let (slots, _) = opened.slots().map_err(|error| self.miss(&origin, error.into()))?;
+        let slots = opened.told().map_err(|error| self.miss(&origin, error.into()))?.slots;
         let is_told = |slot: &Slot| slot.stage.is_untold() && slot.bounce == number;
         let told = (1..).zip(&slots).filter(|(_, slot)| is_told(slot));
         let changes: Vec<Change> = told.map(|(number, _)| Change { number, to: State::Bounced }).collect();
-        self.note_in(&opened, &origin, at_secs, &changes).map(drop)
+        self.note_in(opened, &origin, at_secs, &changes).map(drop)
     }
 
     /// Takes a message out of the queue if all its recipients are final, and says whether they are.
     pub fn remove(&self, id: &str) -> Result<bool, Miss> {
         let _lock = self.lock(id);
         let opened = self.opened(id, How::Write)?;
-        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
         if !file::tally(&slots).is_ended() {
             return Ok(false);
         }
@@ -798,8 +768,7 @@ impl<D: Disk> Queue<D> {
             // A power cut may bring the name back, and must bring the states with it.
             self.append(&opened, id, &[]).map_err(Miss::Fault)?;
         }
-        let removed = there(self.disk.remove(&self.dir, Path::new(id)));
-        let was_there = removed.map_err(|error| self.miss(id, error.into()))?.is_some();
+        let was_there = self.remove_name(id).map_err(Miss::Fault)?;
         self.count_more(-i64::from(was_there));
         Ok(true)
     }
@@ -807,19 +776,22 @@ impl<D: Disk> Queue<D> {
     /// Gives a file a name under which nobody tries it, for the operator to find: that name.
     pub fn set_aside(&self, id: &str) -> Result<PathBuf, Miss> {
         let _lock = self.lock(id);
-        let path = self.path.join(id);
         if !is_id(id.as_bytes()) {
             return Err(Miss::Gone);
         }
+        let place = match self.places.whereabouts(id) {
+            Ok(place) => place.ok_or(Miss::Gone)?,
+            Err((place, error)) => return Err(Miss::Fault(self.fault_at("setting aside", place, id, error))),
+        };
         let mut aside = PathBuf::from(format!("{id}{DAMAGED}"));
         loop {
-            match self.disk.carry(&self.dir, Path::new(id), &self.dir, &aside) {
+            match self.places.carry(id, place, Lies::New, &aside) {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     aside = PathBuf::from(format!("{id}{DAMAGED}-{:016x}", self.disk.random()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Miss::Gone),
-                Err(error) => return Err(Miss::Fault(Fault::new("setting aside", &path, error))),
+                Err(error) => return Err(Miss::Fault(self.fault_at("setting aside", place, id, error))),
             }
         }
         self.count_more(-1);
@@ -827,20 +799,36 @@ impl<D: Disk> Queue<D> {
         Ok(self.path.join(aside))
     }
 
+    /// Takes a message's name away; says whether there was one.
+    fn remove_name(&self, id: &str) -> Result<bool, Fault> {
+        let fault = |place, error| self.fault_at("removing", place, id, error);
+        let Some(place) = self.places.whereabouts(id).map_err(|(place, error)| fault(place, error))? else {
+            return Ok(false);
+        };
+        let removed = self.places.dir(place).and_then(|dir| match dir {
+            Some(dir) => there(self.disk.remove(&dir, Path::new(id))),
+            None => Ok(None),
+        });
+        Ok(removed.map_err(|error| fault(place, error))?.is_some())
+    }
+
+    fn fault_at(&self, doing: &'static str, place: Lies, id: &str, error: io::Error) -> Fault {
+        Fault::new(doing, &self.places.path(place).join(id), error)
+    }
+
     fn opened(&self, id: &str, how: How) -> Result<Opened<D>, Miss> {
-        let path = self.path.join(id);
         if !is_id(id.as_bytes()) {
             return Err(Miss::Gone);
         }
         let damaged = |why: &'static str| self.miss(id, Unread::Damaged(why));
-        let file = match self.disk.open(&self.dir, Path::new(id), how) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Miss::Gone),
-            Err(error) => {
+        let (place, file) = match self.places.open_file(id, how) {
+            Ok(found) => found.ok_or(Miss::Gone)?,
+            Err((place, error)) => {
                 // Links, directories and sockets refuse to be opened, each in its own words.
-                return Err(match self.disk.look(&self.dir, Path::new(id)) {
-                    Ok(seen) if !seen.is_file() => damaged("it is not a regular file"),
-                    _ => Miss::Fault(Fault::new("opening", &path, error)),
+                let seen = self.places.dir(place).ok().flatten();
+                return Err(match seen.map(|dir| self.disk.look(&dir, Path::new(id))) {
+                    Some(Ok(seen)) if !seen.is_file() => damaged("it is not a regular file"),
+                    _ => Miss::Fault(self.fault_at("opening", place, id, error)),
                 });
             }
         };
@@ -851,11 +839,11 @@ impl<D: Disk> Queue<D> {
         if seen.uid != self.disk.uid() {
             return Err(damaged("it belongs to another user"));
         }
-        Opened::new(&self.disk, file, id, seen.size).map_err(|unread| self.miss(id, unread))
+        Opened::new(&self.disk, (place, file), id, seen.size).map_err(|unread| self.miss(id, unread))
     }
 
     fn miss(&self, id: &str, unread: Unread) -> Miss {
-        let path = self.path.join(id);
+        let path = self.places.path_of(id);
         match unread {
             Unread::Damaged(why) => {
                 Miss::Damaged(Fault::new("reading", &path, io::Error::new(io::ErrorKind::InvalidData, why)))
@@ -865,7 +853,7 @@ impl<D: Disk> Queue<D> {
     }
 
     fn lock(&self, id: &str) -> MutexGuard<'_, ()> {
-        let lock = &self.locks[(xxh3_64(id.as_bytes()) % LOCKS as u64) as usize];
+        let lock = &self.locks[lock_of(id)];
         lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
