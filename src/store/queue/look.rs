@@ -203,7 +203,7 @@ impl<D: Disk> Queue<D> {
             let before = self.changes.load(Ordering::SeqCst);
             let mut each = |_: &str| {
                 count += 1;
-                if count % BEAT == 0 {
+                if count.is_multiple_of(BEAT) {
                     beat();
                 }
                 true

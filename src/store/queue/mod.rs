@@ -1,5 +1,13 @@
-//! The queue: messages that could not be brought to all their recipients at once, each in one readable file in
+//! The queue: messages that could not be brought to all their recipients at once, each in one readable file below
 //! `work_path/queue`, named by its id.
+//!
+//! | file                | is                                                                                              |
+//! |---------------------|-------------------------------------------------------------------------------------------------|
+//! | `queue/ID`          | new, or in its first round                                                                      |
+//! | `queue/due/HOUR/ID` | waits until a second of that hour: seconds since 1970 / 3600, decimal                           |
+//! | `queue/held/ID`     | of it no recipient may be tried                                                                 |
+//! | `queue/ID.new`      | about to be one, or written anew                                                                |
+//! | `queue/ID.damaged`  | set aside                                                                                       |
 //!
 //! ```text
 //! DMail-Queue: 1                                    the envelope: see `head`
@@ -32,12 +40,24 @@
 //! **Changing.** A line with a checksum, appended and synced before anything depends on it. Lines that do not check are passed
 //! over: a power cut leaves NULs and halves. The next line begins on a new one. Nothing is ever cut off or moved. All states that
 //! are there are written once more, byte for byte where they stand, before a sync counts for them: an earlier sync of theirs may
-//! have failed, in this process or in one before it, and a second one says nothing about the same pages.
+//! have failed, in this process or in one before it, and a second one says nothing about the same pages. A file whose
+//! states come to [`STATES_BYTES`], half of which say nothing any more, is written anew first: see `sum`.
+//!
+//! **Putting.** When a round or an order has ended, the file is renamed to where it is found when it is due ([`Queue::put`]), under its
+//! lock, over nothing. That is not synced: what counts are the states, and the place is a hint that may have it looked at too
+//! early, or at most an hour late; whoever looks at a message too early puts it right. Within an hour its time of last writing says in which
+//! second: it is set with the rename, so that who looks for those that are due first ([`Queue::soonest`]) reads names and
+//! times, and opens no file: of a million texts not a page is read. It is a hint too; a backup that does not keep it costs a look too
+//! early or, again, an hour. `places` says how a file is found.
 //!
 //! | what a crash leaves                          | what start does                                                       |
 //! |----------------------------------------------|-----------------------------------------------------------------------|
 //! | `ID.new`                                     | removes it: nobody was answered                                       |
 //! | a message whose maker did not answer         | keeps it: it is whole, and appears once                               |
+//! | a file where it was, though put elsewhere    | nothing: it is looked at too early, and put there again               |
+//! | one among the held that was released         | a job looks through those, and puts it among those that are due       |
+//! | one that waits, in `queue` itself, where a server before this one had all | puts it into its hour                    |
+//! | an hour's directory, empty                   | nothing: it goes when its hour is over                                |
 //! | a last line torn, or lost                    | what it said has not happened; the intent log knows of deliveries     |
 //! | all recipients final                         | removes it                                                            |
 //! | some are to be told of and are not           | the bounce is made (again), which has the same id: [`Made::Already`]  |
@@ -51,8 +71,8 @@
 //! [`Queue::told`] notes it, before the bounce is tried.
 //!
 //! Modes are 0600 and 0700; nothing is opened through a link, or that is not a file of ours. What a hand wrote into a file is
-//! read like what a stranger sent. The lines of states that one message can have are bounded by [`STATES_BYTES`]. One file system
-//! directory holds them all; names are only looked for at start.
+//! read like what a stranger sent. Start reads `queue` itself and the names of hours, however much waits in those. Nothing here holds
+//! all names: [`Queue::walk`] says them one after the other, [`Queue::soonest`] gives as many as were asked for.
 //!
 //! What it does not do: say when something is due or what failed for good, deliver, write bounces. The intent log's lock keeps a
 //! second server out.
@@ -300,7 +320,7 @@ impl<D: Disk> Queue<D> {
             }
             true
         };
-        self.disk.names(self.places.new(), &mut each).map_err(Fault::at("reading", &self.path))
+        self.disk.names(self.places.of_new(), &mut each).map_err(Fault::at("reading", &self.path))
     }
 
     /// What one name is; `None`: nothing any more.
@@ -308,7 +328,7 @@ impl<D: Disk> Queue<D> {
         if Places::<D>::is_ours(name.as_bytes()) {
             return None;
         }
-        let id = match self.judge_name(Lies::New, self.places.new(), name) {
+        let id = match self.judge_name(Lies::New, self.places.of_new(), name) {
             Ok(id) => id,
             Err(found) => return found,
         };
@@ -386,7 +406,7 @@ impl<D: Disk> Queue<D> {
         recipients: &[Recipient],
         text: &Body<'_, D>,
     ) -> Result<Made, Fault> {
-        let (disk, dir, new) = (&self.disk, self.places.new(), PathBuf::from(format!("{id}{NEW}")));
+        let (disk, dir, new) = (&self.disk, self.places.of_new(), PathBuf::from(format!("{id}{NEW}")));
         let path = self.path.join(&new);
         let known = self.places.whereabouts(id);
         if known.map_err(|(place, error)| self.fault_at("looking at", place, id, error))?.is_some() {
@@ -510,7 +530,7 @@ impl<D: Disk> Queue<D> {
             let through = names.written;
             names.syncing = true;
             drop(names);
-            let synced = self.disk.sync_dir(self.places.new());
+            let synced = self.disk.sync_dir(self.places.of_new());
             names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names.syncing = false;
             self.synced.notify_all();

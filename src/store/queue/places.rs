@@ -41,6 +41,9 @@ const SEEN: usize = 1024;
 /// So often is looked once more for what was moved meanwhile.
 const LOOKS: usize = 64;
 
+/// What was found; an error says where it came up.
+type Looked<T> = Result<T, (Place, io::Error)>;
+
 /// See the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -119,7 +122,7 @@ impl<D: Disk> Places<D> {
     }
 
     /// The directory of new ones.
-    pub(super) fn new(&self) -> &D::Dir {
+    pub(super) fn of_new(&self) -> &D::Dir {
         &self.new
     }
 
@@ -225,20 +228,16 @@ impl<D: Disk> Places<D> {
     }
 
     /// Opens a message's file wherever it lies. An error says where that was.
-    pub(super) fn open_file(&self, id: &str, how: How) -> Result<Option<(Place, D::File)>, (Place, io::Error)> {
+    pub(super) fn open_file(&self, id: &str, how: How) -> Looked<Option<(Place, D::File)>> {
         self.find(id, |dir| self.disk.open(dir, Path::new(id), how))
     }
 
     /// Where a message's file lies.
-    pub(super) fn whereabouts(&self, id: &str) -> Result<Option<Place>, (Place, io::Error)> {
+    pub(super) fn whereabouts(&self, id: &str) -> Looked<Option<Place>> {
         Ok(self.find(id, |dir| self.disk.look(dir, Path::new(id)))?.map(|(place, _)| place))
     }
 
-    fn find<T>(
-        &self,
-        id: &str,
-        look: impl Fn(&D::Dir) -> io::Result<T>,
-    ) -> Result<Option<(Place, T)>, (Place, io::Error)> {
+    fn find<T>(&self, id: &str, look: impl Fn(&D::Dir) -> io::Result<T>) -> Looked<Option<(Place, T)>> {
         let moves = &self.moves[lock_of(id)];
         let at = |place: Place| {
             let dir = self.dir(place).map_err(|error| (place, error))?;
@@ -264,7 +263,7 @@ impl<D: Disk> Places<D> {
                     return Ok(Some(found));
                 }
             }
-            if before % 2 == 0 && moves.load(Ordering::SeqCst) == before {
+            if before.is_multiple_of(2) && moves.load(Ordering::SeqCst) == before {
                 return Ok(None);
             }
             std::thread::yield_now();

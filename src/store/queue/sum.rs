@@ -47,7 +47,7 @@ impl<D: Disk> Queue<D> {
         let (disk, new) = (&self.disk, PathBuf::from(format!("{id}{NEW}")));
         let path = self.places.path(Place::New).join(&new);
         let fault = |doing: &'static str| move |error: io::Error| Miss::Fault(Fault::new(doing, &path.clone(), error));
-        let dir = self.places.new();
+        let dir = self.places.of_new();
         there(disk.remove(dir, &new)).map_err(fault.clone()("removing"))?;
         let file = disk.open(dir, &new, How::CreateNew).map_err(fault.clone()("making"))?;
         let written = self.write_sum(opened, told, id, at_secs, &file).map_err(fault.clone()("writing"));

@@ -72,6 +72,9 @@ impl SimFile {
     }
 }
 
+/// Who has a file's name now, and which one he had before.
+type Successor = Option<(u64, OsString)>;
+
 /// A name taken away, a name given.
 type Renaming = (Option<OsString>, Option<(OsString, u64)>);
 
@@ -102,7 +105,7 @@ pub struct World {
     dirs: BTreeMap<PathBuf, SimDir>,
     carried: Vec<Carried>,
     /// Files whose last name was taken away or given to another file, which had that name before; and the directory where that was.
-    ended: Vec<(PathBuf, u64, Option<(u64, OsString)>)>,
+    ended: Vec<(PathBuf, u64, Successor)>,
     /// Who holds which lock: the open file's number.
     locks: HashMap<(u64, u8), u64>,
     next: u64,
@@ -294,7 +297,7 @@ impl World {
     }
 
     /// A file that was carried has lost a name: its last one, if it has no other.
-    fn ended_at(&mut self, path: PathBuf, gone: Option<u64>, new: Option<(u64, OsString)>) {
+    fn ended_at(&mut self, path: PathBuf, gone: Option<u64>, new: Successor) {
         let is_named = |inode: u64| self.dirs.values().any(|dir| dir.names.values().any(|&named| named == inode));
         let matters = |inode: &u64| !is_named(*inode) && (new.is_some() || self.is_carried(*inode));
         if let Some(old) = gone.filter(matters) {

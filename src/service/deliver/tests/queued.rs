@@ -517,7 +517,11 @@ fn until_handed_on(world: &mut World) {
 
 /// All jobs come to their end, and nobody hears of that.
 fn rest(world: &World) {
-    while world.shared.jobs.load().running + world.shared.jobs.load().waiting > 0 {
+    let is_at_work = || {
+        let load = world.shared.jobs.load();
+        load.running + load.waiting > 0
+    };
+    while is_at_work() {
         std::thread::yield_now();
     }
 }
