@@ -73,7 +73,7 @@ impl SimFile {
 }
 
 /// Who has a file's name now, and which one he had before.
-type Successor = Option<(u64, OsString)>;
+type Successor = (u64, OsString);
 
 /// A name taken away, a name given.
 type Renaming = (Option<OsString>, Option<(OsString, u64)>);
@@ -87,7 +87,7 @@ struct SimDir {
     mode: u32,
     inode: u64,
     dev: u64,
-    /// The directory above was not synced since this one was made.
+    /// Neither it nor the directory above was synced since it was made.
     is_new: bool,
 }
 
@@ -104,7 +104,7 @@ pub struct World {
     files: HashMap<u64, SimFile>,
     dirs: BTreeMap<PathBuf, SimDir>,
     carried: Vec<Carried>,
-    /// Files whose last name was taken away or given to another file, which had that name before; and the directory where that was.
+    /// Files whose last name was given to another one, and the directory where that was.
     ended: Vec<(PathBuf, u64, Successor)>,
     /// Who holds which lock: the open file's number.
     locks: HashMap<(u64, u8), u64>,
@@ -276,37 +276,30 @@ impl World {
             let mut places: Vec<&PathBuf> =
                 way.iter().filter(|path| self.dirs.contains_key(path.parent().unwrap())).collect();
             places.dedup();
-            let found: Vec<&PathBuf> = places.iter().copied().filter(|path| self.inode(path) == Some(inode)).collect();
-            if found.len() == 1 || places.is_empty() {
+            let found = places.iter().filter(|path| self.inode(path) == Some(inode)).count();
+            if found == 1 || places.is_empty() {
                 continue;
             }
-            let place = places[self.below(places.len() as u64) as usize].clone();
-            self.purge(inode);
-            let dir = self.dirs.get_mut(place.parent().unwrap()).unwrap();
-            dir.names.insert(place.file_name().unwrap().to_owned(), inode);
-            dir.durable = dir.names.clone();
+            // Of one step it is known where it began.
+            let at = if way.len() > 2 { self.below(places.len() as u64) as usize } else { 0 };
+            let place = places[at].clone();
+            for path in places.into_iter().cloned().collect::<Vec<_>>() {
+                let dir = self.dirs.get_mut(path.parent().unwrap()).unwrap();
+                dir.names.retain(|name, there| *name != path.file_name().unwrap() || *there != inode);
+                if path == place {
+                    dir.names.insert(path.file_name().unwrap().to_owned(), inode);
+                }
+                dir.durable = dir.names.clone();
+            }
         }
         // What took a file's name, and has it still, did so before it was carried on.
         for (_, old, new) in std::mem::take(&mut self.ended).into_iter().rev() {
-            let Some((new, before)) = new else { continue };
+            let (new, before) = new;
             let names = |dir: &SimDir| dir.names.iter().any(|(name, inode)| *inode == new && *name != before);
             if self.dirs.values().any(names) {
                 self.purge(old);
             }
         }
-    }
-
-    /// A file that was carried has lost a name: its last one, if it has no other.
-    fn ended_at(&mut self, path: PathBuf, gone: Option<u64>, new: Successor) {
-        let is_named = |inode: u64| self.dirs.values().any(|dir| dir.names.values().any(|&named| named == inode));
-        let matters = |inode: &u64| !is_named(*inode) && (new.is_some() || self.is_carried(*inode));
-        if let Some(old) = gone.filter(matters) {
-            self.ended.push((path, old, new));
-        }
-    }
-
-    fn is_carried(&self, inode: u64) -> bool {
-        self.carried.iter().any(|carried| carried.inode == inode)
     }
 
     /// A file has no name any more, on disk.
@@ -727,7 +720,11 @@ impl Disk for SimDisk {
         let ended: Vec<u64> = world.ended.iter().filter(|(path, ..)| *path == dir.0).map(|(_, old, _)| *old).collect();
         ended.into_iter().for_each(|old| world.purge(old));
         world.ended.retain(|(path, ..)| *path != dir.0);
-        world.dirs.iter_mut().filter(|(path, _)| path.parent() == Some(&dir.0)).for_each(|(_, dir)| dir.is_new = false);
+        world
+            .dirs
+            .iter_mut()
+            .filter(|(path, _)| **path == dir.0 || path.parent() == Some(&dir.0))
+            .for_each(|(_, dir)| dir.is_new = false);
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         dir.durable = dir.names.clone();
         dir.pending.clear();
@@ -775,7 +772,10 @@ impl Disk for SimDisk {
         let inode = dir.names.remove(from.as_os_str()).ok_or_else(not_found)?;
         let old = dir.names.insert(to.into(), inode);
         dir.pending.push((Some(from.into()), Some((to.into(), inode))));
-        world.ended_at(path, old, Some((inode, from.into())));
+        let is_named = |inode: u64| world.dirs.values().any(|dir| dir.names.values().any(|&named| named == inode));
+        if let Some(old) = old.filter(|&old| !is_named(old)) {
+            world.ended.push((path, old, (inode, from.into())));
+        }
         Ok(())
     }
 
@@ -814,14 +814,12 @@ impl Disk for SimDisk {
             self.removable(dir, name)?;
         }
         let mut world = self.call(&format!("remove {}", name.display()))?;
-        let path = dir.0.clone();
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         if dir.mode & 0o200 == 0 {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let gone = dir.names.remove(name.as_os_str()).ok_or_else(not_found)?;
+        dir.names.remove(name.as_os_str()).ok_or_else(not_found)?;
         dir.pending.push((Some(name.into()), None));
-        world.ended_at(path, Some(gone), None);
         Ok(())
     }
 
