@@ -442,7 +442,7 @@ impl Desk<'_> {
                 self.shared.transit.counts.queued += u64::from(made == Made::New);
                 // One that was there may be of a try that did not come to its end, and nobody's.
                 self.shared.transit.table.remove(id);
-                self.shared.transit.table.insert(id, Some(self.secs));
+                self.keep(id, self.secs);
                 log::info!("delivery {}: goes on as {id}", self.runner.runs[at].id);
                 self.settle(at, part, Came::HandedOn);
             }

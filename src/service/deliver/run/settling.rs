@@ -272,7 +272,7 @@ impl Desk<'_> {
         for id in bounces {
             self.shared.transit.counts.queued += 1;
             self.shared.transit.table.remove(id);
-            self.shared.transit.table.insert(id, Some(self.secs));
+            self.keep(id, self.secs);
         }
     }
 
@@ -334,7 +334,7 @@ pub(super) enum Next {
     Gone,
 }
 
-fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
+pub(super) fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
     if let Miss::Damaged(_) = miss {
         match queue.set_aside(id) {
             Ok(path) => log::error!("the queue: {id} is {} now, for somebody to look at", path.display()),

@@ -234,7 +234,7 @@ fn a_job_that_changes_more_than_the_table_is_told_of_has_it_filled_anew() {
     assert!(world.shared.transit.calls(world.now));
     world.settle();
     assert!(!world.shared.transit.calls(world.now));
-    assert_eq!(world.shared.transit.table.first_secs(), Some(DUE));
+    assert_eq!(world.shared.transit.table.first_due(), Some(DUE));
     world.shared.transit.queue().note("A2", EPOCH, &[Change { number: 1, to: State::Deleted }]).unwrap();
     bulk.tell("A2", Obeyed { changed: 1, next_secs: None, gone: true });
     world.settle();
