@@ -37,6 +37,9 @@
 //! seen to be damaged, whoever shortened it. If the name cannot be synced it is taken away again; if that cannot be synced it is
 //! not known what a power cut leaves: [`Failed::Unknown`].
 //!
+//! **Ending.** A new message for whose recipients nothing is left to do is not written into any more: its name is taken away and the
+//! directory synced, which says the same of all of them, once, and is shared as in making ([`Queue::finish`]).
+//!
 //! **Changing.** A line with a checksum, appended and synced before anything depends on it. Lines that do not check are passed
 //! over: a power cut leaves NULs and halves. The next line begins on a new one. Nothing is ever cut off or moved. All states that
 //! are there are written once more, byte for byte where they stand, before a sync counts for them: an earlier sync of theirs may
@@ -860,6 +863,34 @@ impl<D: Disk> Queue<D> {
         self.append(&opened, id, &said.lines(id, at_secs, ended, None)).map_err(Miss::Fault)?;
         self.remember_ended(id, &file::tally(&slots));
         Ok(())
+    }
+
+    /// Takes a new message out of the queue if these changes leave nothing to be done for anybody, and says whether they do: then its
+    /// name is gone, on disk; else nothing was written. One sync of the directory does for all who come and go meanwhile, where a
+    /// [`note`](Queue::note) is a sync of its own, of a file that is removed next.
+    pub fn finish(&self, id: &str, changes: &[Change]) -> Result<bool, Miss> {
+        {
+            let _lock = self.lock(id);
+            let opened = self.opened(id, disk::How::Read)?;
+            if opened.place != Lies::New {
+                return Ok(false);
+            }
+            let mut slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
+            for Change { number, to } in changes {
+                match slots.get_mut((*number as usize).wrapping_sub(1)) {
+                    Some(slot) if slot.stage.may_become(to.stage()) => *slot = Slot::of(to),
+                    _ => return Ok(false),
+                }
+            }
+            if !file::tally(&slots).is_ended() {
+                return Ok(false);
+            }
+            let was_there = self.remove_name(id).map_err(Miss::Fault)?;
+            self.count_more(-i64::from(was_there));
+            self.ended().remove(id);
+        }
+        self.sync_names().map_err(Miss::Fault)?;
+        Ok(true)
     }
 
     /// Takes a message out of the queue if all its recipients are final, and says whether they are.

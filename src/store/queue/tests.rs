@@ -1170,3 +1170,56 @@ fn messages_made_a_second() {
         }
     }
 }
+
+#[test]
+fn a_new_message_that_comes_to_its_end_goes_at_once_and_for_good() {
+    let both = [change(1, State::Delivered), change(2, State::Dropped { why: "5.1.1".to_owned() })];
+    let begin = |seed| {
+        let (disk, queue) = sim(seed);
+        make(&queue, "A1", 2);
+        (disk, queue)
+    };
+    let (disk, queue) = begin(1);
+    let size = disk.world().bytes(&file("A1")).len();
+    // What leaves somebody, or his sender, with something to be done is noted in the usual way, and so is what does not fit.
+    for changes in [
+        vec![change(1, State::Delivered)],
+        vec![change(1, State::Delivered), change(2, State::Failed { why: String::new(), bounce: 0 })],
+        vec![change(1, State::Delivered), change(2, deferred(NOW))],
+        vec![change(1, State::Delivered), change(2, State::Delivered), change(3, State::Delivered)],
+        vec![change(1, State::Bounced), change(2, State::Delivered)],
+    ] {
+        assert!(!queue.finish("A1", &changes).unwrap(), "{changes:?}");
+        assert_eq!(disk.world().bytes(&file("A1")).len(), size);
+    }
+    let first = disk.world().calls;
+    assert!(queue.finish("A1", &both).unwrap());
+    assert!(matches!(queue.finish("A1", &both), Err(Miss::Gone)));
+    let all = disk.world().calls - first;
+    assert!(all > 1);
+    for at in 1..=all + 1 {
+        for (seed, fails) in (1..6).zip([false, true].into_iter().cycle()) {
+            let (disk, queue) = begin(seed);
+            let at = disk.world().calls + at;
+            if fails {
+                disk.world().fail_at = Some((at, io::ErrorKind::Other));
+            } else {
+                disk.world().stop_at = Some(at);
+            }
+            let finished = matches!(queue.finish("A1", &both), Ok(true));
+            disk.world().cut_power();
+            let left = found(&again(&disk));
+            match left.get("A1") {
+                None => assert!(left.is_empty(), "{left:?}"),
+                Some(message) => {
+                    assert!(!finished, "call {at}, seed {seed}: it is there again");
+                    assert_eq!(message.as_ref().map(|message| message.tally.at(Stage::Waiting)), Some(2));
+                }
+            }
+        }
+    }
+    // One that has waited is noted: where it lies is not synced.
+    let (_, queue) = begin(1);
+    queue.put("A1", Some(NOW + 7200)).unwrap();
+    assert!(!queue.finish("A1", &both).unwrap());
+}

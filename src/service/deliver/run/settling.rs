@@ -354,6 +354,18 @@ fn wind_up(
     noting: &mut Noting,
 ) -> Result<Wound, Miss> {
     let queue = &stores.queue;
+    if noting.stands.iter().all(|stand| stand.found.is_empty()) && !noting.changes.is_empty() {
+        match queue.finish(id, &noting.changes.concat()) {
+            Ok(true) => {
+                noting.changes.clear();
+                noting.stands.drain(..).for_each(|stand| stand.noted(&stores.intents));
+                return Ok(Wound { next_secs: None, owes: false, gone: true });
+            }
+            Err(Miss::Fault(fault)) => return Err(Miss::Fault(fault)),
+            // What is wrong with it is found out below.
+            Ok(false) | Err(Miss::Gone | Miss::Damaged(_)) => {}
+        }
+    }
     let noted = write_changes(queue, id, secs, &mut noting.changes);
     if let Err(Miss::Fault(fault)) = noted {
         return Err(Miss::Fault(fault));
