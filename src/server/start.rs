@@ -322,8 +322,8 @@ mod tests {
             settings::parse::load_text(Path::new("/t/dmail.conf"), text.as_bytes()).settings.unwrap()
         };
         for (most, limit, out, come_in) in [
-            (10, 1024, 10, (1024 - 64 - 12 - 20 - 128) / 4),
-            (10_000, 1024, 128, (1024 - 64 - 12 - 256 - 128) / 4),
+            (10, 1024, 10, (1024 - 64 - 12 - 20 - 128 - 128) / 4),
+            (10_000, 1024, 128, (1024 - 64 - 12 - 256 - 128 - 128) / 4),
             (100, 8, 1, 1),
         ] {
             let settings = settings(most);
