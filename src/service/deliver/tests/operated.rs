@@ -72,6 +72,9 @@ impl World {
 /// Three messages: for a dead host and a slow one, for a mailbox that is full, and one that may have arrived.
 fn three() -> World {
     let mut world = World::new();
+    // Each domain is a place of its own.
+    let settings = Arc::make_mut(&mut world.shared.settings);
+    settings.hops = Hops::new(&[], &[], None, 25, 10, Path::new("/"));
     let dead = || deferred("4.4.1 connecting: refused", false);
     world.waits("A1", "ann@x.test", &[("bob@dead.test", dead()), ("eve@slow.test", deferred("4.4.2 too slow", false))]);
     world.waits("A2", "", &[("kim@dead.test", dead())]);
