@@ -43,6 +43,7 @@ pub fn report(path: &Path) -> (String, u8) {
     }
     if let Some(settings) = settings {
         let _ = writeln!(text, "{}: `dmail serve` opens {}", path.display(), server::opens(&settings));
+        let _ = writeln!(text, "{}: {}", path.display(), server::sends(&settings));
         let _ = writeln!(text, "{}: {}", path.display(), server::roles(&settings));
     }
     let _ = writeln!(text, "{}: {}", path.display(), complaint::summary(&complaints));
@@ -92,6 +93,27 @@ mod tests {
         );
         let (_dir, path) = written("bind_address 127.0.0.1\npop_port 0\nsmtp_port 0\nsubmission_port 0\n");
         assert!(report(&path).0.contains("dmail.conf: `dmail serve` opens no port\n"));
+    }
+
+    #[test]
+    fn where_mail_for_others_would_go_is_said() {
+        let said = |lines: &str| {
+            let (_dir, path) = written(lines);
+            let (text, _) = report(&path);
+            let line = text.lines().find_map(|line| line.split_once(": mail for other domains ")).unwrap_or_default().1;
+            line.to_owned()
+        };
+        assert_eq!(said(""), "is sent to their mail hosts, port 25, by the DNS of /etc/resolv.conf, as example.com");
+        assert_eq!(
+            said("dns_host 192.0.2.53\nsmtp_out_port 2525\nsend_name mx.example.com\nroute a.example mx:b.example\n"),
+            "is sent to their mail hosts, port 2525, by the DNS of 192.0.2.53:53, as mx.example.com, but for what lines \
+             of route and sender_route say otherwise"
+        );
+        assert_eq!(
+            said("gateway relay.example.net:587 tls=required\n"),
+            "is sent to relay.example.net:587 tls=required, as example.com"
+        );
+        assert_eq!(said("route * park\n"), "is parked: nothing is sent");
     }
 
     #[test]
