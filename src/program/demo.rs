@@ -206,7 +206,7 @@ Send a letter, and fetch it:
 Nothing leaves this machine: `route * park` in {config} keeps mail for other domains in the queue.
 Without that line it is sent.
 
-  printf 'Subject: Far\n\nThis stays here.\n' | {dmail} sendmail -C {config} kim@example.net
+  printf 'Subject: Far\\n\\nThis stays here.\\n' | {dmail} sendmail -C {config} kim@example.net
   {dmail} tellsmtp -i {config} queue
 
 Thunderbird: account ann@localhost. Incoming server POP3, name localhost, port {pops}, connection security SSL/TLS,
