@@ -264,7 +264,7 @@ pub static VERBS: &[Verb] = &[
     },
     Verb {
         name: "clear_cache_all",
-        help: "forget what authenticators said about users, and name servers about clients",
+        help: "forget what authenticators said about users, and all that name servers said",
         rights: Rights::Operate,
         parse: |args| none(args, Order::ClearCache),
         ..SMTPS

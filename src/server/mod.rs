@@ -63,7 +63,7 @@ use journal::Journal;
 pub use launcher::part;
 use rates::Rates;
 use start::*;
-pub use start::{judged, opens, roles, sends};
+pub use start::{judged, opens, roles};
 
 /// The file that says a server has this work_path.
 pub const RUN_LOCK: &str = "dmail.run";

@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 use super::{LOCK_PATIENCE, PER_CONVERSATION, PER_SENDER, RESERVE, RUN_LOCK};
 use crate::net::{TcpListener, UnixListener, listen, tls};
 use crate::protocol::smtp::Face;
-use crate::rules::hops::{Reach, To};
 use crate::rules::places;
 use crate::rules::route::Table;
-use crate::service::dns::{self, RESOLV_CONF};
+use crate::service::dns;
 use crate::service::launcher::Launcher;
 use crate::service::route;
 use crate::service::send;
@@ -25,7 +24,6 @@ use crate::settings::{self, Complaint, Level, Method, Rights, Settings};
 use crate::sys::access::{self, Right};
 use crate::sys::files::Opener;
 use crate::sys::{group, process, user};
-use crate::text::printable::visible;
 
 /// A configuration that a server can run with, or what is wrong with it, a sentence each.
 pub fn usable(path: &Path, rights: &Rights<'_>) -> Result<Settings, Vec<String>> {
@@ -153,30 +151,6 @@ pub fn opens(settings: &Settings) -> String {
         return "no port".to_owned();
     }
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// Where mail for other domains would go, in one line.
-pub fn sends(settings: &Settings) -> String {
-    let main = settings.main_domain();
-    // A domain that nobody has, so that no line is for it alone.
-    let hop = settings.hops.hop(&format!("postmaster@{main}"), "somebody@nobody.invalid");
-    let asked = || match &settings.dns_host[..] {
-        [] => RESOLV_CONF.to_owned(),
-        servers => servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-    };
-    // The line for all others is no such line.
-    let all = settings.route.iter().filter(|route| route.domains.contains(&Reach::All)).count();
-    let lines = settings.route.len() + settings.sender_route.len() - all;
-    let towards = match hop.to {
-        To::Mx(domain) if &*domain == "nobody.invalid" => {
-            format!("is sent to their mail hosts, port {}, by the DNS of {}", settings.smtp_out_port, asked())
-        }
-        To::Parked if lines == 0 => return "mail for other domains is parked: nothing is sent".to_owned(),
-        To::Parked => "is parked: nothing is sent".to_owned(),
-        _ => format!("is sent to {}", visible(&hop.key)),
-    };
-    let more = if lines == 0 { "" } else { ", but for what lines of route and sender_route say otherwise" };
-    format!("mail for other domains {towards}, as {}{more}", settings.greets_as())
 }
 
 /// The kinds of connections that come to them.
