@@ -131,7 +131,7 @@ impl Bed {
         let text = format!(
             "host_domain bench.test\ndrop_path spool\nwork_path work\nauthent_process \"{}\" nwauth -path users\n\
              bind_address 127.0.0.1\npop_port {}\npops_port {}\nsmtp_port {}\nsubmission_port 0\nsmtps_port 0\n\
-             sysadmin test0@bench.test\nmax_rcpts 1000\ntls_cert cert.pem\ntls_key key.pem\n{}",
+             sysadmin test0@bench.test\nmax_rcpts 1000\nroute * park\ntls_cert cert.pem\ntls_key key.pem\n{}",
             program(),
             plain.port(),
             sealed.port(),

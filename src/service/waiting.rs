@@ -448,8 +448,6 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
         report.add("age_secs", self.age(&message));
         report.add("bytes", message.text_bytes);
         report.add("state", stages(&message));
-        report.add("next_secs", next(message.tally.next_secs, self.now_secs));
-        report.add("next", message.tally.next_secs.and_then(moment));
         if let Some((origin, _)) = &message.envelope.bounce_of {
             report.add("bounce_of", origin.clone());
         }
@@ -458,6 +456,9 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
             report.add("not_shown", message.recipients as usize - lines.len());
         }
         let prose = report.text() + &prose;
+        // People are told with each recipient.
+        report.add("next_secs", next(message.tally.next_secs, self.now_secs));
+        report.add("next", message.tally.next_secs.and_then(moment));
         report.table("who", RECIPIENTS, lines);
         Ok(report.in_prose(prose))
     }
@@ -555,7 +556,7 @@ impl Standing {
         if self.possibly {
             line("possibly delivered", "all of it was sent, and no answer came");
         }
-        line("tried", &self.tries.map(|tries| format!("{tries} times")).unwrap_or_default());
+        line("tried", &self.tries.map(times).unwrap_or_default());
         if let Some((secs, moment)) = next(self.next_secs, now_secs).zip(self.next_secs.and_then(moment)) {
             line("next try", &format!("{moment}, in {}", time(secs)));
         }
@@ -564,6 +565,16 @@ impl Standing {
         line("why it waits", &self.reason);
         line("what helps", self.unblock.as_deref().unwrap_or_default());
         text
+    }
+}
+
+/// How often, for people.
+fn times(count: u32) -> String {
+    match count {
+        0 => "not yet".to_owned(),
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{count} times"),
     }
 }
 

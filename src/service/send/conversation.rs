@@ -514,13 +514,7 @@ impl Life {
                 None => left.push(whom),
             }
         }
-        for (_, came) in &told {
-            match came {
-                Came::Taken { .. } => shared.outgoing.counts.taken += 1,
-                Came::Possibly(_) => shared.outgoing.counts.possibly += 1,
-                _ => {}
-            }
-        }
+        told.iter().for_each(|(_, came)| shared.outgoing.count(&consignment.hop.key, came));
         let (line, owed) = (self.line, !told.is_empty());
         if owed || goes_on {
             shared.outgoing.at(line, |place| place.settled(line, owed));

@@ -169,6 +169,7 @@ struct Known {
     listed: bool,
     /// When it is looked at without any other reason.
     armed: Option<Instant>,
+    /// Recipients for whom it took none, not yet; and those for whom it took one.
     deferred: u64,
     taken: u64,
 }
@@ -398,6 +399,21 @@ impl Outgoing {
     }
 
     /// Something is done with the place of a line, which is then looked at.
+    /// What came of a recipient there, for operators.
+    fn count(&mut self, key: &str, came: &Came) {
+        let (taken, deferred) = match came {
+            Came::Taken { .. } => (1, 0),
+            Came::Later(_) | Came::Possibly(_) => (0, 1),
+            Came::Never(_) | Came::Parked | Came::NotTried(_) => return,
+        };
+        self.counts.taken += taken;
+        self.counts.possibly += u64::from(matches!(came, Came::Possibly(_)));
+        if let Some(known) = self.places.get_mut(key) {
+            known.taken += taken;
+            known.deferred += deferred;
+        }
+    }
+
     fn at<R>(&mut self, line: u32, work: impl FnOnce(&mut Place<Consignment, Target>) -> R) -> Option<R> {
         let key = self.lines.get(&line)?.key.clone();
         let known = self.places.get_mut(&key)?;
@@ -513,6 +529,7 @@ impl Shared {
     /// All its recipients have this outcome.
     fn tell_all(&mut self, consignment: Consignment, came: &Came) {
         let fates = consignment.recipients.iter().map(|whom| (whom.part, came.clone())).collect();
+        consignment.recipients.iter().for_each(|_| self.outgoing.count(&consignment.hop.key, came));
         self.outgoing.counts.not_tried += u64::from(matches!(came, Came::NotTried(_)));
         self.sent(consignment.ticket, fates, None);
     }

@@ -278,6 +278,24 @@ fn a_message_goes_as_it_is_to_all_its_recipients_at_once_and_the_connection_is_k
 }
 
 #[test]
+fn a_place_counts_those_for_whom_it_took_a_message_and_those_who_wait() {
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Rcpt(1), Does::Says("451 4.7.1 later\r\n"))]));
+    world.send(WAY, TEXT, &FOUR);
+    world.settle();
+    let counts = |world: &World| world.shared.outgoing.places(world.now).map(|place| place.counts).collect::<Vec<_>>();
+    assert_eq!(counts(&world), [(3, 1)]);
+    // Nobody answers there: all wait, as do those who come while the place is left alone.
+    world.send("[192.0.2.2]:25", TEXT, &FOUR);
+    world.settle();
+    world.send("[192.0.2.2]:25", TEXT, &FOUR[..2]);
+    world.settle();
+    let mut counted = counts(&world);
+    counted.sort_unstable();
+    assert_eq!(counted, [(0, 6), (3, 1)]);
+}
+
+#[test]
 fn whatever_a_host_does_at_whatever_step_each_recipient_has_one_outcome_and_it_is_true() {
     let steps =
         [When::Greeting, When::Ehlo, When::Mail, When::Rcpt(0), When::Rcpt(1), When::Rcpt(3), When::Data, When::Dot];
