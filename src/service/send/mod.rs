@@ -19,7 +19,8 @@
 //! end had not been sent; else they are [`Came::Possibly`]. One that broke [`ATTEMPTS`] connections is told [`Came::Later`].
 //!
 //! **One message in doubt.** When a transaction has outcomes its connection takes no other message before the runner says that they
-//! are on disk ([`Outgoing::noted`]).
+//! are on disk ([`Outgoing::noted`]), and says nothing, not even QUIT, whatever else happens: a host that hears more knows that
+//! its answer was heard, and takes what comes again for another message (`store/repeats.rs`).
 //!
 //! **Bounds.** Connections: `send_connections` of a place, as its own bound allows, and `send_connections_max` of all, of which a
 //! quarter is only for places that have none. Consignments that wait: [`place::WAITING`] of a place and [`WAITING`] of all, of which
@@ -100,6 +101,8 @@ pub enum Came {
         said: String,
         /// The host will report by itself where that was asked for.
         dsn: bool,
+        /// It was LMTP: the message is in the mailbox.
+        lmtp: bool,
     },
     /// Not now: an enhanced code, and words. So for the next.
     Later(String),
@@ -158,6 +161,8 @@ impl Birth {
 enum Next {
     Take(Box<Consignment>),
     Wait,
+    /// Nothing may be said before something is on disk.
+    Hold,
     Leave,
 }
 
@@ -180,6 +185,8 @@ struct Line {
     open: bool,
     /// Its place is needed.
     leaves: bool,
+    /// Nobody hears what comes of it: it says nothing more.
+    orphan: bool,
 }
 
 /// A place, for operators.
@@ -322,6 +329,13 @@ impl Outgoing {
         self.waiting
     }
 
+    /// The recipients of each consignment that waits.
+    #[cfg(test)]
+    pub(super) fn waits(&self) -> Vec<Vec<String>> {
+        let waits = self.places.values().flat_map(|known| known.place.who_waits());
+        waits.map(|one| one.recipients.iter().map(|whom| whom.address.to_string()).collect()).collect()
+    }
+
     /// All places.
     pub fn places(&self, now: Instant) -> impl Iterator<Item = Shown<'_>> {
         self.places.iter().map(move |(key, known)| {
@@ -339,12 +353,24 @@ impl Outgoing {
         self.list_all();
     }
 
-    /// Nobody waits any more for what is here; what is under way comes to its end.
+    /// Nobody waits any more for what is here, or for what is under way: another will bring all of it again. So connections
+    /// take nothing more and say nothing more; whoever has them ends them.
     pub fn forget(&mut self) {
         for known in self.places.values_mut() {
             known.place.all();
         }
         self.waiting = 0;
+        for line in self.lines.values_mut() {
+            line.orphan = true;
+        }
+        // Nobody will say that anything is on disk.
+        for line in self.lines.keys().copied().collect::<Vec<_>>() {
+            self.noted(line);
+        }
+    }
+
+    fn is_orphan(&self, line: u32) -> bool {
+        self.lines.get(&line).is_some_and(|line| line.orphan)
     }
 
     /// Whoever asked name servers is gone: places that wait for them ask again.
@@ -408,14 +434,17 @@ impl Outgoing {
         Some(done)
     }
 
-    fn next(&mut self, line: u32) -> Next {
-        let Some(Line { leaves, .. }) = self.lines.get(&line) else { return Next::Leave };
-        if *leaves || self.paused {
+    /// `more`: the connection would take a message.
+    fn next(&mut self, line: u32, more: bool) -> Next {
+        let Some(Line { key, leaves, orphan, .. }) = self.lines.get(&line) else { return Next::Leave };
+        let Some(Known { place, .. }) = self.places.get_mut(key) else { return Next::Leave };
+        if *orphan || place.is_owed(line) {
+            return Next::Hold;
+        }
+        if !more || *leaves || self.paused {
             return Next::Leave;
         }
-        let key = self.lines.get(&line).map(|line| line.key.clone());
-        let place = key.and_then(|key| self.places.get_mut(&key)).map(|known| &mut known.place);
-        match place.and_then(|place| place.take(line)) {
+        match place.take(line) {
             Some(consignment) => {
                 self.waiting -= 1;
                 Next::Take(Box::new(consignment))
@@ -523,6 +552,9 @@ impl Shared {
 
     /// A consignment comes back from a connection: it waits anew, or has broken enough of them.
     fn put_back(&mut self, now: Instant, line: u32, mut consignment: Consignment, trouble: Option<&Trouble>) {
+        if self.outgoing.is_orphan(line) {
+            return;
+        }
         if let Some(trouble) = trouble {
             consignment.attempts += 1;
             if consignment.attempts >= ATTEMPTS {
@@ -715,7 +747,7 @@ impl Outgoing {
         let Some(aim) = known.place.aim(target) else { return };
         let birth = Birth { line, target: aim.target.clone(), hop: known.hop.clone(), clear: aim.clear };
         known.place.call(line, target);
-        self.lines.insert(line, Line { key: key.clone(), id: None, open: true, leaves: false });
+        self.lines.insert(line, Line { key: key.clone(), id: None, open: true, leaves: false, orphan: false });
         self.open += 1;
         self.counts.connections += 1;
         self.born.push(birth);

@@ -381,9 +381,9 @@ fn a_connection_takes_no_other_message_before_it_is_on_disk_what_became_of_the_l
     let messages: Vec<u32> = (0..5).map(|_| world.send(&way, TEXT, &FOUR[..1])).collect();
     world.settle();
     assert_eq!(host.mails().len(), 3, "each brought one");
-    // The connections end, and what is owed still counts.
+    // However long that takes.
     world.pass(Duration::from_secs(60));
-    assert_eq!((host.mails().len(), world.line_count(), world.shared.outgoing.open()), (3, 3, 0));
+    assert_eq!((host.mails().len(), world.line_count(), world.shared.outgoing.open()), (3, 3, 3));
     world.notes = true;
     world.settle();
     assert_eq!(host.mails().len(), 5);
@@ -545,4 +545,99 @@ fn routes_that_say_never_or_not_yet_need_no_connection() {
     let message = world.send("", TEXT, &["ann@[10.0.0.1]"]);
     world.settle();
     assert!(matches!(&world.came(message)[0], Came::Never(why) if why.starts_with("5.7.1 ")));
+}
+
+#[test]
+fn after_an_answer_nothing_is_said_before_it_is_on_disk_what_it_was() {
+    type Ends = fn(&mut World);
+    let ends: [(&str, Ends); 4] = [
+        ("nobody comes", |world| world.pass(Duration::from_secs(60))),
+        ("it is paused", |world| world.shared.outgoing.pause(true)),
+        ("the connection is old", |world| world.pass(2 * HOUR)),
+        ("the server stops", |world| {
+            world.shared.stopping = true;
+            let now = world.now;
+            world.lines.iter_mut().for_each(|(_, conversation)| conversation.end(now));
+        }),
+    ];
+    for (case, end) in ends {
+        let mut world = World::new(|_| {});
+        let host = Host::new(&[]);
+        world.host("192.0.2.1:25", host.clone());
+        world.notes = false;
+        world.send(WAY, TEXT, &FOUR[..1]);
+        world.settle();
+        end(&mut world);
+        world.settle();
+        assert_eq!((host.said("QUIT"), world.shared.outgoing.open(), host.mails().len()), (0, 1, 1), "{case}");
+        world.notes = true;
+        world.pass(Duration::from_secs(60));
+        assert_eq!((host.said("QUIT"), world.line_count()), (1, 0), "{case}");
+    }
+}
+
+#[test]
+fn a_host_that_has_enough_recipients_and_breaks_off_is_not_called_for_ever() {
+    let mut world = World::new(|_| {});
+    let mut host = Host::new(&[(When::Data, Does::Closes)]);
+    host.most = 2;
+    world.host("192.0.2.1:25", host.clone());
+    let message = world.send(WAY, TEXT, &FOUR);
+    world.settle();
+    assert!(world.came(message).iter().all(|came| matches!(came, Came::Later(_))));
+    assert_eq!(host.greeted(), 3);
+}
+
+#[test]
+fn a_host_that_breaks_off_whatever_it_is_brought_is_left_alone_for_a_while() {
+    for does in [Does::Closes, Does::Stalls, Does::Says("421 4.3.2 closing\r\n")] {
+        let mut world = World::new(|_| {});
+        let host = Host::new(&[(When::Mail, does)]);
+        world.host("192.0.2.1:25", host.clone());
+        let messages: Vec<u32> = (0..100).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+        world.pass(HOUR);
+        assert!(host.greeted() < 12, "{does:?}: {}", host.greeted());
+        let later = messages.iter().filter(|message| matches!(world.came(**message)[..], [Came::Later(_)])).count();
+        assert!(later > 0, "{does:?}");
+        let closed = world.shared.outgoing.places(world.now).map(|place| place.closed.is_some()).collect::<Vec<_>>();
+        assert_eq!(closed, [false], "{does:?}: its time is over, and it is tried again");
+        world.host("192.0.2.1:25", Host::new(&[]));
+        let message = world.send(WAY, TEXT, &FOUR[..1]);
+        world.settle();
+        assert!(is_taken(&world.came(message)[0]), "{does:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_takes_its_leave_is_nobodys_hope() {
+    let mut world = World::new(|_| {});
+    let host = Host::new(&[(When::Quit, Does::Stalls)]);
+    world.host("192.0.2.1:25", host.clone());
+    world.send(WAY, TEXT, &FOUR[..1]);
+    world.pass(Duration::from_secs(world.shared.settings.send_idle_secs));
+    assert_eq!((host.said("QUIT"), world.line_count()), (1, 1));
+    let message = world.send(WAY, TEXT, &FOUR[..1]);
+    world.settle();
+    assert_eq!(world.fates[&(message, 0)].len(), 1, "another connection is made for it, at once");
+}
+
+#[test]
+fn when_whoever_was_told_of_outcomes_is_gone_connections_and_their_room_are_given_back() {
+    let mut world = World::new(|_| {});
+    let host = Host::new(&[]);
+    world.host("192.0.2.1:25", host.clone());
+    world.host("192.0.2.2:25", Host::new(&[(When::Dot, Does::Stalls)]));
+    world.notes = false;
+    world.send(WAY, TEXT, &FOUR[..1]);
+    world.send("[192.0.2.2]:25", TEXT, &FOUR[..1]);
+    world.settle();
+    assert_eq!(world.line_count(), 2);
+    world.shared.outgoing.forget();
+    world.owed.clear();
+    world.fates.clear();
+    let now = world.now;
+    world.lines.iter_mut().for_each(|(_, conversation)| conversation.end(now));
+    world.pass(HOUR);
+    assert_eq!((world.line_count(), world.shared.outgoing.open(), world.shared.outgoing.waiting()), (0, 0, 0));
+    assert_eq!(host.said("QUIT"), 0, "what it took comes again, and it is to know that");
 }

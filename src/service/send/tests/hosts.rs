@@ -16,6 +16,7 @@ pub enum When {
     Rcpt(usize),
     Data,
     Dot,
+    Quit,
 }
 
 /// What it does then.
@@ -194,8 +195,7 @@ impl Pipe {
                     self.text = Some(Vec::new());
                 }
             } else if line == "QUIT" {
-                self.answers.extend_from_slice(b"221 bye\r\n");
-                self.closed = true;
+                self.closed = self.does(When::Quit, "221 bye\r\n");
             } else {
                 self.answers.extend_from_slice(b"500 5.5.2 what\r\n");
             }
