@@ -14,7 +14,8 @@
 //! **What a peer says** stands in a reason as `host [address] said: reply`, behind an enhanced code: the peer's own where that has the class of
 //! its reply. It has come through [`reply`](crate::protocol::smtp::client::reply), which makes it short and printable.
 //!
-//! **TLS that is offered and fails** in the handshake: the target is called again, once, and spoken to in clear.
+//! **TLS that is offered and fails** in the handshake: the target is called again, once, and spoken to in clear, for
+//! [`CLEAR`](super::place::CLEAR). A password never is.
 
 use std::io;
 use std::sync::Arc;
@@ -312,7 +313,8 @@ impl Life {
                 Level::Offered if self.secure.is_some() && !clear => Tls::Offered,
                 Level::Offered | Level::Never => Tls::Never,
             },
-            plain_ok: self.hop.inside,
+            // Nobody listens there.
+            plain_ok: matches!(self.hop.to, To::Socket(_)),
             patience: Patience {
                 greeting: secs(settings.send_greeting_secs),
                 command: secs(settings.send_command_secs),
@@ -491,7 +493,7 @@ impl Life {
             && matches!(over.why, Why::Lost)
             && self.hop.tls == Level::Offered
             && !self.hop.from_first_octet
-            && shared.outgoing.at(line, |place| place.speak_clear(line)) == Some(true)
+            && shared.outgoing.at(line, |place| place.speak_clear(now, line)) == Some(true)
         {
             log::info!("send {}: {why}; it is spoken to in clear", visible(&self.hop.key));
             return;

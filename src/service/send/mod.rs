@@ -44,7 +44,7 @@ use crate::mail::address::Address;
 use crate::net::stream::Turn;
 use crate::net::tls::{self, Secure, Trust};
 use crate::net::turn::{Id, Ticket};
-use crate::protocol::dns::Question;
+use crate::protocol::dns::{Answer, Failure, Question};
 use crate::protocol::smtp::params::Notify;
 use crate::rules::hops::{Hop, Level, To};
 use crate::rules::mx::Ourselves;
@@ -620,7 +620,7 @@ impl Shared {
                     break;
                 }
                 Some(Step::Ask) => self.search(now, office, key),
-                Some(Step::Call(target)) => self.outgoing.call(key, target),
+                Some(Step::Call(target)) => self.outgoing.call(now, key, target),
                 Some(Step::Wake(line)) => {
                     let id = self.outgoing.lines.get(&line).and_then(|line| line.id);
                     self.outgoing.woken.extend(id);
@@ -667,7 +667,11 @@ impl Shared {
     /// What name servers said. False: nobody waits for it.
     pub(super) fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
         let Some((key, tag)) = self.outgoing.asked.remove(&ticket.serial) else { return false };
-        let Outcome::Resolved(answer) = outcome else { return false };
+        let answer = match outcome {
+            Outcome::Resolved(answer) => answer,
+            // Whoever asked for it had a fault: without an answer the place would wait for it for ever.
+            _ => Answer::Failed(Failure::Silence),
+        };
         let Some(search) = self.outgoing.places.get_mut(&key).and_then(|known| known.search.as_mut()) else {
             return false;
         };
@@ -740,12 +744,12 @@ impl Outgoing {
         }
     }
 
-    fn call(&mut self, key: &Arc<str>, target: usize) {
+    fn call(&mut self, now: Instant, key: &Arc<str>, target: usize) {
         self.number = self.number.wrapping_add(1);
         let line = self.number;
         let Some(known) = self.places.get_mut(key) else { return };
         let Some(aim) = known.place.aim(target) else { return };
-        let birth = Birth { line, target: aim.target.clone(), hop: known.hop.clone(), clear: aim.clear };
+        let birth = Birth { line, target: aim.target.clone(), hop: known.hop.clone(), clear: aim.is_clear(now) };
         known.place.call(line, target);
         self.lines.insert(line, Line { key: key.clone(), id: None, open: true, leaves: false, orphan: false });
         self.open += 1;

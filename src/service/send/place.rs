@@ -43,6 +43,8 @@ pub const CLOSED_MOST: Duration = Duration::from_secs(600);
 pub const WAIT: Duration = Duration::from_secs(120);
 /// How long the bound does not grow after it was halved.
 pub const STRAINED: Duration = Duration::from_secs(30);
+/// How long a target is spoken to in clear whose handshake failed, before TLS is tried there again.
+pub const CLEAR: Duration = Duration::from_secs(3600);
 /// Connections that break in the midst of a message, one after the other, before their target rests.
 pub const VAIN: u32 = 6;
 /// Who may wait at a time.
@@ -104,10 +106,17 @@ struct Line {
 pub struct Aim<A> {
     /// What is called.
     pub target: A,
-    /// A handshake failed there: it is spoken to in clear.
-    pub clear: bool,
+    /// A handshake failed there: it is spoken to in clear until then.
+    clear: Option<Instant>,
     /// Why it rests, and until when.
     bad: Option<(Instant, Trouble)>,
+}
+
+impl<A> Aim<A> {
+    /// Whether it is spoken to in clear, because a handshake failed there.
+    pub fn is_clear(&self, now: Instant) -> bool {
+        self.clear.is_some_and(|until| until > now)
+    }
 }
 
 #[derive(Debug)]
@@ -264,7 +273,7 @@ impl<T, A: PartialEq> Place<T, A> {
                     line.target = places.get(line.target).copied().flatten().unwrap_or(usize::MAX);
                 }
                 let mut aims: Vec<Aim<A>> =
-                    targets.into_iter().map(|target| Aim { target, clear: false, bad: None }).collect();
+                    targets.into_iter().map(|target| Aim { target, clear: None, bad: None }).collect();
                 for (aim, place) in known.into_iter().zip(places) {
                     if let Some(place) = place {
                         aims[place] = aim;
@@ -450,12 +459,14 @@ impl<T, A: PartialEq> Place<T, A> {
         }
     }
 
-    /// The handshake with the target of this line failed: from now on it is spoken to in clear. False: it was.
-    pub fn speak_clear(&mut self, line: u32) -> bool {
+    /// The handshake with the target of this line failed: for [`CLEAR`] it is spoken to in clear. False: it was.
+    pub fn speak_clear(&mut self, now: Instant, line: u32) -> bool {
         let target = self.lines.iter().find(|known| known.number == line).map(|line| line.target);
         let Aims::Known(aims, _) = &mut self.aims else { return false };
         let Some(aim) = target.and_then(|target| aims.get_mut(target)) else { return false };
-        !std::mem::replace(&mut aim.clear, true)
+        let was = aim.is_clear(now);
+        aim.clear = Some(now + CLEAR);
+        !was
     }
 
     /// It is tried again at once, whatever happened.

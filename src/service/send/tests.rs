@@ -17,8 +17,10 @@ use crate::net::stream::{Readiness, Scratch};
 use crate::net::turn::{Entry, Loop};
 use crate::net::{Registry, Token};
 use crate::protocol::dns::{Answer, Kind, Record};
+use crate::protocol::sasl::Login;
 use crate::rules::hops::Way;
 use crate::service::deliver::lanes::message_for_tests;
+use crate::text::secret::Secret;
 use hosts::{Does, Host, Pipe, When};
 
 /// An entry that does nothing: a slot with an id.
@@ -640,4 +642,37 @@ fn when_whoever_was_told_of_outcomes_is_gone_connections_and_their_room_are_give
     world.pass(HOUR);
     assert_eq!((world.line_count(), world.shared.outgoing.open(), world.shared.outgoing.waiting()), (0, 0, 0));
     assert_eq!(host.said("QUIT"), 0, "what it took comes again, and it is to know that");
+}
+
+#[test]
+fn a_password_is_not_said_in_clear_wherever_a_route_leads() {
+    for inside in ["", " inside"] {
+        let mut world = World::new(|settings| {
+            let file = std::path::Path::new("/login");
+            let words = format!("[192.0.2.1]:25 login=/login{inside}");
+            let way = Way::parse(&words.split(' ').collect::<Vec<_>>(), std::path::Path::new("/")).unwrap();
+            settings.hops = crate::rules::hops::Table::new(&[], &[], Some(&way), 25, 10, std::path::Path::new("/"));
+            let login = Login { user: b"us".to_vec(), password: Secret::new(b"of course".to_vec()) };
+            settings.logins.insert(file.to_owned(), login);
+        });
+        let mut host = Host::new(&[]);
+        host.offers = "250-AUTH PLAIN LOGIN\r\n";
+        world.host("192.0.2.1:25", host.clone());
+        let message = world.send("", TEXT, &FOUR[..1]);
+        world.settle();
+        assert!(matches!(&world.came(message)[0], Came::Later(why) if why.starts_with("4.7.11 ")), "{inside}");
+        assert!(!host.heard("AUTH"), "{inside}");
+    }
+}
+
+#[test]
+fn a_question_that_is_lost_is_not_waited_for() {
+    let mut world = World::new(|_| {});
+    let message = world.send("", TEXT, &FOUR[..1]);
+    world.shared.send_mail(world.now, world.office);
+    let asked = std::mem::take(&mut world.shared.outgoing.questions);
+    assert_eq!(asked.len(), 1);
+    world.shared.post.push_back((asked[0].0, Outcome::Lost));
+    world.settle();
+    assert!(matches!(&world.came(message)[0], Came::Later(why) if why.starts_with("4.4.3 ")));
 }

@@ -79,6 +79,11 @@ impl Host {
         self.seen.borrow().greeted
     }
 
+    /// Whether it was told something that begins so.
+    pub fn heard(&self, word: &str) -> bool {
+        self.seen.borrow().lines.iter().any(|said| said.starts_with(word))
+    }
+
     /// How often it was told this.
     pub fn said(&self, line: &str) -> usize {
         self.seen.borrow().lines.iter().filter(|said| *said == line).count()
