@@ -530,6 +530,7 @@ impl Life {
                 _ => {}
             }
         }
+        shared.outgoing.tally(&consignment.hop.key, &told);
         let (line, owed) = (self.line, !told.is_empty() && !shared.outgoing.is_orphan(self.line));
         if owed || goes_on {
             shared.outgoing.at(line, |place| place.settled(line, owed));

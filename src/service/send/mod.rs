@@ -25,7 +25,9 @@
 //! **Bounds.** Connections: `send_connections` of a place, as its own bound allows, and `send_connections_max` of all, of which a
 //! quarter is only for places that have none. Consignments that wait: [`place::WAITING`] of a place and [`WAITING`] of all, of which
 //! a quarter, again, is for places where nobody waits. Places: [`PLACES`]; those that only remember that they are closed go first.
-//! Who finds no room is told [`Came::NotTried`], and comes again soon; nothing of him is kept here.
+//! Who finds no room is told [`Came::NotTried`], and comes again soon; nothing of him is kept here. A crowd comes again one after the
+//! other, twice as fast as the place has lately been able to take them ([`Crowd`]), so that a million messages for a slow host are not
+//! read from the disk every few seconds only to be turned away.
 
 mod conversation;
 pub mod place;
@@ -64,8 +66,12 @@ pub const PLACES: usize = 4_096;
 const ATTEMPTS: u8 = 3;
 /// Recipients of one transaction: what every server takes (RFC 5321 §4.5.3.1.8).
 pub const RECIPIENTS: usize = 100;
-/// How soon what was not tried comes again, at least, and how much later at most.
-const AGAIN_SECS: (u64, u64) = (5, 10);
+/// How soon what was not tried comes again, at least, and, where there is a crowd of it, at most.
+const AGAIN_SECS: (u64, u64) = (5, 300);
+/// Of a crowd, how many a second come again at least.
+const PACE_LEAST: u32 = 100;
+/// How long it is counted how many a place can take.
+const PACE_WINDOW: Duration = Duration::from_secs(5);
 /// The same while sending is paused.
 const PAUSED_SECS: u64 = 60;
 
@@ -174,8 +180,38 @@ struct Known {
     listed: bool,
     /// When it is looked at without any other reason.
     armed: Option<Instant>,
+    crowd: Crowd,
     deferred: u64,
     taken: u64,
+}
+
+/// Those who found no room at a place: when the next of them is to come again.
+struct Crowd {
+    next: Instant,
+    /// Consignments that came to an end there since then, and how many a second did before.
+    ended: u32,
+    since: Instant,
+    pace: u32,
+}
+
+impl Crowd {
+    fn new(now: Instant) -> Crowd {
+        Crowd { next: now, ended: 0, since: now, pace: 0 }
+    }
+
+    /// In how many seconds one more is to come again.
+    fn turn(&mut self, now: Instant) -> u64 {
+        let past = now.saturating_duration_since(self.since);
+        if past >= PACE_WINDOW {
+            self.pace = (f64::from(std::mem::take(&mut self.ended)) / past.as_secs_f64()) as u32;
+            self.since = now;
+        }
+        let (least, most) = AGAIN_SECS;
+        let gap = Duration::from_secs(1) / self.pace.saturating_mul(2).max(PACE_LEAST);
+        let at = self.next.max(now + Duration::from_secs(least)).min(now + Duration::from_secs(most));
+        self.next = at + gap;
+        (at - now).as_secs()
+    }
 }
 
 struct Line {
@@ -369,6 +405,15 @@ impl Outgoing {
         }
     }
 
+    /// What came of some recipients of a consignment for this place.
+    fn tally(&mut self, key: &str, fates: &[(usize, Came)]) {
+        let Some(known) = self.places.get_mut(key) else { return };
+        let count = |is: fn(&Came) -> bool| fates.iter().filter(|(_, came)| is(came)).count();
+        known.taken += count(|came| matches!(came, Came::Taken { .. })) as u64;
+        known.deferred += count(|came| matches!(came, Came::Later(_) | Came::Possibly(_))) as u64;
+        known.crowd.ended += u32::from(count(|came| !matches!(came, Came::NotTried(_))) > 0);
+    }
+
     fn is_orphan(&self, line: u32) -> bool {
         self.lines.get(&line).is_some_and(|line| line.orphan)
     }
@@ -541,8 +586,9 @@ impl Shared {
 
     /// All its recipients have this outcome.
     fn tell_all(&mut self, consignment: Consignment, came: &Came) {
-        let fates = consignment.recipients.iter().map(|whom| (whom.part, came.clone())).collect();
+        let fates: Vec<_> = consignment.recipients.iter().map(|whom| (whom.part, came.clone())).collect();
         self.outgoing.counts.not_tried += u64::from(matches!(came, Came::NotTried(_)));
+        self.outgoing.tally(&consignment.hop.key, &fates);
         self.sent(consignment.ticket, fates, None);
     }
 
@@ -711,13 +757,15 @@ impl Outgoing {
             }
             let place = Place::new(consignment.hop.connections).resting(rest);
             let hop = consignment.hop.clone();
-            let known = Known { hop, place, search: None, listed: false, armed: None, deferred: 0, taken: 0 };
+            let crowd = Crowd::new(now);
+            let known = Known { hop, place, search: None, listed: false, armed: None, crowd, deferred: 0, taken: 0 };
             self.places.insert(key.clone(), known);
         }
         let Some(known) = self.places.get_mut(&key) else { return Err((Box::new(consignment), again)) };
         let (_, all) = self.most;
         let most = if known.place.waiting() == 0 { all } else { all - all / 4 };
         if self.waiting >= most {
+            let again = Came::NotTried(known.crowd.turn(now));
             return Err((Box::new(consignment), again));
         }
         // A reload may say something else of it.
@@ -731,7 +779,7 @@ impl Outgoing {
                 self.list(&key);
                 Ok(())
             }
-            Err((consignment, Turned::Full)) => Err((Box::new(consignment), again)),
+            Err((consignment, Turned::Full)) => Err((Box::new(consignment), Came::NotTried(known.crowd.turn(now)))),
             Err((consignment, Turned::Closed(why))) => Err((Box::new(consignment), Came::Later(why))),
         }
     }

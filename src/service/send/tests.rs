@@ -676,3 +676,33 @@ fn a_question_that_is_lost_is_not_waited_for() {
     world.settle();
     assert!(matches!(&world.came(message)[0], Came::Later(why) if why.starts_with("4.4.3 ")));
 }
+
+#[test]
+fn a_crowd_comes_again_one_after_the_other_as_fast_as_the_place_can_take_it() {
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Greeting, Does::Stalls)]));
+    let again = |world: &mut World, count: usize| -> Vec<u64> {
+        let messages: Vec<u32> = (0..count).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+        world.settle();
+        let fates = messages.iter().filter_map(|message| world.fates[&(*message, 0)].first());
+        fates.map(|came| if let Came::NotTried(secs) = came { *secs } else { panic!("{came:?}") }).collect()
+    };
+    let secs = again(&mut world, place::WAITING + 1000);
+    assert_eq!((secs.len(), secs[0], secs[999]), (1000, AGAIN_SECS.0, AGAIN_SECS.0 + 9));
+    // It takes as many as ever come: so many may.
+    let key: Arc<str> = WAY.into();
+    world.shared.outgoing.places.get_mut(&key).unwrap().crowd.ended = 50_000;
+    world.now += PACE_WINDOW;
+    let secs = again(&mut world, 1000);
+    assert_eq!(secs[999] - secs[0], 0);
+}
+
+#[test]
+fn what_a_place_took_and_put_off_is_counted_there() {
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Rcpt(1), Does::Says("450 4.2.1 later\r\n"))]));
+    world.send(WAY, TEXT, &FOUR[..3]);
+    world.settle();
+    let counts: Vec<(u64, u64)> = world.shared.outgoing.places(world.now).map(|place| place.counts).collect();
+    assert_eq!(counts, [(2, 1)]);
+}
