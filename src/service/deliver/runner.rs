@@ -682,6 +682,7 @@ impl Desk<'_> {
                 expands: false,
                 to: Some(to),
                 via: None,
+                waited: None,
             })
             .collect();
         self.shared.transit.table.begin(&message.id);

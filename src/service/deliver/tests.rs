@@ -6,6 +6,7 @@ mod direct;
 mod operated;
 mod queued;
 mod repeats;
+mod together;
 mod told;
 
 use std::fs::{self, File};

@@ -77,12 +77,14 @@ impl Desk<'_> {
                 || kind != Kind::Remote && rules.bounded(Place::Here, next_secs, self.secs) < next_secs
         };
         let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, via, .. }| {
-            let tries = match state {
-                State::Waiting => 0,
-                State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
+            let (tries, waited) = match state {
+                State::Waiting => (0, None),
+                State::Deferred { next_secs, tries, possibly, .. } if is_due(recipient.kind, next_secs) => {
+                    (tries, Some((next_secs, possibly)))
+                }
                 _ => return None,
             };
-            Some(Part { number, recipient, tries, warned, expands: false, to: None, via })
+            Some(Part { number, recipient, tries, warned, expands: false, to: None, via, waited })
         });
         run.parts = due.collect();
         match (run.parts.is_empty(), run.next) {

@@ -98,11 +98,12 @@ impl Desk<'_> {
             }
             (Came::Never(why), _) => lost(why, false),
             (Came::Later(why) | Came::Possibly(why), retry::Verdict::Expired) => lost(why, true),
-            (Came::Sent(said, dsn), _) => {
+            (Came::Sent { said, dsn, lmtp }, _) => {
                 log::info!("{shown}: sent ({} bytes) to {}", message.text.bytes(), visible(&said));
                 *delivered += 1;
                 // Who reports by himself was told that this is wanted.
-                if dsn { State::Delivered } else { arrived(recipient, &envelope, settings, How::Relayed, said) }
+                let how = if lmtp { How::Delivered } else { How::Relayed };
+                if dsn { State::Delivered } else { arrived(recipient, &envelope, settings, how, said) }
             }
             // It was not tried, and is not noted: see above.
             (Came::NotTried(_), _) => State::Waiting,
