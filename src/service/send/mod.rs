@@ -219,6 +219,8 @@ pub struct Outgoing {
     pub(super) questions: Vec<(Ticket, Question)>,
     born: Vec<Birth>,
     woken: Vec<Id>,
+    /// Addresses of this machine.
+    own: Vec<IpAddr>,
     /// Nothing is sent until an operator says so.
     paused: bool,
     anybody: Option<tls::Calling>,
@@ -272,6 +274,7 @@ impl Default for Outgoing {
             questions: Vec::new(),
             born: Vec::new(),
             woken: Vec::new(),
+            own: Vec::new(),
             paused: false,
             anybody: None,
             roots: None,
@@ -289,6 +292,11 @@ impl Outgoing {
     /// There are descriptors for so many connections, and for so many consignments that wait.
     pub fn bound(&mut self, connections: usize, waiting: usize) {
         self.most = (connections, waiting);
+    }
+
+    /// This machine has these addresses: where the server listens at all of them, they are its own.
+    pub fn lives_at(&mut self, own: Vec<IpAddr>) {
+        self.own = own;
     }
 
     /// Connections to be made.
@@ -618,7 +626,7 @@ impl Shared {
 
     fn search(&mut self, now: Instant, office: Id, key: &Arc<str>) {
         let Some(known) = self.outgoing.places.get_mut(key) else { return };
-        let ourselves = ourselves(&self.settings);
+        let ourselves = ourselves(&self.settings, &self.outgoing.own);
         let (search, questions) = Search::begin(known.hop.clone(), Arc::new(ourselves), self.settings.smtp_out_port);
         known.search = Some(search);
         self.outgoing.ask(office, key, questions);
@@ -722,20 +730,14 @@ impl Outgoing {
     }
 }
 
-/// Who we are, to whom nothing is sent.
-fn ourselves(settings: &Settings) -> Ourselves {
+/// Who we are, to whom nothing is sent. `machine`: the addresses of this machine.
+fn ourselves(settings: &Settings, machine: &[IpAddr]) -> Ourselves {
     let names = [settings.greets_as(), settings.main_domain()].map(|name| name.to_ascii_lowercase().into());
     let ports = [settings.smtp_port, settings.submission_port, settings.smtps_port, settings.lmtp_port];
-    Ourselves {
-        names: names.to_vec(),
-        addresses: settings
-            .bind_address
-            .iter()
-            .copied()
-            .filter(|address| !address.is_unspecified())
-            .collect::<Vec<IpAddr>>(),
-        ports: ports.into_iter().filter(|port| *port > 0).collect(),
-    }
+    let bound = settings.bind_address.iter();
+    let all = |kind: &IpAddr| machine.iter().filter(|own| own.is_ipv4() == kind.is_ipv4()).copied().collect();
+    let addresses = bound.flat_map(|at| if at.is_unspecified() { all(at) } else { vec![*at] }).collect();
+    Ourselves { names: names.to_vec(), addresses, ports: ports.into_iter().filter(|port| *port > 0).collect() }
 }
 
 #[cfg(test)]

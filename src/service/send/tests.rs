@@ -433,6 +433,52 @@ fn nothing_is_sent_to_this_machine_unless_a_route_says_so() {
     assert!(is_taken(&world.came(message)[0]));
 }
 
+/// Who listens at `*` has not written down his addresses: the machine knows them.
+#[test]
+fn hosts_at_and_behind_an_address_of_this_machine_are_no_hosts_for_mail() {
+    let own: IpAddr = "198.51.100.5".parse().unwrap();
+    for (bound, is_own) in [("0.0.0.0", true), ("::", false), ("198.51.100.6", false), ("198.51.100.5", true)] {
+        let mut world = World::new(|settings| {
+            settings.bind_address = vec![bound.parse().unwrap()];
+            settings.smtp_port = 25;
+        });
+        world.shared.outgoing.lives_at(vec![own, "2001:db8::5".parse().unwrap()]);
+        world.host("198.51.100.5:25", Host::new(&[]));
+        world.host("192.0.2.9:25", Host::new(&[]));
+        let mx = |preference, host: &str| Record::Mx { preference, host: host.into() };
+        world.name("x.test", Kind::Mx, &[mx(10, "other-name.test"), mx(20, "behind.test")]);
+        world.name("other-name.test", Kind::A, &[Record::Address(own)]);
+        world.name("behind.test", Kind::A, &[Record::Address("192.0.2.9".parse().unwrap())]);
+        let message = world.send("", TEXT, &FOUR[..1]);
+        world.settle();
+        let came = &world.came(message)[0];
+        match is_own {
+            true => assert!(matches!(came, Came::Never(why) if why.starts_with("5.4.6 ")), "{bound}: {came:?}"),
+            false => assert!(is_taken(came), "{bound}: {came:?}"),
+        }
+        assert_eq!(world.calls.is_empty(), is_own, "{bound}: {:?}", world.calls);
+    }
+}
+
+#[test]
+fn a_password_is_said_in_clear_within_this_machine_alone() {
+    for (address, is_said) in [("192.0.2.1", false), ("127.0.0.1", true)] {
+        let mut world = World::new(|settings| {
+            let words = [&*format!("[{address}]"), "login=/login", "inside"];
+            let way = Way::parse(&words, std::path::Path::new("/")).unwrap();
+            settings.hops = crate::rules::hops::Table::new(&[], &[], Some(&way), 25, 10, std::path::Path::new("/"));
+            let login = crate::protocol::sasl::Login { user: b"ann".to_vec(), password: b"secret"[..].into() };
+            settings.logins.insert("/login".into(), login);
+        });
+        let mut host = Host::new(&[]);
+        host.offers = "250-AUTH PLAIN\r\n";
+        world.host(&format!("{address}:25"), host.clone());
+        world.send("", TEXT, &FOUR[..1]);
+        world.settle();
+        assert_eq!(host.heard("AUTH"), is_said, "{address}");
+    }
+}
+
 #[test]
 fn what_name_servers_say_of_a_domain_is_told_in_words() {
     let mx = |preference, host: &str| Record::Mx { preference, host: host.into() };

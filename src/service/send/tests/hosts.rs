@@ -78,6 +78,11 @@ impl Host {
         self.seen.borrow().greeted
     }
 
+    /// Whether it was told anything that begins so.
+    pub fn heard(&self, beginning: &str) -> bool {
+        self.seen.borrow().lines.iter().any(|said| said.starts_with(beginning))
+    }
+
     /// How often it was told this.
     pub fn said(&self, line: &str) -> usize {
         self.seen.borrow().lines.iter().filter(|said| *said == line).count()
