@@ -22,7 +22,8 @@
 //! are on disk ([`Outgoing::noted`]).
 //!
 //! **Bounds.** Connections: `send_connections` of a place, as its own bound allows, and `send_connections_max` of all, of which a
-//! quarter is only for places that have none. Consignments that wait: [`place::WAITING`] of a place and [`WAITING`] of all, of which
+//! quarter is only for places that have none; of all of them a quarter may lead to hosts of one network that DNS names, or as many as
+//! one place may have: who owns domains makes places as he likes, and hosts that stall, but not networks. Consignments that wait: [`place::WAITING`] of a place and [`WAITING`] of all, of which
 //! a quarter, again, is for places where nobody waits. Places: [`PLACES`]; those that only remember that they are closed go first.
 //! Who finds no room is told [`Came::NotTried`], and comes again soon; nothing of him is kept here.
 
@@ -52,7 +53,7 @@ use crate::store::disk::{Disk, RealDisk};
 use crate::store::queue::Envelope;
 pub use conversation::Conversation;
 use place::{Place, Step, Trouble, Turned};
-use targets::{Search, Tag, Target};
+use targets::{At, Search, Tag, Target};
 pub use text::Piece;
 
 /// Consignments that wait, for all places.
@@ -175,6 +176,8 @@ struct Known {
 
 struct Line {
     key: Arc<str>,
+    /// Where it leads, if DNS says so.
+    network: Option<IpAddr>,
     id: Option<Id>,
     /// The connection is there.
     open: bool,
@@ -576,6 +579,7 @@ impl Shared {
         loop {
             let Some(known) = self.outgoing.places.get(key) else { return };
             let room = self.outgoing.may_call(known.place.lines(), most);
+            let crowd = usize::from(known.hop.connections).max(most / 4);
             let Some(known) = self.outgoing.places.get_mut(key) else { return };
             if paused || self.stopping {
                 let all = known.place.all();
@@ -585,11 +589,18 @@ impl Shared {
                 break;
             }
             let before = known.place.waiting();
-            let step = known.place.step(now, room);
+            let (lines, hop, mut crowded) = (&self.outgoing.lines, &known.hop, false);
+            let step = known.place.step(now, |target| {
+                let network = network(hop, target);
+                let is_theirs = |line: &&Line| line.open && line.network == network;
+                let is_crowded = room && network.is_some() && lines.values().filter(is_theirs).count() >= crowd;
+                crowded |= is_crowded;
+                room && !is_crowded
+            });
             self.outgoing.waiting = self.outgoing.waiting + known.place.waiting() - before;
             match step {
                 None => {
-                    if !room && known.place.is_hungry() {
+                    if (crowded || !room) && known.place.is_hungry() {
                         self.outgoing.hungry.push_back(key.clone());
                         self.outgoing.make_room();
                     }
@@ -721,13 +732,23 @@ impl Outgoing {
         let line = self.number;
         let Some(known) = self.places.get_mut(key) else { return };
         let Some(aim) = known.place.aim(target) else { return };
+        let network = network(&known.hop, &aim.target);
         let birth = Birth { line, target: aim.target.clone(), hop: known.hop.clone(), clear: aim.clear };
         known.place.call(line, target);
-        self.lines.insert(line, Line { key: key.clone(), id: None, open: true, leaves: false });
+        self.lines.insert(line, Line { key: key.clone(), network, id: None, open: true, leaves: false });
         self.open += 1;
         self.counts.connections += 1;
         self.born.push(birth);
     }
+}
+
+/// The network that a target lies in, of one size for all; `None`: an operator has named the target.
+fn network(hop: &Hop, target: &Target) -> Option<IpAddr> {
+    let (To::Mx(_), At::Tcp(address)) = (&hop.to, &target.at) else { return None };
+    Some(match address.ip().to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 80 << 80).into()),
+    })
 }
 
 /// Who we are, to whom nothing is sent. `machine`: the addresses of this machine.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::conversation::Conversation;
-use super::targets::At;
 use super::*;
 use crate::mail::address;
 use crate::net::stream::{Readiness, Scratch};
@@ -539,6 +538,39 @@ fn a_slow_host_holds_up_nobody_who_goes_elsewhere() {
     world.pass(place::WAIT);
     let untried = world.fates.values().filter(|fates| matches!(fates[..], [Came::NotTried(_)])).count();
     assert!(untried > 100, "{untried}");
+}
+
+/// A stranger makes domains as he likes, and has them all lead to hosts of his that stall.
+#[test]
+fn many_domains_of_one_network_leave_connections_to_the_others() {
+    let mut world = World::new(|settings| {
+        settings.send_connections_max = 40;
+        settings.hops = crate::rules::hops::Table::new(&[], &[], None, 25, 4, std::path::Path::new("/"));
+    });
+    let mx = |host: &str| Record::Mx { preference: 1, host: host.into() };
+    for number in 1..=60 {
+        let (domain, host) = (format!("d{number}.test"), format!("h{number}.test"));
+        world.name(&domain, Kind::Mx, &[mx(&host)]);
+        world.name(&host, Kind::A, &[Record::Address(IpAddr::from([198, 51, 100, number]))]);
+        world.host(&format!("198.51.100.{number}:25"), Host::new(&[(When::Greeting, Does::Stalls)]));
+        world.send("", TEXT, &[&format!("a@{domain}")]);
+    }
+    world.settle();
+    assert_eq!(world.shared.outgoing.open(), 10, "a quarter of all");
+    world.host("192.0.2.9:25", Host::new(&[]));
+    world.name("x.test", Kind::Mx, &[mx("mx.x.test")]);
+    world.name("mx.x.test", Kind::A, &[Record::Address("192.0.2.9".parse().unwrap())]);
+    let message = world.send("", TEXT, &FOUR[..1]);
+    world.settle();
+    assert!(is_taken(&world.came(message)[0]));
+    // The others come again later, and have their turn when those have ended.
+    world.pass(HOUR);
+    assert_eq!((world.shared.outgoing.waiting(), world.shared.outgoing.open(), world.calls.len()), (0, 0, 11));
+    let was_called = |number: &u8| world.calls.iter().any(|to| to.ip() == IpAddr::from([198, 51, 100, *number]));
+    let left = (1..=60).find(|number| !was_called(number)).unwrap();
+    world.send("", TEXT, &[&format!("a@d{left}.test")]);
+    world.settle();
+    assert_eq!(world.calls.len(), 12);
 }
 
 #[test]
