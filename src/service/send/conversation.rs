@@ -356,6 +356,17 @@ impl Life {
         format!("{}.{subject}.{detail} {} said: {reply}", reply.code() / 100, self.host)
     }
 
+    /// What was said to our login. Who does not understand a command likes to repeat it, and this goes into the log and to the
+    /// message's sender.
+    fn without_login(&self, reply: &Reply) -> String {
+        let login = self.hop.login.as_ref().and_then(|path| self.settings.logins.get(path));
+        let said = reply.to_string();
+        match login.is_some_and(|login| login.is_repeated_in(&said)) {
+            true => format!("{} (and repeats it)", reply.code()),
+            false => said,
+        }
+    }
+
     fn taken(&self, reply: &Reply, now: Instant) -> Came {
         let took = self.under.as_ref().map_or(Duration::ZERO, |under| now.saturating_duration_since(under.begun));
         let said = format!("{}{}, {:.1} s: {reply}", self.host, self.within(), took.as_secs_f64());
@@ -371,7 +382,7 @@ impl Life {
         match told {
             Told::Login(reply) => {
                 if !reply.is_good() {
-                    let why = format!("4.7.8 {} does not take our login: {reply}", self.host);
+                    let why = format!("4.7.8 {} does not take our login: {}", self.host, self.without_login(&reply));
                     log::error!("send {}: nothing is sent there: {why}", visible(&self.hop.key));
                     self.trouble = Some(Trouble { why, never: false });
                 }

@@ -472,9 +472,13 @@ fn a_password_is_said_in_clear_within_this_machine_alone() {
         let mut host = Host::new(&[]);
         host.offers = "250-AUTH PLAIN\r\n";
         world.host(&format!("{address}:25"), host.clone());
-        world.send("", TEXT, &FOUR[..1]);
+        let message = world.send("", TEXT, &FOUR[..1]);
         world.settle();
-        assert_eq!(host.heard("AUTH"), is_said, "{address}");
+        assert_eq!(host.heard("AUTH PLAIN AGFubgBzZWNyZXQ="), is_said, "{address}");
+        // The host does not know that command, and says so: nobody reads the password there.
+        let came = &world.came(message)[0];
+        assert!(matches!(came, Came::Later(why) if !why.contains("AGFubg")), "{came:?}");
+        assert!(!is_said || matches!(came, Came::Later(why) if why.contains("our login: 500 (and repeats it)")));
     }
 }
 

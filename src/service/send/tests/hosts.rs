@@ -202,7 +202,7 @@ impl Pipe {
                 self.answers.extend_from_slice(b"221 bye\r\n");
                 self.closed = true;
             } else {
-                self.answers.extend_from_slice(b"500 5.5.2 what\r\n");
+                self.answers.extend_from_slice(format!("500 5.5.2 what is {line}\r\n").as_bytes());
             }
         }
     }
