@@ -56,7 +56,7 @@ use crate::service::{
 use crate::settings::Settings;
 use crate::store::bulletins::Board;
 use crate::store::disk::RealDisk;
-use crate::sys::{memory, process};
+use crate::sys::{memory, network, process};
 use crate::text::fault::Fault;
 use entry::Entry;
 use journal::Journal;
@@ -186,6 +186,7 @@ impl Server {
         let mut outgoing = send::Outgoing::default();
         outgoing.pause(transit.paused().is_all());
         outgoing.bound(start::senders(&settings, limit), start::waiting(limit));
+        own_addresses(&mut outgoing);
         let shared = Shared {
             pop3: Shared::pop3_rules(&settings),
             routes,
@@ -644,6 +645,7 @@ impl Server {
         self.aftermath = burst;
         self.look_at_bulletins();
         self.look_for_name_servers();
+        own_addresses(&mut self.shared.outgoing);
         let (files, old, reloads) = (tls_files(&self.shared.settings), self.stamps.clone(), self.reloads);
         if files.is_empty() {
             return self.rest();
@@ -842,6 +844,14 @@ impl Server {
         }
         // Jobs end without an event of their own once the last one has been collected.
         false
+    }
+}
+
+/// Says which addresses are this machine's. Where the system does not tell, those that it told before are.
+fn own_addresses(outgoing: &mut send::Outgoing) {
+    match network::own_addresses() {
+        Ok(own) => outgoing.lives_at(own),
+        Err(error) => log::debug!("addresses of this machine: {error}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What sockets and the system's resolver say.
 
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 
 /// Longest name of a host (RFC 1035 §2.3.4).
@@ -13,6 +13,37 @@ pub fn is_readable(socket: &impl AsRawFd) -> bool {
     // SAFETY: one entry of our own, initialised; a time-out of zero never waits.
     let ready = unsafe { libc::poll(&mut poll, 1, 0) };
     ready > 0 && poll.revents & libc::POLLIN != 0
+}
+
+/// The addresses that this machine's interfaces have now (getifaddrs(3)).
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the kernel's list is written to `first`, which lives through the call.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (mut found, mut next) = (Vec::new(), first);
+    while !next.is_null() {
+        // SAFETY: an entry of the list, which is not freed yet; its address is null, or one of the kind that it says.
+        unsafe {
+            let address = (*next).ifa_addr;
+            match (!address.is_null()).then(|| libc::c_int::from((*address).sa_family)) {
+                Some(libc::AF_INET) => {
+                    let address = (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
+                    found.push(Ipv4Addr::from_bits(u32::from_be(address)).into());
+                }
+                Some(libc::AF_INET6) => {
+                    let address = (*address.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr;
+                    found.push(Ipv6Addr::from(address).into());
+                }
+                _ => {}
+            }
+            next = (*next).ifa_next;
+        }
+    }
+    // SAFETY: the list as it came, of which nothing is used any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(found)
 }
 
 /// The name of a host, in lower case: what its address leads to, if that leads back to the address; `None` when there is no
@@ -99,6 +130,16 @@ mod tests {
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             let found = confirmed_name(address.parse().unwrap()).unwrap_or_default();
             assert!(found.as_deref().is_none_or(is_host_name), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_the_addresses_that_can_be_bound_to() {
+        let own = own_addresses().unwrap();
+        assert!(own.contains(&IpAddr::from([127, 0, 0, 1])), "{own:?}");
+        for address in own.iter().filter(|address| !address.is_unspecified()) {
+            let is_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+            assert!(is_local || std::net::UdpSocket::bind((*address, 0)).is_ok(), "{address}");
         }
     }
 

@@ -10,6 +10,7 @@
 //! | Asked       | `Act::Ask` of a fresh socket, `Act::Connect`  | an answer; failure of the socket; `timeout`           |
 //! | Cut         | a truncated answer, [`STREAMS`] are open      | a place: `Act::Connect` to the same server; `timeout` |
 //! | Resting     | every server was asked, none said anything, and one could not be reached | [`REST`]                   |
+//! | Put off     | it had a place for [`HASTE`], its server has answered something within [`HELD`], and new questions wait | a place that no new question wants; `timeout`s |
 //!
 //! * **Servers** are asked one after the other, each once a round, rounds until [`TRIES`] times `timeout` are over. One that
 //!   refuses, talks nonsense or cannot be reached by a stream is not asked again by that lookup; when none is left, or all others
@@ -18,6 +19,9 @@
 //! * **Belief**: each try has a socket, an id and a mixture of cases of its own; what does not fit is passed over and counted.
 //!   A truncated answer is asked for again over a stream.
 //! * **Aliases** (CNAME) are followed, within an answer and from one to the next, [`HOPS`] in all; a circle ends there.
+//! * **Names that are slow** hold up no others: who owns a domain can make its servers take their time, for as many names as he
+//!   likes. So a lookup gives its place to a new one before its time is over, and a lookup that was put off gives way when
+//!   [`OWED`] is reached. Where nobody else waits it has all its time.
 //! * **Bounds**: [`OWED`] tickets, one more gets `Busy`; [`IN_FLIGHT`] lookups with a socket each; [`STREAMS`] streams of at most
 //!   64 KB; [`KEPT`] records of an answer; the cache has its own.
 //!
@@ -29,7 +33,7 @@ mod cache;
 mod conf;
 mod wire;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +61,8 @@ pub const REST: Duration = Duration::from_secs(1);
 pub const SILENT: u32 = 8;
 /// ... for so long.
 pub const HELD: Duration = Duration::from_secs(30);
+/// How long a lookup keeps its place when others wait for one and its server answers them.
+pub const HASTE: Duration = Duration::from_secs(1);
 /// The longest message of a stream, with the two octets that say how long it is.
 const STREAM_LIMIT: usize = 2 + u16::MAX as usize;
 
@@ -200,6 +206,8 @@ struct Server {
     silences: u32,
     /// Others come first until then.
     held: Option<Instant>,
+    /// When it answered last.
+    heard: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -216,6 +224,8 @@ struct Lookup<T> {
     /// When time passes for its state: it stands in `timers` with this.
     due: Instant,
     state: State,
+    /// Its number among those that have a place, and since when it has it.
+    flight: (u64, Instant),
     /// Bits of servers that are not asked again.
     out: u32,
     /// Bits of servers that were asked in this round.
@@ -259,13 +269,15 @@ pub struct Resolver<T> {
     sockets: HashMap<Socket, u64>,
     /// Lookups that wait for a place. Those that are gone are passed over.
     queue: VecDeque<u64>,
+    /// The same of those that were put off.
+    put_off: VecDeque<u64>,
+    /// Lookups that have a place, by the number they had when they took it.
+    flights: BTreeMap<u64, u64>,
     /// Those that wait for a stream.
     cut: VecDeque<u64>,
     /// Every lookup, with its `due`.
     timers: BTreeSet<(Instant, u64)>,
     acts: VecDeque<Act<T>>,
-    /// Lookups that are not queued.
-    flying: usize,
     /// Streams open.
     streams: usize,
     /// The last number given to a lookup or a socket.
@@ -285,10 +297,11 @@ impl<T> Resolver<T> {
             asking: HashMap::new(),
             sockets: HashMap::new(),
             queue: VecDeque::new(),
+            put_off: VecDeque::new(),
+            flights: BTreeMap::new(),
             cut: VecDeque::new(),
             timers: BTreeSet::new(),
             acts: VecDeque::new(),
-            flying: 0,
             streams: 0,
             serial: 0,
             cache: Cache::default(),
@@ -311,6 +324,9 @@ impl<T> Resolver<T> {
             return self.acts.push_back(Act::Done(ticket, answer));
         }
         if self.health.owed >= OWED {
+            self.give_up_one(now);
+        }
+        if self.health.owed >= OWED {
             let answer = self.failing(now, &question, Failure::Busy, 1);
             return self.acts.push_back(Act::Done(ticket, answer));
         }
@@ -331,6 +347,7 @@ impl<T> Resolver<T> {
             until,
             due: until,
             state: State::Queued,
+            flight: (0, now),
             out: 0,
             tried: 0,
             hurried: false,
@@ -364,7 +381,7 @@ impl<T> Resolver<T> {
             self.health.foreign += 1;
             return;
         }
-        self.alive(server);
+        self.alive(now, server);
         self.release(key);
         self.said(now, key, server, said);
     }
@@ -418,21 +435,29 @@ impl<T> Resolver<T> {
                 if let Some(&Lookup { state: State::Cut { server }, .. }) = self.lookups.get(&key) {
                     self.send(now, key, server, true);
                 }
-            } else if self.flying < IN_FLIGHT {
-                let key = self.queue.pop_front()?;
-                if self.lookups.contains_key(&key) {
-                    self.flying += 1;
+            } else if self.flights.len() < IN_FLIGHT {
+                let key = self.queue.pop_front().or_else(|| self.put_off.pop_front())?;
+                let number = self.number();
+                if let Some(lookup) = self.lookups.get_mut(&key) {
+                    lookup.flight = (number, now);
+                    self.flights.insert(number, key);
                     self.next(now, key);
                 }
             } else {
-                return None;
+                while self.queue.front().is_some_and(|key| !self.lookups.contains_key(key)) {
+                    self.queue.pop_front();
+                }
+                let (key, _) = self.slow().filter(|(_, due)| *due <= now)?;
+                self.put_off(key);
             }
         }
     }
 
     /// When [`expire`](Resolver::expire) wants to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|&(due, _)| due)
+        let due = self.timers.first().map(|&(due, _)| due);
+        let slow = self.slow().map(|(_, due)| due);
+        due.into_iter().chain(slow).min()
     }
 
     /// Other rules are in force. Other servers may tell other things: what the old ones said is forgotten, and what they are
@@ -469,7 +494,12 @@ impl<T> Resolver<T> {
     /// How it is doing.
     pub fn health(&self) -> Health {
         let lookups = self.lookups.capacity() * size_of::<(u64, Lookup<T>)>();
-        Health { asking: self.flying, known: self.cache.len(), bytes: self.cache.bytes() + lookups, ..self.health }
+        Health {
+            asking: self.flights.len(),
+            known: self.cache.len(),
+            bytes: self.cache.bytes() + lookups,
+            ..self.health
+        }
     }
 
     fn number(&mut self) -> u64 {
@@ -477,10 +507,45 @@ impl<T> Resolver<T> {
         self.serial
     }
 
+    /// The first that is to give its place to one that waits, and when; `None`: nobody waits, or nobody is to.
+    fn slow(&self) -> Option<(u64, Instant)> {
+        if self.queue.is_empty() || self.flights.len() < IN_FLIGHT {
+            return None;
+        }
+        self.flights.values().find_map(|key| {
+            let lookup = self.lookups.get(key)?;
+            let State::Asked(asked) = &lookup.state else { return None };
+            let due = lookup.flight.1 + HASTE;
+            // One that answers nobody is found out by the time that it takes.
+            let answers = self.servers.get(asked.server)?.heard.is_some_and(|heard| due < heard + HELD);
+            answers.then_some((*key, due))
+        })
+    }
+
+    /// Another has its place, and it waits again.
+    fn put_off(&mut self, key: u64) {
+        self.release(key);
+        let Some(lookup) = self.lookups.get_mut(&key) else { return };
+        lookup.state = State::Queued;
+        self.flights.remove(&lookup.flight.0);
+        self.put_off.push_back(key);
+        let until = lookup.until;
+        self.time(key, until);
+    }
+
+    /// Of those that were put off the first is not asked for any more.
+    fn give_up_one(&mut self, now: Instant) {
+        while let Some(key) = self.put_off.pop_front() {
+            if self.lookups.contains_key(&key) {
+                return self.fail(now, key);
+            }
+        }
+    }
+
     /// A server has answered.
-    fn alive(&mut self, server: usize) {
+    fn alive(&mut self, now: Instant, server: usize) {
         let Some(server) = self.servers.get_mut(server) else { return };
-        server.silences = 0;
+        (server.silences, server.heard) = (0, Some(now));
         if server.held.take().is_some() {
             self.acts.push_back(Act::Back(server.address));
         }
@@ -642,7 +707,7 @@ impl<T> Resolver<T> {
         let lookup = self.lookups.remove(&key)?;
         self.timers.remove(&(lookup.due, key));
         self.asking.remove(&lookup.question);
-        self.flying -= usize::from(!matches!(lookup.state, State::Queued));
+        self.flights.remove(&lookup.flight.0);
         if self.lookups.is_empty() && self.lookups.capacity() > 2 * IN_FLIGHT {
             // What a burst made them grow to, a megabyte at most, is given back.
             self.lookups = HashMap::new();
@@ -679,7 +744,7 @@ fn here(question: &Question) -> Option<Answer> {
 
 fn servers(rules: &Rules) -> Vec<Server> {
     let servers = rules.servers.iter().take(SERVERS);
-    servers.map(|&address| Server { address, silences: 0, held: None }).collect()
+    servers.map(|&address| Server { address, silences: 0, held: None, heard: None }).collect()
 }
 
 /// The name with each letter in a case that nobody can guess: what answers it without having seen it must guess that too.

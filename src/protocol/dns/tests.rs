@@ -807,6 +807,58 @@ fn what_is_owed_is_bounded_and_lookups_wait_for_their_place() {
     assert_eq!(world.sent.len(), world.closed.len() + 1);
 }
 
+/// A stranger whose name servers take their time has us ask for as many names as he likes.
+#[test]
+fn slow_names_keep_no_others_from_their_answer() {
+    let mut world = World::new(1);
+    let slow: Vec<u32> = (0..OWED - 1).map(|number| world.ask(&format!("{number}.slow.test"), Kind::A)).collect();
+    world.pass(Duration::from_millis(10));
+    // All places are taken, and whoever comes waits behind all the others.
+    let first = world.ask("first.test", Kind::A);
+    assert_eq!((world.sent.len(), world.resolver.health().asking), (IN_FLIGHT, IN_FLIGHT));
+    world.answer(0, &[a(&format!("{}.slow.test", IN_FLIGHT - 1), 60, 1)], &[]);
+    for _ in 0..19 {
+        if world.done.iter().any(|(ticket, _)| *ticket == first) {
+            break;
+        }
+        world.pass(secs(1));
+        // The server answers others meanwhile: those are what is slow, not that.
+        for (socket, _, query) in world.sent.clone() {
+            let (name, _) = asked(&query);
+            if !name.ends_with(".slow.test") && !world.closed.contains(&socket) {
+                world.receive(socket, &reply(&query, 0, &[a(&name, 60, 2)], &[]));
+            }
+        }
+        world.ask("others.test", Kind::A);
+    }
+    assert_eq!(world.told(first), records([address(2)]), "it had its turn");
+    // As many as may wait do, and one more has the place of one of those that were put off.
+    world.pass(Duration::from_millis(1));
+    while world.resolver.health().owed < OWED {
+        world.ask("again.test", Kind::A);
+    }
+    let known = world.done.len();
+    let late = world.ask("late.test", Kind::A);
+    assert!(world.done.len() > known && !world.done.iter().any(|(ticket, _)| *ticket == late));
+    world.pass(secs(20));
+    slow.into_iter().chain([late]).for_each(|ticket| drop(world.told(ticket)));
+    let health = world.resolver.health();
+    assert_eq!((health.owed, health.asking, world.resolver.deadline()), (0, 0, None));
+    assert_eq!(world.sent.len(), world.closed.len());
+}
+
+#[test]
+fn names_are_not_put_off_for_a_server_that_answers_nobody() {
+    let mut world = World::new(2);
+    for number in 0..2 * IN_FLIGHT {
+        world.ask(&format!("{number}.test"), Kind::A);
+    }
+    world.pass(secs(4));
+    assert_eq!(world.sent.len(), IN_FLIGHT);
+    world.pass(secs(1));
+    assert_eq!((world.sent.len(), world.last().1), (2 * IN_FLIGHT, server(2)), "the other has its turn");
+}
+
 #[test]
 fn other_servers_are_asked_anew_and_what_the_old_ones_said_is_forgotten() {
     let mut world = World::new(1);

@@ -61,6 +61,17 @@ pub struct Login {
     pub password: Secret,
 }
 
+impl Login {
+    /// Whether a text holds the password, as it is or as PLAIN and LOGIN say it.
+    pub fn is_repeated_in(&self, text: &str) -> bool {
+        let password = self.password.reveal();
+        let plain = Secret::new([b"\0", &self.user[..], b"\0", password].concat());
+        let said = [plain.reveal(), password].map(|clear| Secret::new(BASE64.encode(clear).into_bytes()));
+        let holds = |word: &[u8]| !word.is_empty() && memchr::memmem::find(text.as_bytes(), word).is_some();
+        holds(password) || said.iter().any(|word| holds(word.reveal()))
+    }
+}
+
 /// What follows from what the client said.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {

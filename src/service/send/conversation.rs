@@ -38,6 +38,7 @@ use crate::protocol::smtp::client::{
     Unfit, Why,
 };
 use crate::rules::hops::{Hop, Level, To};
+use crate::rules::mx;
 use crate::service::Outcome;
 use crate::service::send::place::Trouble;
 use crate::settings::Settings;
@@ -66,6 +67,8 @@ struct Life {
     secure: Option<Secure>,
     /// To be said, once.
     login: Option<Box<Login>>,
+    /// It is this machine, and nobody reads what is said.
+    near: bool,
     /// TLS has begun and nothing was said in it: what fails now is the handshake.
     shaking: bool,
     /// Something was.
@@ -283,6 +286,10 @@ impl Life {
             began: now,
             secure,
             login,
+            near: match &target.at {
+                At::Tcp(address) => mx::is_own(address.ip()),
+                At::Unix(_) => true,
+            },
             shaking: hop.from_first_octet,
             hop,
             secured: false,
@@ -313,8 +320,8 @@ impl Life {
                 Level::Offered if self.secure.is_some() && !clear => Tls::Offered,
                 Level::Offered | Level::Never => Tls::Never,
             },
-            // Nobody listens there.
-            plain_ok: matches!(self.hop.to, To::Socket(_)),
+            // Nobody listens there. `inside` says that a host may be this machine, not that it is.
+            plain_ok: matches!(self.hop.to, To::Socket(_)) || self.hop.inside && self.near,
             patience: Patience {
                 greeting: secs(settings.send_greeting_secs),
                 command: secs(settings.send_command_secs),
@@ -357,6 +364,17 @@ impl Life {
         format!("{}.{subject}.{detail} {} said: {reply}", reply.code() / 100, self.host)
     }
 
+    /// What was said to our login. Who does not understand a command likes to repeat it, and this goes into the log and to the
+    /// message's sender.
+    fn without_login(&self, reply: &Reply) -> String {
+        let login = self.hop.login.as_ref().and_then(|path| self.settings.logins.get(path));
+        let said = reply.to_string();
+        match login.is_some_and(|login| login.is_repeated_in(&said)) {
+            true => format!("{} (and repeats it)", reply.code()),
+            false => said,
+        }
+    }
+
     fn taken(&self, reply: &Reply, now: Instant) -> Came {
         let took = self.under.as_ref().map_or(Duration::ZERO, |under| now.saturating_duration_since(under.begun));
         let said = format!("{}{}, {:.1} s: {reply}", self.host, self.within(), took.as_secs_f64());
@@ -372,7 +390,7 @@ impl Life {
         match told {
             Told::Login(reply) => {
                 if !reply.is_good() {
-                    let why = format!("4.7.8 {} does not take our login: {reply}", self.host);
+                    let why = format!("4.7.8 {} does not take our login: {}", self.host, self.without_login(&reply));
                     log::error!("send {}: nothing is sent there: {why}", visible(&self.hop.key));
                     self.trouble = Some(Trouble { why, never: false });
                 }

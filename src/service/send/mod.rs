@@ -23,7 +23,8 @@
 //! its answer was heard, and takes what comes again for another message (`store/repeats.rs`).
 //!
 //! **Bounds.** Connections: `send_connections` of a place, as its own bound allows, and `send_connections_max` of all, of which a
-//! quarter is only for places that have none. Consignments that wait: [`place::WAITING`] of a place and [`WAITING`] of all, of which
+//! quarter is only for places that have none; of all of them a quarter may lead to hosts of one network that DNS names, or as many as
+//! one place may have: who owns domains makes places as he likes, and hosts that stall, but not networks. Consignments that wait: [`place::WAITING`] of a place and [`WAITING`] of all, of which
 //! a quarter, again, is for places where nobody waits. Places: [`PLACES`]; those that only remember that they are closed go first.
 //! Who finds no room is told [`Came::NotTried`], and comes again soon; nothing of him is kept here. A crowd comes again one after the
 //! other, twice as fast as the place has lately been able to take them ([`Crowd`]), so that a million messages for a slow host are not
@@ -55,7 +56,7 @@ use crate::store::disk::{Disk, RealDisk};
 use crate::store::queue::Envelope;
 pub use conversation::Conversation;
 use place::{Place, Step, Trouble, Turned};
-use targets::{Search, Tag, Target};
+use targets::{At, Search, Tag, Target};
 pub use text::Piece;
 
 /// Consignments that wait, for all places.
@@ -217,6 +218,8 @@ impl Crowd {
 
 struct Line {
     key: Arc<str>,
+    /// Where it leads, if DNS says so.
+    network: Option<IpAddr>,
     id: Option<Id>,
     /// The connection is there.
     open: bool,
@@ -263,6 +266,8 @@ pub struct Outgoing {
     pub(super) questions: Vec<(Ticket, Question)>,
     born: Vec<Birth>,
     woken: Vec<Id>,
+    /// Addresses of this machine.
+    own: Vec<IpAddr>,
     /// Nothing is sent until an operator says so.
     paused: bool,
     anybody: Option<tls::Calling>,
@@ -316,6 +321,7 @@ impl Default for Outgoing {
             questions: Vec::new(),
             born: Vec::new(),
             woken: Vec::new(),
+            own: Vec::new(),
             paused: false,
             anybody: None,
             roots: None,
@@ -333,6 +339,11 @@ impl Outgoing {
     /// There are descriptors for so many connections, and for so many consignments that wait.
     pub fn bound(&mut self, connections: usize, waiting: usize) {
         self.most = (connections, waiting);
+    }
+
+    /// This machine has these addresses: where the server listens at all of them, they are its own.
+    pub fn lives_at(&mut self, own: Vec<IpAddr>) {
+        self.own = own;
     }
 
     /// Connections to be made.
@@ -647,6 +658,7 @@ impl Shared {
         loop {
             let Some(known) = self.outgoing.places.get(key) else { return };
             let room = self.outgoing.may_call(known.place.lines(), most);
+            let crowd = usize::from(known.hop.connections).max(most / 4);
             let Some(known) = self.outgoing.places.get_mut(key) else { return };
             if paused || self.stopping {
                 let all = known.place.all();
@@ -656,11 +668,18 @@ impl Shared {
                 break;
             }
             let before = known.place.waiting();
-            let step = known.place.step(now, room);
+            let (lines, hop, mut crowded) = (&self.outgoing.lines, &known.hop, false);
+            let step = known.place.step(now, |target| {
+                let network = network(hop, target);
+                let is_theirs = |line: &&Line| line.open && line.network == network;
+                let is_crowded = room && network.is_some() && lines.values().filter(is_theirs).count() >= crowd;
+                crowded |= is_crowded;
+                room && !is_crowded
+            });
             self.outgoing.waiting = self.outgoing.waiting + known.place.waiting() - before;
             match step {
                 None => {
-                    if !room && known.place.is_hungry() {
+                    if (crowded || !room) && known.place.is_hungry() {
                         self.outgoing.hungry.push_back(key.clone());
                         self.outgoing.make_room();
                     }
@@ -697,7 +716,7 @@ impl Shared {
 
     fn search(&mut self, now: Instant, office: Id, key: &Arc<str>) {
         let Some(known) = self.outgoing.places.get_mut(key) else { return };
-        let ourselves = ourselves(&self.settings);
+        let ourselves = ourselves(&self.settings, &self.outgoing.own);
         let (search, questions) = Search::begin(known.hop.clone(), Arc::new(ourselves), self.settings.smtp_out_port);
         known.search = Some(search);
         self.outgoing.ask(office, key, questions);
@@ -798,29 +817,33 @@ impl Outgoing {
         let line = self.number;
         let Some(known) = self.places.get_mut(key) else { return };
         let Some(aim) = known.place.aim(target) else { return };
+        let network = network(&known.hop, &aim.target);
         let birth = Birth { line, target: aim.target.clone(), hop: known.hop.clone(), clear: aim.is_clear(now) };
         known.place.call(line, target);
-        self.lines.insert(line, Line { key: key.clone(), id: None, open: true, leaves: false, orphan: false });
+        self.lines.insert(line, Line { key: key.clone(), network, id: None, open: true, leaves: false, orphan: false });
         self.open += 1;
         self.counts.connections += 1;
         self.born.push(birth);
     }
 }
 
-/// Who we are, to whom nothing is sent.
-fn ourselves(settings: &Settings) -> Ourselves {
+/// The network that a target lies in, of one size for all; `None`: an operator has named the target.
+fn network(hop: &Hop, target: &Target) -> Option<IpAddr> {
+    let (To::Mx(_), At::Tcp(address)) = (&hop.to, &target.at) else { return None };
+    Some(match address.ip().to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 80 << 80).into()),
+    })
+}
+
+/// Who we are, to whom nothing is sent. `machine`: the addresses of this machine.
+fn ourselves(settings: &Settings, machine: &[IpAddr]) -> Ourselves {
     let names = [settings.greets_as(), settings.main_domain()].map(|name| name.to_ascii_lowercase().into());
     let ports = [settings.smtp_port, settings.submission_port, settings.smtps_port, settings.lmtp_port];
-    Ourselves {
-        names: names.to_vec(),
-        addresses: settings
-            .bind_address
-            .iter()
-            .copied()
-            .filter(|address| !address.is_unspecified())
-            .collect::<Vec<IpAddr>>(),
-        ports: ports.into_iter().filter(|port| *port > 0).collect(),
-    }
+    let bound = settings.bind_address.iter();
+    let all = |kind: &IpAddr| machine.iter().filter(|own| own.is_ipv4() == kind.is_ipv4()).copied().collect();
+    let addresses = bound.flat_map(|at| if at.is_unspecified() { all(at) } else { vec![*at] }).collect();
+    Ourselves { names: names.to_vec(), addresses, ports: ports.into_iter().filter(|port| *port > 0).collect() }
 }
 
 #[cfg(test)]

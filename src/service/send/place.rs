@@ -194,8 +194,8 @@ impl<T, A: PartialEq> Place<T, A> {
         self.waiting.push_front((now, item));
     }
 
-    /// What is to be done now; asked until there is nothing. `room`: one more connection may be made.
-    pub fn step(&mut self, now: Instant, room: bool) -> Option<Step<T>> {
+    /// What is to be done now; asked until there is nothing. `room`: one more connection may be made to this target.
+    pub fn step(&mut self, now: Instant, mut room: impl FnMut(&A) -> bool) -> Option<Step<T>> {
         if self.waiting.is_empty() {
             return None;
         }
@@ -248,8 +248,10 @@ impl<T, A: PartialEq> Place<T, A> {
             }
         }
         let Aims::Known(aims, _) = &self.aims else { return None };
-        let target = aims.iter().position(is_good)?;
-        (room && self.lines.len() < usize::from(self.bound)).then_some(Step::Call(target))
+        if self.lines.len() >= usize::from(self.bound) {
+            return None;
+        }
+        aims.iter().position(|aim| is_good(aim) && room(&aim.target)).map(Step::Call)
     }
 
     /// Whether a step would make a connection if there were room for one.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::conversation::Conversation;
-use super::targets::At;
 use super::*;
 use crate::mail::address;
 use crate::net::stream::{Readiness, Scratch};
@@ -453,6 +452,56 @@ fn nothing_is_sent_to_this_machine_unless_a_route_says_so() {
     assert!(is_taken(&world.came(message)[0]));
 }
 
+/// Who listens at `*` has not written down his addresses: the machine knows them.
+#[test]
+fn hosts_at_and_behind_an_address_of_this_machine_are_no_hosts_for_mail() {
+    let own: IpAddr = "198.51.100.5".parse().unwrap();
+    for (bound, is_own) in [("0.0.0.0", true), ("::", false), ("198.51.100.6", false), ("198.51.100.5", true)] {
+        let mut world = World::new(|settings| {
+            settings.bind_address = vec![bound.parse().unwrap()];
+            settings.smtp_port = 25;
+        });
+        world.shared.outgoing.lives_at(vec![own, "2001:db8::5".parse().unwrap()]);
+        world.host("198.51.100.5:25", Host::new(&[]));
+        world.host("192.0.2.9:25", Host::new(&[]));
+        let mx = |preference, host: &str| Record::Mx { preference, host: host.into() };
+        world.name("x.test", Kind::Mx, &[mx(10, "other-name.test"), mx(20, "behind.test")]);
+        world.name("other-name.test", Kind::A, &[Record::Address(own)]);
+        world.name("behind.test", Kind::A, &[Record::Address("192.0.2.9".parse().unwrap())]);
+        let message = world.send("", TEXT, &FOUR[..1]);
+        world.settle();
+        let came = &world.came(message)[0];
+        match is_own {
+            true => assert!(matches!(came, Came::Never(why) if why.starts_with("5.4.6 ")), "{bound}: {came:?}"),
+            false => assert!(is_taken(came), "{bound}: {came:?}"),
+        }
+        assert_eq!(world.calls.is_empty(), is_own, "{bound}: {:?}", world.calls);
+    }
+}
+
+#[test]
+fn a_password_is_said_in_clear_within_this_machine_alone() {
+    for (address, is_said) in [("192.0.2.1", false), ("127.0.0.1", true)] {
+        let mut world = World::new(|settings| {
+            let words = [&*format!("[{address}]"), "login=/login", "inside"];
+            let way = Way::parse(&words, std::path::Path::new("/")).unwrap();
+            settings.hops = crate::rules::hops::Table::new(&[], &[], Some(&way), 25, 10, std::path::Path::new("/"));
+            let login = crate::protocol::sasl::Login { user: b"ann".to_vec(), password: b"secret"[..].into() };
+            settings.logins.insert("/login".into(), login);
+        });
+        let mut host = Host::new(&[]);
+        host.offers = "250-AUTH PLAIN\r\n";
+        world.host(&format!("{address}:25"), host.clone());
+        let message = world.send("", TEXT, &FOUR[..1]);
+        world.settle();
+        assert_eq!(host.heard("AUTH PLAIN AGFubgBzZWNyZXQ="), is_said, "{address}");
+        // The host does not know that command, and says so: nobody reads the password there.
+        let came = &world.came(message)[0];
+        assert!(matches!(came, Came::Later(why) if !why.contains("AGFubg")), "{came:?}");
+        assert!(!is_said || matches!(came, Came::Later(why) if why.contains("our login: 500 (and repeats it)")));
+    }
+}
+
 #[test]
 fn what_name_servers_say_of_a_domain_is_told_in_words() {
     let mx = |preference, host: &str| Record::Mx { preference, host: host.into() };
@@ -513,6 +562,39 @@ fn a_slow_host_holds_up_nobody_who_goes_elsewhere() {
     world.pass(place::WAIT);
     let untried = world.fates.values().filter(|fates| matches!(fates[..], [Came::NotTried(_)])).count();
     assert!(untried > 100, "{untried}");
+}
+
+/// A stranger makes domains as he likes, and has them all lead to hosts of his that stall.
+#[test]
+fn many_domains_of_one_network_leave_connections_to_the_others() {
+    let mut world = World::new(|settings| {
+        settings.send_connections_max = 40;
+        settings.hops = crate::rules::hops::Table::new(&[], &[], None, 25, 4, std::path::Path::new("/"));
+    });
+    let mx = |host: &str| Record::Mx { preference: 1, host: host.into() };
+    for number in 1..=60 {
+        let (domain, host) = (format!("d{number}.test"), format!("h{number}.test"));
+        world.name(&domain, Kind::Mx, &[mx(&host)]);
+        world.name(&host, Kind::A, &[Record::Address(IpAddr::from([198, 51, 100, number]))]);
+        world.host(&format!("198.51.100.{number}:25"), Host::new(&[(When::Greeting, Does::Stalls)]));
+        world.send("", TEXT, &[&format!("a@{domain}")]);
+    }
+    world.settle();
+    assert_eq!(world.shared.outgoing.open(), 10, "a quarter of all");
+    world.host("192.0.2.9:25", Host::new(&[]));
+    world.name("x.test", Kind::Mx, &[mx("mx.x.test")]);
+    world.name("mx.x.test", Kind::A, &[Record::Address("192.0.2.9".parse().unwrap())]);
+    let message = world.send("", TEXT, &FOUR[..1]);
+    world.settle();
+    assert!(is_taken(&world.came(message)[0]));
+    // The others come again later, and have their turn when those have ended.
+    world.pass(HOUR);
+    assert_eq!((world.shared.outgoing.waiting(), world.shared.outgoing.open(), world.calls.len()), (0, 0, 11));
+    let was_called = |number: &u8| world.calls.iter().any(|to| to.ip() == IpAddr::from([198, 51, 100, *number]));
+    let left = (1..=60).find(|number| !was_called(number)).unwrap();
+    world.send("", TEXT, &[&format!("a@d{left}.test")]);
+    world.settle();
+    assert_eq!(world.calls.len(), 12);
 }
 
 #[test]

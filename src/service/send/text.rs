@@ -193,3 +193,106 @@ pub(super) fn is_eight_bit(message: &Message, said: bool) -> bool {
         Source::File(..) => said,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::undots::{Bare, DotDecoder, Stop};
+    use crate::net::turn::{Entry, Id, Loop};
+    use crate::net::{Registry, Token};
+    use crate::service::Shared;
+    use crate::service::deliver::lanes::message_for_tests;
+
+    enum Nobody {}
+
+    impl Entry for Nobody {
+        type Shared = ();
+
+        fn register(&mut self, _: &Registry, _: &dyn Fn(usize) -> Token) -> io::Result<()> {
+            match *self {}
+        }
+        fn deregister(&mut self, _: &Registry) {}
+        fn mark(&mut self, _: usize, _: crate::net::stream::Readiness) {}
+        fn turn(
+            &mut self,
+            _: Id,
+            _: std::time::Instant,
+            (): &mut (),
+            _: &mut crate::net::stream::Scratch,
+        ) -> crate::net::stream::Turn {
+            match *self {}
+        }
+        fn deadline(&self) -> Option<std::time::Instant> {
+            match *self {}
+        }
+        fn expire(&mut self, _: std::time::Instant) {}
+        fn kind(&self) -> &'static str {
+            "nobody"
+        }
+    }
+
+    /// What the text means, said in another way than the code does it.
+    fn meant(text: &str) -> String {
+        let mut meant = text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n");
+        if !meant.is_empty() && !meant.ends_with('\n') {
+            meant.push('\n');
+        }
+        meant
+    }
+
+    /// What a server that refuses every strange line end makes of it, when its dot and another message's beginning follow.
+    fn taken(wire: &[u8]) -> String {
+        const BEHIND: &[u8] = b"MAIL FROM:<evil@x.test>\r\n";
+        let mut bytes = [wire, b".\r\n", BEHIND].concat();
+        let decoded = DotDecoder::new(Bare::Reject).decode(&mut bytes);
+        assert_eq!(decoded.stop, Some(Stop::End), "{}", wire.escape_ascii());
+        assert_eq!(decoded.taken, wire.len() + 3, "{}: it ends elsewhere", wire.escape_ascii());
+        String::from_utf8(bytes[..decoded.kept].to_vec()).unwrap()
+    }
+
+    /// All texts of up to six of these letters, in all cuts.
+    #[test]
+    fn whatever_a_text_holds_and_however_it_is_cut_one_message_leaves_and_means_the_same() {
+        const LETTERS: [char; 5] = ['\r', '\n', '.', '\0', 'x'];
+        let dir = tempfile::tempdir().unwrap();
+        let lp = Loop::<Nobody>::new().unwrap();
+        let shared = Shared::for_tests(dir.path(), &lp);
+        let mut texts = vec![String::new()];
+        let mut from = 0;
+        for _ in 0..6 {
+            let to = texts.len();
+            for at in from..to {
+                for letter in LETTERS {
+                    texts.push(format!("{}{letter}", texts[at]));
+                }
+            }
+            from = to;
+        }
+        assert_eq!(texts.len(), 19_531);
+        let received = "Received: x\n";
+        for text in &texts {
+            let message = Arc::new(message_for_tests(&shared.transit, "M1", received, text));
+            let meant = format!("{received}{}", meant(text));
+            let mut wires = Vec::new();
+            for cuts in 0..1_u32 << text.len().saturating_sub(1) {
+                let (mut letter, mut out) = (Letter::new(message.clone()), Output::default());
+                letter.push(received.as_bytes(), &mut out);
+                let mut piece = 0;
+                for end in 1..=text.len() {
+                    if end == text.len() || cuts >> (end - 1) & 1 == 1 {
+                        letter.push(&text.as_bytes()[piece..end], &mut out);
+                        piece = end;
+                    }
+                }
+                letter.dots.take().unwrap().end_line(out.tail(4));
+                wires.push(out.bytes().to_vec());
+            }
+            wires.dedup();
+            assert_eq!(wires.len(), 1, "{text:?}: its cuts make a difference");
+            assert_eq!(taken(&wires[0]), meant, "{text:?}");
+            let (mut letter, mut out) = (Letter::new(message), Output::default());
+            while let Pull::More = letter.pull(&mut [0; 2], &mut out) {}
+            assert_eq!(out.bytes(), wires[0], "{text:?}");
+        }
+    }
+}

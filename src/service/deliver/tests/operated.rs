@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::control::queue;
 use crate::protocol::smtp::Node;
+use crate::rules::hops::Table as Hops;
 use crate::service::{summon, waiting};
 use crate::store::delivery::Body as Bytes;
 use crate::store::queue::{Change, Envelope, Kind, Recipient as Row, State, Warned};

@@ -202,7 +202,7 @@ impl Pipe {
             } else if line == "QUIT" {
                 self.closed = self.does(When::Quit, "221 bye\r\n");
             } else {
-                self.answers.extend_from_slice(b"500 5.5.2 what\r\n");
+                self.answers.extend_from_slice(format!("500 5.5.2 what is {line}\r\n").as_bytes());
             }
         }
     }

@@ -15,7 +15,7 @@ fn trouble(why: &str) -> Trouble {
 /// All that is to be done, as words; calls are made, with line numbers that go on.
 fn steps(place: &mut Here, now: Instant, number: &mut u32) -> Vec<String> {
     let mut done = Vec::new();
-    while let Some(step) = place.step(now, true) {
+    while let Some(step) = place.step(now, |_| true) {
         match step {
             Step::Call(target) => {
                 *number += 1;
@@ -34,8 +34,8 @@ fn steps(place: &mut Here, now: Instant, number: &mut u32) -> Vec<String> {
 fn known(most: u16, targets: &[&'static str], now: Instant) -> Here {
     let mut place = Here::new(most);
     place.offer(now, 0).unwrap();
-    assert_eq!(place.step(now, true), Some(Step::Ask));
-    assert_eq!(place.step(now, true), None, "it is asked once");
+    assert_eq!(place.step(now, |_| true), Some(Step::Ask));
+    assert_eq!(place.step(now, |_| true), None, "it is asked once");
     assert_eq!(place.answered(now, Ok((targets.to_vec(), now + 1000 * REST))), None);
     place
 }
@@ -149,7 +149,7 @@ fn what_is_known_of_a_target_outlives_another_look_at_names() {
     let mut number = 0;
     let mut place = Here::new(4);
     place.offer(now, 0).unwrap();
-    assert_eq!(place.step(now, true), Some(Step::Ask));
+    assert_eq!(place.step(now, |_| true), Some(Step::Ask));
     place.answered(now, Ok((vec!["a", "b"], now + WAIT / 2)));
     assert_eq!(steps(&mut place, now, &mut number), ["call 0"]);
     place.speak_clear(now, 1);
