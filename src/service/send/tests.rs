@@ -806,3 +806,20 @@ fn what_a_place_took_and_put_off_is_counted_there() {
     let counts: Vec<(u64, u64)> = world.shared.outgoing.places(world.now).map(|place| place.counts).collect();
     assert_eq!(counts, [(2, 1)]);
 }
+
+#[test]
+fn a_host_that_hangs_up_behind_each_message_is_brought_all_of_them() {
+    let mut world = World::new(|_| {});
+    let host = Host::new(&[(When::Dot, Does::SaysAndCloses("250 2.0.0 taken, and good bye\r\n"))]);
+    world.host("192.0.2.1:25", host.clone());
+    let messages: Vec<u32> = (0..40).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+    world.settle();
+    assert!(messages.iter().all(|message| is_taken(&world.came(*message)[0])));
+    assert_eq!(host.mails().len(), 40);
+    // One that answers every message, and breaks off behind that, does what it should too.
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Dot, Does::SaysAndCloses("550 5.7.1 not this\r\n"))]));
+    let messages: Vec<u32> = (0..40).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+    world.settle();
+    assert!(messages.iter().all(|message| matches!(world.came(*message)[0], Came::Never(_))));
+}
