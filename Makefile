@@ -32,7 +32,7 @@ interop: ## the executables against real mail clients; installs them from Debian
 sim: ## the simulated disk, wide: SIM_SEEDS=n how wide, SIM_SEED=n one again
 	SIM_SEEDS=$${SIM_SEEDS:-400} $(CARGO) test --release --quiet --lib store -- --nocapture
 
-crash: ## kill -9 at random moments, many rounds: CRASH_ROUNDS=n
+crash: ## kill -9 at random moments, many rounds, of one server and of two: CRASH_ROUNDS=n
 	$(CARGO) build --quiet --bin dmail
 	DMAIL=$(abspath $(BUILD)) CRASH_ROUNDS=$${CRASH_ROUNDS:-300} tests/interop/run --only kill
 

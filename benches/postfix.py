@@ -83,6 +83,7 @@ smtp_port {port}
 submission_port 0
 smtps_port 0
 sysadmin root@{domain}
+route * park
 """
 
 

@@ -163,6 +163,44 @@ fn a_stranger_is_served() {
 }
 
 #[test]
+fn mail_for_others_stays_in_the_demo() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, _) = serve(dir.path());
+    let config = dir.path().join("dmail.conf");
+    let config = config.to_str().unwrap();
+    let settings = std::fs::read_to_string(config).unwrap();
+    let port = settings.lines().find_map(|line| line.strip_prefix("smtp_port ")).unwrap().parse::<u16>().unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut client = Client { stream: BufReader::new(stream) };
+    assert!(client.line().starts_with("220 "));
+    assert!(client.say("HELO there").starts_with("250 "));
+    assert!(client.say("MAIL FROM:<ann@localhost>").starts_with("250 "));
+    for whom in ["kim@example.net", "lee@sub.example.org", "joe@[192.0.2.1]"] {
+        assert!(client.say(&format!("RCPT TO:<{whom}>")).starts_with("250 "), "{whom}");
+    }
+    assert!(client.say("DATA").starts_with("354 "));
+    assert!(client.say("Subject: Far\r\n\r\nThis stays here.\r\n.").starts_with("250 "));
+
+    let told = |words: &[&str]| -> serde_json::Value {
+        let told = dmail(&[&["tellsmtp", "-i", config], words, &["--json"]].concat());
+        serde_json::from_slice(&told.stdout).unwrap_or_else(|why| panic!("{why}: {}", text(&told.stderr)))
+    };
+    let queue = told(&["queue"]);
+    assert_eq!(queue["messages"], 1, "{queue}");
+    let shown = told(&["queue", "show", queue["queue"][0]["id"].as_str().unwrap_or_default()]);
+    let parked = shown.to_string().matches("\"why\":\"4.4.0 it is parked").count();
+    assert_eq!(parked, 3, "each of them waits until it is asked for: {shown}");
+    let status = told(&["status"]);
+    assert_eq!(
+        (&status["dns"]["questions"], &status["dns"]["sent"]),
+        (&0.into(), &0.into()),
+        "no name server is asked"
+    );
+    assert_eq!(status["sending"]["connections"], 0, "and nobody is connected to: {status}");
+}
+
+#[test]
 fn each_program_has_help_and_refuses_what_it_does_not_know() {
     for program in ["serve", "dpop", "demo", "check", "settings", "tellpop", "nwauth"] {
         let help = dmail(&[program, "-h"]);

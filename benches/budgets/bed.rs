@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::sender::Sender;
 
 /// What is measured, unless `--program` names another build of it.
 pub static PROGRAM: OnceLock<String> = OnceLock::new();
@@ -88,6 +89,11 @@ impl std::ops::Deref for Uses {
 impl Bed {
     /// Makes everything below `dir` and starts the server; returns when it answers.
     pub fn new(dir: &Path, users: usize) -> Bed {
+        Bed::with(dir, users, |_| {})
+    }
+
+    /// The same, when something was put into its work_path.
+    pub fn with(dir: &Path, users: usize, put: impl FnOnce(&Path)) -> Bed {
         let folder = tempfile::Builder::new().prefix("dmail-bench-").tempdir_in(dir).expect("a folder");
         for sub in ["spool", "users", "work"] {
             fs::create_dir(folder.path().join(sub)).expect("a folder in it");
@@ -125,7 +131,7 @@ impl Bed {
         let text = format!(
             "host_domain bench.test\ndrop_path spool\nwork_path work\nauthent_process \"{}\" nwauth -path users\n\
              bind_address 127.0.0.1\npop_port {}\npops_port {}\nsmtp_port {}\nsubmission_port 0\nsmtps_port 0\n\
-             sysadmin test0@bench.test\nmax_rcpts 1000\ntls_cert cert.pem\ntls_key key.pem\n{}",
+             sysadmin test0@bench.test\nmax_rcpts 1000\nroute * park\ntls_cert cert.pem\ntls_key key.pem\n{}",
             program(),
             plain.port(),
             sealed.port(),
@@ -135,14 +141,39 @@ impl Bed {
                 .collect::<String>()
         );
         fs::write(&config, text).expect("its file");
+        put(&folder.path().join("work"));
         let server = dmail(&["serve", "-i"]).arg(&config).spawn();
         let bed = Bed { folder, server: server.expect("the server can be started"), plain, sealed, smtp };
+        bed.await_answer();
+        bed
+    }
+
+    fn await_answer(&self) {
         let begun = Instant::now();
-        while let Err(error) = TcpStream::connect(plain) {
+        while let Err(error) = TcpStream::connect(self.plain) {
             assert!(begun.elapsed() < PATIENCE, "the server does not answer: {error}");
             std::thread::sleep(Duration::from_millis(10));
         }
-        bed
+    }
+
+    /// Kills the server and starts another; says how long that took until it greeted, in POP3 and in SMTP.
+    pub fn restart(&mut self) -> Duration {
+        self.server.kill().and_then(|()| self.server.wait()).expect("a server that can be killed");
+        let begun = Instant::now();
+        let server = dmail(&["serve", "-i"]).arg(self.folder.path().join("dmail.conf")).spawn();
+        self.server = server.expect("the server can be started");
+        self.await_answer();
+        drop((self.connect(false), Sender::connect(self.smtp)));
+        begun.elapsed()
+    }
+
+    /// What `tellsmtp status` says of that name.
+    pub fn status(&self, name: &str) -> String {
+        let config = self.folder.path().join("dmail.conf");
+        let told = dmail(&["tellsmtp", "-i"]).arg(config).arg("status").stdout(Stdio::piped()).output();
+        let told = String::from_utf8(told.expect("tellsmtp can be started").stdout).expect("text");
+        let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned()).unwrap_or_default()
     }
 
     /// A client that has heard the greeting.

@@ -24,15 +24,19 @@ mod bounds;
 mod client;
 mod sender;
 
-use std::path::PathBuf;
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bed::{Bed, Memory};
 use client::{Client, Pace};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use sender::Sender;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Rows that are measured together, by the name to ask for them.
 type Group = (&'static str, fn(&Plan, &mut Table));
@@ -46,6 +50,7 @@ const GROUPS: &[Group] = &[
     ("p99", beside),
     ("smtp", accept),
     ("taking", taking),
+    ("deferred", deferred),
 ];
 
 /// The clients of the original's claim.
@@ -481,6 +486,74 @@ fn taking(plan: &Plan, table: &mut Table) {
         .less_than(mega(midst.pss), 16.0, "MB");
     let took = timed(|| senders.iter_mut().for_each(|sender| sender.end(rest)));
     table.note(format!("all were accepted {took:.1} s later"));
+}
+
+/// Messages that wait in the queue: half of them for the end of this hour, the others for the next ones.
+fn deferred(plan: &Plan, table: &mut Table) {
+    let count = if plan.quick { 100_000 } else { 1_000_000 };
+    let mut empty = plan.bed(4);
+    let bare = empty.restart();
+    // The server keeps house every ten seconds.
+    let before = empty.settle(Duration::from_secs(12)).memory;
+    let mut bed = Bed::with(&plan.dir, 4, |work| fill_queue(&work.join("queue"), count));
+    let took = bed.restart();
+    let begun = Instant::now();
+    while bed.status("queue.waiting") != count.to_string() {
+        let waiting = bed.status("queue.waiting");
+        assert!(begun.elapsed() < Duration::from_secs(600), "they are not all found: {waiting}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (counted, cpu) = (begun.elapsed(), bed.cpu());
+    let after = bed.settle(Duration::from_secs(12)).memory;
+    // Pages of the executable are shared with whoever runs it just now.
+    let more = mega(after.alone) - mega(before.alone);
+    table
+        .row(&format!("Pss, {count} deferred messages"))
+        .measured(format!("{more:.2} MB more"))
+        .bound("-")
+        .less_than(more, 4.0, "MB more");
+    table.note(format!(
+        "Pss {:.2} MB ({:.2} anonymous) with them, {:.2} ({:.2}) without; all were counted {:.1} s after the greeting, with {:.1} s of CPU",
+        mega(after.pss),
+        mega(after.anonymous),
+        mega(before.pss),
+        mega(before.anonymous),
+        counted.as_secs_f64(),
+        cpu.as_secs_f64(),
+    ));
+    table
+        .row("killed with them, until it greets")
+        .measured(format!("{:.0} ms", took.as_secs_f64() * 1000.0))
+        .bound(format!("{:.0} ms: no queue", bare.as_secs_f64() * 1000.0))
+        .less_than(took.as_secs_f64(), 1.0, "s");
+}
+
+/// Files of a queue as the server has them, of about a kilobyte.
+fn fill_queue(queue: &Path, count: usize) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    let next = now / 3600 + 1;
+    for hour in next - 1..next + 4 {
+        let path = queue.join("due").join(hour.to_string());
+        DirBuilder::new().recursive(true).mode(0o700).create(path).expect("an hour");
+    }
+    let text = "Subject: far\n\n".to_owned() + &"all work and no play\n".repeat(35);
+    for number in 0..count {
+        let id = format!("D{number:011}");
+        let due = next * 3600 + number as u64 * 7919 % 14_400;
+        // Where half of them lie they are looked at too early, should that hour end meanwhile, and none is tried.
+        let place = if number.is_multiple_of(2) { next * 3600 - 1 } else { due };
+        let line = format!("State: 1 deferred at={now} next={due} tries=1 why=4.2.0%20locked");
+        let sum = xxh3_64_with_seed(line.as_bytes(), xxh3_64(id.as_bytes()));
+        let file = format!(
+            "DMail-Queue: 1\nId: {id}\nAt: {now}\nSender: ann@bench.test\nCame: SMTP\nReceived-Bytes: 0\nText-Bytes: {}\n\
+             Recipients: 1\nTo: 1 mailbox gone@bench.test\n\n{text}\nStates of {id}:\n{line} sum={sum:016x}\n",
+            text.len()
+        );
+        let path = queue.join("due").join((place / 3600).to_string()).join(&id);
+        let mut made = File::options().write(true).create_new(true).mode(0o600).open(path).expect("a file");
+        made.write_all(file.as_bytes()).expect("its text");
+        made.set_modified(UNIX_EPOCH + Duration::from_secs(place)).expect("its time");
+    }
 }
 
 // ---- The table -----------------------------------------------------------------------------------

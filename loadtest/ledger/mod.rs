@@ -559,7 +559,16 @@ impl Plan {
             let queue_is_dry = || {
                 // Relayed mail may wait for long: only a queue without any is dry.
                 let queue = self.queue.as_ref().map(|queue| self.dir.join(queue));
-                queue.is_none_or(|queue| fs::read_dir(queue).is_ok_and(|mut names| names.next().is_none()))
+                let is_empty = |queue: &Path| {
+                    let mut found = false;
+                    let looked = reading::files(queue, &mut |_| {
+                        found = true;
+                        Ok(())
+                    });
+                    // A directory of it may go while we look.
+                    looked.is_ok() && !found
+                };
+                queue.is_none_or(|queue| is_empty(&queue))
             };
             match &self.settled {
                 Some(command) => {

@@ -73,7 +73,7 @@ pub fn make(dir: &Path, disk: &str, dmail: &Path, accounts: usize, helper: &[Str
     let conf = format!(
         "host_domain {DOMAIN}\nwork_path {}\ndrop_path {}\nauthent_process {helper}{} nwauth -path {}\nbind_address 127.0.0.1\n\
          pop_port {}\npops_port 0\nsmtp_port {}\nsubmission_port 0\nsmtps_port 0\nlmtp_port {}\nretry_schedule 1\n\
-         sends_per_hour 0\nsends_per_day 0\ndelivery_min_space 0\n",
+         sends_per_hour 0\nsends_per_day 0\ndelivery_min_space 0\nroute * park\n",
         whole(&work),
         whole(&spool),
         quoted(&dmail),

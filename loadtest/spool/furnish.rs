@@ -131,6 +131,8 @@ pub fn server(order: &Order, dmail: &Path) -> Result<(), String> {
          {ports}\
          tls_cert cert.pem\n\
          tls_key key.pem\n\
+         # Nothing of a load leaves this machine: mail for other domains waits in the queue. Without this line it is sent.\n\
+         route * park\n\
          # A load is no abuse.\n\
          sends_per_hour 0\n\
          sends_per_day 0\n",

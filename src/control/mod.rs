@@ -264,7 +264,7 @@ pub static VERBS: &[Verb] = &[
     },
     Verb {
         name: "clear_cache_all",
-        help: "forget what authenticators said about users, and name servers about clients",
+        help: "forget what authenticators said about users, and all that name servers said",
         rights: Rights::Operate,
         parse: |args| none(args, Order::ClearCache),
         ..SMTPS
@@ -544,6 +544,7 @@ fn one(arguments: &[String], what: &str) -> Result<String, String> {
 fn place(arguments: &[String]) -> Result<Option<String>, String> {
     match arguments {
         [] => Ok(None),
+        [word, ..] if word.starts_with('-') => Err(format!("`{word}` is no place: `showsend` lists them")),
         words => one(&[words.join(" ")], "a place, as `showsend` lists them").map(Some),
     }
 }

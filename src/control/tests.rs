@@ -95,7 +95,7 @@ fn smtp_examples() -> Vec<Example> {
         ("help", "", Order::Help(Teller::Smtp), "me"),
         ("log_level", "warn", Order::LogLevel(LevelFilter::Warn), "loud"),
         ("monitors", "", remark("monitors"), ""),
-        ("pause", "mx a.test", Order::Pause(Some("mx a.test".to_owned())), "mx {long}"),
+        ("pause", "mx a.test", Order::Pause(Some("mx a.test".to_owned())), "-h"),
         ("profile", "", Order::Profile, "now"),
         ("queue", "show K3J9", Order::Queue(queue::Ask::Show("K3J9".to_owned())), "show"),
         ("quiet", "", remark("quiet"), ""),

@@ -282,8 +282,8 @@ pub struct Stream<S, M: Machine, B> {
     aborted: bool,
     /// What ended it, where no system call failed.
     cut: Option<io::ErrorKind>,
-    /// Octets moved since `since`, for the floor.
-    moved: u32,
+    /// Octets moved since `since`, for the floor; what is more than that has room is that.
+    moved: u16,
     since: Instant,
     /// Seconds, at most [`HANDSHAKE`] and [`FLOOR_TIME`], that a handshake and the floor's octets may take.
     patience: (u8, u8),
@@ -469,7 +469,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         let draining = matches!(self.doing, Doing::Draining(_));
         let begun = !self.connecting && !self.wire.is_shaking_hands();
         let floor = self.is_behind() && begun;
-        if floor && !draining && self.moved >= FLOOR_OCTETS {
+        if floor && !draining && u32::from(self.moved) >= FLOOR_OCTETS {
             self.moved = 0;
             self.since = now;
             return;
@@ -726,7 +726,7 @@ impl<S: Socket, M: Machine, B: Body> Stream<S, M, B> {
         match self.wire.write(&mut self.sock, &mut scratch.input, &mut scratch.output, &mut scratch.cipher) {
             Ok(count) => {
                 *budget -= count as isize;
-                self.moved = self.moved.saturating_add(count as u32);
+                self.moved = self.moved.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
                 Ok(count > 0)
             }
             Err(error) => self.stalled(error, |ready| &mut ready.write),

@@ -6,8 +6,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::options::{self, DONE, FAILED, USAGE};
+use crate::rules::hops::{Reach, To};
 use crate::server;
-use crate::settings::{Level, Rights, complaint};
+use crate::service::dns::RESOLV_CONF;
+use crate::settings::{Level, Rights, Settings, complaint};
+use crate::text::printable::visible;
 
 const USAGE_TEXT: &str = "dmail check [-i FILE]
 
@@ -43,11 +46,40 @@ pub fn report(path: &Path) -> (String, u8) {
     }
     if let Some(settings) = settings {
         let _ = writeln!(text, "{}: `dmail serve` opens {}", path.display(), server::opens(&settings));
+        let _ = writeln!(text, "{}: {}", path.display(), sends(&settings));
         let _ = writeln!(text, "{}: {}", path.display(), server::roles(&settings));
     }
     let _ = writeln!(text, "{}: {}", path.display(), complaint::summary(&complaints));
     let failed = complaint::worst(&complaints) == Some(Level::Error);
     (text, if failed { FAILED } else { DONE })
+}
+
+/// Where mail for other domains would go, in one line.
+fn sends(settings: &Settings) -> String {
+    let main = settings.main_domain();
+    // A domain that nobody has, so that no line is for it alone.
+    let hop = settings.hops.hop(&format!("postmaster@{main}"), "somebody@nobody.invalid");
+    let asked = || match &settings.dns_host[..] {
+        [] => RESOLV_CONF.to_owned(),
+        servers => servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    // The line for all others is no such line.
+    let all = settings.route.iter().filter(|route| route.domains.contains(&Reach::All)).count();
+    let lines = settings.route.len() + settings.sender_route.len() - all;
+    let name = settings.greets_as();
+    let towards = match hop.to {
+        To::Mx(domain) if &*domain == "nobody.invalid" => {
+            format!(
+                "is sent to their mail hosts, port {}, by the DNS of {}, as {name}",
+                settings.smtp_out_port,
+                asked()
+            )
+        }
+        To::Parked => "is parked, and not sent".to_owned(),
+        _ => format!("is sent to {}, as {name}", visible(&hop.key)),
+    };
+    let more = if lines == 0 { "" } else { ", but for what lines of route and sender_route say otherwise" };
+    format!("mail for other domains {towards}{more}")
 }
 
 #[cfg(test)]
@@ -92,6 +124,31 @@ mod tests {
         );
         let (_dir, path) = written("bind_address 127.0.0.1\npop_port 0\nsmtp_port 0\nsubmission_port 0\n");
         assert!(report(&path).0.contains("dmail.conf: `dmail serve` opens no port\n"));
+    }
+
+    #[test]
+    fn where_mail_for_others_would_go_is_said() {
+        let said = |lines: &str| {
+            let (_dir, path) = written(lines);
+            let (text, _) = report(&path);
+            let line = text.lines().find_map(|line| line.split_once(": mail for other domains ")).unwrap_or_default().1;
+            line.to_owned()
+        };
+        assert_eq!(said(""), "is sent to their mail hosts, port 25, by the DNS of /etc/resolv.conf, as example.com");
+        assert_eq!(
+            said("dns_host 192.0.2.53\nsmtp_out_port 2525\nsend_name mx.example.com\nroute a.example mx:b.example\n"),
+            "is sent to their mail hosts, port 2525, by the DNS of 192.0.2.53:53, as mx.example.com, but for what lines \
+             of route and sender_route say otherwise"
+        );
+        assert_eq!(
+            said("gateway relay.example.net:587 tls=required\n"),
+            "is sent to relay.example.net:587 tls=required, as example.com"
+        );
+        assert_eq!(said("route * park\n"), "is parked, and not sent");
+        assert_eq!(
+            said("route * park\nroute a.example mx\n"),
+            "is parked, and not sent, but for what lines of route and sender_route say otherwise"
+        );
     }
 
     #[test]

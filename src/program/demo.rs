@@ -9,6 +9,9 @@
 //! ```
 //!
 //! A folder made by an earlier run is served as it stands, mail and all; anything else that is there is not touched.
+//!
+//! Nothing leaves the machine: mail for other domains is parked, so that a letter that somebody tries it with asks no name
+//! server and reaches nobody.
 
 use std::fs;
 use std::io::Write;
@@ -107,7 +110,9 @@ fn furnish(dir: &Path) -> Result<(), String> {
          bind_address 127.0.0.1\n\
          {ports}\
          tls_cert cert.pem\n\
-         tls_key key.pem\n",
+         tls_key key.pem\n\
+         # Nothing leaves this machine: mail for other domains waits in the queue. Without this line it is sent.\n\
+         route * park\n",
         dmail.display()
     );
     write(&dir.join("dmail.conf"), config.as_bytes())
@@ -197,6 +202,11 @@ Send a letter, and fetch it:
       --mail-from ann@localhost --mail-rcpt bob@localhost --upload-file letter --crlf
   printf 'Subject: Done\\n\\nAs a program sends it.\\n' | {dmail} sendmail -C {config} bob
   {dmail} tellsmtp -i {config} trace bob@localhost
+
+Nothing leaves this machine: `route * park` in {config} keeps mail for other domains in the queue.
+Without that line it is sent.
+
+  printf 'Subject: Far\\n\\nThis stays here.\\n' | {dmail} sendmail -C {config} kim@example.net
   {dmail} tellsmtp -i {config} queue
 
 Thunderbird: account ann@localhost. Incoming server POP3, name localhost, port {pops}, connection security SSL/TLS,

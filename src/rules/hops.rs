@@ -73,7 +73,7 @@ pub struct Hop {
     pub tls: Level,
     /// TLS begins with the first octet.
     pub from_first_octet: bool,
-    /// The file of the login: see [`Logins`].
+    /// The file of the login: the settings have what is in it.
     pub login: Option<PathBuf>,
     /// This machine, and this server itself, may be where it leads.
     pub inside: bool,

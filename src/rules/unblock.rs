@@ -83,7 +83,7 @@ pub fn unblock(facts: &Facts<'_>) -> String {
     }
     let wait = time(u64::try_from(next_secs - now_secs).unwrap_or(0));
     if status(facts.why) == Some("4.4.3") {
-        return format!("no name server answers: see dns_host; it is tried again in {wait}");
+        return format!("see dns_host and the log; it is tried again in {wait}");
     }
     if facts.possibly {
         return format!(
@@ -178,7 +178,7 @@ mod tests {
                 Facts { stands: Stands::Waiting, parked: false, pause: Pause::Nothing, ..worst },
                 "nothing: it is being tried",
             ),
-            (Facts { parked: false, pause: Pause::Nothing, ..worst }, "no name server answers: see dns_host"),
+            (Facts { parked: false, pause: Pause::Nothing, ..worst }, "see dns_host and the log; it is tried again in"),
             (Facts { possibly: true, place_secs: Some(30), ..plain }, "it may have arrived: ask there"),
             (Facts { place_secs: Some(90), ..plain }, "mx a.test is left alone for 1m more: `tellsmtp queue retry K3`"),
             (Facts { place_secs: Some(0), ..plain }, "it is tried again in 5m; `tellsmtp queue retry K3` tries it now"),

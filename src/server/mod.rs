@@ -752,6 +752,9 @@ impl Server {
             // A fault of ours ended it. Without sources there is nothing that could fail to be registered.
             self.shared.transit.forget();
             self.shared.outgoing.forget();
+            for id in self.end_senders(now) {
+                self.lp.wake(id);
+            }
             if let Ok(id) = self.lp.insert(Entry::Queue(Box::new(runner.again(now)))) {
                 self.queue = id;
             }
@@ -764,6 +767,18 @@ impl Server {
         if left > 0 && (self.shared.places.taken() + left) * 2 >= self.shared.places.most() {
             self.resume_ports();
         }
+    }
+
+    /// Connections to other hosts have a little time.
+    fn end_senders(&mut self, now: Instant) -> Vec<Id> {
+        let ended = self.lp.iter_mut().filter_map(|(id, entry)| match entry {
+            Entry::Sender(conversation) => {
+                conversation.end(now);
+                Some(id)
+            }
+            _ => None,
+        });
+        ended.collect()
     }
 
     fn resume_ports(&mut self) {
@@ -803,14 +818,11 @@ impl Server {
                     conversation.end(End::Shutdown);
                     Some(id)
                 }
-                Entry::Sender(conversation) => {
-                    conversation.end(now);
-                    Some(id)
-                }
                 _ => None,
             })
             .collect();
-        for id in clients {
+        let senders = self.end_senders(now);
+        for id in clients.into_iter().chain(senders) {
             self.lp.wake(id);
         }
         for helpers in &mut self.shared.helpers {

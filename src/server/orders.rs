@@ -127,8 +127,13 @@ impl Server {
     /// Nothing goes to this place, or to anybody, from now on.
     fn pause(&mut self, ticket: Ticket, place: Option<&str>) -> Option<Told> {
         let mut paused = self.shared.transit.paused().clone();
+        // A slip of the pen would hold up nothing.
+        let known = place.map(|place| {
+            let mut places = self.shared.outgoing.places(self.lp.now());
+            places.any(|shown| shown.key.eq_ignore_ascii_case(place))
+        });
         match paused.pause(place) {
-            Ok(is_new) => self.keep_paused(ticket, paused, is_new),
+            Ok(is_new) => self.keep_paused(ticket, paused, is_new, known),
             Err(why) => Some(Err(vec![why])),
         }
     }
@@ -140,14 +145,19 @@ impl Server {
         if !is_new && place.is_some_and(|place| paused.holds(place)) {
             return Some(Err(vec!["all sending is paused: `resume` alone takes that back".to_owned()]));
         }
-        self.keep_paused(ticket, paused, is_new)
+        self.keep_paused(ticket, paused, is_new, None)
     }
 
     /// What is paused now holds at once; it is reported when it is on disk.
-    fn keep_paused(&mut self, ticket: Ticket, paused: Paused, is_new: bool) -> Option<Told> {
+    ///
+    /// `known`: whether mail has gone to that place lately.
+    fn keep_paused(&mut self, ticket: Ticket, paused: Paused, is_new: bool, known: Option<bool>) -> Option<Told> {
         let report = move |paused: &Paused| {
             let mut report = Report::default();
             report.add("changed", is_new);
+            if let Some(known) = known {
+                report.add("place_known", known);
+            }
             report.add("all_paused", paused.is_all());
             report.add("places_paused", paused.places().map(visible).collect::<Vec<_>>());
             report

@@ -13,7 +13,7 @@
 //! **What a list says** of each message is that of one recipient: of the first that is not done with, and that passes the filter. Where
 //! sending is paused, and how places are, is as it was when the order came.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
@@ -87,9 +87,12 @@ pub fn begin(ask: Ask, now: Instant, now_secs: i64, ticket: Ticket, shared: &mut
         bulk: transit.bulk(),
         now_secs,
     };
+    // A plain list begins with those that are due first.
+    let first = if matches!(&ask, Ask::List(filter) if *filter == Filter::default()) { SHOWN } else { 0 };
+    let first: Vec<String> = transit.table().iter().take(first).map(|(id, _)| id.to_owned()).collect();
     let work = move |pulse: &Pulse| {
         Outcome::Told(match ask {
-            Ask::List(filter) => desk.list(&filter, pulse),
+            Ask::List(filter) => desk.list(&filter, &first, pulse),
             Ask::Show(id) | Ask::One(_, id) => desk.show(&id),
             Ask::All(change, filter, agreed) => desk.change(change, &filter, agreed, pulse),
         })
@@ -239,6 +242,17 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
 
     /// Walks over all messages while the answer is true; how many could not be read. Who has gone meanwhile is none.
     fn walk(&self, pulse: &Pulse, each: &mut dyn FnMut(&str) -> Result<bool, Miss>) -> Result<u64, Vec<String>> {
+        self.walk_from(&[], pulse, each)
+    }
+
+    /// The same; these are the first.
+    fn walk_from(
+        &self,
+        first: &[String],
+        pulse: &Pulse,
+        each: &mut dyn FnMut(&str) -> Result<bool, Miss>,
+    ) -> Result<u64, Vec<String>> {
+        let known: HashSet<&str> = first.iter().map(String::as_str).collect();
         let mut unread = 0;
         let mut one = |id: &str| {
             pulse.beat();
@@ -250,7 +264,10 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
                 true
             })
         };
-        self.queue.walk(&mut one).map_err(|fault| vec![visible(&fault.to_string())])?;
+        if first.iter().all(|id| one(id)) {
+            let walked = self.queue.walk(&mut |id| known.contains(id) || one(id));
+            walked.map_err(|fault| vec![visible(&fault.to_string())])?;
+        }
         Ok(unread)
     }
 
@@ -327,10 +344,11 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
         Ok(report)
     }
 
-    fn list(&self, filter: &Filter, pulse: &Pulse) -> Told {
+    /// `first`: those that are looked at before all others.
+    fn list(&self, filter: &Filter, first: &[String], pulse: &Pulse) -> Told {
         let plain = *filter == Filter::default();
         let (mut entries, mut found) = (Vec::new(), 0_u64);
-        let unread = self.walk(pulse, &mut |id| {
+        let unread = self.walk_from(first, pulse, &mut |id| {
             let Some(passed) = self.passed(id, filter)? else { return Ok(true) };
             found += 1;
             if entries.len() < SHOWN {
@@ -430,8 +448,6 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
         report.add("age_secs", self.age(&message));
         report.add("bytes", message.text_bytes);
         report.add("state", stages(&message));
-        report.add("next_secs", next(message.tally.next_secs, self.now_secs));
-        report.add("next", message.tally.next_secs.and_then(moment));
         if let Some((origin, _)) = &message.envelope.bounce_of {
             report.add("bounce_of", origin.clone());
         }
@@ -440,6 +456,9 @@ impl<Q: Deref<Target = Queue>> Desk<Q> {
             report.add("not_shown", message.recipients as usize - lines.len());
         }
         let prose = report.text() + &prose;
+        // People are told with each recipient.
+        report.add("next_secs", next(message.tally.next_secs, self.now_secs));
+        report.add("next", message.tally.next_secs.and_then(moment));
         report.table("who", RECIPIENTS, lines);
         Ok(report.in_prose(prose))
     }
@@ -537,7 +556,7 @@ impl Standing {
         if self.possibly {
             line("possibly delivered", "all of it was sent, and no answer came");
         }
-        line("tried", &self.tries.map(|tries| format!("{tries} times")).unwrap_or_default());
+        line("tried", &self.tries.map(times).unwrap_or_default());
         if let Some((secs, moment)) = next(self.next_secs, now_secs).zip(self.next_secs.and_then(moment)) {
             line("next try", &format!("{moment}, in {}", time(secs)));
         }
@@ -546,6 +565,16 @@ impl Standing {
         line("why it waits", &self.reason);
         line("what helps", self.unblock.as_deref().unwrap_or_default());
         text
+    }
+}
+
+/// How often, for people.
+fn times(count: u32) -> String {
+    match count {
+        0 => "not yet".to_owned(),
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{count} times"),
     }
 }
 

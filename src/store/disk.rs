@@ -65,6 +65,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open_dir(&self, path: &Path) -> io::Result<Self::Dir>;
     /// Makes what is missing of `path`, with mode 0700.
     fn make_dirs(&self, path: &Path) -> io::Result<()>;
+    /// Takes a directory away in which nothing is.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// What a held directory is.
     fn stat_dir(&self, dir: &Self::Dir) -> io::Result<Stat>;
     /// Opens `name` in `dir`, following no link and waiting for nobody.
@@ -190,6 +192,10 @@ impl Disk for RealDisk {
 
     fn make_dirs(&self, path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 
     fn stat_dir(&self, dir: &File) -> io::Result<Stat> {

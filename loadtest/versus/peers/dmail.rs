@@ -38,7 +38,8 @@ fn configure(tools: &Tools, site: &Site) -> io::Result<Launch> {
         }
     };
     let beyond = site.order.beyond.map(|port| format!("gateway 127.0.0.1:{port} inside connections=50\n"));
-    let beyond = beyond.unwrap_or_default();
+    // Nothing of a measurement leaves this machine.
+    let beyond = beyond.unwrap_or_else(|| "route * park\n".to_owned());
     let config = format!(
         "host_domain {DOMAIN}\ndrop_path spool\nwork_path work\nauthent_process {helper}\nauthent_cache_hours {hours}\n\
          bind_address 127.0.0.1\npop_port {}\npops_port {}\nsmtp_port {}\nsubmission_port 0\nsmtps_port 0\n\

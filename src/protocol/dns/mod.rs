@@ -195,7 +195,7 @@ pub struct Health {
     pub owed: usize,
     /// Answers remembered.
     pub known: usize,
-    /// Bytes that they hold.
+    /// Bytes that they and the lookups hold.
     pub bytes: usize,
 }
 
@@ -493,7 +493,13 @@ impl<T> Resolver<T> {
 
     /// How it is doing.
     pub fn health(&self) -> Health {
-        Health { asking: self.flights.len(), known: self.cache.len(), bytes: self.cache.bytes(), ..self.health }
+        let lookups = self.lookups.capacity() * size_of::<(u64, Lookup<T>)>();
+        Health {
+            asking: self.flights.len(),
+            known: self.cache.len(),
+            bytes: self.cache.bytes() + lookups,
+            ..self.health
+        }
     }
 
     fn number(&mut self) -> u64 {
@@ -702,6 +708,13 @@ impl<T> Resolver<T> {
         self.timers.remove(&(lookup.due, key));
         self.asking.remove(&lookup.question);
         self.flights.remove(&lookup.flight.0);
+        if self.lookups.is_empty() && self.lookups.capacity() > 2 * IN_FLIGHT {
+            // What a burst made them grow to, a megabyte at most, is given back.
+            self.lookups = HashMap::new();
+            self.asking = HashMap::new();
+            self.queue = VecDeque::new();
+            self.put_off = VecDeque::new();
+        }
         Some(lookup)
     }
 

@@ -38,8 +38,8 @@
 //!
 //! **Bounds.** Text in memory: `body_memory`, for the whole process. Messages in flight: one a connection, so the cap of
 //! connections bounds them and the envelopes that they have; each has a job at a time, as any conversation has. Messages of the
-//! queue that are tried at a time: [`RUNS`](runner::RUNS), with at most a page of recipients each in memory. A message that
-//! waits costs about 80 bytes.
+//! queue that are tried at a time: [`RUNS`](runner::RUNS), with at most a page of recipients each in memory. Messages
+//! that wait: about 80 bytes each for the first [`MOST`](table::MOST), nothing for the others.
 
 pub mod body;
 pub(super) mod lanes;
@@ -395,7 +395,7 @@ impl Transit {
 
     /// A new runner loads the queue anew.
     pub fn forget(&mut self) {
-        self.table = Table::default();
+        self.table = Table::with(self.table.most());
         self.ready = false;
         self.stores.intents.repeats().release_all();
     }

@@ -88,6 +88,8 @@ pub(super) struct Part {
     pub(super) to: Option<Way>,
     /// The way that an operator has said.
     pub(super) via: Option<String>,
+    /// How he waited, where he did: until then, and whether another host may have his message.
+    pub(super) waited: Option<(i64, bool)>,
 }
 
 impl Part {
@@ -100,6 +102,8 @@ impl Part {
 struct Bundle {
     from: Box<str>,
     hop: Arc<Hop>,
+    /// The page of its parts, and how they waited.
+    like: (u32, Option<(i64, bool)>),
     whom: Vec<Whom>,
 }
 
@@ -197,8 +201,8 @@ pub(super) enum Came {
     Never(String),
     /// Nobody knows.
     Perhaps,
-    /// Another host has it: who said what, and whether he reports by himself where that was asked for.
-    Sent(String, bool),
+    /// Another host has it: who said what, whether he reports by himself where that was asked for, and whether it was LMTP.
+    Sent { said: String, dsn: bool, lmtp: bool },
     /// Another host may have it.
     Possibly(String),
     /// Nothing was tried, and nothing will be before somebody asks.
@@ -210,7 +214,7 @@ pub(super) enum Came {
 impl From<send::Came> for Came {
     fn from(came: send::Came) -> Came {
         match came {
-            send::Came::Taken { said, dsn } => Came::Sent(said, dsn),
+            send::Came::Taken { said, dsn, lmtp } => Came::Sent { said, dsn, lmtp },
             send::Came::Later(why) => Came::Later(why),
             send::Came::Never(why) => Came::Never(why),
             send::Came::Possibly(why) => Came::Possibly(why),
@@ -253,7 +257,9 @@ impl Desk<'_> {
         }
     }
 
-    /// Gives parts of other hosts to the senders: those of one hop and one sender together.
+    /// Gives parts of other hosts to the senders: those of one hop and one sender together, of one page, and who waited alike. So
+    /// who may have been brought a message in one transaction is brought it again in the same one, be it that a kill or a silent host
+    /// left that open: the same message for the same recipients, which the host may know again, and not one to more or fewer of them.
     fn send_away(&mut self, at: usize, parts: &[usize]) {
         let run = &mut self.runner.runs[at];
         let Some((message, envelope)) = run.known.clone() else { return };
@@ -269,18 +275,18 @@ impl Desk<'_> {
             let hop = ways::hop(&self.shared.settings, from, recipient, run.parts[part].via.as_deref());
             let (notify, orcpt) = (recipient.notify, recipient.orcpt.as_deref().map(Into::into));
             let whom = Whom { part, address, notify, orcpt };
-            let room = |bundle: &&mut Bundle| bundle.whom.len() < send::RECIPIENTS;
-            let like = bundles.iter_mut().filter(room).find(|known| *known.from == *from && known.hop.key == hop.key);
-            match like {
+            let like = ((run.parts[part].number - 1) / PAGE, run.parts[part].waited);
+            let is_one = |known: &&mut Bundle| *known.from == *from && known.hop.key == hop.key && known.like == like;
+            match bundles.iter_mut().find(is_one) {
                 Some(bundle) => bundle.whom.push(whom),
-                None => bundles.push(Bundle { from: from.into(), hop: Arc::new(hop), whom: vec![whom] }),
+                None => bundles.push(Bundle { from: from.into(), hop: Arc::new(hop), like, whom: vec![whom] }),
             }
         }
         run.away = parts.len() - bad.len();
         for part in bad {
             self.settle(at, part, Came::Never("5.1.3 this is no address".to_owned()));
         }
-        for Bundle { from, hop, whom } in bundles {
+        for Bundle { from, hop, whom, .. } in bundles {
             let ticket = self.ticket(Doing::Send(at, whom.len()));
             let sender = address_of(&from);
             let (message, envelope) = (message.clone(), envelope.clone());
@@ -442,7 +448,7 @@ impl Desk<'_> {
                 self.shared.transit.counts.queued += u64::from(made == Made::New);
                 // One that was there may be of a try that did not come to its end, and nobody's.
                 self.shared.transit.table.remove(id);
-                self.shared.transit.table.insert(id, Some(self.secs));
+                self.keep(id, self.secs);
                 log::info!("delivery {}: goes on as {id}", self.runner.runs[at].id);
                 self.settle(at, part, Came::HandedOn);
             }

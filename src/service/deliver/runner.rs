@@ -3,7 +3,10 @@
 //!
 //! | a ticket is about | it was given to                                         | and then                          |
 //! |-------------------|---------------------------------------------------------|-----------------------------------|
-//! | Load              | a job that looks through the queue's directory          | messages wait in the table        |
+//! | Load              | a job that looks through what is new in the queue       | messages wait in the table        |
+//! | Seek              | a job that looks through the hours that have begun      | more of them wait there           |
+//! | Count             | a job that counts all messages                          | their number is known             |
+//! | LetGo             | a job that puts into an hour whom the table has put out | nothing                           |
 //! | Flush             | a job that writes the end of a text                     | the message goes on               |
 //! | Carry             | a job that brings batches of letters into their drops   | each letter's sender is told      |
 //! | File              | a job that writes a queue file                          | `run.rs`: its first round         |
@@ -12,8 +15,8 @@
 //! | Look              | a job that asks how much is free on a volume            | new messages begin, or do not     |
 //! | Tidy              | a job that empties the log of intents                   | nothing                           |
 //!
-//! Nothing is written into the queue, and nothing of it tried, before it has been looked through: what a killed server was writing
-//! goes then. Messages that need the queue wait for that, or are refused when it fails; others do not. Should a
+//! Nothing is written into the queue, and nothing of it tried, before what is new there has been looked through: what a killed server was
+//! writing goes then. The hours that have begun are looked through behind that, and again whenever the table runs low: see `table.rs`. Messages that need the queue wait for that, or are refused when it fails; others do not. Should a
 //! fault of ours end this entry, the server makes another, which loads the queue again: what was under way then had its
 //! effect or has it with the next try, and who waited for an answer gets none. A message that brings every runner down must
 //! not keep the others from their drops: those that were being tried are passed over for [`PASS`], and each end that follows soon
@@ -48,7 +51,7 @@ use crate::service::{Outcome, Shared, account};
 use crate::store::delivery::Failed;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::maildrop::Refused;
-use crate::store::queue::{self, Change, Envelope, Made, Miss, Recipient, State};
+use crate::store::queue::{self, Change, Envelope, Made, Miss, Recipient, Soonest, State};
 use crate::store::repeats::{Claim, Marked};
 use crate::text::fault::Fault;
 use crate::text::printable::printable;
@@ -62,6 +65,8 @@ pub(super) const PASS: Duration = Duration::from_secs(600);
 /// How long the queue waits after the first such end, and at most after the next.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(64);
+/// Nobody waits longer than that, or than queue_life: who seems to was noted before the clock was put back.
+const REACH_SECS: u64 = 8 * 86_400;
 /// A clock that was put back by less than that is only being set right.
 const CLOCK_SECS: i64 = 10;
 /// How long the log of intents may grow before it is emptied in a quiet moment.
@@ -70,6 +75,9 @@ const TIDY: Duration = Duration::from_secs(10);
 /// What a ticket of ours is about.
 pub(super) enum Doing {
     Load,
+    Seek,
+    Count,
+    LetGo,
     Flush(usize),
     /// These drops, of that volume.
     Carry(u64, Vec<PathBuf>),
@@ -92,7 +100,12 @@ pub struct Done(pub(super) Finished);
 
 /// See [`Doing`].
 pub(super) enum Finished {
-    Loaded(Result<Vec<(String, Option<i64>)>, Fault>),
+    Loaded(Result<Vec<(String, i64)>, Fault>),
+    Sought(Result<Soonest, Fault>),
+    /// How many there are, and whether some were found that had been forgotten.
+    Counted(Result<(u64, bool), Fault>),
+    /// Those of whom that failed.
+    LetGo(Vec<queue::Id>),
     Carried(Vec<Carried>),
     Filed(Result<Made, Failed>),
     Read(Vec<String>, Result<Box<Found>, Miss>),
@@ -168,6 +181,16 @@ pub struct Runner {
     pause: Option<Duration>,
     /// Messages of the queue that are passed over until then.
     passed_over: Vec<(Box<str>, Instant)>,
+    /// More of the queue is not looked for before that.
+    seek_from: Instant,
+    /// The clock was put back: what waits until then is due as soon as somebody looks for more.
+    horizon: Option<i64>,
+    /// Whom the table has put out. Who of them is new is to be put into an hour, or nobody finds him.
+    out: Vec<queue::Id>,
+    /// When that is done; `None`: it is being done.
+    out_from: Option<Instant>,
+    /// All of the table are among them: before they lie where they are found nobody looks for more.
+    emptied: bool,
     /// What the clock said last.
     told_secs: i64,
 }
@@ -224,6 +247,11 @@ impl Runner {
             begun: now,
             pause: None,
             passed_over: Vec::new(),
+            seek_from: now,
+            horizon: None,
+            out: Vec::new(),
+            out_from: Some(now),
+            emptied: false,
             told_secs: i64::MIN,
         }
     }
@@ -285,8 +313,10 @@ impl Desk<'_> {
     fn turn(&mut self) {
         if self.secs.saturating_add(CLOCK_SECS) < self.runner.told_secs {
             log::warn!("the clock was put back: what waits in the queue waits no longer than retry_schedule says");
-            let (rules, secs) = (self.shared.settings.retry_rules(), self.secs);
+            let (rules, secs, told) = (self.shared.settings.retry_rules(), self.secs, self.runner.told_secs);
             self.shared.transit.table.put_back(|due| rules.bounded(Place::Here, due, secs));
+            let latest = [Place::Here, Place::Elsewhere].map(|place| rules.bounded(place, i64::MAX, told));
+            self.runner.horizon = self.runner.horizon.max(latest.into_iter().max());
         }
         self.runner.told_secs = self.secs;
         if matches!(self.runner.loading, Loading::From(at) if at <= self.now) {
@@ -296,7 +326,7 @@ impl Desk<'_> {
             self.begin(ticket, parcel);
         }
         while let Some(id) = self.shared.transit.arrived.pop_front() {
-            self.shared.transit.table.insert(&id, Some(self.secs));
+            self.keep(&id, self.secs);
         }
         while let Some((ticket, order)) = self.shared.transit.orders.pop_front() {
             self.obey(ticket, order);
@@ -308,6 +338,8 @@ impl Desk<'_> {
         self.answer_round();
         self.write_owed();
         self.try_due();
+        self.seek();
+        self.let_go();
         self.carry();
         self.look();
         self.tidy();
@@ -320,12 +352,18 @@ impl Desk<'_> {
             _ => None,
         };
         let transit = &self.shared.transit;
-        let next = transit.table.first_secs().filter(|_| self.may_try());
-        let next = next.map(|secs| self.now + Duration::from_secs(u64::try_from(secs - self.secs).unwrap_or(0)));
+        let at = |secs: i64| self.now + Duration::from_secs(u64::try_from(secs.saturating_sub(self.secs)).unwrap_or(0));
+        let next = transit.table.first_due().filter(|_| self.may_try()).map(at);
+        let more = transit.table.more_secs().filter(|_| self.may_seek()).map(at);
+        let more = more.map(|more| more.max(self.runner.seek_from));
+        let out = self.runner.out_from.filter(|_| !self.runner.out.is_empty());
         let look = transit.space.looked.filter(|_| transit.space.asked).map(|looked| looked + SPACE_LIFE);
         let answer = self.runner.answers.front().map(|(at, ..)| *at);
         let owed = self.runner.owed.front().map(|(at, _)| *at);
-        [load, next, look, answer, owed, self.runner.lanes.deadline(), self.runner.tidy].into_iter().flatten().min()
+        [load, next, more, out, look, answer, owed, self.runner.lanes.deadline(), self.runner.tidy]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A ticket for what is asked elsewhere.
@@ -379,6 +417,21 @@ impl Desk<'_> {
         match (doing, finished) {
             (Doing::Load, Some(Finished::Loaded(result))) => self.loaded(result),
             (Doing::Load, _) => self.loaded(Err(lost("reading the queue"))),
+            (Doing::Seek, Some(Finished::Sought(result))) => self.sought(result),
+            (Doing::Seek, _) => self.sought(Err(lost("reading the queue"))),
+            (Doing::Count, Some(Finished::Counted(Ok((count, are_forgotten))))) => {
+                log::debug!("{count} messages are in the queue");
+                if are_forgotten {
+                    self.shared.transit.table.look_again();
+                }
+            }
+            (Doing::Count, Some(Finished::Counted(Err(fault)))) => log::error!("the queue cannot be counted: {fault}"),
+            (Doing::LetGo, Some(Finished::LetGo(failed))) => {
+                self.runner.out_from = Some(if failed.is_empty() { self.now } else { self.now + SPACE_LIFE });
+                self.runner.emptied &= !self.runner.out.is_empty();
+                self.runner.out.extend(failed);
+            }
+            (Doing::LetGo, _) => self.runner.out_from = Some(self.now),
             (Doing::Flush(pending), _) => self.flushed(pending, None),
             (Doing::Carry(volume, drops), Some(Finished::Carried(carried))) => {
                 self.carried(volume, drops, Ended::Carried(carried));
@@ -405,7 +458,7 @@ impl Desk<'_> {
             (Doing::Obey(ticket, _), _) => self.shared.post.push_back((ticket, Outcome::Lost)),
             (Doing::Look, Some(Finished::Looked(volume, is_short))) => self.looked(volume, is_short),
             (Doing::Tidy, Some(Finished::Tidied(Err(fault)))) => log::warn!("delivery: {fault}"),
-            (Doing::Look | Doing::Tidy, _) => {}
+            (Doing::Look | Doing::Tidy | Doing::Count, _) => {}
         }
     }
 
@@ -604,7 +657,6 @@ impl Desk<'_> {
         if let Some(why) = &self.runner.pending[at].hold {
             let id = self.runner.pending[at].id.clone();
             log::warn!("delivery {id}: held in the queue: {why}");
-            self.shared.transit.table.insert(&id, None);
             return self.answer(at, Dispatched::Kept);
         }
         if let Some(why) = self.runner.pending[at].why.take() {
@@ -612,7 +664,7 @@ impl Desk<'_> {
             let id = self.runner.pending[at].id.clone();
             log::info!("delivery {id}: waits in the queue: {why}");
             let wait = self.shared.settings.retry_schedule.wait_secs(Place::Here, 1, RealDisk::default().random());
-            self.shared.transit.table.insert(&id, Some(self.secs.saturating_add_unsigned(wait)));
+            self.keep(&id, self.secs.saturating_add_unsigned(wait));
             return self.answer(at, Dispatched::Kept);
         }
         let pending = self.runner.pending.remove(at);
@@ -630,6 +682,7 @@ impl Desk<'_> {
                 expands: false,
                 to: Some(to),
                 via: None,
+                waited: None,
             })
             .collect();
         self.shared.transit.table.begin(&message.id);
@@ -749,14 +802,15 @@ impl Desk<'_> {
 
     fn load(&mut self) {
         self.runner.loading = Loading::Asked;
+        let (secs, most) = (self.secs, self.shared.transit.table.most());
         let volume = self.shared.transit.stores.volume;
-        let work = |stores: &Stores, _: &Pulse| Finished::Loaded(list(stores));
+        let work = move |stores: &Stores, pulse: &Pulse| Finished::Loaded(list(stores, secs, most, pulse));
         if let Err(busy) = self.job(Doing::Load, Kind::Read, volume, work) {
             self.loaded(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy}")))));
         }
     }
 
-    fn loaded(&mut self, result: Result<Vec<(String, Option<i64>)>, Fault>) {
+    fn loaded(&mut self, result: Result<Vec<(String, i64)>, Fault>) {
         self.shared.transit.knows_marks = true;
         match result {
             Ok(messages) => {
@@ -768,16 +822,14 @@ impl Desk<'_> {
                     log::info!("{} messages wait in the queue", messages.len());
                 }
                 for (id, due) in messages.into_iter().filter(|(id, _)| !ours.contains(id)) {
-                    let passed_over = self.runner.passed_over.iter().find(|(known, _)| **known == *id);
-                    let until = passed_over.map(|(_, until)| until.saturating_duration_since(self.now).as_secs());
-                    let least = until.map_or(i64::MIN, |secs| self.secs.saturating_add_unsigned(secs));
-                    self.leave(&id, due.map(|due| due.max(least)));
+                    self.keep(&id, self.passed_over(&id).map_or(due, |until| due.max(until)));
                 }
                 self.runner.loading = Loading::Done;
                 for at in std::mem::take(&mut self.runner.unfiled) {
                     self.file(at);
                 }
                 self.shared.transit.ready = true;
+                self.count();
             }
             Err(fault) => {
                 log::error!("the queue cannot be looked through: {fault}");
@@ -789,6 +841,91 @@ impl Desk<'_> {
         }
         for at in std::mem::take(&mut self.runner.unclaimed) {
             self.claim(at);
+        }
+    }
+
+    /// Until when a message is passed over.
+    fn passed_over(&self, id: &str) -> Option<i64> {
+        let (_, until) = self.runner.passed_over.iter().find(|(known, _)| **known == *id)?;
+        Some(self.secs.saturating_add_unsigned(until.saturating_duration_since(self.now).as_secs()))
+    }
+
+    fn count(&mut self) {
+        let work = |stores: &Stores, pulse: &Pulse| {
+            let (queue, beat) = (&stores.queue, &mut || pulse.beat());
+            let count = queue.count_all(&mut tell_of, beat);
+            Finished::Counted(count.and_then(|count| Ok((count, queue.release_forgotten(beat)?))))
+        };
+        let volume = self.shared.transit.stores.volume;
+        if let Err(busy) = self.job(Doing::Count, Kind::Bulk, volume, work) {
+            log::warn!("the queue cannot be counted: {busy}");
+        }
+    }
+
+    fn may_seek(&self) -> bool {
+        self.runner.loading == Loading::Done && !self.runner.emptied && !self.shared.stopping
+    }
+
+    /// Has a job look for more that is due.
+    fn seek(&mut self) {
+        if !self.may_seek() || self.now < self.runner.seek_from || !self.shared.transit.table.is_low(self.secs) {
+            return;
+        }
+        let through = self.runner.horizon.map_or(self.secs, |horizon| horizon.max(self.secs));
+        let reach = self.shared.settings.queue_life.max(REACH_SECS);
+        let latest = through.saturating_add_unsigned(reach);
+        let (most, volume) = (self.shared.transit.table.look(), self.shared.transit.stores.volume);
+        let work = move |stores: &Stores, pulse: &Pulse| {
+            Finished::Sought(stores.queue.soonest(through, latest, most, &mut || pulse.beat()))
+        };
+        if let Err(busy) = self.job(Doing::Seek, Kind::Read, volume, work) {
+            self.sought(Err(Fault::new("reading the queue", Path::new(""), io::Error::other(format!("{busy}")))));
+        }
+    }
+
+    fn sought(&mut self, result: Result<Soonest, Fault>) {
+        match result {
+            Ok(mut soonest) => {
+                let secs = self.secs;
+                let is_through = |horizon: &mut i64| soonest.more_secs.is_none_or(|more| more > *horizon);
+                if self.runner.horizon.is_some() {
+                    soonest.messages.iter_mut().for_each(|(due, _)| *due = (*due).min(secs));
+                }
+                self.runner.horizon.take_if(is_through);
+                if !self.runner.passed_over.is_empty() {
+                    for (due, id) in &mut soonest.messages {
+                        *due = self.passed_over(id.as_str()).map_or(*due, |until| until.max(*due));
+                    }
+                }
+                let out = self.shared.transit.table.found(soonest);
+                self.put_out(out);
+            }
+            Err(fault) => {
+                log::error!("the queue cannot be looked through: {fault}");
+                self.shared.transit.table.look_failed();
+                self.runner.seek_from = self.now + SPACE_LIFE;
+            }
+        }
+        self.try_due();
+    }
+
+    fn put_out(&mut self, out: impl IntoIterator<Item = queue::Id>) {
+        self.runner.out.extend(out);
+    }
+
+    /// Whom the table has put out is put where he is found, unless he lies there.
+    fn let_go(&mut self) {
+        if self.runner.out.is_empty() || self.runner.out_from.is_none_or(|at| self.now < at) {
+            return;
+        }
+        let out = std::mem::take(&mut self.runner.out);
+        let again = out.clone();
+        self.runner.out_from = None;
+        let volume = self.shared.transit.stores.volume;
+        let work = move |stores: &Stores, pulse: &Pulse| Finished::LetGo(let_go(&stores.queue, out, pulse));
+        if self.job(Doing::LetGo, Kind::Read, volume, work).is_err() {
+            self.runner.out = again;
+            self.runner.out_from = Some(self.now + SPACE_LIFE);
         }
     }
 
@@ -811,17 +948,27 @@ impl Desk<'_> {
         }
     }
 
-    /// A message of the queue is left alone until it is due, by what its file says; or for a while, when that could not be
-    /// read.
+    /// A message of the queue is left alone until it is due, by what its file says, which lies where it is found then; `None`: for ever.
     pub(super) fn leave(&mut self, id: &str, next_secs: Option<i64>) {
-        let bounded =
-            next_secs.map(|secs| self.shared.settings.retry_rules().bounded(Place::Elsewhere, secs, self.secs));
-        self.shared.transit.table.insert(id, bounded);
+        let rules = self.shared.settings.retry_rules();
+        let bounded = next_secs.map(|secs| rules.bounded(Place::Elsewhere, secs, self.secs));
+        let out = match bounded {
+            // Its place does not say that.
+            Some(due) if bounded != next_secs => self.shared.transit.table.keep(id, due),
+            due => self.shared.transit.table.insert(id, due),
+        };
+        self.put_out(out);
     }
 
-    /// The same, when its file could not be read or written.
+    /// The same until then, whatever its file says and wherever it lies.
+    pub(super) fn keep(&mut self, id: &str, due_secs: i64) {
+        let out = self.shared.transit.table.keep(id, due_secs);
+        self.put_out(out);
+    }
+
+    /// The same for a while, when its file could not be read or written.
     pub(super) fn leave_for_now(&mut self, id: &str) {
-        self.shared.transit.table.insert(id, Some(self.secs + AGAIN_SECS));
+        self.keep(id, self.secs + AGAIN_SECS);
     }
 
     fn obey(&mut self, ticket: Ticket, order: super::Order) {
@@ -837,35 +984,45 @@ impl Desk<'_> {
     /// What a job has changed is in the files; the table follows.
     fn hear_changes(&mut self) {
         let heard = self.shared.transit.bulk.take();
-        for (id, obeyed) in &heard.some {
-            self.changed(id, obeyed);
-        }
+        self.changed(&heard.some);
         if heard.more || heard.some.iter().any(|(_, obeyed)| obeyed.is_due(self.secs)) {
             self.shared.outgoing.reopen(None);
         }
-        if heard.more && self.runner.loading == Loading::Done {
-            self.runner.loading = Loading::From(self.now);
+        if heard.more {
+            let out = self.shared.transit.table.look_for_all();
+            self.runner.emptied |= !out.is_empty();
+            self.put_out(out);
         }
     }
 
-    fn changed(&mut self, id: &str, obeyed: &Obeyed) {
-        // One that is being tried comes back into the table by itself.
-        if self.shared.transit.table.remove(id) && !obeyed.gone {
-            self.leave(id, obeyed.next_secs);
+    fn changed(&mut self, some: &[(Box<str>, Obeyed)]) {
+        self.shared.transit.table.remove_all(some.iter().map(|(id, _)| &**id));
+        for (id, obeyed) in some.iter().filter(|(_, obeyed)| !obeyed.gone) {
+            // One that is being tried, or is about to be, comes back into the table by itself.
+            let is_new = self.runner.pending.iter().any(|(_, pending)| pending.id == *id);
+            if is_new || self.shared.transit.table.is_tried(id) {
+                continue;
+            }
+            match obeyed.next_secs {
+                // It was in no table, perhaps, and is not to wait for those that are.
+                Some(secs) if secs <= self.secs => self.keep(id, secs),
+                secs => self.leave(id, secs),
+            }
         }
     }
 
     fn obeyed(&mut self, ticket: Ticket, id: &str, result: Result<Obeyed, String>) {
         let told = result.map_err(|why| vec![why]).map(|obeyed| {
-            self.changed(id, &obeyed);
-            if obeyed.is_due(self.secs) {
-                // Who wants it tried now does not want to wait for its place.
-                self.shared.outgoing.reopen(None);
-            }
+            let is_due = obeyed.is_due(self.secs);
             let mut report = Report::default();
             report.add("id", id);
             report.add("recipients", obeyed.changed as u64);
             report.add("left_queue", obeyed.gone);
+            self.changed(&[(id.into(), obeyed)]);
+            if is_due {
+                // Who wants it tried now does not want to wait for its place.
+                self.shared.outgoing.reopen(None);
+            }
             report
         });
         self.shared.post.push_back((ticket, Outcome::Told(told)));
@@ -936,38 +1093,80 @@ fn hold_back(queue: &queue::Queue, id: &str, recipients: usize, why: &str, secs:
     let to = State::Held { why: why.to_owned() };
     let changes: Vec<Change> = (1..).take(recipients).map(|number| Change { number, to: to.clone() }).collect();
     match queue.note(id, secs, &changes) {
-        Ok(_) => Ok(Made::New),
+        Ok(_) => {
+            // Where it lies the next start finds it too.
+            drop(queue.put(id, None));
+            Ok(Made::New)
+        }
         // It is in the queue, not held, and nobody may be told that it is not there.
         Err(Miss::Gone) => Err(Failed::Unknown(lost("holding"))),
         Err(Miss::Damaged(fault) | Miss::Fault(fault)) => Err(Failed::Unknown(fault)),
     }
 }
 
-/// What waits in the queue, and when each is due.
-fn list(stores: &Stores) -> Result<Vec<(String, Option<i64>)>, Fault> {
+/// What is new in the queue, and when it is due: `most` of that. The rest, and what an older server left there to wait, is put where it
+/// is found when it is due. The marks of those that nobody has tried are kept.
+fn list(stores: &Stores, now_secs: i64, most: usize, pulse: &Pulse) -> Result<Vec<(String, i64)>, Fault> {
+    let queue = &stores.queue;
     let mut messages = Vec::new();
-    stores.queue.each(&mut |found| match found {
-        // Whose sender is still to be told is due for that.
-        queue::Found::Message(message) if message.tally.untold > 0 => messages.push((message.id, Some(0))),
-        queue::Found::Message(message) => {
-            // One that nobody has tried: its maker may have been killed before its mark was kept.
-            let is_new = message.tally.at(queue::Stage::Waiting) == message.recipients;
-            if let Some(mark) = message.envelope.mark.filter(|_| is_new) {
-                stores.intents.repeats().keep(&Marked { mark, id: message.id.as_str().into() });
+    queue.each(&mut |found| {
+        pulse.beat();
+        let (id, due) = match found {
+            queue::Found::Message(message) => {
+                // One that nobody has tried: its maker may have been killed before its mark was kept.
+                let is_new = message.tally.at(queue::Stage::Waiting) == message.recipients;
+                if let Some(mark) = message.envelope.mark.filter(|_| is_new) {
+                    stores.intents.repeats().keep(&Marked { mark, id: message.id.as_str().into() });
+                }
+                let due = message.tally.due_secs();
+                (message.id, due)
             }
-            messages.push((message.id, message.tally.next_secs));
+            queue::Found::Unread(id, fault) => {
+                log::error!("the queue: {fault}");
+                (id, Some(0))
+            }
+            other => return tell_of(other),
+        };
+        let waits = due.is_none_or(|due| due > now_secs) || messages.len() >= most;
+        match waits.then(|| queue.put(&id, due)) {
+            Some(Ok(()) | Err(Miss::Gone)) => {}
+            Some(Err(Miss::Damaged(fault) | Miss::Fault(fault))) => {
+                log::error!("the queue: {fault}");
+                messages.extend(due.map(|due| (id, due)));
+            }
+            None => messages.extend(due.map(|due| (id, due))),
         }
-        queue::Found::Aside(path) => {
-            log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display())
-        }
-        queue::Found::SetAside(path, fault) => log::error!("the queue: {fault}; it is {} now", path.display()),
-        queue::Found::Unread(id, fault) => {
-            log::error!("the queue: {fault}");
-            messages.push((id, Some(0)));
-        }
-        queue::Found::Strange(path) => log::warn!("{}: this is not of the queue", path.display()),
     })?;
     Ok(messages)
+}
+
+/// What is no message.
+fn tell_of(found: queue::Found) {
+    match found {
+        queue::Found::Aside(path) => {
+            log::warn!("{}: a damaged message of the queue waits for somebody to look at it", path.display());
+        }
+        queue::Found::SetAside(path, fault) => log::error!("the queue: {fault}; it is {} now", path.display()),
+        queue::Found::Strange(path) => log::warn!("{}: this is not of the queue", path.display()),
+        queue::Found::Unread(_, fault) => log::error!("the queue: {fault}"),
+        queue::Found::Message(_) => {}
+    }
+}
+
+/// Those of whom it failed are to be let go once more.
+fn let_go(queue: &queue::Queue, ids: Vec<queue::Id>, pulse: &Pulse) -> Vec<queue::Id> {
+    let mut failed = ids;
+    failed.retain(|id| {
+        pulse.beat();
+        match queue.let_go(id.as_str()) {
+            Ok(()) | Err(Miss::Gone) => false,
+            Err(Miss::Damaged(fault) | Miss::Fault(fault)) => {
+                log::error!("the queue: {fault}");
+                true
+            }
+        }
+    });
+    failed
 }
 
 fn is_short(path: &Path, least: u64) -> bool {

@@ -6,10 +6,11 @@ mod direct;
 mod operated;
 mod queued;
 mod repeats;
+mod together;
 mod told;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -182,10 +183,31 @@ impl World {
 
     /// The files of the queue.
     fn queue(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.shared.settings.work_path.join("queue")).unwrap();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = self.places().into_iter().map(|(name, _)| name).collect();
         names.sort();
         names
+    }
+
+    /// The same, with the directory where each lies.
+    fn places(&self) -> Vec<(String, String)> {
+        let queue = self.shared.settings.work_path.join("queue");
+        let (mut found, mut dirs) = (Vec::new(), vec![queue.clone()]);
+        while let Some(dir) = dirs.pop() {
+            // One that is empty may be taken away meanwhile.
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    dirs.push(entry.path());
+                } else {
+                    let place = dir.strip_prefix(&queue).unwrap().to_str().unwrap().to_owned();
+                    found.push((entry.file_name().into_string().unwrap(), place));
+                }
+            }
+        }
+        found
+    }
+
+    fn place_of(&self, id: &str) -> String {
+        self.places().into_iter().find(|(name, _)| name == id).unwrap().1
     }
 
     /// Until nothing moves any more.

@@ -3,7 +3,7 @@
 //! | the machine asks | what is done                                                                                       |
 //! |------------------|----------------------------------------------------------------------------------------------------|
 //! | StartTls         | TLS for the host's name                                                                            |
-//! | Next             | what was under way is settled; then a login, once; then who waits for this place: an envelope; nobody: the connection is kept for `send_idle_secs` |
+//! | Next             | what was under way is settled; then a login, once; then, when the last outcomes are on disk, who waits for this place: an envelope; nobody: the connection is kept for `send_idle_secs` |
 //! | Told             | each recipient's outcome is kept until the transaction is over                                      |
 //! | Text             | the message                                                                                        |
 //!
@@ -14,7 +14,8 @@
 //! **What a peer says** stands in a reason as `host [address] said: reply`, behind an enhanced code: the peer's own where that has the class of
 //! its reply. It has come through [`reply`](crate::protocol::smtp::client::reply), which makes it short and printable.
 //!
-//! **TLS that is offered and fails** in the handshake: the target is called again, once, and spoken to in clear.
+//! **TLS that is offered and fails** in the handshake: the target is called again, once, and spoken to in clear, for
+//! [`CLEAR`](super::place::CLEAR). A password never is.
 
 use std::io;
 use std::sync::Arc;
@@ -37,7 +38,6 @@ use crate::protocol::smtp::client::{
     Unfit, Why,
 };
 use crate::rules::hops::{Hop, Level, To};
-use crate::rules::mx;
 use crate::service::Outcome;
 use crate::service::send::place::Trouble;
 use crate::settings::Settings;
@@ -66,8 +66,6 @@ struct Life {
     secure: Option<Secure>,
     /// To be said, once.
     login: Option<Box<Login>>,
-    /// It is this machine, and nobody reads what is said.
-    near: bool,
     /// TLS has begun and nothing was said in it: what fails now is the handshake.
     shaking: bool,
     /// Something was.
@@ -78,6 +76,10 @@ struct Life {
     offers: Extensions,
     /// Since when it has had nothing to do.
     idle: Option<Instant>,
+    /// What became of its last message is not on disk: it says nothing.
+    owed: bool,
+    /// It says QUIT as soon as it may.
+    leaves: bool,
     /// It is over at the latest then.
     until: Option<Instant>,
     under: Option<Under>,
@@ -180,6 +182,7 @@ impl<S: Socket> Conversation<S> {
         let life = &self.life;
         let connect = life.began + Duration::from_secs(life.settings.send_connect_secs);
         let due = match life.idle {
+            Some(_) if life.owed && self.stream.is_owed() => None,
             Some(since) if self.stream.is_owed() => Some(since + Duration::from_secs(life.settings.send_idle_secs)),
             _ if self.stream.is_connecting() => Some(connect),
             _ => self.stream.deadline(),
@@ -280,16 +283,14 @@ impl Life {
             began: now,
             secure,
             login,
-            near: match &target.at {
-                At::Tcp(address) => mx::is_own(address.ip()),
-                At::Unix(_) => true,
-            },
             shaking: hop.from_first_octet,
             hop,
             secured: false,
             stands: false,
             offers: Extensions::default(),
             idle: None,
+            owed: false,
+            leaves: false,
             until: None,
             under: None,
             trouble: None,
@@ -312,8 +313,8 @@ impl Life {
                 Level::Offered if self.secure.is_some() && !clear => Tls::Offered,
                 Level::Offered | Level::Never => Tls::Never,
             },
-            // `inside` says that it may be this machine, not that it is.
-            plain_ok: self.hop.inside && self.near,
+            // Nobody listens there.
+            plain_ok: matches!(self.hop.to, To::Socket(_)),
             patience: Patience {
                 greeting: secs(settings.send_greeting_secs),
                 command: secs(settings.send_command_secs),
@@ -370,7 +371,7 @@ impl Life {
     fn taken(&self, reply: &Reply, now: Instant) -> Came {
         let took = self.under.as_ref().map_or(Duration::ZERO, |under| now.saturating_duration_since(under.begun));
         let said = format!("{}{}, {:.1} s: {reply}", self.host, self.within(), took.as_secs_f64());
-        Came::Taken { said, dsn: self.offers.dsn }
+        Came::Taken { said, dsn: self.offers.dsn, lmtp: self.hop.lmtp }
     }
 
     fn within(&self) -> &'static str {
@@ -503,7 +504,7 @@ impl Life {
             && matches!(over.why, Why::Lost)
             && self.hop.tls == Level::Offered
             && !self.hop.from_first_octet
-            && shared.outgoing.at(line, |place| place.speak_clear(line)) == Some(true)
+            && shared.outgoing.at(line, |place| place.speak_clear(now, line)) == Some(true)
         {
             log::info!("send {}: {why}; it is spoken to in clear", visible(&self.hop.key));
             return;
@@ -525,7 +526,7 @@ impl Life {
     /// A transaction is over: outcomes are told, and who has none has another. `goes_on`: the conversation does.
     fn conclude(&mut self, now: Instant, goes_on: bool, shared: &mut Shared) {
         let Some(under) = self.under.take() else { return };
-        let Under { mut consignment, fates, again, spent, .. } = under;
+        let Under { mut consignment, fates, spent, .. } = under;
         let (mut told, mut left) = (Vec::new(), Vec::new());
         for (whom, fate) in consignment.recipients.drain(..).zip(fates) {
             match fate {
@@ -540,9 +541,13 @@ impl Life {
                 _ => {}
             }
         }
-        let (line, owed) = (self.line, !told.is_empty());
+        shared.outgoing.tally(&consignment.hop.key, &told);
+        let (line, owed) = (self.line, !told.is_empty() && !shared.outgoing.is_orphan(self.line));
         if owed || goes_on {
             shared.outgoing.at(line, |place| place.settled(line, owed));
+        }
+        if owed && goes_on {
+            shared.outgoing.at(line, |place| place.answers());
         }
         if owed {
             shared.sent(consignment.ticket, told, Some(line));
@@ -551,16 +556,15 @@ impl Life {
             return;
         }
         consignment.recipients = left;
-        let moved = owed || !again.is_empty();
         // A connection that was kept may have ended meanwhile, whatever it is that it should have carried.
         let stale = !goes_on && self.messages > 0;
         let none = || Trouble { why: format!("4.3.0 {}: nothing came of it", self.host), never: false };
-        let trouble = self.trouble.clone().or_else(|| (!goes_on || !spent && !moved).then(none));
+        let trouble = self.trouble.clone().or_else(|| (!goes_on || !spent && !owed).then(none));
         if let Some(trouble) = &trouble {
             let id = &consignment.message.id;
             log::info!("delivery {id}: {}: {} recipients go on", visible(&trouble.why), consignment.recipients.len());
         }
-        shared.put_back(now, line, consignment, trouble.filter(|_| !moved && !stale).as_ref());
+        shared.put_back(now, line, consignment, trouble.filter(|_| !owed && !stale).as_ref());
     }
 }
 
@@ -594,13 +598,13 @@ impl Service<'_> {
         let spent = life.under.as_ref().is_some_and(|under| under.spent);
         life.conclude(now, true, self.shared);
         life.secured |= std::mem::take(&mut life.shaking);
-        if life.trouble.is_some() || spent {
-            return Done::Now(Answer::Quit);
-        }
-        if let Some(login) = life.login.take() {
+        life.leaves |= life.trouble.is_some() || spent;
+        if !life.leaves
+            && let Some(login) = life.login.take()
+        {
             return Done::Now(Answer::Login(login));
         }
-        if !life.stands {
+        if !life.stands && !life.leaves {
             life.stands = true;
             let line = life.line;
             self.shared.outgoing.at(line, |place| place.stands(line));
@@ -615,17 +619,26 @@ impl Service<'_> {
         let secs = Duration::from_secs;
         let old = life.began + secs(life.settings.send_session_secs) <= now;
         let kept = life.idle.is_none_or(|since| now < since + secs(life.settings.send_idle_secs));
-        if old || self.shared.stopping {
-            return Done::Now(Answer::Quit);
+        let was_owed = std::mem::take(&mut life.owed);
+        if was_owed {
+            life.idle = Some(now);
         }
-        match self.shared.outgoing.next(life.line) {
+        match self.shared.outgoing.next(life.line, !old && !self.shared.stopping && !life.leaves) {
+            Next::Hold => {
+                life.owed = true;
+                Done::Later
+            }
             Next::Take(consignment) => {
                 life.idle = None;
                 let envelope = life.begin(*consignment, now);
                 Done::Now(Answer::Envelope(Box::new(envelope)))
             }
-            Next::Wait if kept => Done::Later,
-            Next::Wait | Next::Leave => Done::Now(Answer::Quit),
+            Next::Wait if kept || was_owed => Done::Later,
+            Next::Wait | Next::Leave => {
+                let line = life.line;
+                self.shared.outgoing.at(line, |place| place.leaves(line));
+                Done::Now(Answer::Quit)
+            }
         }
     }
 }

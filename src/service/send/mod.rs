@@ -19,13 +19,16 @@
 //! end had not been sent; else they are [`Came::Possibly`]. One that broke [`ATTEMPTS`] connections is told [`Came::Later`].
 //!
 //! **One message in doubt.** When a transaction has outcomes its connection takes no other message before the runner says that they
-//! are on disk ([`Outgoing::noted`]).
+//! are on disk ([`Outgoing::noted`]), and says nothing, not even QUIT, whatever else happens: a host that hears more knows that
+//! its answer was heard, and takes what comes again for another message (`store/repeats.rs`).
 //!
 //! **Bounds.** Connections: `send_connections` of a place, as its own bound allows, and `send_connections_max` of all, of which a
 //! quarter is only for places that have none; of all of them a quarter may lead to hosts of one network that DNS names, or as many as
 //! one place may have: who owns domains makes places as he likes, and hosts that stall, but not networks. Consignments that wait: [`place::WAITING`] of a place and [`WAITING`] of all, of which
 //! a quarter, again, is for places where nobody waits. Places: [`PLACES`]; those that only remember that they are closed go first.
-//! Who finds no room is told [`Came::NotTried`], and comes again soon; nothing of him is kept here.
+//! Who finds no room is told [`Came::NotTried`], and comes again soon; nothing of him is kept here. A crowd comes again one after the
+//! other, twice as fast as the place has lately been able to take them ([`Crowd`]), so that a million messages for a slow host are not
+//! read from the disk every few seconds only to be turned away.
 
 mod conversation;
 pub mod place;
@@ -44,7 +47,7 @@ use crate::mail::address::Address;
 use crate::net::stream::Turn;
 use crate::net::tls::{self, Secure, Trust};
 use crate::net::turn::{Id, Ticket};
-use crate::protocol::dns::Question;
+use crate::protocol::dns::{Answer, Failure, Question};
 use crate::protocol::smtp::params::Notify;
 use crate::rules::hops::{Hop, Level, To};
 use crate::rules::mx::Ourselves;
@@ -64,8 +67,12 @@ pub const PLACES: usize = 4_096;
 const ATTEMPTS: u8 = 3;
 /// Recipients of one transaction: what every server takes (RFC 5321 §4.5.3.1.8).
 pub const RECIPIENTS: usize = 100;
-/// How soon what was not tried comes again, at least, and how much later at most.
-const AGAIN_SECS: (u64, u64) = (5, 10);
+/// How soon what was not tried comes again, at least, and, where there is a crowd of it, at most.
+const AGAIN_SECS: (u64, u64) = (5, 300);
+/// Of a crowd, how many a second come again at least.
+const PACE_LEAST: u32 = 100;
+/// How long it is counted how many a place can take.
+const PACE_WINDOW: Duration = Duration::from_secs(5);
 /// The same while sending is paused.
 const PAUSED_SECS: u64 = 60;
 
@@ -101,6 +108,8 @@ pub enum Came {
         said: String,
         /// The host will report by itself where that was asked for.
         dsn: bool,
+        /// It was LMTP: the message is in the mailbox.
+        lmtp: bool,
     },
     /// Not now: an enhanced code, and words. So for the next.
     Later(String),
@@ -159,6 +168,8 @@ impl Birth {
 enum Next {
     Take(Box<Consignment>),
     Wait,
+    /// Nothing may be said before something is on disk.
+    Hold,
     Leave,
 }
 
@@ -170,8 +181,39 @@ struct Known {
     listed: bool,
     /// When it is looked at without any other reason.
     armed: Option<Instant>,
+    crowd: Crowd,
+    /// Recipients for whom it took none, not yet; and those for whom it took one.
     deferred: u64,
     taken: u64,
+}
+
+/// Those who found no room at a place: when the next of them is to come again.
+struct Crowd {
+    next: Instant,
+    /// Consignments that came to an end there since then, and how many a second did before.
+    ended: u32,
+    since: Instant,
+    pace: u32,
+}
+
+impl Crowd {
+    fn new(now: Instant) -> Crowd {
+        Crowd { next: now, ended: 0, since: now, pace: 0 }
+    }
+
+    /// In how many seconds one more is to come again.
+    fn turn(&mut self, now: Instant) -> u64 {
+        let past = now.saturating_duration_since(self.since);
+        if past >= PACE_WINDOW {
+            self.pace = (f64::from(std::mem::take(&mut self.ended)) / past.as_secs_f64()) as u32;
+            self.since = now;
+        }
+        let (least, most) = AGAIN_SECS;
+        let gap = Duration::from_secs(1) / self.pace.saturating_mul(2).max(PACE_LEAST);
+        let at = self.next.max(now + Duration::from_secs(least)).min(now + Duration::from_secs(most));
+        self.next = at + gap;
+        (at - now).as_secs()
+    }
 }
 
 struct Line {
@@ -183,6 +225,8 @@ struct Line {
     open: bool,
     /// Its place is needed.
     leaves: bool,
+    /// Nobody hears what comes of it: it says nothing more.
+    orphan: bool,
 }
 
 /// A place, for operators.
@@ -333,6 +377,13 @@ impl Outgoing {
         self.waiting
     }
 
+    /// The recipients of each consignment that waits.
+    #[cfg(test)]
+    pub(super) fn waits(&self) -> Vec<Vec<String>> {
+        let waits = self.places.values().flat_map(|known| known.place.who_waits());
+        waits.map(|one| one.recipients.iter().map(|whom| whom.address.to_string()).collect()).collect()
+    }
+
     /// All places.
     pub fn places(&self, now: Instant) -> impl Iterator<Item = Shown<'_>> {
         self.places.iter().map(move |(key, known)| {
@@ -350,12 +401,33 @@ impl Outgoing {
         self.list_all();
     }
 
-    /// Nobody waits any more for what is here; what is under way comes to its end.
+    /// Nobody waits any more for what is here, or for what is under way: another will bring all of it again. So connections
+    /// take nothing more and say nothing more; whoever has them ends them.
     pub fn forget(&mut self) {
         for known in self.places.values_mut() {
             known.place.all();
         }
         self.waiting = 0;
+        for line in self.lines.values_mut() {
+            line.orphan = true;
+        }
+        // Nobody will say that anything is on disk.
+        for line in self.lines.keys().copied().collect::<Vec<_>>() {
+            self.noted(line);
+        }
+    }
+
+    /// What came of some recipients of a consignment for this place.
+    fn tally(&mut self, key: &str, fates: &[(usize, Came)]) {
+        let Some(known) = self.places.get_mut(key) else { return };
+        let count = |is: fn(&Came) -> bool| fates.iter().filter(|(_, came)| is(came)).count();
+        known.taken += count(|came| matches!(came, Came::Taken { .. })) as u64;
+        known.deferred += count(|came| matches!(came, Came::Later(_) | Came::Possibly(_))) as u64;
+        known.crowd.ended += u32::from(count(|came| !matches!(came, Came::NotTried(_))) > 0);
+    }
+
+    fn is_orphan(&self, line: u32) -> bool {
+        self.lines.get(&line).is_some_and(|line| line.orphan)
     }
 
     /// Whoever asked name servers is gone: places that wait for them ask again.
@@ -419,14 +491,17 @@ impl Outgoing {
         Some(done)
     }
 
-    fn next(&mut self, line: u32) -> Next {
-        let Some(Line { leaves, .. }) = self.lines.get(&line) else { return Next::Leave };
-        if *leaves || self.paused {
+    /// `more`: the connection would take a message.
+    fn next(&mut self, line: u32, more: bool) -> Next {
+        let Some(Line { key, leaves, orphan, .. }) = self.lines.get(&line) else { return Next::Leave };
+        let Some(Known { place, .. }) = self.places.get_mut(key) else { return Next::Leave };
+        if *orphan || place.is_owed(line) {
+            return Next::Hold;
+        }
+        if !more || *leaves || self.paused {
             return Next::Leave;
         }
-        let key = self.lines.get(&line).map(|line| line.key.clone());
-        let place = key.and_then(|key| self.places.get_mut(&key)).map(|known| &mut known.place);
-        match place.and_then(|place| place.take(line)) {
+        match place.take(line) {
             Some(consignment) => {
                 self.waiting -= 1;
                 Next::Take(Box::new(consignment))
@@ -523,8 +598,9 @@ impl Shared {
 
     /// All its recipients have this outcome.
     fn tell_all(&mut self, consignment: Consignment, came: &Came) {
-        let fates = consignment.recipients.iter().map(|whom| (whom.part, came.clone())).collect();
+        let fates: Vec<_> = consignment.recipients.iter().map(|whom| (whom.part, came.clone())).collect();
         self.outgoing.counts.not_tried += u64::from(matches!(came, Came::NotTried(_)));
+        self.outgoing.tally(&consignment.hop.key, &fates);
         self.sent(consignment.ticket, fates, None);
     }
 
@@ -534,6 +610,9 @@ impl Shared {
 
     /// A consignment comes back from a connection: it waits anew, or has broken enough of them.
     fn put_back(&mut self, now: Instant, line: u32, mut consignment: Consignment, trouble: Option<&Trouble>) {
+        if self.outgoing.is_orphan(line) {
+            return;
+        }
         if let Some(trouble) = trouble {
             consignment.attempts += 1;
             if consignment.attempts >= ATTEMPTS {
@@ -607,7 +686,7 @@ impl Shared {
                     break;
                 }
                 Some(Step::Ask) => self.search(now, office, key),
-                Some(Step::Call(target)) => self.outgoing.call(key, target),
+                Some(Step::Call(target)) => self.outgoing.call(now, key, target),
                 Some(Step::Wake(line)) => {
                     let id = self.outgoing.lines.get(&line).and_then(|line| line.id);
                     self.outgoing.woken.extend(id);
@@ -654,7 +733,11 @@ impl Shared {
     /// What name servers said. False: nobody waits for it.
     pub(super) fn looked_up(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) -> bool {
         let Some((key, tag)) = self.outgoing.asked.remove(&ticket.serial) else { return false };
-        let Outcome::Resolved(answer) = outcome else { return false };
+        let answer = match outcome {
+            Outcome::Resolved(answer) => answer,
+            // Whoever asked for it had a fault: without an answer the place would wait for it for ever.
+            _ => Answer::Failed(Failure::Silence),
+        };
         let Some(search) = self.outgoing.places.get_mut(&key).and_then(|known| known.search.as_mut()) else {
             return false;
         };
@@ -694,13 +777,15 @@ impl Outgoing {
             }
             let place = Place::new(consignment.hop.connections).resting(rest);
             let hop = consignment.hop.clone();
-            let known = Known { hop, place, search: None, listed: false, armed: None, deferred: 0, taken: 0 };
+            let crowd = Crowd::new(now);
+            let known = Known { hop, place, search: None, listed: false, armed: None, crowd, deferred: 0, taken: 0 };
             self.places.insert(key.clone(), known);
         }
         let Some(known) = self.places.get_mut(&key) else { return Err((Box::new(consignment), again)) };
         let (_, all) = self.most;
         let most = if known.place.waiting() == 0 { all } else { all - all / 4 };
         if self.waiting >= most {
+            let again = Came::NotTried(known.crowd.turn(now));
             return Err((Box::new(consignment), again));
         }
         // A reload may say something else of it.
@@ -714,7 +799,7 @@ impl Outgoing {
                 self.list(&key);
                 Ok(())
             }
-            Err((consignment, Turned::Full)) => Err((Box::new(consignment), again)),
+            Err((consignment, Turned::Full)) => Err((Box::new(consignment), Came::NotTried(known.crowd.turn(now)))),
             Err((consignment, Turned::Closed(why))) => Err((Box::new(consignment), Came::Later(why))),
         }
     }
@@ -727,15 +812,15 @@ impl Outgoing {
         }
     }
 
-    fn call(&mut self, key: &Arc<str>, target: usize) {
+    fn call(&mut self, now: Instant, key: &Arc<str>, target: usize) {
         self.number = self.number.wrapping_add(1);
         let line = self.number;
         let Some(known) = self.places.get_mut(key) else { return };
         let Some(aim) = known.place.aim(target) else { return };
         let network = network(&known.hop, &aim.target);
-        let birth = Birth { line, target: aim.target.clone(), hop: known.hop.clone(), clear: aim.clear };
+        let birth = Birth { line, target: aim.target.clone(), hop: known.hop.clone(), clear: aim.is_clear(now) };
         known.place.call(line, target);
-        self.lines.insert(line, Line { key: key.clone(), network, id: None, open: true, leaves: false });
+        self.lines.insert(line, Line { key: key.clone(), network, id: None, open: true, leaves: false, orphan: false });
         self.open += 1;
         self.counts.connections += 1;
         self.born.push(birth);

@@ -14,6 +14,7 @@
 //! | Idle      | it could take a message                                      | Called; its end                             |
 //! | Called    | somebody waits, and it was woken                             | [`take`](Place::take): Busy, or Idle        |
 //! | Busy      | it has a message                                             | [`settled`](Place::settled): Noting, Idle   |
+//! | Leaving   | it says QUIT, and takes nothing                              | its end                                     |
 //! | Noting    | what became of that is not on disk yet                       | [`noted`](Place::noted): Idle               |
 //! | Gone      | the same, and the connection has ended                       | [`noted`](Place::noted): none               |
 //!
@@ -23,7 +24,8 @@
 //!
 //! Targets are tried in their order. One that failed rests for [`REST`]; when all rest and no line stands, the place closes for
 //! [`CLOSED`], twice as long each time up to [`CLOSED_MOST`], and those who wait hear the last reason; neither lasts longer than
-//! [`resting`](Place::resting) says: a message that comes again when its time is over finds an open door. Who has waited for [`WAIT`],
+//! [`resting`](Place::resting) says: a message that comes again when its time is over finds an open door. A target where [`VAIN`] messages
+//! in a row broke the connection rests too, though it greets: else a million messages would try that, one by one. Who has waited for [`WAIT`],
 //! and for whom no connection is being made, is given back untried: so a slow place holds nobody for long.
 
 use std::collections::VecDeque;
@@ -41,6 +43,10 @@ pub const CLOSED_MOST: Duration = Duration::from_secs(600);
 pub const WAIT: Duration = Duration::from_secs(120);
 /// How long the bound does not grow after it was halved.
 pub const STRAINED: Duration = Duration::from_secs(30);
+/// How long a target is spoken to in clear whose handshake failed, before TLS is tried there again.
+pub const CLEAR: Duration = Duration::from_secs(3600);
+/// Connections that break in the midst of a message, one after the other, before their target rests.
+pub const VAIN: u32 = 6;
 /// Who may wait at a time.
 pub const WAITING: usize = 128;
 
@@ -84,6 +90,7 @@ enum Stand {
     Called,
     Busy,
     Noting,
+    Leaving,
     Gone,
 }
 
@@ -99,10 +106,17 @@ struct Line {
 pub struct Aim<A> {
     /// What is called.
     pub target: A,
-    /// A handshake failed there: it is spoken to in clear.
-    pub clear: bool,
+    /// A handshake failed there: it is spoken to in clear until then.
+    clear: Option<Instant>,
     /// Why it rests, and until when.
     bad: Option<(Instant, Trouble)>,
+}
+
+impl<A> Aim<A> {
+    /// Whether it is spoken to in clear, because a handshake failed there.
+    pub fn is_clear(&self, now: Instant) -> bool {
+        self.clear.is_some_and(|until| until > now)
+    }
 }
 
 #[derive(Debug)]
@@ -122,6 +136,8 @@ pub struct Place<T, A> {
     strained: Option<Instant>,
     waiting: VecDeque<(Instant, T)>,
     lines: Vec<Line>,
+    /// Connections that broke in the midst of a message since the host last said what became of one.
+    vain: u32,
     aims: Aims<A>,
     closed: Option<(Instant, String)>,
     /// How long it is closed next.
@@ -140,6 +156,7 @@ impl<T, A: PartialEq> Place<T, A> {
             strained: None,
             waiting: VecDeque::new(),
             lines: Vec::new(),
+            vain: 0,
             aims: Aims::Unknown,
             closed: None,
             pause: CLOSED,
@@ -189,7 +206,7 @@ impl<T, A: PartialEq> Place<T, A> {
             }
             self.closed = None;
         }
-        let alive = self.count(|stand| stand != Stand::Gone) > 0;
+        let alive = self.count(|stand| !matches!(stand, Stand::Gone | Stand::Leaving)) > 0;
         let is_good = |aim: &Aim<A>| aim.bad.as_ref().is_none_or(|(until, _)| *until <= now);
         if let Aims::Known(aims, _) = &mut self.aims
             && !alive
@@ -258,7 +275,7 @@ impl<T, A: PartialEq> Place<T, A> {
                     line.target = places.get(line.target).copied().flatten().unwrap_or(usize::MAX);
                 }
                 let mut aims: Vec<Aim<A>> =
-                    targets.into_iter().map(|target| Aim { target, clear: false, bad: None }).collect();
+                    targets.into_iter().map(|target| Aim { target, clear: None, bad: None }).collect();
                 for (aim, place) in known.into_iter().zip(places) {
                     if let Some(place) = place {
                         aims[place] = aim;
@@ -314,7 +331,10 @@ impl<T, A: PartialEq> Place<T, A> {
         if line.stand == Stand::Calling {
             line.stand = Stand::Idle;
             let target = line.target;
-            self.pause = CLOSED;
+            // One that only greets is not well again.
+            if self.vain < VAIN {
+                self.pause = CLOSED;
+            }
             if let Aims::Known(aims, _) = &mut self.aims
                 && let Some(aim) = aims.get_mut(target)
             {
@@ -337,6 +357,25 @@ impl<T, A: PartialEq> Place<T, A> {
     /// Whether it has nothing to do and nothing to wait for.
     pub fn is_idle(&self, line: u32) -> bool {
         self.lines.iter().any(|known| known.number == line && matches!(known.stand, Stand::Idle | Stand::Called))
+    }
+
+    /// It says QUIT: nobody hopes for it any more.
+    pub fn leaves(&mut self, line: u32) {
+        if let Some(line) = self.lines.iter_mut().find(|known| known.number == line)
+            && matches!(line.stand, Stand::Idle | Stand::Called)
+        {
+            line.stand = Stand::Leaving;
+        }
+    }
+
+    /// Whether what became of its message is not on disk yet.
+    pub fn is_owed(&self, line: u32) -> bool {
+        self.lines.iter().any(|known| known.number == line && known.stand == Stand::Noting)
+    }
+
+    /// The host has said what became of a message, whatever it was.
+    pub fn answers(&mut self) {
+        self.vain = 0;
     }
 
     /// Whether there is such a line.
@@ -411,23 +450,31 @@ impl<T, A: PartialEq> Place<T, A> {
                     *since = now;
                 }
             }
-            // One that breaks in the midst is left for another, where there is one.
-            Stand::Busy if others && !others_stand => aim.bad = Some((now + rest, trouble)),
+            // One that breaks in the midst is left for another, where there is one; and if it does nothing else, for a while.
+            Stand::Busy | Stand::Noting => {
+                self.vain = self.vain.saturating_add(1);
+                if stand == Stand::Busy && others && !others_stand || self.vain >= VAIN {
+                    aim.bad = Some((now + rest, trouble));
+                }
+            }
             _ => {}
         }
     }
 
-    /// The handshake with the target of this line failed: from now on it is spoken to in clear. False: it was.
-    pub fn speak_clear(&mut self, line: u32) -> bool {
+    /// The handshake with the target of this line failed: for [`CLEAR`] it is spoken to in clear. False: it was.
+    pub fn speak_clear(&mut self, now: Instant, line: u32) -> bool {
         let target = self.lines.iter().find(|known| known.number == line).map(|line| line.target);
         let Aims::Known(aims, _) = &mut self.aims else { return false };
         let Some(aim) = target.and_then(|target| aims.get_mut(target)) else { return false };
-        !std::mem::replace(&mut aim.clear, true)
+        let was = aim.is_clear(now);
+        aim.clear = Some(now + CLEAR);
+        !was
     }
 
     /// It is tried again at once, whatever happened.
     pub fn reopen(&mut self) {
         self.closed = None;
+        self.vain = 0;
         self.pause = CLOSED;
         if let Aims::Known(aims, _) = &mut self.aims {
             aims.iter_mut().for_each(|aim| aim.bad = None);
@@ -457,7 +504,13 @@ impl<T, A: PartialEq> Place<T, A> {
         self.waiting.is_empty() && self.lines.is_empty() && !matches!(self.aims, Aims::Asked(_))
     }
 
-    /// Who waits.
+    /// Those who wait, in their order.
+    #[cfg(test)]
+    pub(super) fn who_waits(&self) -> impl Iterator<Item = &T> {
+        self.waiting.iter().map(|(_, item)| item)
+    }
+
+    /// How many wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -16,8 +16,10 @@ use crate::net::stream::{Readiness, Scratch};
 use crate::net::turn::{Entry, Loop};
 use crate::net::{Registry, Token};
 use crate::protocol::dns::{Answer, Kind, Record};
+use crate::protocol::sasl::Login;
 use crate::rules::hops::Way;
 use crate::service::deliver::lanes::message_for_tests;
+use crate::text::secret::Secret;
 use hosts::{Does, Host, Pipe, When};
 
 /// An entry that does nothing: a slot with an id.
@@ -277,6 +279,24 @@ fn a_message_goes_as_it_is_to_all_its_recipients_at_once_and_the_connection_is_k
 }
 
 #[test]
+fn a_place_counts_those_for_whom_it_took_a_message_and_those_who_wait() {
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Rcpt(1), Does::Says("451 4.7.1 later\r\n"))]));
+    world.send(WAY, TEXT, &FOUR);
+    world.settle();
+    let counts = |world: &World| world.shared.outgoing.places(world.now).map(|place| place.counts).collect::<Vec<_>>();
+    assert_eq!(counts(&world), [(3, 1)]);
+    // Nobody answers there: all wait, as do those who come while the place is left alone.
+    world.send("[192.0.2.2]:25", TEXT, &FOUR);
+    world.settle();
+    world.send("[192.0.2.2]:25", TEXT, &FOUR[..2]);
+    world.settle();
+    let mut counted = counts(&world);
+    counted.sort_unstable();
+    assert_eq!(counted, [(0, 6), (3, 1)]);
+}
+
+#[test]
 fn whatever_a_host_does_at_whatever_step_each_recipient_has_one_outcome_and_it_is_true() {
     let steps =
         [When::Greeting, When::Ehlo, When::Mail, When::Rcpt(0), When::Rcpt(1), When::Rcpt(3), When::Data, When::Dot];
@@ -380,9 +400,9 @@ fn a_connection_takes_no_other_message_before_it_is_on_disk_what_became_of_the_l
     let messages: Vec<u32> = (0..5).map(|_| world.send(&way, TEXT, &FOUR[..1])).collect();
     world.settle();
     assert_eq!(host.mails().len(), 3, "each brought one");
-    // The connections end, and what is owed still counts.
+    // However long that takes.
     world.pass(Duration::from_secs(60));
-    assert_eq!((host.mails().len(), world.line_count(), world.shared.outgoing.open()), (3, 3, 0));
+    assert_eq!((host.mails().len(), world.line_count(), world.shared.outgoing.open()), (3, 3, 3));
     world.notes = true;
     world.settle();
     assert_eq!(host.mails().len(), 5);
@@ -456,29 +476,6 @@ fn hosts_at_and_behind_an_address_of_this_machine_are_no_hosts_for_mail() {
             false => assert!(is_taken(came), "{bound}: {came:?}"),
         }
         assert_eq!(world.calls.is_empty(), is_own, "{bound}: {:?}", world.calls);
-    }
-}
-
-#[test]
-fn a_password_is_said_in_clear_within_this_machine_alone() {
-    for (address, is_said) in [("192.0.2.1", false), ("127.0.0.1", true)] {
-        let mut world = World::new(|settings| {
-            let words = [&*format!("[{address}]"), "login=/login", "inside"];
-            let way = Way::parse(&words, std::path::Path::new("/")).unwrap();
-            settings.hops = crate::rules::hops::Table::new(&[], &[], Some(&way), 25, 10, std::path::Path::new("/"));
-            let login = crate::protocol::sasl::Login { user: b"ann".to_vec(), password: b"secret"[..].into() };
-            settings.logins.insert("/login".into(), login);
-        });
-        let mut host = Host::new(&[]);
-        host.offers = "250-AUTH PLAIN\r\n";
-        world.host(&format!("{address}:25"), host.clone());
-        let message = world.send("", TEXT, &FOUR[..1]);
-        world.settle();
-        assert_eq!(host.heard("AUTH PLAIN AGFubgBzZWNyZXQ="), is_said, "{address}");
-        // The host does not know that command, and says so: nobody reads the password there.
-        let came = &world.came(message)[0];
-        assert!(matches!(came, Came::Later(why) if !why.contains("AGFubg")), "{came:?}");
-        assert!(!is_said || matches!(came, Came::Later(why) if why.contains("our login: 500 (and repeats it)")));
     }
 }
 
@@ -627,4 +624,162 @@ fn routes_that_say_never_or_not_yet_need_no_connection() {
     let message = world.send("", TEXT, &["ann@[10.0.0.1]"]);
     world.settle();
     assert!(matches!(&world.came(message)[0], Came::Never(why) if why.starts_with("5.7.1 ")));
+}
+
+#[test]
+fn after_an_answer_nothing_is_said_before_it_is_on_disk_what_it_was() {
+    type Ends = fn(&mut World);
+    let ends: [(&str, Ends); 4] = [
+        ("nobody comes", |world| world.pass(Duration::from_secs(60))),
+        ("it is paused", |world| world.shared.outgoing.pause(true)),
+        ("the connection is old", |world| world.pass(2 * HOUR)),
+        ("the server stops", |world| {
+            world.shared.stopping = true;
+            let now = world.now;
+            world.lines.iter_mut().for_each(|(_, conversation)| conversation.end(now));
+        }),
+    ];
+    for (case, end) in ends {
+        let mut world = World::new(|_| {});
+        let host = Host::new(&[]);
+        world.host("192.0.2.1:25", host.clone());
+        world.notes = false;
+        world.send(WAY, TEXT, &FOUR[..1]);
+        world.settle();
+        end(&mut world);
+        world.settle();
+        assert_eq!((host.said("QUIT"), world.shared.outgoing.open(), host.mails().len()), (0, 1, 1), "{case}");
+        world.notes = true;
+        world.pass(Duration::from_secs(60));
+        assert_eq!((host.said("QUIT"), world.line_count()), (1, 0), "{case}");
+    }
+}
+
+#[test]
+fn a_host_that_has_enough_recipients_and_breaks_off_is_not_called_for_ever() {
+    let mut world = World::new(|_| {});
+    let mut host = Host::new(&[(When::Data, Does::Closes)]);
+    host.most = 2;
+    world.host("192.0.2.1:25", host.clone());
+    let message = world.send(WAY, TEXT, &FOUR);
+    world.settle();
+    assert!(world.came(message).iter().all(|came| matches!(came, Came::Later(_))));
+    assert_eq!(host.greeted(), 3);
+}
+
+#[test]
+fn a_host_that_breaks_off_whatever_it_is_brought_is_left_alone_for_a_while() {
+    for does in [Does::Closes, Does::Stalls, Does::Says("421 4.3.2 closing\r\n")] {
+        let mut world = World::new(|_| {});
+        let host = Host::new(&[(When::Mail, does)]);
+        world.host("192.0.2.1:25", host.clone());
+        let messages: Vec<u32> = (0..100).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+        world.pass(HOUR);
+        assert!(host.greeted() < 12, "{does:?}: {}", host.greeted());
+        let later = messages.iter().filter(|message| matches!(world.came(**message)[..], [Came::Later(_)])).count();
+        assert!(later > 0, "{does:?}");
+        let closed = world.shared.outgoing.places(world.now).map(|place| place.closed.is_some()).collect::<Vec<_>>();
+        assert_eq!(closed, [false], "{does:?}: its time is over, and it is tried again");
+        world.host("192.0.2.1:25", Host::new(&[]));
+        let message = world.send(WAY, TEXT, &FOUR[..1]);
+        world.settle();
+        assert!(is_taken(&world.came(message)[0]), "{does:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_takes_its_leave_is_nobodys_hope() {
+    let mut world = World::new(|_| {});
+    let host = Host::new(&[(When::Quit, Does::Stalls)]);
+    world.host("192.0.2.1:25", host.clone());
+    world.send(WAY, TEXT, &FOUR[..1]);
+    world.pass(Duration::from_secs(world.shared.settings.send_idle_secs));
+    assert_eq!((host.said("QUIT"), world.line_count()), (1, 1));
+    let message = world.send(WAY, TEXT, &FOUR[..1]);
+    world.settle();
+    assert_eq!(world.fates[&(message, 0)].len(), 1, "another connection is made for it, at once");
+}
+
+#[test]
+fn when_whoever_was_told_of_outcomes_is_gone_connections_and_their_room_are_given_back() {
+    let mut world = World::new(|_| {});
+    let host = Host::new(&[]);
+    world.host("192.0.2.1:25", host.clone());
+    world.host("192.0.2.2:25", Host::new(&[(When::Dot, Does::Stalls)]));
+    world.notes = false;
+    world.send(WAY, TEXT, &FOUR[..1]);
+    world.send("[192.0.2.2]:25", TEXT, &FOUR[..1]);
+    world.settle();
+    assert_eq!(world.line_count(), 2);
+    world.shared.outgoing.forget();
+    world.owed.clear();
+    world.fates.clear();
+    let now = world.now;
+    world.lines.iter_mut().for_each(|(_, conversation)| conversation.end(now));
+    world.pass(HOUR);
+    assert_eq!((world.line_count(), world.shared.outgoing.open(), world.shared.outgoing.waiting()), (0, 0, 0));
+    assert_eq!(host.said("QUIT"), 0, "what it took comes again, and it is to know that");
+}
+
+#[test]
+fn a_password_is_not_said_in_clear_wherever_a_route_leads() {
+    for inside in ["", " inside"] {
+        let mut world = World::new(|settings| {
+            let file = std::path::Path::new("/login");
+            let words = format!("[192.0.2.1]:25 login=/login{inside}");
+            let way = Way::parse(&words.split(' ').collect::<Vec<_>>(), std::path::Path::new("/")).unwrap();
+            settings.hops = crate::rules::hops::Table::new(&[], &[], Some(&way), 25, 10, std::path::Path::new("/"));
+            let login = Login { user: b"us".to_vec(), password: Secret::new(b"of course".to_vec()) };
+            settings.logins.insert(file.to_owned(), login);
+        });
+        let mut host = Host::new(&[]);
+        host.offers = "250-AUTH PLAIN LOGIN\r\n";
+        world.host("192.0.2.1:25", host.clone());
+        let message = world.send("", TEXT, &FOUR[..1]);
+        world.settle();
+        assert!(matches!(&world.came(message)[0], Came::Later(why) if why.starts_with("4.7.11 ")), "{inside}");
+        assert!(!host.heard("AUTH"), "{inside}");
+    }
+}
+
+#[test]
+fn a_question_that_is_lost_is_not_waited_for() {
+    let mut world = World::new(|_| {});
+    let message = world.send("", TEXT, &FOUR[..1]);
+    world.shared.send_mail(world.now, world.office);
+    let asked = std::mem::take(&mut world.shared.outgoing.questions);
+    assert_eq!(asked.len(), 1);
+    world.shared.post.push_back((asked[0].0, Outcome::Lost));
+    world.settle();
+    assert!(matches!(&world.came(message)[0], Came::Later(why) if why.starts_with("4.4.3 ")));
+}
+
+#[test]
+fn a_crowd_comes_again_one_after_the_other_as_fast_as_the_place_can_take_it() {
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Greeting, Does::Stalls)]));
+    let again = |world: &mut World, count: usize| -> Vec<u64> {
+        let messages: Vec<u32> = (0..count).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+        world.settle();
+        let fates = messages.iter().filter_map(|message| world.fates[&(*message, 0)].first());
+        fates.map(|came| if let Came::NotTried(secs) = came { *secs } else { panic!("{came:?}") }).collect()
+    };
+    let secs = again(&mut world, place::WAITING + 1000);
+    assert_eq!((secs.len(), secs[0], secs[999]), (1000, AGAIN_SECS.0, AGAIN_SECS.0 + 9));
+    // It takes as many as ever come: so many may.
+    let key: Arc<str> = WAY.into();
+    world.shared.outgoing.places.get_mut(&key).unwrap().crowd.ended = 50_000;
+    world.now += PACE_WINDOW;
+    let secs = again(&mut world, 1000);
+    assert_eq!(secs[999] - secs[0], 0);
+}
+
+#[test]
+fn what_a_place_took_and_put_off_is_counted_there() {
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Rcpt(1), Does::Says("450 4.2.1 later\r\n"))]));
+    world.send(WAY, TEXT, &FOUR[..3]);
+    world.settle();
+    let counts: Vec<(u64, u64)> = world.shared.outgoing.places(world.now).map(|place| place.counts).collect();
+    assert_eq!(counts, [(2, 1)]);
 }

@@ -9,7 +9,7 @@
 //! | Sender          | at once                                                                                      |
 //! | Recipient       | when it is known where it leads: see [`route`](super::route)                                 |
 //! | Reset, Begin    | at once                                                                                      |
-//! | Etrn            | when the queue was looked through, or after five seconds: see [`summon`](super::summon)      |
+//! | Etrn            | when the queue was looked through, or after five seconds: see [`summon`]                    |
 //! | data            | taken; while there is no room for text the sender is held                                    |
 //! | Commit          | when the message is in a drop or in the queue, on disk; or will not be                       |
 //!

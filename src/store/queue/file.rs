@@ -5,7 +5,8 @@ use std::io;
 use std::ops::Range;
 
 use super::head::{self, Facts, LINE_BYTES, Reading, Recipient};
-use super::state::{self, Stage, State, Warned};
+use super::places::Place;
+use super::state::{self, Line, Stage, State, Warned};
 use super::{Row, Tally};
 use crate::mail::dsn::Report;
 use crate::store::disk::{Disk, Reach};
@@ -123,6 +124,8 @@ pub(super) fn read<D: Disk>(disk: &D, file: &D::File, buffer: &mut [u8], offset:
 pub(super) struct Opened<D: Disk> {
     disk: D,
     pub(super) file: D::File,
+    /// Where it lies.
+    pub(super) place: Place,
     id: String,
     pub(super) facts: Facts,
     /// Where the lines of recipients begin.
@@ -141,11 +144,21 @@ pub(super) struct Slot {
     pub(super) bounce: u32,
     pub(super) next_secs: i64,
     /// His sender has once heard that he waits long.
-    warned: bool,
+    pub(super) warned: bool,
     /// Where the line is that says which way he goes, in the same manner.
-    via_at: Option<u32>,
+    pub(super) via_at: Option<u32>,
     /// Where the line is that says so, from the states' beginning; no line says that somebody waits from the start.
-    line_at: Option<u32>,
+    pub(super) line_at: Option<u32>,
+}
+
+/// What the states of a file say.
+pub(super) struct Told {
+    /// By recipient.
+    pub(super) slots: Vec<Slot>,
+    /// They end with a line's end.
+    pub(super) ended: bool,
+    /// Lines there are, whatever they say.
+    pub(super) lines: usize,
 }
 
 /// The states of one message are never so long, see [`STATES_BYTES`](super::STATES_BYTES).
@@ -153,7 +166,7 @@ const STATES_MAX: u64 = 64 << 20;
 
 impl<D: Disk> Opened<D> {
     /// Reads the envelope. `size`: the file's.
-    pub(super) fn new(disk: &D, file: D::File, id: &str, size: u64) -> Result<Opened<D>, Unread> {
+    pub(super) fn new(disk: &D, (place, file): (Place, D::File), id: &str, size: u64) -> Result<Opened<D>, Unread> {
         let mut lines = Lines::new(disk, &file, 0..size);
         let mut reading = Reading::default();
         let (facts, to_at) = loop {
@@ -191,14 +204,19 @@ impl<D: Disk> Opened<D> {
         if read(disk, &file, &mut shown, mark_at)? < mark.len() || shown != mark {
             return Err(Unread::Damaged("its text does not end where it says"));
         }
-        let mut opened =
-            Opened { disk: disk.clone(), file, id: id.to_owned(), facts, to_at, received_at, states: states_at..size };
+        let (disk, id, states) = (disk.clone(), id.to_owned(), states_at..size);
+        let mut opened = Opened { disk, file, place, id, facts, to_at, received_at, states };
         let mut received = vec![0; opened.facts.received_bytes as usize];
-        if read(disk, &opened.file, &mut received, received_at)? < received.len() {
+        if read(&opened.disk, &opened.file, &mut received, received_at)? < received.len() {
             return Err(Unread::Damaged("it is shorter than it says"));
         }
         opened.facts.envelope.received = received;
         Ok(opened)
+    }
+
+    /// How many bytes of states there are.
+    pub(super) fn states_bytes(&self) -> u64 {
+        self.states.end - self.states.start
     }
 
     /// Where its text is.
@@ -207,14 +225,15 @@ impl<D: Disk> Opened<D> {
         from..from + self.facts.text_bytes
     }
 
-    /// What has become of each recipient; and whether the states end with a line's end.
-    pub(super) fn slots(&self) -> io::Result<(Vec<Slot>, bool)> {
+    /// What has become of each recipient.
+    pub(super) fn told(&self) -> io::Result<Told> {
         let new = Slot::of(&State::Waiting);
         let mut slots = vec![new; self.facts.recipients as usize];
         let mut lines = Lines::new(&self.disk, &self.file, self.states.clone());
-        let mut ended = true;
+        let (mut ended, mut count) = (true, 0);
         while let Some(line) = lines.next()? {
             ended = line.ended;
+            count += 1;
             // One that checks counts though its end is lost: the next line will end it.
             let Some(said) = state::decode(&self.id, line.text) else { continue };
             let line_at = u32::try_from(line.at - self.states.start).ok();
@@ -233,23 +252,28 @@ impl<D: Disk> Opened<D> {
                 }
             }
         }
-        Ok((slots, ended))
+        Ok(Told { slots, ended, lines: count })
+    }
+
+    /// The line of its states that begins there, without its end.
+    pub(super) fn line_at(&self, at: u32) -> io::Result<Vec<u8>> {
+        let range = self.states.start + u64::from(at)..self.states.end;
+        Ok(Lines::new(&self.disk, &self.file, range).next()?.map(|line| line.text.to_vec()).unwrap_or_default())
+    }
+
+    /// What that line says.
+    pub(super) fn said_at(&self, at: u32) -> Result<Line, Unread> {
+        state::decode(&self.id, &self.line_at(at)?).ok_or(Unread::Damaged("its states change"))
     }
 
     /// A page of recipients.
     pub(super) fn rows(&self, from: u32, limit: u32) -> Result<Vec<Row>, Unread> {
-        let (slots, _) = self.slots()?;
+        let slots = self.told()?.slots;
         let mut rows = Vec::new();
         let mut lines = Lines::new(&self.disk, &self.file, self.to_at..self.received_at);
         // Recipients who came to the same by the same line are mostly neighbours.
         let mut last: Option<(u32, State, i64)> = None;
         let mut last_via: Option<(u32, Option<String>)> = None;
-        let said_at = |at: u32| {
-            let range = self.states.start + u64::from(at)..self.states.end;
-            let mut line = Lines::new(&self.disk, &self.file, range);
-            let said = line.next()?.and_then(|line| state::decode(&self.id, line.text));
-            said.ok_or(Unread::Damaged("its states change"))
-        };
         for (number, slot) in (1..).zip(&slots) {
             if rows.len() as u64 >= u64::from(limit) {
                 break;
@@ -263,7 +287,7 @@ impl<D: Disk> Opened<D> {
                 (None, _) => (State::Waiting, None),
                 (Some(at), Some((known, state, at_secs))) if at == *known => (state.clone(), Some(*at_secs)),
                 (Some(at), _) => {
-                    let said = said_at(at)?;
+                    let said = self.said_at(at)?;
                     last = Some((at, said.state.clone(), said.at_secs));
                     (said.state, Some(said.at_secs))
                 }
@@ -272,7 +296,7 @@ impl<D: Disk> Opened<D> {
                 (None, _) => None,
                 (Some(at), Some((known, via))) if at == *known => via.clone(),
                 (Some(at), _) => {
-                    let via = said_at(at)?.via.filter(|via| !via.is_empty());
+                    let via = self.said_at(at)?.via.filter(|via| !via.is_empty());
                     last_via = Some((at, via.clone()));
                     via
                 }

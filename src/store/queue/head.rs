@@ -105,9 +105,13 @@ pub struct Envelope {
     pub mark: Option<Mark>,
 }
 
-/// Whether `id` can name a message: letters and digits, at most [`ID_BYTES`].
+/// Names that no message has: of the directories that lie among them.
+pub(super) const DIRECTORIES: [&str; 2] = ["due", "held"];
+
+/// Whether `id` can name a message: letters and digits, at most [`ID_BYTES`], and none of our directories.
 pub fn is_id(id: &[u8]) -> bool {
-    (1..=ID_BYTES).contains(&id.len()) && id.iter().all(u8::is_ascii_alphanumeric)
+    let is_ours = DIRECTORIES.iter().any(|name| name.as_bytes() == id);
+    (1..=ID_BYTES).contains(&id.len()) && id.iter().all(u8::is_ascii_alphanumeric) && !is_ours
 }
 
 /// The lines before those of the recipients.

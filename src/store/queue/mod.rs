@@ -1,5 +1,13 @@
-//! The queue: messages that could not be brought to all their recipients at once, each in one readable file in
+//! The queue: messages that could not be brought to all their recipients at once, each in one readable file below
 //! `work_path/queue`, named by its id.
+//!
+//! | file                | is                                                                                              |
+//! |---------------------|-------------------------------------------------------------------------------------------------|
+//! | `queue/ID`          | new, or in its first round                                                                      |
+//! | `queue/due/HOUR/ID` | waits until a second of that hour: seconds since 1970 / 3600, decimal                           |
+//! | `queue/held/ID`     | of it no recipient may be tried                                                                 |
+//! | `queue/ID.new`      | about to be one, or written anew                                                                |
+//! | `queue/ID.damaged`  | set aside                                                                                       |
 //!
 //! ```text
 //! DMail-Queue: 1                                    the envelope: see `head`
@@ -29,15 +37,30 @@
 //! seen to be damaged, whoever shortened it. If the name cannot be synced it is taken away again; if that cannot be synced it is
 //! not known what a power cut leaves: [`Failed::Unknown`].
 //!
+//! **Ending.** A new message for whose recipients nothing is left to do is not written into any more: its name is taken away and the
+//! directory synced, which says the same of all of them, once, and is shared as in making ([`Queue::finish`]).
+//!
 //! **Changing.** A line with a checksum, appended and synced before anything depends on it. Lines that do not check are passed
 //! over: a power cut leaves NULs and halves. The next line begins on a new one. Nothing is ever cut off or moved. All states that
 //! are there are written once more, byte for byte where they stand, before a sync counts for them: an earlier sync of theirs may
-//! have failed, in this process or in one before it, and a second one says nothing about the same pages.
+//! have failed, in this process or in one before it, and a second one says nothing about the same pages. A file whose
+//! states come to [`STATES_BYTES`], half of which say nothing any more, is written anew first: see `sum`.
+//!
+//! **Putting.** When a round or an order has ended, the file is renamed to where it is found when it is due ([`Queue::put`]), under its
+//! lock, over nothing. That is not synced: what counts are the states, and the place is a hint that may have it looked at too
+//! early, or at most an hour late; whoever looks at a message too early puts it right. Within an hour its time of last writing says in which
+//! second: it is set with the rename, so that who looks for those that are due first ([`Queue::soonest`]) reads names and
+//! times, and opens no file: of a million texts not a page is read. It is a hint too; a backup that does not keep it costs a look too
+//! early or, again, an hour. `places` says how a file is found.
 //!
 //! | what a crash leaves                          | what start does                                                       |
 //! |----------------------------------------------|-----------------------------------------------------------------------|
 //! | `ID.new`                                     | removes it: nobody was answered                                       |
 //! | a message whose maker did not answer         | keeps it: it is whole, and appears once                               |
+//! | a file where it was, though put elsewhere    | nothing: it is looked at too early, and put there again               |
+//! | one among the held that was released         | a job looks through those, and puts it among those that are due       |
+//! | one that waits, in `queue` itself, where a server before this one had all | puts it into its hour                    |
+//! | an hour's directory, empty                   | nothing: it goes when its hour is over                                |
 //! | a last line torn, or lost                    | what it said has not happened; the intent log knows of deliveries     |
 //! | all recipients final                         | removes it                                                            |
 //! | some are to be told of and are not           | the bounce is made (again), which has the same id: [`Made::Already`]  |
@@ -51,15 +74,19 @@
 //! [`Queue::told`] notes it, before the bounce is tried.
 //!
 //! Modes are 0600 and 0700; nothing is opened through a link, or that is not a file of ours. What a hand wrote into a file is
-//! read like what a stranger sent. The lines of states that one message can have are bounded by [`STATES_BYTES`]. One file system
-//! directory holds them all; names are only looked for at start.
+//! read like what a stranger sent. Start reads `queue` itself and the names of hours, however much waits in those. Nothing here holds
+//! all names: [`Queue::walk`] says them one after the other, [`Queue::soonest`] gives as many as were asked for.
 //!
 //! What it does not do: say when something is due or what failed for good, deliver, write bounces. The intent log's lock keeps a
 //! second server out.
 
 mod file;
 mod head;
+mod id;
+mod look;
+mod places;
 mod state;
+mod sum;
 #[cfg(test)]
 mod tests;
 
@@ -70,20 +97,22 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use xxhash_rust::xxh3::xxh3_64;
-
 pub use head::{Envelope, ID_BYTES, Kind, LINE_BYTES, RECEIVED_BYTES, RECIPIENTS_MAX, Recipient, is_id};
+pub use id::Id;
+pub use look::Soonest;
 pub use state::{How, Stage, State, VIA_BYTES, WHY_BYTES, Warned};
 
 use super::delivery::{self, Body, Failed, Intents, Queued, Recovered};
-use super::desk::{Place, Refused, refuse, there};
+use super::desk::{Place, Refused, there};
 use super::disk::{self, Disk, Reach, RealDisk};
 use crate::mail::dsn::{Report, report_id};
 use crate::text::fault::Fault;
 use crate::text::number::decimal;
-use file::{Opened, Slot, Unread};
+use file::{Opened, Slot, Told, Unread};
+use places::{Place as Lies, Places, lock_of};
 
 /// Its directory in work_path.
 const NAME: &str = "queue";
@@ -93,8 +122,7 @@ const NEW: &str = ".new";
 const DAMAGED: &str = ".damaged";
 /// Bytes are copied in pieces of about this size.
 const PIECE_BYTES: usize = 256 * 1024;
-/// A message whose states have come to this is not written into any more because somebody has to wait again: that he is due,
-/// and when, is then forgotten by a restart, and he is tried sooner.
+/// The file of a message whose states have come to this is written anew when half of them say nothing any more.
 pub const STATES_BYTES: u64 = 1024 * 1024;
 /// Runs of recipients in one line.
 const RUNS_MAX: usize = 500;
@@ -104,15 +132,13 @@ const RESTATED: u32 = 512;
 const LOCKS: usize = 64;
 /// So many that are done with are remembered as such until they are removed.
 const ENDED_MAX: usize = 1024;
-/// Names between two beats of a job's pulse.
-const BEAT: i64 = 1024;
 
 /// The queue of this server, shared by its jobs. Every call waits for the disk: only in a job. Only whoever has the intent log
 /// open may have it.
 pub struct Queue<D: Disk = RealDisk> {
     disk: D,
     path: PathBuf,
-    dir: D::Dir,
+    places: Places<D>,
     /// Whoever changes a message holds one of them, by its id.
     locks: [Mutex<()>; LOCKS],
     names: Mutex<Names>,
@@ -122,6 +148,10 @@ pub struct Queue<D: Disk = RealDisk> {
     ended: Mutex<HashSet<String>>,
     /// How many messages there are, once they were counted.
     counted: Mutex<Option<i64>>,
+    /// Messages that came, went or were moved.
+    changes: AtomicU64,
+    /// Files that were written anew, and of which it is not known to be on disk.
+    unsure: AtomicU64,
 }
 
 /// How many names were given and taken, and how many of those are on disk or will never be known to be.
@@ -275,29 +305,23 @@ impl Queue {
 impl<D: Disk> Queue<D> {
     /// [`open`](Queue::open) on a disk of the caller's.
     pub fn open_on(disk: &D, work_path: &Path) -> Result<Queue<D>, Refused> {
-        let path = work_path.join(NAME);
-        disk.make_dirs(&path).map_err(Fault::at("making", &path))?;
-        let parent = disk.open_dir(work_path).map_err(Fault::at("opening", work_path))?;
-        disk.sync_dir(&parent).map_err(Fault::at("syncing", work_path))?;
-        let dir = disk.open_dir(&path).map_err(Fault::at("opening", &path))?;
-        let seen = disk.stat_dir(&dir).map_err(Fault::at("looking at", &path))?;
-        if seen.uid != disk.uid() || seen.mode & 0o022 != 0 {
-            return Err(refuse("opening", &path, "not a directory that only we may write to"));
-        }
+        let places = Places::open(disk, work_path)?;
         Ok(Queue {
             disk: disk.clone(),
-            path,
-            dir,
+            path: work_path.join(NAME),
+            places,
             locks: std::array::from_fn(|_| Mutex::default()),
             names: Mutex::default(),
             synced: Condvar::new(),
             ended: Mutex::default(),
             counted: Mutex::default(),
+            changes: AtomicU64::new(0),
+            unsure: AtomicU64::new(0),
         })
     }
 
-    /// What lies there, one after the other: for start, before anything else is done with the queue. Temporary files of a server
-    /// that was killed are taken away, damaged ones set aside, messages that were done with removed.
+    /// What lies in `queue` itself, one after the other: for start, before anything else is done with the queue. Temporary files of a
+    /// server that was killed are taken away, damaged ones set aside, messages that were done with removed.
     pub fn each(&self, found: &mut dyn FnMut(Found)) -> Result<(), Fault> {
         let mut each = |name: OsString| {
             if let Some(what) = self.judge(&name) {
@@ -305,73 +329,18 @@ impl<D: Disk> Queue<D> {
             }
             true
         };
-        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
-    }
-
-    /// Says the id of each message, whatever is in its file, until `each` wants no more, and holds none of them. One that comes, goes or
-    /// is put elsewhere meanwhile is said perhaps, or twice.
-    pub fn walk(&self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), Fault> {
-        let mut each = |name: OsString| name.to_str().filter(|name| is_id(name.as_bytes())).is_none_or(&mut *each);
-        self.disk.names(&self.dir, &mut each).map_err(Fault::at("reading", &self.path))
-    }
-
-    /// How many messages there are; `None`: nobody has [counted](Queue::count_all) them.
-    pub fn count(&self) -> Option<u64> {
-        self.counted().map(|count| u64::try_from(count).unwrap_or(0))
-    }
-
-    /// Counts them, once: from then on it is known. What comes and goes meanwhile may be counted wrong. `beat` is called every now and
-    /// then.
-    pub fn count_all(&self, beat: &mut dyn FnMut()) -> Result<u64, Fault> {
-        let mut count = 0;
-        self.walk(&mut |_| {
-            count += 1;
-            if count % BEAT == 0 {
-                beat();
-            }
-            true
-        })?;
-        *self.counted() = Some(count);
-        Ok(count.unsigned_abs())
-    }
-
-    fn counted(&self) -> MutexGuard<'_, Option<i64>> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count_more(&self, more: i64) {
-        if let Some(count) = &mut *self.counted() {
-            *count += more;
-        }
-    }
-
-    /// Puts a message where it is found in time: by `due_secs`, when one of its recipients may be tried again or its sender is to be told;
-    /// `None`: when none may. To be called behind the last [`note`](Queue::note) of a round or of an order. It is a hint that no crash
-    /// keeps: what counts is in the file.
-    pub fn put(&self, id: &str, due_secs: Option<i64>) -> Result<(), Miss> {
-        let _lock = self.lock(id);
-        let opened = self.opened(id, disk::How::Read)?;
-        let nanos = due_secs.unwrap_or(0).saturating_mul(1_000_000_000);
-        self.disk.set_times(&opened.file, nanos, nanos).map_err(|error| self.miss(id, error.into()))
+        self.disk.names(self.places.of_new(), &mut each).map_err(Fault::at("reading", &self.path))
     }
 
     /// What one name is; `None`: nothing any more.
     fn judge(&self, name: &OsStr) -> Option<Found> {
-        let bytes = name.as_bytes();
-        if bytes.strip_suffix(NEW.as_bytes()).is_some_and(is_id) {
-            // That it stays does no harm.
-            drop(self.disk.remove(&self.dir, Path::new(name)));
+        if Places::<D>::is_ours(name.as_bytes()) {
             return None;
         }
-        let path = self.path.join(name);
-        if bytes
-            .split(|&byte| byte == b'.')
-            .next()
-            .is_some_and(|id| is_id(id) && bytes[id.len()..].starts_with(DAMAGED.as_bytes()))
-        {
-            return Some(Found::Aside(path));
-        }
-        let Some(id) = name.to_str().filter(|_| is_id(bytes)) else { return Some(Found::Strange(path)) };
+        let id = match self.judge_name(Lies::New, self.places.of_new(), name) {
+            Ok(id) => id,
+            Err(found) => return found,
+        };
         match self.read(id) {
             Ok(message) if message.tally.is_ended() => match self.remove(id) {
                 Ok(_) | Err(Miss::Gone) => None,
@@ -385,6 +354,23 @@ impl<D: Disk> Queue<D> {
                 Err(_) => Some(Found::Unread(id.to_owned(), fault)),
             },
         }
+    }
+
+    /// The id that a name in one of our directories is, or what else that is; a temporary file goes.
+    fn judge_name<'n>(&self, place: Lies, dir: &D::Dir, name: &'n OsStr) -> Result<&'n str, Option<Found>> {
+        let bytes = name.as_bytes();
+        if bytes.strip_suffix(NEW.as_bytes()).is_some_and(is_id) {
+            // That it stays does no harm.
+            drop(self.disk.remove(dir, Path::new(name)));
+            return Err(None);
+        }
+        if let Some(id) = name.to_str().filter(|_| is_id(bytes)) {
+            return Ok(id);
+        }
+        let path = self.places.path(place).join(name);
+        let id = bytes.split(|&byte| byte == b'.').next().filter(|id| is_id(id));
+        let is_aside = id.is_some_and(|id| bytes[id.len()..].starts_with(DAMAGED.as_bytes()));
+        Err(Some(if is_aside { Found::Aside(path) } else { Found::Strange(path) }))
     }
 
     /// A message with all its recipients waiting. It is on disk when this returns `Ok`, and will never appear when
@@ -429,13 +415,17 @@ impl<D: Disk> Queue<D> {
         recipients: &[Recipient],
         text: &Body<'_, D>,
     ) -> Result<Made, Fault> {
-        let (disk, new) = (&self.disk, PathBuf::from(format!("{id}{NEW}")));
+        let (disk, dir, new) = (&self.disk, self.places.of_new(), PathBuf::from(format!("{id}{NEW}")));
         let path = self.path.join(&new);
-        let open = || disk.open(&self.dir, &new, disk::How::CreateNew);
+        let known = self.places.whereabouts(id);
+        if known.map_err(|(place, error)| self.fault_at("looking at", place, id, error))?.is_some() {
+            return Ok(Made::Already);
+        }
+        let open = || disk.open(dir, &new, disk::How::CreateNew);
         let file = match open() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Of one of us who could not take it away.
-                there(disk.remove(&self.dir, &new)).map_err(Fault::at("removing", &path))?;
+                there(disk.remove(dir, &new)).map_err(Fault::at("removing", &path))?;
                 open()
             }
             opened => opened,
@@ -444,7 +434,7 @@ impl<D: Disk> Queue<D> {
         let written = self.fill(&path, &file, id, envelope, recipients, text);
         let named = written.and_then(|()| {
             disk.sync(&file).map_err(Fault::at("syncing", &path))?;
-            match disk.carry(&self.dir, &new, &self.dir, Path::new(id)) {
+            match disk.carry(dir, &new, dir, Path::new(id)) {
                 Ok(()) => Ok(Made::New),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Already),
                 Err(error) => Err(Fault::new("renaming", &path, error)),
@@ -452,7 +442,7 @@ impl<D: Disk> Queue<D> {
         });
         if !matches!(named, Ok(Made::New)) {
             // If that fails the next start does it: nobody takes it for a message.
-            drop(disk.remove(&self.dir, &new));
+            drop(disk.remove(dir, &new));
         }
         named
     }
@@ -522,9 +512,7 @@ impl<D: Disk> Queue<D> {
     /// A name that may not be on disk, because of `fault`, is taken away again.
     fn take_back(&self, id: &str, fault: Fault) -> Failed {
         let _lock = self.lock(id);
-        let removed =
-            there(self.disk.remove(&self.dir, Path::new(id))).map_err(Fault::at("removing", &self.path.join(id)));
-        match removed.and_then(|_| self.sync_names()) {
+        match self.remove_name(id).and_then(|_| self.sync_names()) {
             Ok(()) => fault.into(),
             Err(_) => Failed::Unknown(fault),
         }
@@ -551,7 +539,7 @@ impl<D: Disk> Queue<D> {
             let through = names.written;
             names.syncing = true;
             drop(names);
-            let synced = self.disk.sync_dir(&self.dir);
+            let synced = self.disk.sync_dir(self.places.of_new());
             names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names.syncing = false;
             self.synced.notify_all();
@@ -568,7 +556,7 @@ impl<D: Disk> Queue<D> {
     /// A message, without its recipients and its text.
     pub fn read(&self, id: &str) -> Result<Message, Miss> {
         let opened = self.opened(id, disk::How::Read)?;
-        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
         let text = opened.text();
         Ok(Message {
             id: id.to_owned(),
@@ -600,17 +588,27 @@ impl<D: Disk> Queue<D> {
         Ok(bytes)
     }
 
+    /// A file that something is to be said in, and what it says. Whoever calls has its lock.
+    fn open_to_note(&self, id: &str, at_secs: i64) -> Result<(Opened<D>, Told), Miss> {
+        let opened = self.opened(id, disk::How::Write)?;
+        self.make_sure()?;
+        let told_by = |opened: &Opened<D>| opened.told().map_err(|error| self.miss(id, error.into()));
+        let told = told_by(&opened)?;
+        if !sum::is_worth_it(opened.states_bytes(), &told) {
+            return Ok((opened, told));
+        }
+        let opened = self.sum_up(&opened, &told, id, at_secs)?;
+        let told = told_by(&opened)?;
+        Ok((opened, told))
+    }
+
     /// Writes down what became of some recipients; it is on disk when this returns `Ok`, also where it was known. `at_secs`: the
     /// time it is. Recipients who come in one call to what their senders are told
     /// are told of by one report of each kind.
     pub fn note(&self, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
         let _lock = self.lock(id);
-        let opened = self.opened(id, disk::How::Write)?;
-        self.note_in(&opened, id, at_secs, changes)
-    }
-
-    fn note_in(&self, opened: &Opened<D>, id: &str, at_secs: i64, changes: &[Change]) -> Result<Noted, Miss> {
-        let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let (opened, Told { mut slots, ended, .. }) = self.open_to_note(id, at_secs)?;
+        let why_bytes = sum::why_bytes(opened.states_bytes());
         let slot_of = |slots: &[Slot], number: u32| slots.get((number as usize).wrapping_sub(1)).copied();
         let mut noted = Noted::default();
         // Reports of different kinds have numbers of their own.
@@ -623,7 +621,7 @@ impl<D: Disk> Queue<D> {
         });
         let (mut said, mut known, mut touched) = (Said::default(), false, HashSet::new());
         for change in changes {
-            let to = match change.to.told_by() {
+            let mut to = match change.to.told_by() {
                 Some(report) => change.to.clone().reported_by(first[report as usize]),
                 None => change.to.clone(),
             };
@@ -640,14 +638,12 @@ impl<D: Disk> Queue<D> {
                 continue;
             }
             slots[change.number as usize - 1] = Slot::of(&to);
-            if to.stage() == Stage::Deferred && opened.states.end - opened.states.start >= STATES_BYTES {
-                continue;
-            }
+            to.shorten(why_bytes);
             said.add(change.number, to);
         }
         let lines = said.lines(id, at_secs, ended, None);
         if !lines.is_empty() || known {
-            self.append(opened, id, &lines).map_err(Miss::Fault)?;
+            self.append(&opened, id, &lines).map_err(Miss::Fault)?;
         }
         noted.tally = file::tally(&slots);
         self.remember_ended(id, &noted.tally);
@@ -662,16 +658,18 @@ impl<D: Disk> Queue<D> {
             return Err(Miss::Fault(Fault::new("writing", &self.path.join(id), error)));
         }
         let _lock = self.lock(id);
-        let opened = self.opened(id, disk::How::Write)?;
-        let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let (opened, Told { mut slots, ended, .. }) = self.open_to_note(id, at_secs)?;
+        let why_bytes = sum::why_bytes(opened.states_bytes());
         let (mut said, mut noted) = (Said::default(), Noted::default());
         for change in changes {
             let slot = slots.get_mut((change.number as usize).wrapping_sub(1));
             let (stage, next) = (slot.as_ref().map(|slot| slot.stage), change.to.stage());
             match (slot, stage) {
                 (Some(slot), Some(stage)) if stage.may_be_routed() && (stage == next || stage.may_become(next)) => {
-                    *slot = Slot::of(&change.to);
-                    said.add(change.number, change.to.clone());
+                    let mut to = change.to.clone();
+                    *slot = Slot::of(&to);
+                    to.shorten(why_bytes);
+                    said.add(change.number, to);
                 }
                 _ => noted.refused.push((change.number, stage)),
             }
@@ -695,7 +693,7 @@ impl<D: Disk> Queue<D> {
 
     /// Puts lines behind the states that are there, and all of them on disk.
     fn append(&self, opened: &Opened<D>, id: &str, lines: &[u8]) -> Result<(), Fault> {
-        let (disk, path) = (&self.disk, self.path.join(id));
+        let (disk, path) = (&self.disk, self.places.path(opened.place).join(id));
         let mut at = opened.states.start;
         let mut piece = Vec::new();
         while at < opened.states.end {
@@ -747,13 +745,13 @@ impl<D: Disk> Queue<D> {
                     Some((path, Refused::Locked | Refused::InUse)) => {
                         Fault::new("locking", &path, io::ErrorKind::WouldBlock.into())
                     }
-                    None => Fault::new("settling", &self.path.join(id), io::ErrorKind::WouldBlock.into()),
+                    None => Fault::new("settling", &self.places.path_of(id), io::ErrorKind::WouldBlock.into()),
                 };
                 return Err(Miss::Fault(doubt));
             }
         }
         let opened = self.opened(id, disk::How::Read)?;
-        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
         Ok(slots.get((number as usize).wrapping_sub(1)).is_some_and(|slot| slot.stage.is_open()))
     }
 
@@ -833,7 +831,7 @@ impl<D: Disk> Queue<D> {
         self.restate(id, kind, at_secs, others, |state| state.reported_by(*first))
     }
 
-    /// Says something else of those who wait for a report of such a number, whatever the bound of states: each once or twice.
+    /// Says something else of those who wait for a report of such a number.
     fn restate(
         &self,
         id: &str,
@@ -843,8 +841,8 @@ impl<D: Disk> Queue<D> {
         restated: impl Fn(State) -> State,
     ) -> Result<(), Miss> {
         let _lock = self.lock(id);
-        let opened = self.opened(id, disk::How::Write)?;
-        let (mut slots, ended) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let (opened, Told { mut slots, ended, .. }) = self.open_to_note(id, at_secs)?;
+        let why_bytes = sum::why_bytes(opened.states_bytes());
         let is_meant = |slot: &Slot| slot.report() == Some(kind) && numbers.contains(&slot.bounce);
         let (mut said, mut from) = (Said::default(), 1);
         while let Some(skipped) = slots.get(from as usize - 1..).and_then(|rest| rest.iter().position(is_meant)) {
@@ -854,8 +852,9 @@ impl<D: Disk> Queue<D> {
             for row in rows {
                 let slot = &mut slots[row.number as usize - 1];
                 if is_meant(slot) {
-                    let state = restated(row.state);
+                    let mut state = restated(row.state);
                     *slot = Slot::of(&state);
+                    state.shorten(why_bytes);
                     said.add(row.number, state);
                 }
             }
@@ -866,11 +865,39 @@ impl<D: Disk> Queue<D> {
         Ok(())
     }
 
+    /// Takes a new message out of the queue if these changes leave nothing to be done for anybody, and says whether they do: then its
+    /// name is gone, on disk; else nothing was written. One sync of the directory does for all who come and go meanwhile, where a
+    /// [`note`](Queue::note) is a sync of its own, of a file that is removed next.
+    pub fn finish(&self, id: &str, changes: &[Change]) -> Result<bool, Miss> {
+        {
+            let _lock = self.lock(id);
+            let opened = self.opened(id, disk::How::Read)?;
+            if opened.place != Lies::New {
+                return Ok(false);
+            }
+            let mut slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
+            for Change { number, to } in changes {
+                match slots.get_mut((*number as usize).wrapping_sub(1)) {
+                    Some(slot) if slot.stage.may_become(to.stage()) => *slot = Slot::of(to),
+                    _ => return Ok(false),
+                }
+            }
+            if !file::tally(&slots).is_ended() {
+                return Ok(false);
+            }
+            let was_there = self.remove_name(id).map_err(Miss::Fault)?;
+            self.count_more(-i64::from(was_there));
+            self.ended().remove(id);
+        }
+        self.sync_names().map_err(Miss::Fault)?;
+        Ok(true)
+    }
+
     /// Takes a message out of the queue if all its recipients are final, and says whether they are.
     pub fn remove(&self, id: &str) -> Result<bool, Miss> {
         let _lock = self.lock(id);
         let opened = self.opened(id, disk::How::Write)?;
-        let (slots, _) = opened.slots().map_err(|error| self.miss(id, error.into()))?;
+        let slots = opened.told().map_err(|error| self.miss(id, error.into()))?.slots;
         if !file::tally(&slots).is_ended() {
             return Ok(false);
         }
@@ -878,8 +905,7 @@ impl<D: Disk> Queue<D> {
             // A power cut may bring the name back, and must bring the states with it.
             self.append(&opened, id, &[]).map_err(Miss::Fault)?;
         }
-        let removed = there(self.disk.remove(&self.dir, Path::new(id)));
-        let was_there = removed.map_err(|error| self.miss(id, error.into()))?.is_some();
+        let was_there = self.remove_name(id).map_err(Miss::Fault)?;
         self.count_more(-i64::from(was_there));
         Ok(true)
     }
@@ -887,19 +913,22 @@ impl<D: Disk> Queue<D> {
     /// Gives a file a name under which nobody tries it, for the operator to find: that name.
     pub fn set_aside(&self, id: &str) -> Result<PathBuf, Miss> {
         let _lock = self.lock(id);
-        let path = self.path.join(id);
         if !is_id(id.as_bytes()) {
             return Err(Miss::Gone);
         }
+        let place = match self.places.whereabouts(id) {
+            Ok(place) => place.ok_or(Miss::Gone)?,
+            Err((place, error)) => return Err(Miss::Fault(self.fault_at("setting aside", place, id, error))),
+        };
         let mut aside = PathBuf::from(format!("{id}{DAMAGED}"));
         loop {
-            match self.disk.carry(&self.dir, Path::new(id), &self.dir, &aside) {
+            match self.places.carry(id, place, Lies::New, &aside) {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     aside = PathBuf::from(format!("{id}{DAMAGED}-{:016x}", self.disk.random()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Miss::Gone),
-                Err(error) => return Err(Miss::Fault(Fault::new("setting aside", &path, error))),
+                Err(error) => return Err(Miss::Fault(self.fault_at("setting aside", place, id, error))),
             }
         }
         self.count_more(-1);
@@ -907,20 +936,36 @@ impl<D: Disk> Queue<D> {
         Ok(self.path.join(aside))
     }
 
+    /// Takes a message's name away; says whether there was one.
+    fn remove_name(&self, id: &str) -> Result<bool, Fault> {
+        let fault = |place, error| self.fault_at("removing", place, id, error);
+        let Some(place) = self.places.whereabouts(id).map_err(|(place, error)| fault(place, error))? else {
+            return Ok(false);
+        };
+        let removed = self.places.dir(place).and_then(|dir| match dir {
+            Some(dir) => there(self.disk.remove(&dir, Path::new(id))),
+            None => Ok(None),
+        });
+        Ok(removed.map_err(|error| fault(place, error))?.is_some())
+    }
+
+    fn fault_at(&self, doing: &'static str, place: Lies, id: &str, error: io::Error) -> Fault {
+        Fault::new(doing, &self.places.path(place).join(id), error)
+    }
+
     fn opened(&self, id: &str, how: disk::How) -> Result<Opened<D>, Miss> {
-        let path = self.path.join(id);
         if !is_id(id.as_bytes()) {
             return Err(Miss::Gone);
         }
         let damaged = |why: &'static str| self.miss(id, Unread::Damaged(why));
-        let file = match self.disk.open(&self.dir, Path::new(id), how) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Miss::Gone),
-            Err(error) => {
+        let (place, file) = match self.places.open_file(id, how) {
+            Ok(found) => found.ok_or(Miss::Gone)?,
+            Err((place, error)) => {
                 // Links, directories and sockets refuse to be opened, each in its own words.
-                return Err(match self.disk.look(&self.dir, Path::new(id)) {
-                    Ok(seen) if !seen.is_file() => damaged("it is not a regular file"),
-                    _ => Miss::Fault(Fault::new("opening", &path, error)),
+                let seen = self.places.dir(place).ok().flatten();
+                return Err(match seen.map(|dir| self.disk.look(&dir, Path::new(id))) {
+                    Some(Ok(seen)) if !seen.is_file() => damaged("it is not a regular file"),
+                    _ => Miss::Fault(self.fault_at("opening", place, id, error)),
                 });
             }
         };
@@ -931,11 +976,11 @@ impl<D: Disk> Queue<D> {
         if seen.uid != self.disk.uid() {
             return Err(damaged("it belongs to another user"));
         }
-        Opened::new(&self.disk, file, id, seen.size).map_err(|unread| self.miss(id, unread))
+        Opened::new(&self.disk, (place, file), id, seen.size).map_err(|unread| self.miss(id, unread))
     }
 
     fn miss(&self, id: &str, unread: Unread) -> Miss {
-        let path = self.path.join(id);
+        let path = self.places.path_of(id);
         match unread {
             Unread::Damaged(why) => {
                 Miss::Damaged(Fault::new("reading", &path, io::Error::new(io::ErrorKind::InvalidData, why)))
@@ -945,7 +990,7 @@ impl<D: Disk> Queue<D> {
     }
 
     fn lock(&self, id: &str) -> MutexGuard<'_, ()> {
-        let lock = &self.locks[(xxh3_64(id.as_bytes()) % LOCKS as u64) as usize];
+        let lock = &self.locks[lock_of(id)];
         lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -236,6 +236,21 @@ impl State {
         }
     }
 
+    /// Of a reason only so many octets are kept.
+    pub(super) fn shorten(&mut self, why_bytes: usize) {
+        if let State::Deferred { why, .. }
+        | State::Held { why }
+        | State::Failed { why, .. }
+        | State::Expired { why, .. }
+        | State::Succeeded { why, .. }
+        | State::Dropped { why } = self
+            && why.len() > why_bytes
+        {
+            let end = (0..=why_bytes).rev().find(|&end| why.is_char_boundary(end)).unwrap_or(0);
+            why.truncate(end);
+        }
+    }
+
     /// Why it is so, where that is said.
     pub fn why(&self) -> &str {
         match self {
@@ -308,8 +323,7 @@ pub(super) struct Line {
 
 /// The line, with its end. `via`: at most [`VIA_BYTES`].
 pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State, via: Option<&str>) -> Vec<u8> {
-    let runs: Vec<String> =
-        who.iter().map(|&(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") }).collect();
+    let runs: Vec<String> = who.iter().map(|&(from, to)| run_of(from, to)).collect();
     let mut line = format!("State: {} {} at={}", runs.join(","), state.stage().word(), at_secs.max(0));
     match state {
         State::Deferred { next_secs, tries, possibly, warned, .. } => {
@@ -337,6 +351,30 @@ pub(super) fn encode(id: &str, who: &[(u32, u32)], at_secs: i64, state: &State, 
     let sum = sum(id, &line);
     line.extend_from_slice(format!(" sum={sum:016x}\n").as_bytes());
     line
+}
+
+/// The line once more, with its end, for these recipients of its own, but for the way that it says; of a reason only so many octets.
+pub(super) fn said_again(id: &str, line: &[u8], who: &[(u32, u32)], why_bytes: usize) -> Option<Vec<u8>> {
+    let said = &line[..line.len().checked_sub(" sum=".len() + 16)?];
+    let words = said.strip_prefix(b"State: ")?.split(|&byte| byte == b' ').skip(1).map(<[u8]>::to_vec);
+    let runs: Vec<String> = who.iter().map(|&(from, to)| run_of(from, to)).collect();
+    let mut line = format!("State: {}", runs.join(",")).into_bytes();
+    for mut text in words.filter(|text| !text.starts_with(b"via=")) {
+        if let Some(why) = text.strip_prefix(b"why=") {
+            let mut why = percent::decode(why)?;
+            why.truncate(why_bytes);
+            text = [b"why=", &word(&why)[..]].concat();
+        }
+        line.push(b' ');
+        line.extend(text);
+    }
+    let sum = sum(id, &line);
+    line.extend_from_slice(format!(" sum={sum:016x}\n").as_bytes());
+    Some(line)
+}
+
+fn run_of(from: u32, to: u32) -> String {
+    if from == to { from.to_string() } else { format!("{from}-{to}") }
 }
 
 /// Bytes as one word that people can read: only blanks, controls and `%` are escaped.

@@ -244,27 +244,347 @@ fn changes_of_many_recipients_are_one_sync_and_few_lines() {
     assert_eq!((noted.tally.at(Stage::Delivered), queue.read("A1").unwrap().tally), (500, noted.tally));
 }
 
+/// As if it had waited very long.
+fn grow(disk: &SimDisk, id: &str) {
+    let line = format!("State: 1 deferred at=0 why={} sum=0\n", "x".repeat(900));
+    disk.world().append(&file(id), &line.repeat(STATES_BYTES as usize / line.len() + 1).into_bytes());
+}
+
+fn rows(queue: &Queue<impl Disk>, id: &str) -> Vec<Row> {
+    queue.page(id, 1, 100).unwrap()
+}
+
 #[test]
-fn deferrals_are_not_written_for_ever() {
+fn a_file_whose_states_have_become_long_is_written_anew_and_says_the_same() {
     let (disk, queue) = sim(1);
-    make(&queue, "A1", 2);
-    let why = "%".repeat(WHY_BYTES + 100);
-    let to = |k: i64| waits(NOW + k, why.clone());
-    queue.note("A1", NOW, &[change(1, to(1))]).unwrap();
-    let size = disk.world().bytes(&file("A1")).len();
-    queue.note("A1", NOW, &[change(1, to(2))]).unwrap();
-    assert!(disk.world().bytes(&file("A1")).len() > size);
-    // As if it had waited very long.
-    disk.world().append(&file("A1"), &b"State: 1 deferred at=0 sum=0\n".repeat(STATES_BYTES as usize / 29));
-    let size = disk.world().bytes(&file("A1")).len();
-    let noted = queue.note("A1", NOW, &[change(1, to(3))]).unwrap();
-    assert_eq!(noted.tally.next_secs, Some(0), "the other one is due at once");
-    assert_eq!(noted.tally.at(Stage::Deferred), 1);
-    assert_eq!(disk.world().bytes(&file("A1")).len(), size);
-    let kept = queue.page("A1", 1, 1).unwrap().remove(0).state;
-    assert_eq!(kept, waits(NOW + 2, "%".repeat(WHY_BYTES)));
-    queue.note("A1", NOW, &[change(1, State::Delivered), change(2, State::Held { why })]).unwrap();
-    assert_eq!((stage(&queue, "A1", 1), stage(&queue, "A1", 2)), (Stage::Delivered, Stage::Held));
+    make(&queue, "A1", 2 * Stage::ALL.len());
+    // Each comes to its stage by a line for two, and one of those goes on.
+    for step in 0..3 {
+        for (number, (stage, _)) in (1..).step_by(2).zip(TABLE) {
+            let Some(to) = way(stage).get(step).copied() else { continue };
+            let both = [change(number, state_of(to)), change(number + 1, state_of(to))];
+            queue.note("A1", NOW, &both[..if step == 0 { 2 } else { 1 }]).unwrap();
+        }
+    }
+    let (before, text) = (rows(&queue, "A1"), queue.beginning("A1", 100).unwrap());
+    let message = queue.read("A1").unwrap();
+    grow(&disk, "A1");
+    queue.note("A1", NOW, &[]).unwrap();
+    assert!(disk.world().bytes(&file("A1")).len() < 8000);
+    assert_eq!((rows(&queue, "A1"), queue.beginning("A1", 100).unwrap()), (before, text));
+    assert_eq!(queue.read("A1").unwrap(), message);
+    assert_eq!(disk.world().names(Path::new("/work/queue")), ["A1"]);
+    // Where each of many lines counts they are kept, and only their reasons are shortened.
+    let why = |k: u32| format!("{k} {}", "because ".repeat(60));
+    make(&queue, "B1", 4000);
+    for k in (1..=4000).step_by(200) {
+        let to = |k| waits(NOW, why(k));
+        queue.note("B1", NOW, &(k..k + 200).map(|k| change(k, to(k))).collect::<Vec<_>>()).unwrap();
+    }
+    assert!(disk.world().bytes(&file("B1")).len() as u64 > STATES_BYTES);
+    let whys: Vec<usize> = [1, 4000].map(|k| queue.page("B1", k, 1).unwrap()[0].state.why().len()).to_vec();
+    assert_eq!(whys, [why(1).trim_end().len() + 1, 80]);
+    for next_secs in [NOW + 1, NOW + 2, NOW + 3] {
+        let all: Vec<Change> = (1..=4000).map(|k| change(k, deferred(next_secs))).collect();
+        queue.note("B1", NOW, &all).unwrap();
+    }
+    assert!(disk.world().bytes(&file("B1")).len() < 500_000);
+    assert_eq!(queue.read("B1").unwrap().tally.next_secs, Some(NOW + 3));
+}
+
+#[test]
+fn a_file_that_is_written_anew_keeps_ways_said_by_hand_who_was_warned_and_the_numbers_of_reports() {
+    let (disk, queue) = sim(1);
+    let stages = [Stage::Waiting, Stage::Deferred, Stage::Held, Stage::Failed, Stage::Expired, Stage::Succeeded];
+    let stages: Vec<Stage> = stages.into_iter().chain([Stage::Delivered, Stage::Bounced, Stage::Dropped]).collect();
+    let count = 4 * stages.len() as u32;
+    make(&queue, "A1", count as usize + 4);
+    let note = |number: u32, to: State| queue.note("A1", NOW + i64::from(number), &[change(number, to)]).unwrap();
+    let warned =
+        |warned| State::Deferred { next_secs: NOW + 9, tries: 3, why: "why".to_owned(), possibly: true, warned };
+    // By fours: as he is, warned, by another way, both.
+    for number in 1..=count {
+        if number % 2 == 0 {
+            note(number, warned(Warned::Owed(0)));
+            let report = report_id("A1", Report::Delay, number);
+            let of = Envelope { bounce_of: Some(("A1".to_owned(), number)), ..envelope() };
+            queue.create(&report, &of, &recipients(1), &Body::Memory(b"x")).unwrap();
+            queue.told(&report, NOW).unwrap();
+        }
+        if number % 4 == 3 || number % 4 == 0 {
+            let stage = queue.page("A1", number, 1).unwrap().remove(0).state;
+            let via = if number % 8 < 4 { "relay.example:2525" } else { "park" };
+            queue.route("A1", NOW, &[change(number, stage)], via).unwrap();
+        }
+        for step in way(stages[(number as usize - 1) / 4]) {
+            note(number, state_of(step));
+        }
+    }
+    // Another way was taken back, one holds for who was never tried, a warning is owed, and two are told of by one report.
+    for via in ["mx", ""] {
+        queue.route("A1", NOW, &[change(count + 1, State::Waiting)], via).unwrap();
+    }
+    queue.route("A1", NOW, &[change(count + 2, State::Waiting)], "lmtp:/run/lmtp").unwrap();
+    note(count + 3, warned(Warned::Owed(0)));
+    note(count + 4, state_of(Stage::Failed));
+    queue.tell_together("A1", Report::Bounce, NOW, &[13, count + 4]).unwrap();
+    let (before, message) = (rows(&queue, "A1"), queue.read("A1").unwrap());
+    let ways = before.iter().filter(|row| row.via.is_some()).count() as u32;
+    let warnings = before.iter().filter(|row| row.warned).count() as u32;
+    assert_eq!((ways, warnings, before.len() as u32), (count / 2 + 1, count / 2, count + 4));
+    assert_eq!(before[count as usize + 3].state.report(), Some(13));
+    for round in 0..2 {
+        grow(&disk, "A1");
+        match round {
+            0 => drop(queue.note("A1", NOW, &[]).unwrap()),
+            _ => queue.hush("A1", Report::Success, NOW, &[0]).unwrap(),
+        }
+        assert!(disk.world().bytes(&file("A1")).len() < 16_000);
+        let kept = rows(&queue, "A1");
+        for (row, was) in kept.iter().zip(&before) {
+            assert_eq!((row, &queue.page("A1", row.number, 1).unwrap()[0]), (was, was), "round {round}");
+        }
+        assert_eq!((kept.len(), queue.read("A1").unwrap()), (before.len(), message.clone()));
+    }
+    let Row { via, .. } = queue.page("A1", count + 1, 1).unwrap().remove(0);
+    assert_eq!(via, None);
+    grow(&disk, "A1");
+    queue.route("A1", NOW, &[change(count + 1, State::Waiting)], "park").unwrap();
+    assert!(disk.world().bytes(&file("A1")).len() < 16_000);
+    assert_eq!(queue.page("A1", count + 1, 1).unwrap()[0].via.as_deref(), Some("park"));
+}
+
+#[test]
+fn a_file_that_is_written_anew_says_what_was_noted_whenever_the_server_ends() {
+    let begin = |seed| {
+        let (disk, queue) = sim(seed);
+        make(&queue, "A1", 2);
+        queue.note("A1", NOW, &[change(1, State::Delivered)]).unwrap();
+        queue.put("A1", Some(NOW + 7200)).unwrap();
+        queue.put("A1", Some(NOW)).unwrap();
+        let path = disk.world().paths().into_iter().find(|path| path.ends_with("A1")).unwrap();
+        let line = [&[b'x'; 9999][..], b"\n"].concat();
+        disk.world().append(&path, &line.repeat(STATES_BYTES as usize / line.len() + 1));
+        (disk, queue)
+    };
+    let (disk, queue) = begin(1);
+    let calls = disk.world().calls;
+    let second = |queue: &Queue<SimDisk>| queue.note("A1", NOW, &[change(2, State::Delivered)]);
+    second(&queue).unwrap();
+    let all = disk.world().calls;
+    assert!(disk.world().trace.iter().any(|call| call == "rename A1.new A1"));
+    for at in calls + 1..=all + 1 {
+        for (seed, fails) in (1..4).zip([false, true].into_iter().cycle()) {
+            let (disk, queue) = begin(seed);
+            if fails {
+                disk.world().fail_at = Some((at, io::ErrorKind::Other));
+            } else {
+                disk.world().stop_at = Some(at);
+            }
+            let noted = second(&queue).is_ok() || fails && second(&queue).is_ok();
+            if noted {
+                drop(queue.put("A1", Some(NOW + 7200)));
+            } else {
+                // A new server goes on, and then the power goes.
+                disk.world().kill();
+                let queue = again(&disk);
+                drop(found(&queue));
+                drop(second(&queue));
+            }
+            disk.world().cut_power();
+            let queue = again(&disk);
+            drop(found(&queue));
+            let mut walked = Vec::new();
+            queue.walk(&mut |id| (walked.push(id.to_owned()), true).1).unwrap();
+            if walked.is_empty() {
+                // The start found it done with.
+                continue;
+            }
+            assert_eq!((walked.len(), stage(&queue, "A1", 1)), (1, Stage::Delivered), "call {at}, seed {seed}");
+            assert_eq!(stage(&queue, "A1", 2), Stage::Delivered, "call {at}, seed {seed}");
+        }
+    }
+}
+
+/// Where a message lies below `queue`.
+fn place(disk: &SimDisk, id: &str) -> String {
+    let paths = disk.world().paths();
+    let found: Vec<&PathBuf> = paths.iter().filter(|path| path.ends_with(id)).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].parent().unwrap().strip_prefix("/work/queue").unwrap().to_str().unwrap().to_owned()
+}
+
+/// All that is due by `now_secs`, or more.
+fn due(queue: &Queue<impl Disk>, now_secs: i64, most: usize) -> (Vec<(String, i64)>, Option<i64>) {
+    let soonest = queue.soonest(now_secs, now_secs + 864_000, most, &mut || {}).unwrap();
+    (soonest.messages.into_iter().map(|(secs, id)| (id.as_str().to_owned(), secs)).collect(), soonest.more_secs)
+}
+
+#[test]
+fn a_message_is_found_wherever_it_lies() {
+    let (disk, _) = sim(1);
+    let hour = NOW / 3600;
+    for (due_secs, lies) in [
+        (Some(NOW + 3600), format!("due/{}", hour + 1)),
+        (Some(NOW + 3601), format!("due/{}", hour + 1)),
+        (None, "held".to_owned()),
+        (Some(0), "due/0".to_owned()),
+        (Some(-1), "due/0".to_owned()),
+        (Some(i64::MAX), "due/70389527".to_owned()),
+        (Some(NOW), format!("due/{hour}")),
+    ] {
+        disk.world().kill();
+        let mut queue = again(&disk);
+        if queue.read("A1").is_err() {
+            make(&queue, "A1", 2);
+        }
+        queue.put("A1", due_secs).unwrap();
+        assert_eq!(place(&disk, "A1"), lies);
+        // Those who saw it move, and those who did not.
+        for _ in 0..2 {
+            assert_eq!(queue.read("A1").unwrap().recipients, 2);
+            assert_eq!((rows(&queue, "A1").len(), queue.beginning("A1", 7).unwrap()), (2, b"Subject".to_vec()));
+            queue.text("A1").unwrap();
+            queue.note("A1", NOW, &[change(1, deferred(NOW + 7))]).unwrap();
+            assert_eq!(queue.create("A1", &envelope(), &recipients(2), &Body::Memory(b"x")).unwrap(), Made::Already);
+            assert_eq!(place(&disk, "A1"), lies);
+            queue = again(&disk);
+        }
+        let mut walked = Vec::new();
+        queue.walk(&mut |id| (walked.push(id.to_owned()), true).1).unwrap();
+        assert_eq!((walked, queue.count()), (vec!["A1".to_owned()], None));
+        assert_eq!(queue.count_all(&mut |_| {}, &mut || {}).unwrap(), 1);
+        if lies == format!("due/{hour}") {
+            // One who counted knows of those that come and go.
+            make(&queue, "B1", 1);
+            assert_eq!(queue.count(), Some(2));
+            queue.note("A1", NOW, &[change(1, State::Deleted), change(2, State::Deleted)]).unwrap();
+            assert!(queue.remove("A1").unwrap() && matches!(queue.read("A1"), Err(Miss::Gone)));
+            assert_eq!((queue.count(), place(&disk, "B1")), (Some(1), String::new()));
+            queue.let_go("B1").unwrap();
+            assert_eq!(place(&disk, "B1"), "due/0");
+            queue.put("B1", Some(NOW)).unwrap();
+            queue.let_go("B1").unwrap();
+            assert_eq!(place(&disk, "B1"), lies, "it lay among those that are found");
+        }
+    }
+    assert!(matches!(again(&disk).put("A1", Some(0)), Err(Miss::Gone)));
+}
+
+#[test]
+fn one_that_a_crash_has_left_with_those_that_are_held_is_found_again() {
+    let (disk, queue) = sim(1);
+    for id in ["A1", "B1"] {
+        make(&queue, id, 1);
+        queue.note(id, NOW, &[change(1, State::Held { why: "why".to_owned() })]).unwrap();
+        queue.put(id, None).unwrap();
+    }
+    assert!(!queue.release_forgotten(&mut || {}).unwrap());
+    queue.note("A1", NOW, &[change(1, State::Waiting)]).unwrap();
+    disk.world().kill();
+    let queue = again(&disk);
+    assert!(queue.release_forgotten(&mut || {}).unwrap());
+    assert_eq!((place(&disk, "A1"), place(&disk, "B1")), ("due/0".to_owned(), "held".to_owned()));
+    assert_eq!(due(&queue, NOW, 9), (vec![("A1".to_owned(), 0)], None));
+}
+
+#[test]
+fn those_that_are_due_first_come_in_order_and_no_more_of_them_than_were_asked_for() {
+    let (disk, queue) = sim(1);
+    let hour = |hours: i64| (NOW / 3600 + hours) * 3600;
+    // Into hours in turn, the last of each first.
+    let times: Vec<i64> = (0..40).rev().flat_map(|k| [-2, 0, 1].map(|hours| hour(hours) + k * 60)).collect();
+    for (k, due_secs) in times.iter().enumerate() {
+        make(&queue, &format!("A{k}"), 1);
+        queue.put(&format!("A{k}"), Some(*due_secs)).unwrap();
+    }
+    make(&queue, "NEW", 1);
+    make(&queue, "HELD", 1);
+    queue.put("HELD", None).unwrap();
+    let (all, more) = due(&queue, NOW, 1000);
+    assert_eq!((all.len(), more), (80, Some(hour(1))), "the next hour has not begun");
+    let id_of = |secs: i64| format!("A{}", times.iter().position(|time| *time == secs).unwrap());
+    // Of the one that is over all are due; of the one that has begun each has its time.
+    assert!(
+        all[..40].iter().all(|(id, secs)| *secs == hour(-2) && times[id[1..].parse::<usize>().unwrap()] < hour(-1))
+    );
+    let expected: Vec<(String, i64)> = (0..40).map(|k| (id_of(hour(0) + k * 60), hour(0) + k * 60)).collect();
+    assert_eq!(all[40..], expected);
+    let (some, more) = due(&queue, NOW, 50);
+    assert_eq!((some[40..].to_vec(), more), (expected[..10].to_vec(), Some(hour(0) + 600)));
+    let (some, more) = due(&queue, NOW, 10);
+    assert_eq!((some.len(), more), (10, Some(hour(-2))), "those that are over come first");
+    let (all, more) = due(&queue, hour(1), 1000);
+    assert_eq!((all.len(), more), (120, None));
+    // What nobody can have meant is due at once; what is no message is passed over; what is empty goes.
+    queue.put("NEW", Some(NOW + 9_000_000)).unwrap();
+    disk.world().put(&file(&format!("due/{}/notes.txt", NOW / 3600)), b"x", true);
+    for (k, due_secs) in times.iter().enumerate().filter(|(_, due_secs)| **due_secs < hour(0)) {
+        queue.put(&format!("A{k}"), Some(due_secs + 7200)).unwrap();
+    }
+    let (all, more) = due(&queue, NOW, 1000);
+    assert_eq!((all.len(), more), (81, Some(hour(1))));
+    assert!(all.contains(&("NEW".to_owned(), NOW)));
+    assert!(!disk.world().paths().iter().any(|path| path.starts_with(file(&format!("due/{}", hour(-2) / 3600)))));
+    assert!(
+        disk.open_dir(&file(&format!("due/{}", hour(-2) / 3600))).is_err(),
+        "an hour of the past goes when it is empty"
+    );
+    let mut strange = Vec::new();
+    queue.count_all(&mut |found| strange.push(format!("{found:?}")), &mut || {}).unwrap();
+    assert!(strange.len() == 1 && strange[0].contains("notes.txt"), "{strange:?}");
+}
+
+#[test]
+fn whoever_looks_for_a_message_while_it_is_moved_finds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(folder.path()).unwrap();
+    queue.create("A1", &envelope(), &recipients(1), &Body::Memory(b"x")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    assert_eq!(queue.read("A1").unwrap().recipients, 1);
+                }
+            });
+        }
+        for k in 0..300 {
+            // Backwards, so that who goes through the hours comes too late; and they are removed and made again.
+            queue.put("A1", if k % 7 == 0 { None } else { Some((300 - k) * 3600) }).unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_message_that_was_moved_is_in_one_place_whenever_the_power_goes() {
+    let moves = |queue: &Queue<SimDisk>| {
+        for due_secs in [Some(NOW), Some(NOW + 3600), None, Some(NOW + 7200), Some(NOW)] {
+            drop(queue.put("A1", due_secs));
+            drop(queue.create("B1", &envelope(), &recipients(1), &Body::Memory(b"x")));
+        }
+    };
+    let (disk, queue) = sim(1);
+    make(&queue, "A1", 1);
+    let calls = disk.world().calls;
+    moves(&queue);
+    let all = disk.world().calls;
+    let mut places = std::collections::BTreeSet::new();
+    for at in calls + 1..=all {
+        for seed in 1..6 {
+            let (disk, queue) = sim(seed);
+            make(&queue, "A1", 1);
+            disk.world().stop_at = Some(at);
+            moves(&queue);
+            disk.world().cut_power();
+            places.insert(place(&disk, "A1"));
+            let queue = again(&disk);
+            drop(found(&queue));
+            assert_eq!(stage(&queue, "A1", 1), Stage::Waiting);
+        }
+    }
+    assert_eq!(places.len(), 5, "it was in each of them: {places:?}");
 }
 
 #[test]
@@ -469,6 +789,8 @@ fn what_cannot_be_a_message_is_refused_and_leaves_nothing() {
     for (id, envelope, recipients, body) in [
         ("", envelope(), recipients(1), &body),
         ("a/b", envelope(), recipients(1), &body),
+        ("held", envelope(), recipients(1), &body),
+        ("due", envelope(), recipients(1), &body),
         ("A1", envelope(), Vec::new(), &body),
         ("A1", envelope(), recipients(RECIPIENTS_MAX as usize + 1), &body),
         ("A1", envelope(), vec![long], &body),
@@ -847,4 +1169,57 @@ fn messages_made_a_second() {
             println!("beside {others} more names, {makers} side by side: {rate:.0} made, noted and removed a second");
         }
     }
+}
+
+#[test]
+fn a_new_message_that_comes_to_its_end_goes_at_once_and_for_good() {
+    let both = [change(1, State::Delivered), change(2, State::Dropped { why: "5.1.1".to_owned() })];
+    let begin = |seed| {
+        let (disk, queue) = sim(seed);
+        make(&queue, "A1", 2);
+        (disk, queue)
+    };
+    let (disk, queue) = begin(1);
+    let size = disk.world().bytes(&file("A1")).len();
+    // What leaves somebody, or his sender, with something to be done is noted in the usual way, and so is what does not fit.
+    for changes in [
+        vec![change(1, State::Delivered)],
+        vec![change(1, State::Delivered), change(2, State::Failed { why: String::new(), bounce: 0 })],
+        vec![change(1, State::Delivered), change(2, deferred(NOW))],
+        vec![change(1, State::Delivered), change(2, State::Delivered), change(3, State::Delivered)],
+        vec![change(1, State::Bounced), change(2, State::Delivered)],
+    ] {
+        assert!(!queue.finish("A1", &changes).unwrap(), "{changes:?}");
+        assert_eq!(disk.world().bytes(&file("A1")).len(), size);
+    }
+    let first = disk.world().calls;
+    assert!(queue.finish("A1", &both).unwrap());
+    assert!(matches!(queue.finish("A1", &both), Err(Miss::Gone)));
+    let all = disk.world().calls - first;
+    assert!(all > 1);
+    for at in 1..=all + 1 {
+        for (seed, fails) in (1..6).zip([false, true].into_iter().cycle()) {
+            let (disk, queue) = begin(seed);
+            let at = disk.world().calls + at;
+            if fails {
+                disk.world().fail_at = Some((at, io::ErrorKind::Other));
+            } else {
+                disk.world().stop_at = Some(at);
+            }
+            let finished = matches!(queue.finish("A1", &both), Ok(true));
+            disk.world().cut_power();
+            let left = found(&again(&disk));
+            match left.get("A1") {
+                None => assert!(left.is_empty(), "{left:?}"),
+                Some(message) => {
+                    assert!(!finished, "call {at}, seed {seed}: it is there again");
+                    assert_eq!(message.as_ref().map(|message| message.tally.at(Stage::Waiting)), Some(2));
+                }
+            }
+        }
+    }
+    // One that has waited is noted: where it lies is not synced.
+    let (_, queue) = begin(1);
+    queue.put("A1", Some(NOW + 7200)).unwrap();
+    assert!(!queue.finish("A1", &both).unwrap());
 }

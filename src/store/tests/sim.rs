@@ -1,5 +1,6 @@
 //! A disk that forgets: pages not synced survive a power cut or not, each for itself, torn at 512 bytes; a file's size may
-//! survive without its bytes; names not synced go from the last one back. It counts every call, stops or fails at any of
+//! survive without its bytes; names not synced go from the last one back. A file that was carried from directory to directory is in one
+//! of those it came through, and a directory whose name was not synced is there or not. It counts every call, stops or fails at any of
 //! them, and lets other programs work in between.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -71,6 +72,9 @@ impl SimFile {
     }
 }
 
+/// Who has a file's name now, and which one he had before.
+type Successor = (u64, OsString);
+
 /// A name taken away, a name given.
 type Renaming = (Option<OsString>, Option<(OsString, u64)>);
 
@@ -83,10 +87,12 @@ struct SimDir {
     mode: u32,
     inode: u64,
     dev: u64,
+    /// Neither it nor the directory above was synced since it was made.
+    is_new: bool,
 }
 
-/// A name carried from one directory to another: on disk it is in both or in neither, whatever else is lost. Kept until both
-/// were synced.
+/// A name carried from one directory to another: on disk it is here or there, never in both or in neither, whatever else is lost. Kept
+/// until both were synced.
 struct Carried {
     from: PathBuf,
     to: PathBuf,
@@ -98,6 +104,8 @@ pub struct World {
     files: HashMap<u64, SimFile>,
     dirs: BTreeMap<PathBuf, SimDir>,
     carried: Vec<Carried>,
+    /// Files whose last name was given to another one, and the directory where that was.
+    ended: Vec<(PathBuf, u64, Successor)>,
     /// Who holds which lock: the open file's number.
     locks: HashMap<(u64, u8), u64>,
     next: u64,
@@ -173,6 +181,12 @@ impl World {
         self.inode(path).unwrap_or(0)
     }
 
+    /// The names of the directories in one.
+    fn below_it(&self, path: &Path) -> Vec<OsString> {
+        let below = self.dirs.keys().filter(|below| below.parent() == Some(path));
+        below.filter_map(|below| below.file_name().map(Into::into)).collect()
+    }
+
     /// All paths there are.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.dirs.iter().flat_map(|(path, dir)| dir.names.keys().map(|name| path.join(name))).collect()
@@ -246,6 +260,59 @@ impl World {
         self.carried.push(Carried { from: from_dir.join(from), to: to_dir.join(to), inode, synced: Vec::new() });
     }
 
+    /// Each file that was carried lies somewhere on its way, and only there.
+    fn settle_carried(&mut self) {
+        let mut ways: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+        for Carried { from, to, inode, .. } in std::mem::take(&mut self.carried) {
+            let way = ways.entry(inode).or_insert_with(|| vec![from.clone()]);
+            // It may have got another name in the directory that it came to.
+            for path in [from, to] {
+                if way.last() != Some(&path) {
+                    way.push(path);
+                }
+            }
+        }
+        for (inode, way) in ways {
+            let mut places: Vec<&PathBuf> =
+                way.iter().filter(|path| self.dirs.contains_key(path.parent().unwrap())).collect();
+            places.dedup();
+            let found = places.iter().filter(|path| self.inode(path) == Some(inode)).count();
+            if found == 1 || places.is_empty() {
+                continue;
+            }
+            // Of one step it is known where it began.
+            let at = if way.len() > 2 { self.below(places.len() as u64) as usize } else { 0 };
+            let place = places[at].clone();
+            for path in places.into_iter().cloned().collect::<Vec<_>>() {
+                let dir = self.dirs.get_mut(path.parent().unwrap()).unwrap();
+                dir.names.retain(|name, there| *name != path.file_name().unwrap() || *there != inode);
+                if path == place {
+                    dir.names.insert(path.file_name().unwrap().to_owned(), inode);
+                }
+                dir.durable = dir.names.clone();
+            }
+        }
+        // What took a file's name, and has it still, did so before it was carried on.
+        for (_, old, new) in std::mem::take(&mut self.ended).into_iter().rev() {
+            let (new, before) = new;
+            let names = |dir: &SimDir| dir.names.iter().any(|(name, inode)| *inode == new && *name != before);
+            if self.dirs.values().any(names) {
+                self.purge(old);
+            }
+        }
+    }
+
+    /// A file has no name any more, on disk.
+    fn purge(&mut self, inode: u64) {
+        for dir in self.dirs.values_mut() {
+            for names in [&mut dir.names, &mut dir.durable] {
+                names.retain(|_, there| *there != inode);
+            }
+            dir.pending.iter_mut().for_each(|(_, given)| drop(given.take_if(|(_, there)| *there == inode)));
+        }
+        self.carried.retain(|carried| carried.inode != inode);
+    }
+
     /// The process is gone, its locks with it; what it wrote is there.
     pub fn kill(&mut self) {
         self.epoch += 1;
@@ -275,20 +342,15 @@ impl World {
             }
             dir.names = dir.durable.clone();
         }
-        for Carried { from, to, inode, .. } in std::mem::take(&mut self.carried) {
-            let part = |path: &Path| (path.parent().unwrap().to_owned(), path.file_name().unwrap().to_owned());
-            let ((from_dir, from), (to_dir, to)) = (part(&from), part(&to));
-            let arrived = self.dirs[&to_dir].names.get(&to) == Some(&inode);
-            let left = self.dirs[&from_dir].names.get(&from) != Some(&inode);
-            if arrived != left {
-                let back = self.dirs.get_mut(&from_dir).unwrap();
-                back.names.insert(from, inode);
-                back.durable = back.names.clone();
-                let away = self.dirs.get_mut(&to_dir).unwrap();
-                away.names.retain(|name, there| *name != to || *there != inode);
-                away.durable = away.names.clone();
+        let new: Vec<PathBuf> = self.dirs.iter().filter(|(_, dir)| dir.is_new).map(|(path, _)| path.clone()).collect();
+        for path in new {
+            if self.below(2) == 0 {
+                self.dirs.remove(&path);
+            } else {
+                self.dirs.get_mut(&path).unwrap().is_new = false;
             }
         }
+        self.settle_carried();
         let mut inodes: Vec<u64> = self.files.keys().copied().collect();
         inodes.sort_unstable();
         for inode in inodes {
@@ -351,6 +413,7 @@ impl SimDisk {
             files: HashMap::new(),
             dirs: BTreeMap::new(),
             carried: Vec::new(),
+            ended: Vec::new(),
             locks: HashMap::new(),
             next: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -483,7 +546,18 @@ impl Disk for SimDisk {
     fn make_dirs(&self, path: &Path) -> io::Result<()> {
         let mut world = self.call("make_dirs")?;
         let inode = world.number();
-        world.dirs.entry(path.to_owned()).or_insert(SimDir { mode: 0o700, inode, dev: 1, ..SimDir::default() });
+        let dir = SimDir { mode: 0o700, inode, dev: 1, is_new: true, ..SimDir::default() };
+        world.dirs.entry(path.to_owned()).or_insert(dir);
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.call("remove_dir")?;
+        let dir = world.dirs.get(path).ok_or_else(not_found)?;
+        if !dir.names.is_empty() || !world.below_it(path).is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        world.dirs.remove(path);
         Ok(())
     }
 
@@ -519,6 +593,9 @@ impl Disk for SimDisk {
 
     fn look(&self, dir: &SimDirHandle, name: &Path) -> io::Result<Stat> {
         let world = self.call(&format!("look {}", name.display()))?;
+        if let Some(found) = world.dirs.get(&dir.0.join(name)) {
+            return Ok(Stat { dev: found.dev, inode: found.inode, mode: 0o040_000 | found.mode, ..Stat::default() });
+        }
         let inode = world.inode(&dir.0.join(name)).ok_or_else(not_found)?;
         Ok(stat_of(&world, inode))
     }
@@ -639,6 +716,15 @@ impl Disk for SimDisk {
             }
             !ends.iter().all(|end| carried.synced.contains(end))
         });
+        // What it went through before is behind it.
+        let ended: Vec<u64> = world.ended.iter().filter(|(path, ..)| *path == dir.0).map(|(_, old, _)| *old).collect();
+        ended.into_iter().for_each(|old| world.purge(old));
+        world.ended.retain(|(path, ..)| *path != dir.0);
+        world
+            .dirs
+            .iter_mut()
+            .filter(|(path, _)| **path == dir.0 || path.parent() == Some(&dir.0))
+            .for_each(|(_, dir)| dir.is_new = false);
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         dir.durable = dir.names.clone();
         dir.pending.clear();
@@ -648,7 +734,10 @@ impl Disk for SimDisk {
     fn carry(&self, from_dir: &SimDirHandle, from: &Path, to_dir: &SimDirHandle, to: &Path) -> io::Result<()> {
         self.removable(from_dir, from)?;
         let mut world = self.call(&format!("carry {} {}", from.display(), to.display()))?;
-        if world.dirs[&from_dir.0].dev != world.dirs[&to_dir.0].dev {
+        let (Some(source), Some(target)) = (world.dirs.get(&from_dir.0), world.dirs.get(&to_dir.0)) else {
+            return Err(not_found());
+        };
+        if source.dev != target.dev {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
         if world.dirs[&to_dir.0].names.contains_key(to.as_os_str()) {
@@ -666,7 +755,10 @@ impl Disk for SimDisk {
     }
 
     fn names(&self, dir: &SimDirHandle, each: &mut dyn FnMut(OsString) -> bool) -> io::Result<()> {
-        let names: Vec<OsString> = self.call("names")?.dirs[&dir.0].names.keys().cloned().collect();
+        let world = self.call("names")?;
+        let found = world.dirs.get(&dir.0).ok_or_else(not_found)?;
+        let names: Vec<OsString> = found.names.keys().cloned().chain(world.below_it(&dir.0)).collect();
+        drop(world);
         // The first that is wanted no more ends it.
         let _ = names.into_iter().all(each);
         Ok(())
@@ -675,10 +767,15 @@ impl Disk for SimDisk {
     fn rename(&self, dir: &SimDirHandle, from: &Path, to: &Path) -> io::Result<()> {
         self.removable(dir, from)?;
         let mut world = self.call(&format!("rename {} {}", from.display(), to.display()))?;
+        let path = dir.0.clone();
         let dir = world.dirs.get_mut(&dir.0).unwrap();
         let inode = dir.names.remove(from.as_os_str()).ok_or_else(not_found)?;
-        dir.names.insert(to.into(), inode);
+        let old = dir.names.insert(to.into(), inode);
         dir.pending.push((Some(from.into()), Some((to.into(), inode))));
+        let is_named = |inode: u64| world.dirs.values().any(|dir| dir.names.values().any(|&named| named == inode));
+        if let Some(old) = old.filter(|&old| !is_named(old)) {
+            world.ended.push((path, old, (inode, from.into())));
+        }
         Ok(())
     }
 

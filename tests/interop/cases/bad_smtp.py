@@ -288,7 +288,7 @@ def injected(bench):
     wire.cmd("QUIT", b"221")
     site.stop()
     same(letters(site), [], "letters")
-    same(os.listdir(os.path.join(site.work, "queue")), [], "the queue")
+    same(site.queue_files(), [], "the queue")
     site.start()
     canary(site)
 

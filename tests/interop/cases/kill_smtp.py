@@ -310,9 +310,9 @@ class Waiting:
 def queued(site):
     """The messages that wait, as their files say."""
     found = []
-    for name in os.listdir(os.path.join(site.work, "queue")):
+    for path in site.queue_files():
         try:
-            found.append(Waiting(os.path.join(site.work, "queue", name)))
+            found.append(Waiting(path))
         except FileNotFoundError:
             pass  # Done with just now.
     return found
@@ -401,7 +401,7 @@ def leftovers(site, number, killed=0):
     """What lies in the spool and in work_path belongs there."""
     odd = [name for name in os.listdir(site.spool) if not re.fullmatch(r"\.?(ann|bob|cyd)(\.bin|\.idx)?", name)]
     check(not odd, f"round {number}: left over in the spool:", odd)
-    odd = [name for name in os.listdir(os.path.join(site.work, "queue")) if not re.fullmatch(r"[0-9A-Z]{12,16}", name)]
+    odd = [path for path in site.queue_files() if not re.fullmatch(r"[0-9A-Z]{12,16}", os.path.basename(path))]
     check(not odd, f"round {number}: left over in the queue:", odd)
     for folder, most in (("bodies", 0), ("incoming", killed), ("incoming.bad", 0)):
         path = os.path.join(site.work, folder)
@@ -467,7 +467,7 @@ def rounds(bench, sizes=(200, 2_000), readers=(), recipients=None, locked=False,
             check(not actor.is_alive(), f"round {number}: an actor does not end")
             check(actor.trouble is None, f"round {number}:", actor.trouble)
         check("panicked" not in site.said(), f"round {number}: a panic:", site.said())
-        total["waited"] += len(os.listdir(os.path.join(site.work, "queue"))) > 0
+        total["waited"] += len(site.queue_files()) > 0
         if programs:
             # Down for a while: they go on.
             time.sleep(bench.random.random() * 0.3)

@@ -224,8 +224,8 @@ def held(bench):
     send("further beyond")
     wait_for("a postmaster hears of it", lambda: b"Subject: mail of ann is held" in drop("postmaster"), 20)
     waiting = b""
-    for name in os.listdir(os.path.join(site.work, "queue")):
-        with open(os.path.join(site.work, "queue", name), "rb") as file:
+    for path in site.queue_files():
+        with open(path, "rb") as file:
             waiting += file.read()
     for text in (b"Subject: beyond", b"Subject: further beyond"):
         check(text in waiting and text not in drop("bob"), text, "waits in the queue:", waiting)

@@ -244,7 +244,7 @@ def killed(bench):
         for peer in peers:
             peer.join(120)
             check(not peer.is_alive() and peer.trouble is None, "a peer:", peer.trouble)
-        wait_for("the queue is empty", lambda: not os.listdir(os.path.join(site.work, "queue")), 90)
+        wait_for("the queue is empty", lambda: not site.queue_files(), 90)
         for user, count in wanted.items():
             seen = [int(re.search(rb"(?m)^X-Serial: (\d+)\r?$", text)[1]) for text in spool.messages(site.drop(user))]
             twice = sorted({number for number in seen if seen.count(number) > 1})

@@ -65,7 +65,7 @@ def mail_of(site, user):
 
 
 def queue_is_empty(site):
-    return not [name for _, _, names in os.walk(os.path.join(site.work, "queue")) for name in names]
+    return not site.queue_files()
 
 
 @test("robots: an alias leads to a program, which finds the message, its words and its envelope")

@@ -179,7 +179,7 @@ class Soak:
         if self.postfix:
             self.postfix.drain()
         self.site.alive()
-        wait_for("our own queue is empty", lambda: not os.listdir(os.path.join(self.site.work, "queue")), 60)
+        wait_for("our own queue is empty", lambda: not self.site.queue_files(), 60)
         now = time.monotonic()
         for entry in journal:
             if entry.get("way") in ("postfix", "smtp"):

@@ -65,7 +65,7 @@ class Served:
     def is_decided(self):
         if self.process.poll() is not None:
             return "ended"
-        return "serves" if "serving" in open(self.said, encoding="utf-8").read() else None
+        return "serves" if "dmail: serving " in open(self.said, encoding="utf-8").read() else None
 
     def __enter__(self):
         return self

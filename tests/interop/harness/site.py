@@ -223,6 +223,10 @@ class Site:
     def tell(self, *words, seconds=30, **options):
         return run([DMAIL, "tellpop", "-i", self.conf, *words], seconds=seconds, **options)
 
+    def queue_files(self):
+        """The paths of all files of the queue, wherever they lie in it."""
+        return [os.path.join(path, name) for path, _, names in os.walk(os.path.join(self.work, "queue")) for name in names]
+
     def is_quiet(self):
         """No job runs or waits: a compaction that follows a QUIT has ended."""
         jobs = json.loads(self.tell("status", "--json").stdout)["jobs"]

@@ -111,7 +111,7 @@ class World:
 
     def waiting(self):
         """The ids of what is in the queue, also of what is being tried just now, as its files say."""
-        return [name for _, _, names in os.walk(os.path.join(self.site.work, "queue")) for name in names if IDENT.fullmatch(name)]
+        return [name for name in map(os.path.basename, self.site.queue_files()) if IDENT.fullmatch(name)]
 
     def gone(self, ident, seconds=20):
         """Waits until a message has left the queue."""

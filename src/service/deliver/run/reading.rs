@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::settling::Next;
+use super::settling::{Next, set_aside};
 use super::telling::tell;
 use super::{DOUBT_SECS, LOCKED_SECS, PAGE, Part, handed_on_from};
 use crate::mail::passed::Passed;
@@ -39,6 +39,9 @@ impl Desk<'_> {
         let work = move |stores: &Stores, _: &_| {
             let mut bounces = Vec::new();
             let found = read(stores, &settings, &id, from, all, secs, &mut bounces);
+            if let Err(miss) = &found {
+                set_aside(&stores.queue, &id, miss);
+            }
             Finished::Read(bounces, found.map(Box::new))
         };
         if self.job(Doing::Read(at), JobKind::Read, volume, work).is_err() {
@@ -74,12 +77,14 @@ impl Desk<'_> {
                 || kind != Kind::Remote && rules.bounded(Place::Here, next_secs, self.secs) < next_secs
         };
         let due = rows.into_iter().filter_map(|Row { number, recipient, state, warned, via, .. }| {
-            let tries = match state {
-                State::Waiting => 0,
-                State::Deferred { next_secs, tries, .. } if is_due(recipient.kind, next_secs) => tries,
+            let (tries, waited) = match state {
+                State::Waiting => (0, None),
+                State::Deferred { next_secs, tries, possibly, .. } if is_due(recipient.kind, next_secs) => {
+                    (tries, Some((next_secs, possibly)))
+                }
                 _ => return None,
             };
-            Some(Part { number, recipient, tries, warned, expands: false, to: None, via })
+            Some(Part { number, recipient, tries, warned, expands: false, to: None, via, waited })
         });
         run.parts = due.collect();
         match (run.parts.is_empty(), run.next) {
@@ -141,6 +146,10 @@ fn read(
     found.tally = queue.read(id)?.tally;
     let gone = found.tally.is_ended() && queue.remove(id)?;
     let next_secs = doubt.map_or(found.tally.next_secs, |wait| Some(secs + wait));
+    if !gone && next_secs.is_none_or(|next| next > secs) {
+        // It does not lie where it should, or is looked at for no reason that its place can tell.
+        queue.put(id, next_secs)?;
+    }
     let known = text.map(|text| {
         // What cannot be read is not delivered either.
         let passed = passed(&text).unwrap_or_default();

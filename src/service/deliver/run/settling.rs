@@ -98,11 +98,12 @@ impl Desk<'_> {
             }
             (Came::Never(why), _) => lost(why, false),
             (Came::Later(why) | Came::Possibly(why), retry::Verdict::Expired) => lost(why, true),
-            (Came::Sent(said, dsn), _) => {
+            (Came::Sent { said, dsn, lmtp }, _) => {
                 log::info!("{shown}: sent ({} bytes) to {}", message.text.bytes(), visible(&said));
                 *delivered += 1;
                 // Who reports by himself was told that this is wanted.
-                if dsn { State::Delivered } else { arrived(recipient, &envelope, settings, How::Relayed, said) }
+                let how = if lmtp { How::Delivered } else { How::Relayed };
+                if dsn { State::Delivered } else { arrived(recipient, &envelope, settings, how, said) }
             }
             // It was not tried, and is not noted: see above.
             (Came::NotTried(_), _) => State::Waiting,
@@ -272,7 +273,7 @@ impl Desk<'_> {
         for id in bounces {
             self.shared.transit.counts.queued += 1;
             self.shared.transit.table.remove(id);
-            self.shared.transit.table.insert(id, Some(self.secs));
+            self.keep(id, self.secs);
         }
     }
 
@@ -334,7 +335,7 @@ pub(super) enum Next {
     Gone,
 }
 
-fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
+pub(super) fn set_aside(queue: &Queue, id: &str, miss: &Miss) {
     if let Miss::Damaged(_) = miss {
         match queue.set_aside(id) {
             Ok(path) => log::error!("the queue: {id} is {} now, for somebody to look at", path.display()),
@@ -354,6 +355,18 @@ fn wind_up(
     noting: &mut Noting,
 ) -> Result<Wound, Miss> {
     let queue = &stores.queue;
+    if noting.stands.iter().all(|stand| stand.found.is_empty()) && !noting.changes.is_empty() {
+        match queue.finish(id, &noting.changes.concat()) {
+            Ok(true) => {
+                noting.changes.clear();
+                noting.stands.drain(..).for_each(|stand| stand.noted(&stores.intents));
+                return Ok(Wound { next_secs: None, owes: false, gone: true });
+            }
+            Err(Miss::Fault(fault)) => return Err(Miss::Fault(fault)),
+            // What is wrong with it is found out below.
+            Ok(false) | Err(Miss::Gone | Miss::Damaged(_)) => {}
+        }
+    }
     let noted = write_changes(queue, id, secs, &mut noting.changes);
     if let Err(Miss::Fault(fault)) = noted {
         return Err(Miss::Fault(fault));

@@ -19,7 +19,7 @@ fn a_message_for_one_drop_is_in_it_when_it_is_answered_and_nowhere_else() {
     }
     assert_eq!(world.shared.transit.held(), 0);
     assert_eq!(world.shared.transit.open_intents(), 0);
-    assert_eq!(fs::read_dir(world.shared.settings.work_path.join("queue")).unwrap().count(), 0);
+    assert!(world.queue().is_empty());
     assert!(world.runner.is_idle());
 }
 

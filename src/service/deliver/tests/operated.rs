@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::control::queue;
 use crate::protocol::smtp::Node;
+use crate::rules::hops::Table as Hops;
 use crate::service::{summon, waiting};
 use crate::store::delivery::Body as Bytes;
 use crate::store::queue::{Change, Envelope, Kind, Recipient as Row, State, Warned};
@@ -72,6 +73,9 @@ impl World {
 /// Three messages: for a dead host and a slow one, for a mailbox that is full, and one that may have arrived.
 fn three() -> World {
     let mut world = World::new();
+    // Each domain is a place of its own.
+    let settings = Arc::make_mut(&mut world.shared.settings);
+    settings.hops = Hops::new(&[], &[], None, 25, 10, Path::new("/"));
     let dead = || deferred("4.4.1 connecting: refused", false);
     world.waits("A1", "ann@x.test", &[("bob@dead.test", dead()), ("eve@slow.test", deferred("4.4.2 too slow", false))]);
     world.waits("A2", "", &[("kim@dead.test", dead())]);
@@ -234,7 +238,7 @@ fn a_job_that_changes_more_than_the_table_is_told_of_has_it_filled_anew() {
     assert!(world.shared.transit.calls(world.now));
     world.settle();
     assert!(!world.shared.transit.calls(world.now));
-    assert_eq!(world.shared.transit.table.first_secs(), Some(DUE));
+    assert_eq!(world.shared.transit.table.first_due(), Some(DUE));
     world.shared.transit.queue().note("A2", EPOCH, &[Change { number: 1, to: State::Deleted }]).unwrap();
     bulk.tell("A2", Obeyed { changed: 1, next_secs: None, gone: true });
     world.settle();

@@ -1,5 +1,7 @@
 //! Messages that the queue has.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Mutex, MutexGuard};
 
 use super::super::lanes::{PATIENCE, WAIT};
@@ -12,7 +14,8 @@ use crate::rules::route;
 use crate::rules::route::{Addressee, Stage, Target};
 use crate::rules::traffic::Class;
 use crate::settings::{QuotaReply, addressee};
-use crate::store::queue::{Change, State, Warned};
+use crate::store::delivery;
+use crate::store::queue::{self, Change, Envelope, State, Warned};
 
 const LIFE: u64 = 432_000;
 
@@ -32,7 +35,8 @@ impl World {
 
     /// Until the first message that waits is due.
     fn wait(&mut self) {
-        let due = self.shared.transit.table.first_secs().expect("something is due");
+        let table = &self.shared.transit.table;
+        let due = table.first_due().into_iter().chain(table.more_secs()).min().expect("something is due");
         let secs = EPOCH + (self.now - self.begun).as_secs() as i64;
         self.pass(Duration::from_secs(u64::try_from(due - secs).unwrap_or(0)));
     }
@@ -109,7 +113,7 @@ fn who_has_had_a_message_does_not_get_it_again_and_keeps_it_from_no_other() {
 #[test]
 fn what_cannot_be_filed_is_refused_and_nobody_has_it() {
     let mut world = World::new();
-    fs::remove_dir(world.shared.settings.work_path.join("queue")).unwrap();
+    fs::remove_dir_all(world.shared.settings.work_path.join("queue")).unwrap();
     let parcel = world.parcel("Subject: x\n\nhello\n", &["bob", "eve"]);
     let Some(Dispatched::Refused(reply)) = world.sent(parcel) else { panic!() };
     assert_eq!(reply, reply::UNAVAILABLE);
@@ -311,7 +315,7 @@ fn what_senders_do_not_try_is_not_noted_and_comes_again_soon() {
     let id = world.queue()[0].clone();
     let state = |world: &World| world.shared.transit.queue().page(&id, 1, 1).unwrap()[0].state.clone();
     assert_eq!((state(&world), world.shared.transit.counts.deferred), (State::Waiting, 0));
-    let due = world.shared.transit.table.first_secs().unwrap() - EPOCH;
+    let due = world.shared.transit.table.first_due().unwrap() - EPOCH;
     assert!((60..120).contains(&due), "{due}");
     world.shared.outgoing.pause(false);
     world.wait();
@@ -348,6 +352,8 @@ fn a_bounce_is_made_once_whatever_happens_meanwhile() {
     // A server that was killed when it had noted that it failed, before anything was made of that.
     let change = Change { number: 1, to: State::Failed { why: "5.0.0 no".to_owned(), bounce: 0 } };
     world.shared.transit.queue().note(&id, EPOCH, &[change]).unwrap();
+    // What is tried lies in an hour that has begun.
+    world.shared.transit.queue().put(&id, Some(EPOCH)).unwrap();
     for _ in 0..3 {
         world = world.restart();
         world.settle();
@@ -401,7 +407,7 @@ fn an_operator_holds_releases_hastens_and_deletes() {
     let id = world.queue()[0].clone();
     let done = world.ordered(&id, Deed::Hold("to be looked at".to_owned())).unwrap();
     assert_eq!((&done["recipients"], &done["left_queue"]), (&1.into(), &false.into()));
-    assert_eq!(world.shared.transit.table().iter().collect::<Vec<_>>(), [(&*id, None)]);
+    assert_eq!((world.place_of(&id), world.shared.transit.table().len()), ("held".to_owned(), 0));
     drop(lock);
     world.pass(Duration::from_secs(3600));
     assert_eq!((world.queue().len(), world.mail_of("bob").as_str()), (1, ""));
@@ -560,7 +566,11 @@ fn until_handed_on(world: &mut World) {
 
 /// All jobs come to their end, and nobody hears of that.
 fn rest(world: &World) {
-    while world.shared.jobs.load().running + world.shared.jobs.load().waiting > 0 {
+    let is_at_work = || {
+        let load = world.shared.jobs.load();
+        load.running + load.waiting > 0
+    };
+    while is_at_work() {
         std::thread::yield_now();
     }
 }
@@ -652,7 +662,6 @@ fn who_was_to_wait_until_a_time_that_is_far_off_is_tried_when_the_clock_was_put_
     world.shared.transit.queue().note(&id, next_secs - 10, &[change]).unwrap();
     let mut world = world.restart();
     world.settle();
-    world.wait();
     assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 1));
 }
 
@@ -709,7 +718,7 @@ fn after_a_fault_of_ours_the_queue_waits_longer_each_time_and_passes_over_what_w
         world.runner = runner.again(world.now);
     };
     let secs = EPOCH + (world.now - world.begun).as_secs() as i64;
-    let due = world.shared.transit.table.first_secs().unwrap();
+    let due = world.shared.transit.table.first_due().unwrap();
     world.now += Duration::from_secs(u64::try_from(due - secs).unwrap());
     world.turn();
     assert_eq!(world.runner.runs.len(), 1, "it is being tried");
@@ -765,7 +774,7 @@ fn nothing_is_kept_for_a_locked_drop_whose_queue_file_cannot_be_made() {
     world.settle();
     let _lock = world.lock("bob");
     // What is held open of it takes no names any more.
-    fs::remove_dir(world.shared.settings.work_path.join("queue")).unwrap();
+    fs::remove_dir_all(world.shared.settings.work_path.join("queue")).unwrap();
     let parcel = world.parcel("Subject: x\n\nhello\n", &["bob"]);
     let ticket = world.send(parcel);
     for _ in 0..20 {
@@ -773,4 +782,176 @@ fn nothing_is_kept_for_a_locked_drop_whose_queue_file_cannot_be_made() {
     }
     let Some(Dispatched::Refused(reply)) = world.answer(ticket) else { panic!("nobody has it") };
     assert_eq!((reply.code(), world.mail_of("bob").as_str()), (451, ""));
+}
+
+/// Puts `count` messages for bob into the queue as another server left them: deferred until a time of these, `flat` as servers before this
+/// one had them, or in their hours. Gives when each is due.
+fn many(world: &World, count: usize, flat: bool, due: impl Fn(usize) -> i64) -> BTreeMap<String, i64> {
+    let queue = world.shared.transit.queue();
+    let envelope = Envelope { sender: "ann@sender.test".to_owned(), received_secs: EPOCH, ..Envelope::default() };
+    let to = queue::Recipient {
+        kind: queue::Kind::Mailbox,
+        address: "bob@example.test".to_owned(),
+        with: Vec::new(),
+        notify: None,
+        orcpt: None,
+    };
+    queue
+        .create("FIRST", &envelope, std::slice::from_ref(&to), &delivery::Body::Memory(b"Subject: x\n\nhello\n"))
+        .unwrap();
+    let dir = world.shared.settings.work_path.join("queue");
+    let whole = fs::read_to_string(dir.join("FIRST")).unwrap().replace("FIRST", "\0");
+    fs::remove_file(dir.join("FIRST")).unwrap();
+    let mut times = BTreeMap::new();
+    for k in 0..count {
+        let (id, next_secs) = (format!("M{k}"), due(k));
+        let path = dir.join(&id);
+        fs::write(&path, whole.replace('\0', &id)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let to =
+            State::Deferred { next_secs, tries: 1, why: "4.2.0 no".to_owned(), possibly: false, warned: Warned::No };
+        queue.note(&id, EPOCH, &[Change { number: 1, to }]).unwrap();
+        if !flat {
+            queue.put(&id, Some(next_secs)).unwrap();
+        }
+        times.insert(id, next_secs);
+    }
+    times
+}
+
+/// Lets time go on until `count` of these were tried, and gives them as they came.
+fn tried_in_order(world: &mut World, times: &BTreeMap<String, i64>, count: usize) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    while order.len() < count {
+        world.turn();
+        for (_, run) in &world.runner.runs {
+            if times.contains_key(run.id()) && !order.iter().rev().take(4 * RUNS).any(|known| known == run.id()) {
+                order.push(run.id().to_owned());
+            }
+        }
+        assert!(world.shared.transit.table.len() <= world.shared.transit.table.most() + RUNS);
+        if !world.shared.jobs.is_idle() {
+            world.lp.poll(Some(Instant::now() + Duration::from_millis(5))).unwrap();
+        } else if world.shared.post.is_empty() && world.runner.runs.is_empty() {
+            let table = &world.shared.transit.table;
+            let due = table.first_due().into_iter().chain(table.more_secs()).min().expect("something is due");
+            let secs = EPOCH + (world.now - world.begun).as_secs() as i64;
+            world.now += Duration::from_secs(u64::try_from(due - secs).unwrap_or(0).max(1));
+        }
+    }
+    order
+}
+
+#[test]
+fn more_messages_than_a_table_holds_come_when_they_are_due_and_each_once_and_a_new_server_goes_on_with_them() {
+    const COUNT: usize = 200;
+    let mut world = World::new();
+    world.shared.transit.table = Table::with(20);
+    // Ten hours, scattered.
+    let times = many(&world, COUNT, false, |k| EPOCH + (k * 7919 % 36_000) as i64);
+    let mut order = tried_in_order(&mut world, &times, COUNT / 2);
+    world.settle();
+    let last = times[order.last().unwrap()];
+    let mut world = world.restart();
+    world.shared.transit.table = Table::with(20);
+    world.begun -= Duration::from_secs(last.abs_diff(EPOCH));
+    world.runner.set(world.begun, EPOCH);
+    order.extend(tried_in_order(&mut world, &times, COUNT - order.len()));
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, COUNT));
+    let late = order.windows(2).map(|pair| times[&pair[0]] - times[&pair[1]]).max().unwrap();
+    // So many are tried at a time, and whoever looks on does not see who of them came first.
+    assert!(late <= (36_000 / COUNT * 2 * RUNS) as i64, "{late} s");
+    assert_eq!(order.iter().collect::<std::collections::HashSet<_>>().len(), COUNT, "each came once");
+}
+
+#[test]
+fn twenty_thousand_messages_come_out_of_a_table_of_few_in_order_and_each_once() {
+    const COUNT: usize = 20_000;
+    let world = World::new();
+    let queue = world.shared.transit.queue();
+    let dir = world.shared.settings.work_path.join("queue/due");
+    let due = |k: usize| EPOCH - EPOCH % 3600 + (k * 7919 % 36_000) as i64;
+    for k in 0..COUNT {
+        let hour = dir.join((due(k) / 3600).to_string());
+        if !hour.exists() {
+            fs::create_dir(&hour).unwrap();
+            fs::set_permissions(&hour, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let file = File::create(hour.join(format!("M{k}"))).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(due(k) as u64)).unwrap();
+    }
+    let (mut table, mut now, mut looks, mut order) = (Table::with(500), due(0), 0, Vec::new());
+    while order.len() < COUNT {
+        if table.is_low(now) {
+            looks += 1;
+            let most = table.look();
+            table.found(queue.soonest(now, now + 864_000, most, &mut || {}).unwrap());
+        }
+        assert!(table.len() <= 500);
+        let Some(id) = table.pop_due(now) else {
+            now = table.first_due().into_iter().chain(table.more_secs()).min().unwrap();
+            continue;
+        };
+        let k: usize = id[1..].parse().unwrap();
+        fs::remove_file(dir.join((due(k) / 3600).to_string()).join(&id)).unwrap();
+        table.end(&id);
+        order.push(due(k));
+    }
+    assert!(order.is_sorted());
+    assert!(looks < 2 * COUNT / 375, "{looks} looks");
+}
+
+#[test]
+fn what_an_older_server_left_in_one_directory_is_taken_over() {
+    let mut world = World::new();
+    let times = many(&world, 60, true, |k| EPOCH + if k % 3 == 0 { -1 } else { 5000 * k as i64 });
+    world.shared.transit.table = Table::with(10);
+    world.settle();
+    // Who is due was tried; the others lie where they are found.
+    assert!(
+        world.places().iter().all(|(id, place)| times[id] > EPOCH && *place == format!("due/{}", times[id] / 3600))
+    );
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (40, 20));
+    assert_eq!(world.shared.transit.waiting(), 40);
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(3600));
+    }
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 60));
+    assert_eq!(world.shared.transit.waiting(), 0);
+}
+
+#[test]
+fn an_operator_hastens_holds_and_deletes_what_is_in_no_table() {
+    let mut world = World::new();
+    many(&world, 4, false, |_| EPOCH + 100_000);
+    world.settle();
+    assert_eq!((world.shared.transit.table().len(), world.shared.transit.waiting()), (0, 4));
+    assert_eq!(world.ordered("M1", Deed::Retry).unwrap()["recipients"], 1);
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (3, 1));
+    assert_eq!(world.ordered("M2", Deed::Hold("why".to_owned())).unwrap()["recipients"], 1);
+    assert_eq!(world.place_of("M2"), "held");
+    assert_eq!(world.ordered("M3", Deed::Delete).unwrap()["left_queue"], true);
+    assert_eq!((world.queue().len(), world.shared.transit.waiting()), (2, 2));
+    let mut world = world.restart();
+    world.settle();
+    assert_eq!(world.ordered("M2", Deed::Release).unwrap()["recipients"], 1);
+    assert_eq!((world.queue(), world.mail_of("bob").matches("hello").count()), (vec!["M0".to_owned()], 2));
+    world.runner.set(world.now, EPOCH + 100_000);
+    world.settle();
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 3));
+}
+
+#[test]
+fn what_waits_in_hours_when_the_clock_is_put_back_waits_no_longer_than_the_longest_step() {
+    let mut world = World::new();
+    many(&world, 30, false, |k| EPOCH + 600 + 100 * k as i64);
+    world.shared.transit.table = Table::with(10);
+    world.settle();
+    world.runner.set(world.now, EPOCH - 5 * 86_400);
+    world.settle();
+    assert_eq!(world.queue().len(), 30);
+    world.pass(Duration::from_secs(3600 + 360));
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.queue().len(), world.mail_of("bob").matches("hello").count()), (0, 30));
 }

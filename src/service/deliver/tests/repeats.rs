@@ -77,7 +77,7 @@ fn what_comes_again_while_the_first_is_under_way_is_refused_for_now() {
 fn what_was_refused_may_come_again() {
     let mut world = World::new();
     world.settle();
-    fs::remove_dir(world.shared.settings.work_path.join("queue")).unwrap();
+    fs::remove_dir_all(world.shared.settings.work_path.join("queue")).unwrap();
     for _ in 0..2 {
         let parcel = brought(&mut world, TEXT, &["bob", "eve"]);
         let Some(Dispatched::Refused(why)) = world.sent(parcel) else { panic!("it was not refused") };

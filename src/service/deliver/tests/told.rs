@@ -4,6 +4,7 @@ use super::*;
 use crate::mail::dsn::{Report, report_id};
 use crate::protocol::smtp::params::Notify;
 use crate::rules::route;
+use crate::service::send;
 use crate::store::delivery;
 use crate::store::queue::{self, Change, Kind, State, Warned};
 
@@ -262,4 +263,28 @@ fn those_of_whom_a_report_was_made_are_not_named_by_another() {
     assert_eq!((reports.len(), of("eve@"), of("kim"), of("max@")), (2, 1, 1, 1), "{reports:?}");
     assert!(reports.iter().any(|report| report.contains("eve@") && report.contains("max@")));
     assert!(world.queue().is_empty());
+}
+
+#[test]
+fn what_an_lmtp_server_took_is_delivered_and_what_another_host_took_is_relayed() {
+    for (lmtp, action) in [(true, "Action: delivered\n"), (false, "Action: relayed\n")] {
+        let mut world = World::new();
+        world.calls_last = true;
+        let body = world.body(b"Subject: x\n\nhello\n");
+        let mut to = world.to("eve", vec![Destination::Remote(address_of("eve@far.test"))]);
+        to.recipient.notify = Some(SUCCESS);
+        let mut parcel = world.parcel_of(body, vec![to]);
+        parcel.sender.path = Some(address_of(SENDER));
+        assert!(matches!(world.sent(parcel), Some(Dispatched::Kept)));
+        let given = world.runner.doing.iter().find(|(_, doing)| matches!(doing, Doing::Send(..)));
+        let ticket = Ticket { id: world.office, serial: *given.unwrap().0 };
+        let came = send::Came::Taken { said: "host: 250 ok".to_owned(), dsn: false, lmtp };
+        world
+            .shared
+            .post
+            .push_back((ticket, Outcome::Sent(Box::new(send::Sent { fates: vec![(0, came)], line: None }))));
+        world.pass(Duration::from_secs(10));
+        let reports = world.reports_of("bob");
+        assert_eq!((reports.len(), reports[0].matches(action).count()), (1, 1), "{reports:?}");
+    }
 }

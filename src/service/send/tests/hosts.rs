@@ -16,6 +16,7 @@ pub enum When {
     Rcpt(usize),
     Data,
     Dot,
+    Quit,
 }
 
 /// What it does then.
@@ -78,9 +79,9 @@ impl Host {
         self.seen.borrow().greeted
     }
 
-    /// Whether it was told anything that begins so.
-    pub fn heard(&self, beginning: &str) -> bool {
-        self.seen.borrow().lines.iter().any(|said| said.starts_with(beginning))
+    /// Whether it was told something that begins so.
+    pub fn heard(&self, word: &str) -> bool {
+        self.seen.borrow().lines.iter().any(|said| said.starts_with(word))
     }
 
     /// How often it was told this.
@@ -199,8 +200,7 @@ impl Pipe {
                     self.text = Some(Vec::new());
                 }
             } else if line == "QUIT" {
-                self.answers.extend_from_slice(b"221 bye\r\n");
-                self.closed = true;
+                self.closed = self.does(When::Quit, "221 bye\r\n");
             } else {
                 self.answers.extend_from_slice(format!("500 5.5.2 what is {line}\r\n").as_bytes());
             }

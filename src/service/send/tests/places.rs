@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::service::send::place::{
-    CLOSED, CLOSED_MOST, FIRST, Place, REST, STRAINED, Step, Trouble, Turned, WAIT, WAITING,
+    CLEAR, CLOSED, CLOSED_MOST, FIRST, Place, REST, STRAINED, Step, Trouble, Turned, WAIT, WAITING,
 };
 
 type Here = Place<u32, &'static str>;
@@ -152,13 +152,18 @@ fn what_is_known_of_a_target_outlives_another_look_at_names() {
     assert_eq!(place.step(now, |_| true), Some(Step::Ask));
     place.answered(now, Ok((vec!["a", "b"], now + WAIT / 2)));
     assert_eq!(steps(&mut place, now, &mut number), ["call 0"]);
-    place.speak_clear(1);
+    place.speak_clear(now, 1);
     place.ended(now, 1, Some(trouble("4.4.1 a")));
     place.offer(now, 1).unwrap();
     let later = now + WAIT / 2;
     assert_eq!(steps(&mut place, later, &mut number), ["ask"]);
     place.answered(later, Ok((vec!["c", "a"], later + WAIT)));
-    assert_eq!(place.aim(1).map(|aim| aim.clear), Some(true));
+    assert_eq!(place.aim(1).map(|aim| aim.is_clear(now)), Some(true));
+    assert_eq!(
+        place.aim(1).map(|aim| aim.is_clear(now + CLEAR)),
+        Some(false),
+        "a handshake that failed once is no reason for ever"
+    );
     assert_eq!(steps(&mut place, later, &mut number), ["call 0", "call 0"]);
 }
 
