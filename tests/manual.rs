@@ -15,7 +15,6 @@ const TELLING: usize = 7;
 /// between the two texts of a `Within`.
 const ELSEWHERE: &[(&str, &[(&str, Words)])] = &[
     // Its one word is a command.
-    ("smtp {}: ETRN {domain} from {from}", &[]),
     // The words of a Fault are its path's and the system's; what we say ourselves:
     ("pop3 {} {}: {fault}", &[("src/store/refresh.rs", After("refuse(\"reading\", &desk.spot.drop, "))]),
     (

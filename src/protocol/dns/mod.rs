@@ -713,7 +713,6 @@ impl<T> Resolver<T> {
             self.lookups = HashMap::new();
             self.asking = HashMap::new();
             self.queue = VecDeque::new();
-            self.put_off = VecDeque::new();
         }
         Some(lookup)
     }

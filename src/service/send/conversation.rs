@@ -38,6 +38,7 @@ use crate::protocol::smtp::client::{
     Unfit, Why,
 };
 use crate::rules::hops::{Hop, Level, To};
+use crate::rules::mx;
 use crate::service::Outcome;
 use crate::service::send::place::Trouble;
 use crate::settings::Settings;
@@ -66,6 +67,8 @@ struct Life {
     secure: Option<Secure>,
     /// To be said, once.
     login: Option<Box<Login>>,
+    /// It is this machine, and nobody reads what is said.
+    near: bool,
     /// TLS has begun and nothing was said in it: what fails now is the handshake.
     shaking: bool,
     /// Something was.
@@ -283,6 +286,10 @@ impl Life {
             began: now,
             secure,
             login,
+            near: match &target.at {
+                At::Tcp(address) => mx::is_own(address.ip()),
+                At::Unix(_) => true,
+            },
             shaking: hop.from_first_octet,
             hop,
             secured: false,
@@ -313,8 +320,8 @@ impl Life {
                 Level::Offered if self.secure.is_some() && !clear => Tls::Offered,
                 Level::Offered | Level::Never => Tls::Never,
             },
-            // Nobody listens there.
-            plain_ok: matches!(self.hop.to, To::Socket(_)),
+            // Nobody listens there. `inside` says that a host may be this machine, not that it is.
+            plain_ok: matches!(self.hop.to, To::Socket(_)) || self.hop.inside && self.near,
             patience: Patience {
                 greeting: secs(settings.send_greeting_secs),
                 command: secs(settings.send_command_secs),

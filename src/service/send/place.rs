@@ -408,6 +408,7 @@ impl<T, A: PartialEq> Place<T, A> {
 
     /// A message was taken: one connection more may be made than before.
     pub fn good(&mut self, now: Instant) {
+        self.answers();
         if self.strained.is_none_or(|until| until <= now) {
             self.strained = None;
             self.bound = (self.bound + 1).min(self.most);

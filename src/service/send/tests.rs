@@ -480,6 +480,29 @@ fn hosts_at_and_behind_an_address_of_this_machine_are_no_hosts_for_mail() {
 }
 
 #[test]
+fn a_password_is_said_in_clear_within_this_machine_alone() {
+    for (address, is_said) in [("192.0.2.1", false), ("127.0.0.1", true)] {
+        let mut world = World::new(|settings| {
+            let words = [&*format!("[{address}]"), "login=/login", "inside"];
+            let way = Way::parse(&words, std::path::Path::new("/")).unwrap();
+            settings.hops = crate::rules::hops::Table::new(&[], &[], Some(&way), 25, 10, std::path::Path::new("/"));
+            let login = crate::protocol::sasl::Login { user: b"ann".to_vec(), password: b"secret"[..].into() };
+            settings.logins.insert("/login".into(), login);
+        });
+        let mut host = Host::new(&[]);
+        host.offers = "250-AUTH PLAIN\r\n";
+        world.host(&format!("{address}:25"), host.clone());
+        let message = world.send("", TEXT, &FOUR[..1]);
+        world.settle();
+        assert_eq!(host.heard("AUTH PLAIN AGFubgBzZWNyZXQ="), is_said, "{address}");
+        // The host does not know that command, and says so: nobody reads the password there.
+        let came = &world.came(message)[0];
+        assert!(matches!(came, Came::Later(why) if !why.contains("AGFubg")), "{came:?}");
+        assert!(!is_said || matches!(came, Came::Later(why) if why.contains("our login: 500 (and repeats it)")));
+    }
+}
+
+#[test]
 fn what_name_servers_say_of_a_domain_is_told_in_words() {
     let mx = |preference, host: &str| Record::Mx { preference, host: host.into() };
     let null: Answer = Answer::Records([mx(0, "")].as_slice().into());
@@ -782,4 +805,21 @@ fn what_a_place_took_and_put_off_is_counted_there() {
     world.settle();
     let counts: Vec<(u64, u64)> = world.shared.outgoing.places(world.now).map(|place| place.counts).collect();
     assert_eq!(counts, [(2, 1)]);
+}
+
+#[test]
+fn a_host_that_hangs_up_behind_each_message_is_brought_all_of_them() {
+    let mut world = World::new(|_| {});
+    let host = Host::new(&[(When::Dot, Does::SaysAndCloses("250 2.0.0 taken, and good bye\r\n"))]);
+    world.host("192.0.2.1:25", host.clone());
+    let messages: Vec<u32> = (0..40).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+    world.settle();
+    assert!(messages.iter().all(|message| is_taken(&world.came(*message)[0])));
+    assert_eq!(host.mails().len(), 40);
+    // One that answers every message, and breaks off behind that, does what it should too.
+    let mut world = World::new(|_| {});
+    world.host("192.0.2.1:25", Host::new(&[(When::Dot, Does::SaysAndCloses("550 5.7.1 not this\r\n"))]));
+    let messages: Vec<u32> = (0..40).map(|_| world.send(WAY, TEXT, &FOUR[..1])).collect();
+    world.settle();
+    assert!(messages.iter().all(|message| matches!(world.came(*message)[0], Came::Never(_))));
 }
