@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_known_in_whatever_way_it_was_said() {
+        let login = Login { user: b"ann".to_vec(), password: b"secret"[..].into() };
+        for (text, is_there) in [
+            ("535 5.7.8 no such user ann", false),
+            ("500 what is AUTH PLAIN AGFubgBzZWNyZXQ=", true),
+            ("500 what is c2VjcmV0", true),
+            ("535 secret is wrong", true),
+        ] {
+            assert_eq!(login.is_repeated_in(text), is_there, "{text}");
+        }
+        assert!(!Login { password: Secret::default(), ..login }.is_repeated_in("500 what"));
+    }
+
+    #[test]
     fn passwords_come_by_plain_and_by_login_in_one_line_or_more() {
         let login = |user: &str, password: &str| Step::Login(user.into(), Secret::from(password.as_bytes()));
         let (mut exchange, step) = Exchange::begin(Mechanism::Plain, None);
