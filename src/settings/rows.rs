@@ -1012,8 +1012,8 @@ pub static ROWS: &[Row] = &[
         kind: number("SECONDS", 1, 86_400),
         default: "3600",
         takes_effect: NewConnections,
-        why: "How long one transaction may take up to its text, however slow each answer may be, and how long a connection is used \
-              for further messages.",
+        why: "How long one transaction may take up to its text, however slow each answer may be; how long its text may take, \
+              with a second more for each kilobyte; and how long a connection is used for further messages.",
     }),
     row!(dns_host {
         kind: Servers,

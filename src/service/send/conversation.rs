@@ -46,6 +46,9 @@ use crate::text::printable::visible;
 
 /// A greeting or an answer to EHLO that will be the same the next time (RFC 7504).
 const TAKES_NO_MAIL: u16 = 521;
+/// Octets of a text that must leave in a second, beyond `send_session_secs`: else a host that takes just enough not to be thought
+/// silent has a connection for days.
+const TEXT_RATE: u64 = 1024;
 /// How long a conversation that has sent a message's end may wait for the answer when the server stops.
 const LAST_WORDS: Duration = Duration::from_secs(8);
 
@@ -85,6 +88,8 @@ struct Life {
     leaves: bool,
     /// It is over at the latest then.
     until: Option<Instant>,
+    /// Its text has left by then, or goes no further.
+    text_by: Option<Instant>,
     under: Option<Under>,
     /// Why it ended, where that was trouble.
     trouble: Option<Trouble>,
@@ -190,12 +195,14 @@ impl<S: Socket> Conversation<S> {
             _ if self.stream.is_connecting() => Some(connect),
             _ => self.stream.deadline(),
         };
-        [due, life.until].into_iter().flatten().min()
+        let text = life.text_by.filter(|_| self.stream.machine().state() == State::Text);
+        [due, life.until, text].into_iter().flatten().min()
     }
 
     /// The peer was silent too long, or too slow; or nobody has come for whom it was kept, which the next turn sees.
     pub fn expire(&mut self, now: Instant) {
-        if self.life.until.is_some_and(|until| until <= now) {
+        let drips = self.life.text_by.is_some_and(|by| by <= now) && self.stream.machine().state() == State::Text;
+        if drips || self.life.until.is_some_and(|until| until <= now) {
             self.stream.abort();
         } else if self.stream.is_connecting() || !self.stream.is_owed() {
             self.stream.expire(now);
@@ -299,6 +306,7 @@ impl Life {
             owed: false,
             leaves: false,
             until: None,
+            text_by: None,
             under: None,
             trouble: None,
             serial: 0,
@@ -698,6 +706,8 @@ impl Host<Client> for Service<'_> {
             Ask::Text => match &self.life.under {
                 Some(under) => {
                     let letter = Letter::new(under.consignment.message.clone());
+                    let secs = self.life.settings.send_session_secs + under.consignment.message.octets() / TEXT_RATE;
+                    self.life.text_by = Some(now + Duration::from_secs(secs));
                     Done::Send(Answer::Text, Box::new(letter), Answer::Sent)
                 }
                 None => Done::Now(Answer::Failed),

@@ -544,6 +544,32 @@ fn a_place_that_cannot_be_reached_is_closed_for_a_while_and_says_why() {
 }
 
 #[test]
+fn a_host_that_takes_a_text_by_drops_has_its_connection_for_hours_and_not_for_days() {
+    let mut world = World::new(|_| ());
+    let host = Host::new(&[]);
+    host.room.set(0);
+    world.host("192.0.2.1:25", host.clone());
+    let text = format!("Subject: large\n\n{}", "0123456789abcdef\n".repeat(60_000));
+    let message = world.send(WAY, &text, &FOUR[..1]);
+    world.settle();
+    // Always a little more than the driver wants to see in a minute.
+    let hour = |world: &mut World| {
+        for _ in 0..60 {
+            host.room.set(6_000);
+            world.pass(Duration::from_secs(60));
+        }
+    };
+    hour(&mut world);
+    assert_eq!((world.shared.outgoing.open(), host.greeted()), (1, 1), "it is as slow as it may be");
+    hour(&mut world);
+    assert!(host.greeted() > 1, "its connection was ended");
+    host.room.set(usize::MAX);
+    world.pass(Duration::from_secs(3600));
+    assert!(is_taken(&world.came(message)[0]), "and what was not sent whole is in no doubt");
+    assert_eq!(host.mails().len(), 1);
+}
+
+#[test]
 fn a_slow_host_holds_up_nobody_who_goes_elsewhere() {
     let mut world = World::new(|settings| settings.send_connections_max = 8);
     for address in ["192.0.2.1:25", "192.0.2.2:25", "192.0.2.3:25"] {

@@ -1,6 +1,6 @@
 //! Hosts that do what a test says, behind sockets that are none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 
@@ -52,13 +52,22 @@ pub struct Host {
     pub most: usize,
     /// More lines of its answer to EHLO.
     pub offers: &'static str,
+    /// Octets of texts that it still takes.
+    pub room: Rc<Cell<usize>>,
     seen: Rc<RefCell<Seen>>,
 }
 
 impl Host {
     pub fn new(deeds: &[(When, Does)]) -> Host {
         let seen = Rc::default();
-        Host { deeds: deeds.to_vec(), pipelining: true, most: usize::MAX, offers: "", seen }
+        Host {
+            deeds: deeds.to_vec(),
+            pipelining: true,
+            most: usize::MAX,
+            offers: "",
+            room: Rc::new(Cell::new(usize::MAX)),
+            seen,
+        }
     }
 
     pub fn connected(&self) -> Pipe {
@@ -230,7 +239,14 @@ impl Write for Pipe {
         if self.reset {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        let count = bytes.len().min(11);
+        let mut count = bytes.len().min(11);
+        if let (Some(_), Some(host)) = (&self.text, &self.host) {
+            count = count.min(host.room.get());
+            if count == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            host.room.set(host.room.get() - count);
+        }
         self.asked.extend_from_slice(&bytes[..count]);
         self.moved += count as u64;
         self.hear();
