@@ -5,6 +5,7 @@
 //! | `body.rs`   | the text of a message in flight: memory under one bound, beyond it files                |
 //! | `lanes.rs`  | letters on their way to drops: one job, one lock, one sync for those that wait together |
 //! | `runner.rs` | the entry of the loop that has all this done, and waits with what cannot be done now    |
+//! | `runner/shelf.rs` | what waits in the queue: which of it the table has, and how more is found               |
 //! | `run.rs`    | one round of tries for a message of the queue                                           |
 //! | `table.rs`  | when which message of the queue is due                                                  |
 //! | `ways.rs`   | where a message goes, as the queue's files have it                                       |
