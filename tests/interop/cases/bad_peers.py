@@ -46,8 +46,9 @@ class Canary(threading.Thread):
 
 
 def around(world, count):
-    """So many domains, each with a host and an address of its own, that the sinks listen on."""
-    addresses = [f"127.0.1.{at}" for at in range(1, count + 1)]
+    """So many domains, each with a host and an address of its own, that the sinks listen on; each in a network of its own, of
+    which none may have more than a quarter of the connections."""
+    addresses = [f"127.{1 + at // 200}.{1 + at % 200}.1" for at in range(1, count + 1)]
     for at, address in enumerate(addresses, 1):
         world.sink.open(address)
         world.dns.domain(f"d{at}.example", address)
