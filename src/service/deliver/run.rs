@@ -5,7 +5,7 @@
 //! |----------|-----------------------------------------------------------------------------------------------|----------------------------------|
 //! | Reading  | a job reads envelope and text once, and a page of recipients                                   | a page: Trying; no further: over |
 //! | Trying   | who is due is brought to his drop; where that is an authenticator is asked anew, but in the first round. Those of other hosts are given to the senders, by hop and sender | all have their fate: Noting |
-//! | Noting   | a job writes the new states into the file, synced; then closes the intents of those delivered, has the sender told of those who failed, and removes a file that is done with | Reading, over |
+//! | Noting   | a job writes the new states into the file, synced, or takes a new message away of which nothing is left to do; then closes the intents of those delivered, has the sender told of those who failed, and removes a file that is done with | Reading, over |
 //!
 //! What other hosts said is written down as soon as it is known, beside the tries of others: the connection that it came by takes
 //! no other message before that. A run that waits for senders alone is not one of the [`RUNS`](super::runner::RUNS); how many
